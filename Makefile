@@ -1,0 +1,46 @@
+# The three things a person does here: run it, test it, check its style.
+.DEFAULT_GOAL := run
+SHELL := /bin/bash
+
+# rustup puts cargo here; a shell that has not been opened anew does not know it.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
+# SIPp, baresip and PostgreSQL are the peers that tests talk to.
+TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql
+
+# Installs what is missing of the Debian packages $(1); asks nobody, and does nothing when all are there.
+define need
+@missing=; \
+for package in $(1); do \
+  [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null)" = installed ] \
+    || missing="$$missing $$package"; \
+done; \
+if [ -n "$$missing" ]; then \
+  command -v apt-get >/dev/null \
+    || { echo "no apt-get here; please install what these Debian packages hold:$$missing"; exit 1; }; \
+  echo "installing:$$missing"; \
+  root=; [ "$$(id -u)" = 0 ] || root=sudo; \
+  $$root apt-get update -qq \
+    && $$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
+    || exit 1; \
+fi; \
+command -v cargo >/dev/null || { echo "no cargo here; get Rust from https://rustup.rs"; exit 1; }
+endef
+
+.PHONY: run build test lint
+
+run: build ## Build what is needed and start a server for the phones of this network
+	./target/release/holdfast serve
+
+build: ## The release binary
+	$(call need,$(BUILD_PACKAGES))
+	cargo build --release --locked
+
+test: ## All tests: units, vectors, simulator, both databases, real phones
+	$(call need,$(TEST_PACKAGES))
+	cargo test --locked --no-fail-fast
+
+lint: ## Formatting and clippy, no warning left
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings

@@ -1,0 +1,121 @@
+//! `/calls`: live calls.
+
+use super::extract::{Name, Query};
+use super::page::{Cursor, Limit, Page};
+use super::problem::Problem;
+use super::{Admin, Services};
+use crate::ids::CallId;
+use crate::operator::{CallFilter, Command};
+use crate::views::{CallState, CallView};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+pub(super) fn router() -> Router<Arc<Admin>> {
+    Router::new().route("/calls", get(list)).route("/calls/{id}", get(one).delete(hang_up))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CallsQuery {
+    /// In this state.
+    state: Option<CallState>,
+    /// From or to this user.
+    extension: Option<String>,
+    /// Owned by this node.
+    owner: Option<String>,
+    /// With media at this node.
+    media_node: Option<String>,
+    /// Items a page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+}
+
+/// Live calls, oldest first.
+#[utoipa::path(get, path = "/calls", tag = "calls",
+    operation_id = "list_calls", params(CallsQuery),
+    responses((status = 200, body = Page<CallView>)))]
+pub(super) async fn list(
+    services: Services,
+    Query(query): Query<CallsQuery>,
+) -> Result<Json<Page<CallView>>, Problem> {
+    let state = query.state.map(|state| match state {
+        CallState::Trying => "trying",
+        CallState::Early => "early",
+        CallState::Confirmed => "confirmed",
+        CallState::Terminating => "terminating",
+    });
+    let filter = CallFilter {
+        state: state.map(str::to_owned),
+        extension: query.extension,
+        owner: query.owner,
+        media_node: query.media_node,
+    };
+    let all = services.operator.ask(|answer| Command::Calls(filter, answer)).await?;
+    let after = query.cursor.as_ref().map(|cursor| &cursor.0);
+    // Ids are UUIDs of version 7: they sort by time.
+    Ok(Json(Page::of(all, |call| call.id.clone(), query.limit, after)))
+}
+
+/// One live call.
+#[utoipa::path(get, path = "/calls/{id}", tag = "calls",
+    operation_id = "get_call", params(("id" = String, Path)),
+    responses((status = 200, body = CallView), (status = 404, body = Problem)))]
+pub(super) async fn one(services: Services, Name(id): Name) -> Result<Json<CallView>, Problem> {
+    let id = call_id(&id)?;
+    let call = services.operator.ask(|answer| Command::Call(id, answer)).await?;
+    call.map(Json).ok_or_else(no_call)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HangupQuery {
+    /// In words, for the phones and the CDR: at most 128 characters.
+    reason: Option<String>,
+}
+
+/// What is being hung up.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HangingUp {
+    /// The call.
+    id: String,
+}
+
+/// Hangs up; the call ends a little later.
+#[utoipa::path(delete, path = "/calls/{id}", tag = "calls",
+    operation_id = "hang_up_call", params(("id" = String, Path), HangupQuery),
+    responses((status = 202, body = HangingUp), (status = 404, body = Problem)))]
+pub(super) async fn hang_up(
+    services: Services,
+    Name(id): Name,
+    Query(query): Query<HangupQuery>,
+) -> Result<(StatusCode, Json<HangingUp>), Problem> {
+    let id = call_id(&id)?;
+    let is_plain = |text: &str| text.chars().count() <= 128 && !text.chars().any(char::is_control);
+    if !query.reason.as_deref().is_none_or(is_plain) {
+        let detail = "reason has at most 128 characters, no control characters";
+        return Err(Problem::bad_request(detail));
+    }
+    let named = id.clone();
+    if services.operator.ask(|answer| Command::Hangup(named, query.reason, answer)).await? {
+        return Ok((StatusCode::ACCEPTED, Json(HangingUp { id })));
+    }
+    Err(no_call())
+}
+
+/// In the form in which ids are given out.
+fn call_id(text: &str) -> Result<String, Problem> {
+    text.parse::<CallId>().map(|id| id.to_string()).map_err(|_| no_call())
+}
+
+fn no_call() -> Problem {
+    Problem::not_found("there is no such live call: it may be among the CDRs")
+}

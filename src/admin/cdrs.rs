@@ -1,0 +1,87 @@
+//! `/cdrs`: calls that are over, in the order in which they ended.
+
+use super::extract::Query;
+use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};
+use super::problem::Problem;
+use super::users::is_extension;
+use super::{Admin, Services};
+use crate::store::CdrQuery;
+use crate::views::{Cdr, Disposition, Rfc3339};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::IntoParams;
+
+pub(super) fn router() -> Router<Arc<Admin>> {
+    Router::new().route("/cdrs", get(list))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CdrsQuery {
+    /// Created at or after.
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<Rfc3339>,
+    /// Created before.
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<Rfc3339>,
+    /// Of the caller, the callee or a leg.
+    extension: Option<String>,
+    /// What became of the call.
+    disposition: Option<Disposition>,
+    /// Sequence greater than this: polls for new ones.
+    #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_u64)]
+    after: Option<u64>,
+    /// Items a page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+}
+
+/// Call detail records by sequence.
+#[utoipa::path(get, path = "/cdrs", tag = "cdrs",
+    operation_id = "list_cdrs", params(CdrsQuery),
+    responses((status = 200, body = Page<Cdr>)))]
+pub(super) async fn list(
+    services: Services,
+    Query(query): Query<CdrsQuery>,
+) -> Result<Json<Page<Cdr>>, Problem> {
+    if query.extension.as_deref().is_some_and(|extension| !is_extension(extension)) {
+        return Err(Problem::bad_request("extension is 1-64 letters, digits or ._+-"));
+    }
+    let after = query.after.max(number_cursor(query.cursor.as_ref())?);
+    if after.is_some_and(|after| i64::try_from(after).is_err()) {
+        return Err(Problem::bad_request("after is a sequence of a CDR"));
+    }
+    let limit = query.limit.unwrap_or_default().get();
+    let wanted = CdrQuery {
+        since: query.since.map(|time| time.0),
+        until: query.until.map(|time| time.0),
+        extension: query.extension,
+        disposition: query.disposition.map(|kind| disposition_name(kind).to_owned()),
+        after,
+        // One more tells whether there is a next page.
+        limit: u32::try_from(limit + 1).unwrap_or(u32::MAX),
+    };
+    let mut items = services.store.cdrs(&wanted).await?;
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| has_more);
+    let next_cursor = last.map(|cdr| cursor_text(&cdr.sequence.to_string()));
+    Ok(Json(Page { items, next_cursor }))
+}
+
+const fn disposition_name(disposition: Disposition) -> &'static str {
+    match disposition {
+        Disposition::Answered => "answered",
+        Disposition::Busy => "busy",
+        Disposition::NoAnswer => "no_answer",
+        Disposition::Cancelled => "cancelled",
+        Disposition::Rejected => "rejected",
+        Disposition::Failed => "failed",
+    }
+}

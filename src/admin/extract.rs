@@ -1,0 +1,195 @@
+//! What a request must be before a resource sees it: authorized, in time, small enough, of the
+//! right type and form.
+
+use super::problem::{FieldError, Problem};
+use super::{Admin, Services};
+use crate::limits::REST_BODY_BYTES;
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use core::time::Duration;
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// From the end of the header to the answer; the store and the worker have shorter ones of their
+/// own.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// Between two pieces of a body.
+pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// `Authorization: Bearer` (RFC 6750). Hashes are compared, so the time of a comparison tells
+/// nothing of the token.
+pub(super) async fn authorize(
+    State(admin): State<Arc<Admin>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION);
+    let token = given.and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let Some(token) = token else {
+        let detail = "give the admin token: Authorization: Bearer <token>";
+        return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+    };
+    let hash: [u8; 32] = Sha256::digest(token).into();
+    let difference = hash.iter().zip(&admin.token_hash).fold(0, |acc, (l, r)| acc | (l ^ r));
+    if difference != 0 {
+        return Problem::new(StatusCode::UNAUTHORIZED, "that is not the admin token")
+            .into_response();
+    }
+    next.run(request).await
+}
+
+/// No request holds a connection for ever.
+pub(super) async fn deadline(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("no answer in time").into_response(),
+    }
+}
+
+impl FromRequestParts<Arc<Admin>> for Services {
+    type Rejection = Problem;
+    async fn from_request_parts(_: &mut Parts, admin: &Arc<Admin>) -> Result<Self, Problem> {
+        admin.services().cloned()
+    }
+}
+
+/// A query string; unknown names are mistakes.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        axum::extract::Query::<T>::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|rejection| Problem::bad_request(rejection.body_text()))
+    }
+}
+
+/// The one variable of a path. One that cannot be read names nothing.
+pub(super) struct Name(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::<String>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(name)| Self(name))
+            .map_err(|_| Problem::not_found("the path cannot be read"))
+    }
+}
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        require_type(&parts.headers, |kind| kind == "application/json" || kind.ends_with("+json"))?;
+        let bytes = read(body).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// A JSON body, or none.
+pub(super) struct OptionalBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        require_type(&parts.headers, |kind| kind == "application/json")?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// 415 unless the media type is right.
+pub(super) fn require_type(
+    headers: &HeaderMap,
+    is_right: impl Fn(&str) -> bool,
+) -> Result<(), Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default();
+    let kind = kind.trim().to_ascii_lowercase();
+    if is_right(&kind) {
+        return Ok(());
+    }
+    let detail = if kind.is_empty() { "no Content-Type".to_owned() } else { kind };
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+async fn read(body: HttpBody) -> Result<Bytes, Problem> {
+    let mut stream = body.into_data_stream();
+    let mut all = Vec::new();
+    let mut length = 0;
+    // Of a body that is too large a little more is read: most clients look for the answer only
+    // after they sent it.
+    while length <= 8 * REST_BODY_BYTES
+        && let Some(piece) = next_piece(&mut stream).await?
+    {
+        length += piece.len();
+        if length <= REST_BODY_BYTES {
+            all.extend_from_slice(&piece);
+        }
+    }
+    if length > REST_BODY_BYTES {
+        let detail = format!("a body has at most {REST_BODY_BYTES} bytes");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    Ok(all.into())
+}
+
+/// The next piece of a body, `None` at its end.
+pub(super) async fn next_piece(
+    stream: &mut axum::body::BodyDataStream,
+) -> Result<Option<Bytes>, Problem> {
+    match tokio::time::timeout(BODY_DEADLINE, stream.next()).await {
+        Ok(Some(Ok(piece))) => Ok(Some(piece)),
+        Ok(None) => Ok(None),
+        Ok(Some(Err(error))) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body does not come")),
+    }
+}
+
+/// Not JSON: 400. JSON of another shape: 422 with a pointer.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let pointer: String = error.path().iter().map(pointer_part).collect();
+        let inner = error.inner();
+        if inner.classify() != serde_json::error::Category::Data {
+            return Problem::bad_request(format!("not JSON: {inner}"));
+        }
+        let detail = inner.to_string();
+        let missing =
+            detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let pointer = missing.map_or(pointer.clone(), |field| format!("{pointer}/{field}"));
+        let detail = detail.split(" at line ").next().unwrap_or_default().to_owned();
+        Problem::fields(vec![FieldError { pointer, detail }])
+    })?;
+    json.end().map_err(|error| Problem::bad_request(format!("not JSON: {error}")))?;
+    Ok(parsed)
+}
+
+fn pointer_part(segment: &serde_path_to_error::Segment) -> String {
+    use serde_path_to_error::Segment;
+    match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { variant } => format!("/{variant}"),
+        Segment::Unknown => String::new(),
+    }
+}

@@ -1,0 +1,121 @@
+//! The REST API: a file per resource with its own router, problems (RFC 9457) for everything that
+//! goes wrong.
+//!
+//! Invariants: a change goes to the store first and then to the worker; whatever the worker or the
+//! store do not answer in time is 503; nothing here decides about calls. Names and fields are those
+//! of `contract.md`.
+
+mod calls;
+mod cdrs;
+mod extract;
+pub mod health;
+mod nodes;
+mod openapi;
+mod page;
+mod problem;
+mod registrations;
+mod server;
+pub mod users;
+
+pub use health::Phase;
+pub use server::{Server, bind_next_free, bind_shared};
+
+use crate::operator::Operator;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use problem::Problem;
+use sha2::{Digest, Sha256};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
+
+/// What the API stands on; there as soon as the store is.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Users, bindings, CDRs.
+    pub store: Store,
+    /// Live calls and nodes.
+    pub operator: Operator,
+    /// Digest realm: passwords are hashed for it.
+    pub realm: String,
+}
+
+/// What all resources share.
+#[derive(Debug)]
+pub struct Admin {
+    /// This node.
+    pub node: String,
+    /// signaling, media or both.
+    pub mode: &'static str,
+    token_hash: [u8; 32],
+    telemetry: Telemetry,
+    services: OnceLock<Services>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Admin {
+    /// A node that is starting.
+    pub fn new(node: &str, mode: &'static str, token: &str, telemetry: Telemetry) -> Arc<Self> {
+        let (phase, _) = watch::channel(Phase::Starting("starting".to_owned()));
+        Arc::new(Self {
+            node: node.to_owned(),
+            mode,
+            token_hash: Sha256::digest(token).into(),
+            telemetry,
+            services: OnceLock::new(),
+            phase,
+        })
+    }
+
+    /// The store is there and the worker runs. Only the first counts.
+    pub fn set_services(&self, services: Services) {
+        let _ = self.services.set(services);
+    }
+
+    /// What `/ready` says beside the worker.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    fn services(&self) -> Result<&Services, Problem> {
+        self.services.get().ok_or_else(|| Problem::unavailable("the node is starting"))
+    }
+}
+
+/// Everything: the API under `/api/v1`, health at the root.
+pub fn router(admin: &Arc<Admin>) -> Router {
+    let with_deadline = users::router()
+        .merge(registrations::router())
+        .merge(calls::router())
+        .merge(cdrs::router())
+        .merge(nodes::router())
+        .layer(from_fn(extract::deadline));
+    let api = with_deadline
+        .merge(users::import::router())
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(admin.clone(), extract::authorize));
+    health::router()
+        .merge(openapi::router())
+        .nest("/api/v1", api)
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(admin.clone())
+}
+
+/// Health alone: a media node.
+pub fn health_router(admin: &Arc<Admin>) -> Router {
+    health::router()
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(admin.clone())
+}
+
+async fn not_found() -> Problem {
+    Problem::not_found("there is nothing at this address")
+}
+
+async fn not_allowed() -> Problem {
+    Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "see the Allow header")
+}

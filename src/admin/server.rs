@@ -1,0 +1,158 @@
+//! The listener of the API on a thread and runtime of its own: no operator slows a call, no slow
+//! client an operator.
+//!
+//! Invariants: headers come within a deadline, connections are counted, and processes of one host
+//! share the port.
+
+use axum::Router;
+use core::net::SocketAddr;
+use core::time::Duration;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::{Semaphore, watch};
+
+/// For the header of a request, and between two requests of a connection.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections at a time; more wait in the kernel.
+const CONNECTIONS: usize = 512;
+/// Bytes of a header.
+const HEADER_BYTES: usize = 64 * 1024;
+/// For open requests when the server stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A listener that other processes of this host and user may share.
+pub fn bind_shared(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = new_socket(address)?;
+    socket.set_reuse_port(true)?;
+    listen(&socket, address)
+}
+
+/// A listener of this process alone, on the next port that is free.
+pub fn bind_next_free(address: SocketAddr, tries: u16) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for step in 0..tries {
+        let Some(port) = address.port().checked_add(step) else { break };
+        let address = SocketAddr::new(address.ip(), port);
+        match new_socket(address).and_then(|socket| listen(&socket, address)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: &Socket, address: SocketAddr) -> io::Result<TcpListener> {
+    socket.bind(&address.into())?;
+    socket.listen(128)?;
+    socket.set_nonblocking(true)?;
+    socket.try_clone().map(Into::into)
+}
+
+impl Server {
+    /// Serves until stopped.
+    pub fn start(listener: TcpListener, router: Router) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = watch::channel(false);
+        let run = move || runtime.block_on(serve(listener, router, stopped));
+        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            if let Err(error) = run() {
+                tracing::error!("the admin API stopped: {error}");
+            }
+        })?;
+        Ok(Self { address, stop, thread: Some(thread) })
+    }
+
+    /// Takes no more connections and waits a little for open requests.
+    pub fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = told(&mut stopped) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, or a peer that is gone already: neither is a reason to end or
+                // to spin.
+                tracing::warn!("the admin listener cannot accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let connection = serve_connection(stream, router.clone(), stopped.clone());
+        tokio::spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(STOP_DEADLINE, places.acquire_many(all)).await;
+    Ok(())
+}
+
+/// The guard of the value must not live across an await.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn serve_connection(
+    stream: tokio::net::TcpStream,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE)
+        .max_buf_size(HEADER_BYTES);
+    let service = TowerToHyperService::new(router);
+    let mut connection = core::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection of the admin API broke: {error}");
+    }
+}

@@ -1,0 +1,227 @@
+//! `/users`: who may register and call.
+//!
+//! Invariant: a password is stored only as what digest needs of it, and shown only in the answer
+//! that set it.
+
+pub(super) mod import;
+mod rules;
+
+pub use rules::generate_password;
+pub(super) use rules::is_extension;
+
+use super::extract::{Body, Name, Query};
+use super::page::{Cursor, Limit, Page};
+use super::problem::Problem;
+use super::{Admin, Services};
+use crate::directory::User;
+use crate::net::clock;
+use crate::operator::Command;
+use crate::sip::digest::Ha1;
+use crate::views::{NewUser, Rfc3339, UserChange, UserView};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use core::time::Duration;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use utoipa::IntoParams;
+
+pub(super) fn router() -> Router<Arc<Admin>> {
+    Router::new()
+        .route("/users", get(list).post(create))
+        .route("/users/{extension}", get(one).patch(change).delete(remove))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UsersQuery {
+    /// Items a page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+}
+
+/// All users, by extension.
+#[utoipa::path(get, path = "/users", tag = "users",
+    operation_id = "list_users", params(UsersQuery),
+    responses((status = 200, body = Page<UserView>)))]
+pub(super) async fn list(
+    services: Services,
+    Query(query): Query<UsersQuery>,
+) -> Result<Json<Page<UserView>>, Problem> {
+    let users = services.store.users().await?;
+    let now = clock::now();
+    let mut contacts: HashMap<String, u32> = HashMap::new();
+    for binding in services.store.bindings(now).await? {
+        *contacts.entry(binding.extension).or_default() += 1;
+    }
+    let after = query.cursor.as_ref().map(|cursor| &cursor.0);
+    let page = Page::of(users, |user| user.extension.clone(), query.limit, after);
+    Ok(Json(page.map(|user| {
+        let count = contacts.get(&user.extension).copied().unwrap_or_default();
+        view(user, count, None)
+    })))
+}
+
+/// A new user. Without a password it gets a strong one.
+#[utoipa::path(post, path = "/users", tag = "users",
+    operation_id = "create_user", request_body = NewUser,
+    responses((status = 201, body = UserView), (status = 409, body = Problem)))]
+pub(super) async fn create(
+    services: Services,
+    Body(new): Body<NewUser>,
+) -> Result<impl IntoResponse, Problem> {
+    let password = new.password.clone().unwrap_or_else(generate_password);
+    let user = new_user(new, &password, &services.realm);
+    let mut errors = rules::check_user(&user);
+    errors.extend(rules::check_extension(&user.extension).err());
+    errors.extend(rules::check_password(&user.extension, &password).err());
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    services.store.create_user(&user).await?;
+    tell(&services, Command::UserChanged(Box::new(user.clone()))).await;
+    let location = format!("/api/v1/users/{}", user.extension);
+    let view = view(user, 0, Some(password));
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)))
+}
+
+/// One user.
+#[utoipa::path(get, path = "/users/{extension}", tag = "users",
+    operation_id = "get_user",
+    params(("extension" = String, Path)),
+    responses((status = 200, body = UserView), (status = 404, body = Problem)))]
+pub(super) async fn one(
+    services: Services,
+    Name(extension): Name,
+) -> Result<Json<UserView>, Problem> {
+    let user = find(&services, &extension).await?;
+    let count = contact_count(&services, &extension).await?;
+    Ok(Json(view(user, count, None)))
+}
+
+/// Changes the fields that are given.
+#[utoipa::path(patch, path = "/users/{extension}", tag = "users",
+    operation_id = "change_user",
+    params(("extension" = String, Path)), request_body = UserChange,
+    responses((status = 200, body = UserView), (status = 404, body = Problem)))]
+pub(super) async fn change(
+    services: Services,
+    Name(extension): Name,
+    Body(change): Body<UserChange>,
+) -> Result<Json<UserView>, Problem> {
+    let mut user = find(&services, &extension).await?;
+    let password = change.password.clone();
+    let bad_password =
+        password.as_ref().and_then(|text| rules::check_password(&extension, text).err());
+    apply(&mut user, change, &services.realm);
+    let mut errors = rules::check_user(&user);
+    errors.extend(bad_password);
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    if !services.store.update_user(&user).await? {
+        return Err(no_user(&extension));
+    }
+    tell(&services, Command::UserChanged(Box::new(user.clone()))).await;
+    let count = contact_count(&services, &extension).await?;
+    Ok(Json(view(user, count, password)))
+}
+
+/// Removes a user and its registrations.
+#[utoipa::path(delete, path = "/users/{extension}", tag = "users",
+    operation_id = "remove_user",
+    params(("extension" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem)))]
+pub(super) async fn remove(
+    services: Services,
+    Name(extension): Name,
+) -> Result<StatusCode, Problem> {
+    if !is_extension(&extension) || !services.store.delete_user(&extension).await? {
+        return Err(no_user(&extension));
+    }
+    tell(&services, Command::UserRemoved(extension)).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The store has it already, and every node reads the store's changes: a worker that is busy is
+/// told by that.
+async fn tell(services: &Services, command: Command) {
+    let told = services.operator.tell(command);
+    if !matches!(tokio::time::timeout(Duration::from_secs(1), told).await, Ok(Ok(()))) {
+        tracing::debug!("the worker was not told of a changed user");
+    }
+}
+
+async fn find(services: &Services, extension: &str) -> Result<User, Problem> {
+    if !is_extension(extension) {
+        return Err(no_user(extension));
+    }
+    services.store.user(extension).await?.ok_or_else(|| no_user(extension))
+}
+
+fn no_user(extension: &str) -> Problem {
+    Problem::not_found(format!("there is no user {extension}"))
+}
+
+async fn contact_count(services: &Services, extension: &str) -> Result<u32, Problem> {
+    let now = clock::now();
+    let bindings = services.store.bindings_of(extension).await?;
+    let live = bindings.iter().filter(|binding| binding.expires_at > now).count();
+    Ok(u32::try_from(live).unwrap_or(u32::MAX))
+}
+
+/// A user with a password; also for the first start.
+pub fn new_user(new: NewUser, password: &str, realm: &str) -> User {
+    let now = clock::now();
+    User {
+        ha1: Ha1::new(&new.extension, realm, password),
+        extension: new.extension,
+        display_name: new.display_name,
+        enabled: new.enabled.unwrap_or(true),
+        max_contacts: new.max_contacts,
+        max_calls: new.max_calls,
+        ring_timeout_ms: new.ring_timeout_ms,
+        codecs: new.codecs,
+        srtp: new.srtp,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn apply(user: &mut User, change: UserChange, realm: &str) {
+    if let Some(password) = change.password {
+        user.ha1 = Ha1::new(&user.extension, realm, &password);
+    }
+    user.display_name = change.display_name.unwrap_or_else(|| user.display_name.clone());
+    user.enabled = change.enabled.unwrap_or(user.enabled);
+    user.max_contacts = change.max_contacts.unwrap_or(user.max_contacts);
+    user.max_calls = change.max_calls.unwrap_or(user.max_calls);
+    user.ring_timeout_ms = change.ring_timeout_ms.unwrap_or(user.ring_timeout_ms);
+    user.codecs = change.codecs.unwrap_or_else(|| user.codecs.clone());
+    user.srtp = change.srtp.unwrap_or(user.srtp);
+    user.updated_at = clock::now();
+}
+
+fn view(user: User, contact_count: u32, password: Option<String>) -> UserView {
+    UserView {
+        extension: user.extension,
+        display_name: user.display_name,
+        enabled: user.enabled,
+        max_contacts: user.max_contacts,
+        max_calls: user.max_calls,
+        ring_timeout_ms: user.ring_timeout_ms,
+        codecs: user.codecs,
+        srtp: user.srtp,
+        registered: contact_count > 0,
+        contact_count,
+        password,
+        created_at: Rfc3339(user.created_at),
+        updated_at: Rfc3339(user.updated_at),
+    }
+}

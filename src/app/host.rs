@@ -1,0 +1,84 @@
+//! What this host is: its name, its addresses, and which of them can be bound.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::UdpSocket;
+
+/// This host, as settings are checked against it.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Host name without domain.
+    pub name: String,
+    /// Addresses of its interfaces, loopback and link-local left out.
+    pub addresses: Vec<IpAddr>,
+    /// A socket can be bound there. Asked of the kernel: a floating address may be allowed before
+    /// it is here.
+    pub can_bind: fn(IpAddr) -> bool,
+}
+
+impl Host {
+    /// Asks the kernel.
+    pub fn of_this_process() -> Self {
+        let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        let name = name.unwrap_or_default();
+        let first_label = name.split('.').next().unwrap_or_default();
+        let known = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
+        let label: String = first_label.chars().filter(known).take(48).collect();
+        Self {
+            name: if label.is_empty() { "holdfast".to_owned() } else { label },
+            addresses: interface_addresses(),
+            can_bind: |ip| match UdpSocket::bind(SocketAddr::new(ip, 0)) {
+                Ok(_) => true,
+                Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
+            },
+        }
+    }
+
+    /// What to do about an address that is not here.
+    pub fn not_here(&self, key: &str, advertise: &str, ip: IpAddr) -> String {
+        let here: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let here = here.join(", ");
+        let any = if ip.is_ipv4() { "0.0.0.0" } else { "::" };
+        if advertise == key {
+            return format!("{key}: {ip} is not on this host; use one of {here} or {any}");
+        }
+        format!(
+            "{key}: {ip} is not on this host; set {advertise}={ip} and {key} to an address of \
+             this host ({here}) or {any}"
+        )
+    }
+
+    /// The address that phones on the LAN use: the one the default route leaves by, else the first
+    /// there is.
+    pub fn lan_address(&self) -> IpAddr {
+        // Connecting a datagram socket sends nothing; it only asks the routing table.
+        let routed = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+            socket.connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)))?;
+            socket.local_addr()
+        });
+        match routed {
+            Ok(local) if !local.ip().is_unspecified() && !local.ip().is_loopback() => local.ip(),
+            Ok(_) | Err(_) => {
+                let first = self.addresses.iter().find(|ip| ip.is_ipv4());
+                let first = first.or_else(|| self.addresses.first());
+                first.copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+            }
+        }
+    }
+}
+
+fn interface_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let mut addresses: Vec<IpAddr> = interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .filter(|ip| match ip {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        })
+        .collect();
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,103 @@
+//! Composition root: settings, first start, halves, shutdown.
+//!
+//! Invariant: `holdfast serve` either runs or says in one message all that is wrong and what helps.
+
+pub mod config;
+pub mod data_dir;
+pub mod first_start;
+pub mod host;
+pub mod mode;
+mod serve;
+pub mod settings;
+
+pub use serve::serve;
+
+use config::{ClientSettings, Config};
+use data_dir::DataDir;
+use first_start::Credentials;
+use host::Host;
+use std::path::{Path, PathBuf};
+
+/// Exit codes that scripts and supervisors rely on (`sysexits.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Success = 0,
+    /// Failed.
+    Failed = 1,
+    /// Wrong use or configuration.
+    Usage = 64,
+    /// The node cannot be reached.
+    Unreachable = 69,
+    /// Try again later.
+    TryAgain = 75,
+}
+
+impl core::fmt::Display for Exit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "exit code {}", *self as u8)
+    }
+}
+
+impl core::error::Error for Exit {}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What `holdfast serve` was told.
+#[derive(Clone, Debug, Default)]
+pub struct ServeOptions {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--mode`.
+    pub mode: Option<String>,
+}
+
+impl ServeOptions {
+    fn load(&self) -> Result<(Config, Host), config::Mistakes> {
+        let flags = self.mode.iter().map(|mode| ("mode", mode.clone())).collect();
+        let host = Host::of_this_process();
+        let sources = config::sources(self.config.as_deref(), flags)?;
+        Ok((Config::load(&sources, &host)?, host))
+    }
+}
+
+/// `holdfast config show`: effective values and their origins.
+pub fn config_show(options: &ServeOptions, json: bool) -> Result<String, config::Mistakes> {
+    let (config, _) = options.load()?;
+    if json {
+        return Ok(serde_json::to_string_pretty(&config.effective).unwrap_or_default());
+    }
+    let line = |one: &config::Effective| format!("{:20} {:32} {}", one.key, one.value, one.origin);
+    Ok(config.effective.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// What a command that talks to a node knows before it asks.
+#[derive(Clone, Debug)]
+pub struct ClientContext {
+    /// From the environment and the settings file.
+    pub settings: ClientSettings,
+    /// From the data directory.
+    pub credentials: Option<Credentials>,
+    /// Health addresses of the live processes that share this process's namespace.
+    pub health_urls: Vec<String>,
+}
+
+/// Reads settings and data directory for a client.
+pub fn client_context(file: Option<&Path>) -> anyhow::Result<ClientContext> {
+    let sources = config::sources(file, Vec::new())?;
+    let settings = config::client_settings(&sources);
+    let namespace = data_dir::pid_namespace();
+    let mine = |holder: &data_dir::Holder| {
+        holder.pid_namespace == namespace
+            && settings.node.as_ref().is_none_or(|node| *node == holder.name)
+    };
+    let holders = DataDir::holders(&settings.data_dir);
+    let health_urls = holders.into_iter().filter(mine).map(|holder| holder.admin_url).collect();
+    let credentials = Credentials::read(&settings.data_dir)?;
+    Ok(ClientContext { settings, credentials, health_urls })
+}

@@ -1,0 +1,257 @@
+//! `holdfast serve`, from settings to exit.
+//!
+//! Invariant: everything is bound, locked and checked in one order, and given up in the reverse
+//! one.
+
+use super::config::{Config, Secret};
+use super::data_dir::{DataDir, DataDirError, Slot};
+use super::first_start::{self, Credentials};
+use super::host::Host;
+use super::mode::{Halves, Parts};
+use super::{Exit, ServeOptions};
+use crate::admin::{self, Admin, Phase, Server, Services};
+use crate::operator::Operator;
+use crate::store::{Store, StoreError};
+use crate::telemetry::{self, Telemetry};
+use anyhow::Context;
+use core::time::Duration;
+use std::fs::File;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Between two tries to reach the store, at most.
+const STORE_BACKOFF: Duration = Duration::from_secs(5);
+/// A media node takes the first free of so many admin ports.
+const MEDIA_ADMIN_PORTS: u16 = 20;
+
+/// Runs until told to stop.
+pub fn serve(options: &ServeOptions) -> Exit {
+    let (config, host) = match options.load() {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            eprintln!("holdfast cannot start:");
+            mistakes.0.iter().for_each(|mistake| eprintln!("  {mistake}"));
+            return Exit::Usage;
+        }
+    };
+    let _log = telemetry::init(&config.log);
+    match run(config, &host) {
+        Ok(exit) => exit,
+        Err(error) => {
+            tracing::error!("holdfast cannot start: {error:#}");
+            match error.downcast_ref::<DataDirError>() {
+                Some(DataDirError::Busy { .. }) => Exit::TryAgain,
+                Some(DataDirError::Unusable { .. }) => Exit::Usage,
+                None => error.downcast_ref::<Exit>().copied().unwrap_or(Exit::Failed),
+            }
+        }
+    }
+}
+
+/// Everything that is held while the node runs.
+struct Base {
+    config: Config,
+    data: DataDir,
+    slot: Slot,
+    _database_lock: Option<File>,
+    secrets: Vec<Secret>,
+    token: Secret,
+    telemetry: Telemetry,
+}
+
+fn run(config: Config, host: &Host) -> anyhow::Result<Exit> {
+    tell_settings(&config);
+    let mut base = prepare(config, host)?;
+    let admin = Admin::new(
+        &base.slot.name,
+        base.config.mode.name(),
+        base.token.expose(),
+        base.telemetry.clone(),
+    );
+    let server = listen(&base.config, &admin)?;
+    let admin_url = first_start::admin_url(server.address, host);
+    let mode = base.config.mode;
+    base.slot.announce(mode, &admin_url).context("slot")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(live(&base, host, &admin, &admin_url));
+    server.stop();
+    exit
+}
+
+fn tell_settings(config: &Config) {
+    tracing::info!("holdfast {} starts as {}", env!("CARGO_PKG_VERSION"), config.mode);
+    for one in &config.effective {
+        tracing::info!(
+            setting.key = one.key,
+            setting.value = one.value,
+            setting.origin = one.origin,
+            "{} = {} ({})",
+            one.key,
+            one.value,
+            one.origin
+        );
+    }
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+}
+
+fn prepare(config: Config, host: &Host) -> anyhow::Result<Base> {
+    let data = DataDir::open(&config.data_dir)?;
+    let slot = data.take_slot(&host.name, config.node_name.as_deref())?;
+    let database_lock =
+        if config.mode.has_signaling() { data.lock_database(&config.database_url)? } else { None };
+    let joins_others = config.join.iter().any(|name| !is_loopback(name));
+    if config.cluster_secrets.is_empty()
+        && !config.mode.has_signaling()
+        && joins_others
+        && !data.has_secret("cluster_secret")
+    {
+        let text = "cluster_secret is not set: a node on another host is joined with its secret";
+        return Err(anyhow::Error::new(Exit::Usage).context(text));
+    }
+    let secrets = if config.cluster_secrets.is_empty() {
+        vec![data.secret("cluster_secret")?]
+    } else {
+        config.cluster_secrets.clone()
+    };
+    let token = match &config.admin.token {
+        Some(token) => token.clone(),
+        None => data.secret("admin_token")?,
+    };
+    let telemetry = Telemetry::new(config.log.personal);
+    Ok(Base { config, data, slot, _database_lock: database_lock, secrets, token, telemetry })
+}
+
+fn is_loopback(name: &str) -> bool {
+    let host = name.parse::<core::net::SocketAddr>().map(|address| address.ip());
+    let ip = host.or_else(|_| name.trim_matches(['[', ']']).parse::<core::net::IpAddr>());
+    ip.map_or_else(|_| name.split(':').next() == Some("localhost"), |ip| ip.is_loopback())
+}
+
+fn listen(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<Server> {
+    let address = config.admin.bind;
+    let (listener, router) = if config.mode.has_signaling() {
+        (admin::bind_shared(address), admin::router(admin))
+    } else {
+        (admin::bind_next_free(address, MEDIA_ADMIN_PORTS), admin::health_router(admin))
+    };
+    let listener = listener.with_context(|| format!("admin_bind {address}"))?;
+    let server = Server::start(listener, router)?;
+    tracing::info!("health and admin are at http://{}", server.address);
+    Ok(server)
+}
+
+/// From the first signal handler to the last.
+async fn live(
+    base: &Base,
+    host: &Host,
+    admin: &Arc<Admin>,
+    admin_url: &str,
+) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new()?;
+    let started = tokio::select! {
+        started = start(base, host, admin, admin_url) => started?,
+        () = signals.next() => {
+            tracing::info!("told to stop while starting");
+            return Ok(Exit::Success);
+        }
+    };
+    admin.set_phase(Phase::Running);
+    signals.next().await;
+    tracing::info!("told to stop: takes no new calls; a second signal ends at once");
+    admin.set_phase(Phase::Draining);
+    tokio::select! {
+        () = started.stop(base.config.drain_timeout) => {
+            tracing::info!("stopped");
+            Ok(Exit::Success)
+        }
+        () = signals.next() => {
+            tracing::warn!("told to stop again: ends at once");
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+async fn start(
+    base: &Base,
+    host: &Host,
+    admin: &Arc<Admin>,
+    admin_url: &str,
+) -> anyhow::Result<Halves> {
+    let config = &base.config;
+    let parts = Parts {
+        config,
+        node: &base.slot.name,
+        slot: base.slot.number,
+        secrets: &base.secrets,
+        telemetry: base.telemetry.clone(),
+    };
+    if !config.mode.has_signaling() {
+        return Halves::start(&parts, None).await;
+    }
+    let store = connect(admin, &config.database_url).await?;
+    let realm = first_start::realm(&store, &config.sip)
+        .await
+        .map_err(|error| anyhow::Error::new(Exit::Usage).context(format!("{error:#}")))?;
+    let known = Credentials {
+        admin_url: admin_url.to_owned(),
+        admin_token: base.token.expose().to_owned(),
+        sip_address: first_start::sip_address(config, host),
+        realm: realm.clone(),
+        users: Vec::new(),
+    };
+    let credentials = first_start::prepare(&store, &base.data, known).await?;
+    let (operator, commands) = Operator::channel();
+    let half = super::mode::SignalingPart { store: store.clone(), realm: realm.clone(), commands };
+    let halves = Halves::start(&parts, Some(half)).await?;
+    admin.set_services(Services { store, operator, realm });
+    print_welcome(&credentials);
+    Ok(halves)
+}
+
+/// For the person at the terminal, and in the log of a container: not a log line, so never in a log
+/// collector's index.
+#[allow(clippy::print_stdout, reason = "the answer to `holdfast serve`")]
+fn print_welcome(credentials: &Credentials) {
+    println!("{}", credentials.welcome());
+}
+
+/// PostgreSQL may start after us: any boot order works.
+async fn connect(admin: &Arc<Admin>, url: &Secret) -> anyhow::Result<Store> {
+    let mut pause = Duration::from_millis(250);
+    loop {
+        match Store::connect(url.expose()).await {
+            Ok(store) => return Ok(store),
+            Err(StoreError::Unavailable(reason)) if !url.expose().starts_with("sqlite:") => {
+                tracing::warn!("the database is not there yet: {reason}; tries again in {pause:?}");
+                admin.set_phase(Phase::Starting("the database is not there yet".to_owned()));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(STORE_BACKOFF);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

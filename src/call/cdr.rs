@@ -1,0 +1,105 @@
+//! The call detail record, made once, with the save that ends the call.
+
+use super::Call;
+use super::leg::Leg;
+use super::quality::{milliseconds, mos};
+use super::record::{End, Party};
+use crate::time::Timestamp;
+use crate::views::call::{CallDirection, PartyView};
+use crate::views::{Cdr, CdrLeg, Disposition, EndCause, EndedBy, Rfc3339};
+
+impl Call {
+    pub(super) fn cdr(&self) -> Cdr {
+        let record = &self.record;
+        let end = record.end.clone().unwrap_or_else(|| End {
+            at: self.now,
+            by: EndedBy::System,
+            cause: EndCause::NodeLost,
+            disposition: Disposition::Failed,
+            status: 500,
+            q850: None,
+            reason: None,
+        });
+        let answered_by = record.answered_at.and_then(|_| {
+            let callee = record.legs.iter().skip(1).find(|leg| leg.answered_at.is_some());
+            callee.and_then(|leg| leg.extension.clone())
+        });
+        let ring_end = record.answered_at.unwrap_or(end.at);
+        Cdr {
+            id: record.id.to_string(),
+            sequence: 0,
+            caller: party(&record.caller),
+            callee: party(&record.callee),
+            request_uri: record.request_uri.clone(),
+            direction: CallDirection::Internal,
+            answered_by,
+            created_at: Rfc3339(record.created_at),
+            ringing_at: record.ringing_at.map(Rfc3339),
+            answered_at: record.answered_at.map(Rfc3339),
+            ended_at: Rfc3339(end.at),
+            ring_ms: record.ringing_at.map_or(0, |from| millis(ring_end, from)),
+            duration_ms: millis(end.at, record.created_at),
+            billable_ms: record.answered_at.map_or(0, |from| millis(end.at, from)),
+            disposition: end.disposition,
+            sip_status: end.status,
+            q850_cause: end.q850,
+            reason: end.reason,
+            ended_by: end.by,
+            end_cause: end.cause,
+            owners: record.owners.iter().map(ToString::to_string).collect(),
+            media_nodes: record.media.nodes.iter().map(ToString::to_string).collect(),
+            takeovers: u32::try_from(record.owners.len().saturating_sub(1)).unwrap_or(u32::MAX),
+            reanchors: 0,
+            legs: record.legs.iter().map(cdr_leg).collect(),
+        }
+    }
+}
+
+fn cdr_leg(leg: &Leg) -> CdrLeg {
+    let sum =
+        |of: fn(&crate::control::StreamStatistics) -> u64| leg.statistics.iter().map(of).sum();
+    let first = leg.statistics.first();
+    let heard = first.filter(|statistics| statistics.packets_received > 0);
+    CdrLeg {
+        role: leg.role,
+        extension: leg.extension.clone(),
+        call_id: leg.dialog.call_id.clone(),
+        contact: Some(leg.dialog.remote_target.as_str().to_owned()),
+        user_agent: leg.user_agent.clone(),
+        sip_status: leg.last_status,
+        created_at: Rfc3339(leg.created_at),
+        answered_at: leg.answered_at.map(Rfc3339),
+        ended_at: leg.ended_at.map(Rfc3339),
+        codec: leg
+            .streams
+            .first()
+            .and_then(|stream| stream.side.as_ref())
+            .and_then(|side| side.codec.as_ref())
+            .map(|codec| codec.encoding.clone()),
+        packets_sent: sum(|statistics| statistics.packets_sent),
+        packets_received: sum(|statistics| statistics.packets_received),
+        packets_lost: sum(|statistics| statistics.packets_lost),
+        jitter_mean_ms: heard.map(|statistics| milliseconds(statistics.jitter_us)),
+        rtt_mean_ms: first.and_then(|statistics| statistics.rtt_us).map(milliseconds),
+        mos_mean: first.and_then(mos),
+        mos_min: first.and_then(mos),
+        silence_max_ms: leg
+            .statistics
+            .iter()
+            .map(|statistics| u64::from(statistics.silence_max_ms))
+            .max()
+            .unwrap_or(0),
+    }
+}
+
+pub(super) fn party(party: &Party) -> PartyView {
+    PartyView {
+        extension: party.extension.clone(),
+        uri: party.uri.clone(),
+        display_name: (!party.display_name.is_empty()).then(|| party.display_name.clone()),
+    }
+}
+
+pub(super) fn millis(later: Timestamp, earlier: Timestamp) -> u64 {
+    later.as_millis().saturating_sub(earlier.as_millis())
+}

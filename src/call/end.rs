@@ -1,0 +1,266 @@
+//! Every way a call ends. Any ending reaches every leg: BYE, CANCEL or a final response; then media is released, and
+//! one save carries the CDR.
+
+use super::leg::LegState;
+use super::record::{End, Phase};
+use super::send::pass;
+use super::{Call, headers};
+use crate::event::Event;
+use crate::ids::LegId;
+use crate::sip::{HeaderName, Status};
+use crate::views::{Disposition, EndCause, EndedBy};
+
+impl Call {
+    /// No answer was reached: the caller is told this status.
+    pub(super) fn fail(&mut self, status: Status, cause: EndCause, reason: Option<&str>) {
+        self.fail_with(status, cause, reason, &[]);
+    }
+
+    /// The same, with header fields of the response that decided it.
+    pub(super) fn fail_with(
+        &mut self,
+        status: Status,
+        cause: EndCause,
+        reason: Option<&str>,
+        passed: &[(String, String)],
+    ) {
+        let by = match cause {
+            EndCause::Rejected | EndCause::Bye if self.record.legs.len() > 1 => EndedBy::Callee,
+            _ => EndedBy::System,
+        };
+        let end = End {
+            at: self.now,
+            by,
+            cause,
+            disposition: disposition(status, self.record.ringing_at.is_some()),
+            status: status.0,
+            q850: q850(status),
+            reason: reason.map(str::to_owned),
+        };
+        self.finish(end, None, passed);
+    }
+
+    /// The caller gave up.
+    pub(super) fn cancelled(&mut self) {
+        let end = End {
+            at: self.now,
+            by: EndedBy::Caller,
+            cause: EndCause::Cancel,
+            disposition: Disposition::Cancelled,
+            status: 487,
+            q850: Some(16),
+            reason: None,
+        };
+        let reason = self.record.passed.iter().find(|(name, _)| name == "Reason").cloned();
+        self.finish(end, reason.as_ref().map(|(_, value)| value.as_str()), &[]);
+    }
+
+    /// Nobody answered in time.
+    pub(super) fn ring_timed_out(&mut self) {
+        let end = End {
+            at: self.now,
+            by: EndedBy::System,
+            cause: EndCause::RingTimeout,
+            disposition: Disposition::NoAnswer,
+            status: 480,
+            q850: Some(19),
+            reason: Some("no answer".to_owned()),
+        };
+        self.finish(end, Some("Q.850;cause=19;text=\"No answer from the user\""), &[]);
+    }
+
+    /// A phone said BYE.
+    pub(super) fn end_by_phone(&mut self, by: EndedBy) {
+        let end = self.answered_end(by, EndCause::Bye, 16, None);
+        self.finish(end, None, &[]);
+    }
+
+    /// We end an answered call.
+    pub(super) fn end_by_system(&mut self, cause: EndCause, reason: &str) {
+        if self.record.phase != Phase::Confirmed {
+            return self.fail(Status(480), cause, Some(reason));
+        }
+        let end = self.answered_end(EndedBy::System, cause, 41, Some(reason));
+        self.finish(end, Some(&format!("Q.850;cause=41;text=\"{reason}\"")), &[]);
+    }
+
+    /// An operator ends the call.
+    pub(super) fn hang_up(&mut self, reason: Option<String>) {
+        let text = reason.as_deref().map_or("administrative", |reason| reason);
+        let text: String =
+            text.chars().filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n')).collect();
+        let told = format!("Q.850;cause=16;text=\"{text}\"");
+        if self.record.phase == Phase::Confirmed {
+            let end = self.answered_end(EndedBy::Admin, EndCause::Admin, 16, reason.as_deref());
+            return self.finish(end, Some(&told), &[]);
+        }
+        let end = End {
+            at: self.now,
+            by: EndedBy::Admin,
+            cause: EndCause::Admin,
+            disposition: Disposition::Failed,
+            status: 480,
+            q850: Some(16),
+            reason,
+        };
+        self.finish(end, Some(&told), &[]);
+    }
+
+    /// A phone is not there any more (408 or 481 within the dialog): the call is over.
+    pub(super) fn leg_is_gone(&mut self, id: LegId) {
+        if self.record.phase != Phase::Confirmed {
+            return;
+        }
+        let now = self.now;
+        if let Some(leg) = self.record.leg_mut(id) {
+            leg.state = LegState::Ended;
+            leg.ended_at = Some(now);
+        }
+        self.end_by_system(EndCause::RtpTimeout, "a phone does not answer any more");
+    }
+
+    fn answered_end(&self, by: EndedBy, cause: EndCause, q850: u16, reason: Option<&str>) -> End {
+        End {
+            at: self.now,
+            by,
+            cause,
+            disposition: Disposition::Answered,
+            status: 200,
+            q850: Some(q850),
+            reason: reason.map(str::to_owned),
+        }
+    }
+
+    /// Tells every leg, once.
+    fn finish(&mut self, end: End, told: Option<&str>, passed: &[(String, String)]) {
+        if self.record.phase == Phase::Ended {
+            return;
+        }
+        let answered = self.record.phase == Phase::Confirmed;
+        self.record.phase = Phase::Ended;
+        let status = Status(end.status);
+        self.record.end = Some(end.clone());
+        (self.exchange, self.dirty_until, self.ringing_repeat_at) = (None, None, None);
+        self.queued.clear();
+        self.questions.clear();
+        if answered {
+            self.refuse_open_reinvites();
+        } else {
+            self.respond_failure(status, &end, passed);
+        }
+        let ids: Vec<LegId> = self.record.legs.iter().map(|leg| leg.id).collect();
+        for id in ids {
+            self.end_leg(id, told);
+        }
+        self.announce_end(&end);
+        self.release_media();
+    }
+
+    fn respond_failure(&mut self, status: Status, end: &End, passed: &[(String, String)]) {
+        let has_reason = passed.iter().any(|(name, _)| name == HeaderName::Reason.as_str());
+        let q850 = end.q850.filter(|_| !has_reason && end.cause == EndCause::RingTimeout);
+        let retry = (status == Status(503)).then(|| self.retry_after());
+        self.respond_caller(status, None, |response| {
+            pass(response, passed);
+            if let Some(cause) = q850 {
+                response.headers.push(HeaderName::Reason, format!("Q.850;cause={cause}"));
+            }
+            if let Some(seconds) = retry {
+                response.headers.set(HeaderName::RetryAfter, seconds.to_string());
+            }
+            if status == Status(415) {
+                response.headers.push(HeaderName::Accept, headers::ACCEPT);
+            }
+            if status == Status(488) && passed.is_empty() {
+                let warning = "304 holdfast \"no media format in common\"";
+                response.headers.push(HeaderName::Warning, warning);
+            }
+        });
+    }
+
+    /// 1-5 s, so that phones that were refused together do not come back together.
+    fn retry_after(&self) -> u64 {
+        1 + super::send::retry_after_seconds(self.record.id.0, self.now) % 5
+    }
+
+    fn refuse_open_reinvites(&mut self) {
+        let open: Vec<(LegId, u32)> = self
+            .record
+            .legs
+            .iter_mut()
+            .filter_map(|leg| {
+                let id = leg.id;
+                leg.open_server_invite().map(|server| (id, server.sequence))
+            })
+            .collect();
+        for (id, sequence) in open {
+            self.refuse(id, &crate::sip::Method::Invite, sequence, 487);
+        }
+    }
+
+    /// BYE to a dialog, CANCEL to an INVITE that is open.
+    fn end_leg(&mut self, id: LegId, told: Option<&str>) {
+        let now = self.now;
+        self.cancel_invites(id, told);
+        let Some(leg) = self.record.leg_mut(id) else { return };
+        let state = leg.state;
+        leg.state = LegState::Ended;
+        leg.ended_at.get_or_insert(now);
+        if state != LegState::Confirmed {
+            return;
+        }
+        if leg.awaits_ack() {
+            leg.bye_after_ack = Some(told.map(str::to_owned));
+            return;
+        }
+        if let Some(sequence) = leg.owed_ack.take() {
+            self.acknowledge(id, sequence, None, None);
+        }
+        self.send_bye(id, told);
+    }
+
+    fn announce_end(&mut self, end: &End) {
+        let since = |from: Option<crate::time::Timestamp>| {
+            from.map_or(0, |from| {
+                u64::try_from(end.at.saturating_since(from).as_millis()).unwrap_or(u64::MAX)
+            })
+        };
+        let event = Event::CallEnded {
+            call: self.record.id,
+            disposition: end.disposition,
+            end_cause: end.cause,
+            ended_by: end.by,
+            sip_status: end.status,
+            duration_ms: since(Some(self.record.created_at)),
+            billable_ms: since(self.record.answered_at),
+        };
+        self.emit(event);
+    }
+}
+
+/// What a failure means for people.
+fn disposition(status: Status, rang: bool) -> Disposition {
+    match status.0 {
+        486 | 600 => Disposition::Busy,
+        487 => Disposition::Cancelled,
+        408 | 480 if rang => Disposition::NoAnswer,
+        408 | 480 | 500..=599 => Disposition::Failed,
+        _ => Disposition::Rejected,
+    }
+}
+
+/// ITU-T Q.850 causes of our own statuses (RFC 3398 §8.2.6.1).
+fn q850(status: Status) -> Option<u16> {
+    Some(match status.0 {
+        404 | 484 => 1,
+        486 | 600 => 17,
+        480 => 18,
+        403 | 603 => 21,
+        408 => 102,
+        487 => 16,
+        488 | 415 => 88,
+        503 => 34,
+        500..=599 => 41,
+        _ => return None,
+    })
+}

@@ -1,0 +1,196 @@
+//! What goes into a call and what comes out of it, as values.
+
+use crate::control;
+use crate::event::Event;
+use crate::ids::{CallId, Epoch, Rev};
+use crate::ids::{ClusterKey, Flow, Incarnation, LegId, NodeName};
+use crate::routing::Decision;
+use crate::sip::address::Advertise;
+use crate::sip::{Request, Response, Uri};
+use crate::views::Cdr;
+use bytes::Bytes;
+use core::time::Duration;
+
+/// What is the same for all calls of a node.
+#[derive(Debug)]
+pub struct Settings {
+    /// Tokens are derived under it.
+    pub key: ClusterKey,
+    /// This node's name.
+    pub node: NodeName,
+    /// Hint in our tokens.
+    pub node_number: u16,
+    /// Owner in the store.
+    pub incarnation: Incarnation,
+    /// Address for Contact and Via.
+    pub advertise: Advertise,
+    /// Server and User-Agent.
+    pub product: String,
+    /// `HOLDFAST_RING_TIMEOUT_MS`.
+    pub ring_timeout: Duration,
+    /// `HOLDFAST_RTP_TIMEOUT_MS`.
+    pub rtp_timeout: Duration,
+    /// `HOLDFAST_EMERGENCY_NUMBERS`.
+    pub emergency_numbers: Vec<String>,
+}
+
+/// An authenticated INVITE outside a dialog: what makes a call.
+#[derive(Clone, Debug)]
+pub struct Invitation {
+    /// Drawn by the shell.
+    pub id: CallId,
+    /// Keyed hash of (Call-ID, From tag, CSeq number).
+    pub key: [u8; 16],
+    /// 1 for a new call.
+    pub epoch: Epoch,
+    /// The digest user.
+    pub caller: std::sync::Arc<crate::directory::User>,
+    /// Well-formed, Via stamped, Route naming us removed, Max-Forwards above 0.
+    pub request: Request,
+    /// How it came.
+    pub flow: Flow,
+}
+
+/// What comes to a call.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A request of one of its dialogs, a CANCEL, an ACK, or a repeat of the first INVITE.
+    Request {
+        /// The leg our tag or the key names.
+        leg: LegId,
+        /// Via stamped, Route naming us removed.
+        request: Request,
+        /// How it came.
+        flow: Flow,
+    },
+    /// A response whose top Via branch is ours; the leg and the number of the branch.
+    Response {
+        /// Leg.
+        leg: LegId,
+        /// Number in the branch.
+        branch: u32,
+        /// The response, our Via still on top.
+        response: Response,
+        /// How it came.
+        flow: Flow,
+    },
+    /// A request of ours could not leave: no connection, no route (RFC 3261 §8.1.3.1: as 503).
+    Unreachable {
+        /// Leg.
+        leg: LegId,
+        /// Number in the branch.
+        branch: u32,
+    },
+    /// The answer to `Output::Ask`.
+    Answer(Answer),
+    /// The media node answers.
+    Media {
+        /// Which node.
+        node: NodeName,
+        /// What it says.
+        reply: control::Reply,
+    },
+    /// The media node reports.
+    Report(control::Report),
+    /// No media node takes the session, or the one that had it is gone.
+    MediaLost,
+    /// An operator ends the call.
+    Hangup {
+        /// In words, for Reason and CDR.
+        reason: Option<String>,
+    },
+    /// A phone registered again by another flow: dialogs with that remote target follow (design §4 "Flows").
+    FlowMoved {
+        /// Contact URI of the binding, byte-exact.
+        contact: String,
+        /// The new flow.
+        flow: Flow,
+    },
+}
+
+/// A question of a call; the answer comes as `Input::Answer`.
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// Whom does this URI ring?
+    Route {
+        /// Number of the question.
+        number: u32,
+        /// R-URI or Contact of a 302.
+        uri: Uri,
+    },
+    /// To which flow does a request to this URI go (RFC 3263; the shell connects for TCP)?
+    Resolve {
+        /// Number of the question.
+        number: u32,
+        /// Next hop.
+        uri: Uri,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To `Query::Route`; never `Decision::Unknown`: the shell asked the store.
+    Route {
+        /// Number of the question.
+        number: u32,
+        /// The decision.
+        decision: Decision,
+    },
+    /// To `Query::Resolve`; `None`: it cannot be reached.
+    Resolve {
+        /// Number of the question.
+        number: u32,
+        /// The flow.
+        flow: Option<Flow>,
+    },
+}
+
+/// An effect.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Commit this.
+    Save(Save),
+    /// Send a message.
+    Send(Transmit),
+    /// Ask the session's media node (chosen by the shell at the first request).
+    Media(control::Request),
+    /// Ask the shell.
+    Ask(Query),
+    /// Tell everybody.
+    Event(Event),
+}
+
+/// A write of the call's row. Fenced by owner, epoch and rev.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Save {
+    /// Which.
+    pub id: CallId,
+    /// Keyed hash of (Call-ID, From tag, CSeq number) of the first INVITE; unique.
+    pub key: [u8; 16],
+    /// Owner's incarnation.
+    pub owner: Incarnation,
+    /// Owner's epoch.
+    pub epoch: Epoch,
+    /// Greater than stored.
+    pub rev: Rev,
+    /// Over: kept as a tombstone for 10 min, without record.
+    pub ended: bool,
+    /// The record; empty when ended.
+    pub record: Vec<u8>,
+    /// Exactly with `ended`.
+    pub cdr: Option<Box<Cdr>>,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug)]
+pub struct Transmit {
+    /// How.
+    pub flow: Flow,
+    /// What.
+    pub bytes: Bytes,
+    /// Not before this rev of the call is committed.
+    pub behind: Option<Rev>,
+    /// Who is told `Unreachable` when it cannot leave: leg and branch number of a request of ours.
+    pub request: Option<(LegId, u32)>,
+}

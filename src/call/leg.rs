@@ -1,0 +1,250 @@
+//! A leg: one dialog with one phone, its streams and its open transactions.
+//!
+//! Transactions live in the leg that owns them. Of an open INVITE the record keeps the request, the last final answer
+//! and no counters; messages are made again from fields.
+
+use crate::ids::{Flow, LegId, Rev};
+use crate::sdp::offer_answer::StreamSide;
+use crate::sdp::{Description, LegDescription, Policy};
+use crate::sip::transaction::{ClientTransaction, ServerTransaction};
+use crate::sip::{Dialog, Method, Request};
+use crate::time::Timestamp;
+use crate::views::call::LegRole;
+use bytes::Bytes;
+use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
+
+/// One leg.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Leg {
+    pub id: LegId,
+    pub role: LegRole,
+    pub extension: Option<String>,
+    pub state: LegState,
+    pub dialog: Dialog,
+    pub flow: Flow,
+    /// Branches (client transactions) made so far.
+    pub branches: u32,
+    pub description: LegDescription,
+    pub policy: Policy,
+    pub streams: Vec<Stream>,
+    /// User part of our Contact towards this phone, as it is to be shown in its call log.
+    pub contact_user: String,
+    /// Host that the phone knows us by (of its AOR or From).
+    pub domain: String,
+    /// Path of the binding (RFC 3327): Route of the first INVITE.
+    pub path: Vec<String>,
+    /// Redirections that led here, latest last: Diversion (RFC 5806).
+    pub diverted_by: Vec<String>,
+    pub user_agent: Option<String>,
+    pub last_status: Option<u16>,
+    pub created_at: Timestamp,
+    pub answered_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// CSeq number of an INVITE of ours whose 2xx is not acknowledged yet.
+    pub owed_ack: Option<u32>,
+    /// The offer of that 2xx (late offer): its ACK must answer, if only to refuse.
+    pub owed_answer: Option<Box<Description>>,
+    /// Text of the open INVITE, ours or theirs, so that another node can go on with it.
+    pub open_invite: Option<Bytes>,
+    #[serde(skip)]
+    pub servers: Vec<Server>,
+    #[serde(skip)]
+    pub clients: Vec<Client>,
+    /// Our last ACK to a 2xx, repeated when the 2xx is.
+    #[serde(skip)]
+    pub acknowledgement: Option<Acknowledgement>,
+    /// BYE is due as soon as the ACK of our 2xx came (RFC 3261 §15: a callee waits for it).
+    #[serde(skip)]
+    pub bye_after_ack: Option<Option<String>>,
+    #[serde(skip)]
+    pub probe: Probe,
+    /// Last words of the media node, per stream.
+    #[serde(skip)]
+    pub statistics: Vec<crate::control::StreamStatistics>,
+}
+
+/// State of a leg's dialog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum LegState {
+    /// Ports are being opened, nothing sent yet (a branch), or nothing answered (the caller).
+    Waiting,
+    /// INVITE is out, no To tag yet.
+    Inviting,
+    /// Early dialog.
+    Early,
+    /// 2xx.
+    Confirmed,
+    /// Over.
+    Ended,
+}
+
+impl LegState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting | Self::Inviting => "trying",
+            Self::Early => "early",
+            Self::Confirmed => "confirmed",
+            Self::Ended => "terminated",
+        }
+    }
+}
+
+/// One anchored stream of a leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stream {
+    /// Bound at the media node.
+    pub port: u16,
+    /// For the SDP.
+    pub local: SocketAddr,
+    /// What was agreed.
+    pub side: Option<StreamSide>,
+}
+
+/// A server transaction: a request of the phone.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub method: Method,
+    pub sequence: u32,
+    /// `None` once the final response was made: it is not needed any more.
+    pub request: Option<Request>,
+    /// Where responses go.
+    pub flow: Flow,
+    pub transaction: ServerTransaction,
+    pub last_response: Option<Bytes>,
+    /// A 2xx to INVITE was sent and its ACK has not come.
+    pub awaits_ack: bool,
+    /// Retransmissions wait for the same commit as the first.
+    pub behind: Option<Rev>,
+}
+
+/// A client transaction: a request of ours.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub number: u32,
+    pub method: Method,
+    pub purpose: Purpose,
+    /// As sent; its top Via and CSeq serve ACK and CANCEL.
+    pub request: Request,
+    pub bytes: Bytes,
+    pub behind: Option<Rev>,
+    pub transaction: ClientTransaction,
+    pub cancel: Cancel,
+    /// Given up on at this time: an INVITE that rang, was cancelled and got no final response.
+    pub deadline: Option<Timestamp>,
+}
+
+/// Why a request of ours was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// First INVITE of a branch.
+    Invite,
+    /// re-INVITE of the exchange under way.
+    Modify,
+    Cancel,
+    Bye,
+    /// A request of the other leg passed on (INFO): its answer goes back there.
+    Relay {
+        to: LegId,
+        method: Method,
+        sequence: u32,
+    },
+    /// OPTIONS: is the phone there?
+    Probe,
+}
+
+/// Cancelling an INVITE of ours (RFC 3261 §9.1: only after a provisional).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cancel {
+    No,
+    /// With this Reason, as soon as a provisional came.
+    Wanted(Option<String>),
+    Sent,
+}
+
+/// An ACK to a 2xx.
+#[derive(Clone, Debug)]
+pub(super) struct Acknowledgement {
+    pub sequence: u32,
+    pub remote_tag: String,
+    pub bytes: Bytes,
+    pub behind: Option<Rev>,
+}
+
+/// Asking a silent phone whether it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Probe {
+    pub next_at: Option<Timestamp>,
+    pub unanswered: u8,
+}
+
+impl Leg {
+    /// Not over.
+    pub fn is_live(&self) -> bool {
+        self.state != LegState::Ended
+    }
+
+    /// A branch that was invited or will be, and has not answered.
+    pub fn is_ringing(&self) -> bool {
+        self.role == LegRole::Callee
+            && matches!(self.state, LegState::Waiting | LegState::Inviting | LegState::Early)
+    }
+
+    /// Our addresses for the SDP, by stream.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.streams.iter().map(|stream| stream.local).collect()
+    }
+
+    /// The phone's request that an INVITE transaction still owes a final response.
+    pub fn open_server_invite(&mut self) -> Option<&mut Server> {
+        self.servers
+            .iter_mut()
+            .find(|server| server.method == Method::Invite && !server.transaction.is_completed())
+    }
+
+    /// Our 2xx to INVITE still waits for its ACK.
+    pub fn awaits_ack(&self) -> bool {
+        self.servers.iter().any(|server| server.awaits_ack)
+    }
+
+    /// Our INVITE still waits for its final response.
+    pub fn open_client_invite(&mut self) -> Option<&mut Client> {
+        self.clients
+            .iter_mut()
+            .find(|client| client.method == Method::Invite && client.transaction.is_pending())
+    }
+
+    /// One offer at a time: nothing may be offered now (RFC 3261 §14.1).
+    pub fn is_negotiating(&self) -> bool {
+        self.awaits_ack()
+            || self
+                .clients
+                .iter()
+                .any(|client| client.method == Method::Invite && client.transaction.is_pending())
+            || self
+                .servers
+                .iter()
+                .any(|server| server.method == Method::Invite && !server.transaction.is_completed())
+    }
+
+    /// Notes what was agreed, stream by stream.
+    pub fn set_sides(&mut self, sides: impl Iterator<Item = StreamSide>) {
+        for (stream, side) in self.streams.iter_mut().zip(sides) {
+            stream.side = Some(side);
+        }
+    }
+
+    /// The phone says it sends media on some stream.
+    pub fn phone_sends(&self) -> bool {
+        self.streams
+            .iter()
+            .filter_map(|stream| stream.side.as_ref())
+            .any(|side| side.direction.sends())
+    }
+
+    /// The phone put us on hold: it does not want to hear us.
+    pub fn holds(&self) -> bool {
+        let mut sides = self.streams.iter().filter_map(|stream| stream.side.as_ref()).peekable();
+        sides.peek().is_some() && sides.all(|side| !side.direction.receives())
+    }
+}

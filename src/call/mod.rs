@@ -1,0 +1,189 @@
+//! One B2BUA call: legs, each a dialog, and one media session (RFC 3261, 3264, 6337). Sans-io.
+//!
+//! The machine's four words are those of every machine here: `handle_input`, `handle_timeout`, `poll_output` (drain to
+//! `None` after every mutation), `next_timeout`.
+//!
+//! Where to read: `setup` (INVITE → route → ports → branches), `fork` (what branches answer), `answer` (200 to 200),
+//! `modify` (re-INVITE), `dialog_request` (what phones ask in a dialog), `end` (every way a call ends), `media` (the
+//! session's wish).
+//!
+//! Invariants: no state outside the record survives; `Save` comes before whatever acknowledges or uses up a number, and
+//! what must wait for it says so (`Transmit::behind`); every call emits exactly one `Save` with a CDR.
+
+mod answer;
+mod cdr;
+mod dialog_request;
+mod end;
+mod fork;
+mod headers;
+pub mod io;
+mod leg;
+mod media;
+mod modify;
+mod offer;
+mod quality;
+mod record;
+mod restore;
+mod send;
+mod setup;
+mod timers;
+mod view;
+
+pub use headers::{ACCEPT, ALLOW};
+pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Transmit};
+pub use record::VERSION as RECORD_VERSION;
+
+use crate::event::Event;
+use crate::ids::{CallId, LegId, Rev};
+use crate::time::Timestamp;
+use core::time::Duration;
+use fork::Best;
+use media::Then;
+use modify::Exchange;
+use record::{CallRecord, Phase};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Ringing and the like is saved so long after it happened, unless another save comes first.
+const LAZY_SAVE: Duration = Duration::from_millis(500);
+/// An ACK received: its loss costs a repeated 200, which the phone acknowledges again.
+const LAZY_SAVE_ACK: Duration = Duration::from_secs(2);
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    settings: Arc<Settings>,
+    record: CallRecord,
+    /// Of the input or timer that is being handled.
+    now: Timestamp,
+    outputs: VecDeque<Output>,
+    /// What is to be done when the media node has applied a rev.
+    awaited: VecDeque<(Rev, Then)>,
+    /// The media node must answer by then.
+    media_deadline: Option<Timestamp>,
+    /// The re-INVITE that is being passed on, and who waits behind it.
+    exchange: Option<Exchange>,
+    queued: VecDeque<LegId>,
+    /// The best failure of the branches so far.
+    best: Option<Best>,
+    /// Questions asked, answers awaited.
+    questions: Vec<setup::Question>,
+    question_count: u32,
+    /// The answer given to the caller (SDP text), repeated byte for byte.
+    caller_answer: Option<String>,
+    /// Last 18x sent to the caller.
+    last_provisional: Option<u16>,
+    ringing_repeat_at: Option<Timestamp>,
+    /// A save is due by then.
+    dirty_until: Option<Timestamp>,
+    /// The row with the CDR was emitted.
+    saved_end: bool,
+    is_transcoding: bool,
+}
+
+impl Call {
+    fn with_record(settings: Arc<Settings>, record: CallRecord, now: Timestamp) -> Self {
+        Self {
+            settings,
+            record,
+            now,
+            outputs: VecDeque::new(),
+            awaited: VecDeque::new(),
+            media_deadline: None,
+            exchange: None,
+            queued: VecDeque::new(),
+            best: None,
+            questions: Vec::new(),
+            question_count: 0,
+            caller_answer: None,
+            last_provisional: None,
+            ringing_repeat_at: None,
+            dirty_until: None,
+            saved_end: false,
+            is_transcoding: false,
+        }
+    }
+
+    /// Something came.
+    pub fn handle_input(&mut self, input: Input, now: Timestamp) {
+        self.now = now;
+        match input {
+            Input::Request { leg, request, flow } => self.handle_request(leg, request, flow),
+            Input::Response { leg, branch, response, flow } => {
+                self.handle_response(leg, branch, &response, flow);
+            }
+            Input::Unreachable { leg, branch } => self.handle_unreachable(leg, branch),
+            Input::Answer(answer) => self.handle_answer(answer),
+            Input::Media { node, reply } => self.handle_media(node, reply),
+            Input::Report(report) => self.handle_report(report),
+            Input::MediaLost => self.handle_media_lost(),
+            Input::Hangup { reason } => self.hang_up(reason),
+            Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),
+        }
+    }
+
+    /// The next effect.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Nothing more can come: forget it.
+    pub fn is_over(&self) -> bool {
+        self.saved_end
+            && self.outputs.is_empty()
+            && self.record.legs.iter().all(|leg| {
+                leg.servers.is_empty() && leg.clients.is_empty() && leg.bye_after_ack.is_none()
+            })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> CallId {
+        self.record.id
+    }
+
+    /// Extensions of the users it touches, for the index that registrations use.
+    pub fn extensions(&self) -> impl Iterator<Item = &str> {
+        self.record.legs.iter().filter_map(|leg| leg.extension.as_deref())
+    }
+
+    /// The caller's extension while the call counts against its limit.
+    pub fn caller_extension(&self) -> Option<&str> {
+        (self.record.phase != Phase::Ended)
+            .then_some(self.record.caller.extension.as_deref())
+            .flatten()
+    }
+
+    /// Emits the row as it is now; what follows may wait for the returned rev.
+    fn save(&mut self) -> Rev {
+        self.dirty_until = None;
+        self.record.rev.0 += 1;
+        let rev = self.record.rev;
+        let ended = self.record.phase == Phase::Ended;
+        let cdr = ended.then(|| Box::new(self.cdr()));
+        self.saved_end |= ended;
+        self.outputs.push_back(Output::Save(Save {
+            id: self.record.id,
+            key: self.record.key,
+            owner: self.settings.incarnation,
+            epoch: self.record.epoch,
+            rev,
+            ended,
+            record: if ended { Vec::new() } else { self.record.encode() },
+            cdr,
+        }));
+        rev
+    }
+
+    /// The row is to be saved within `delay`, or with the next save.
+    fn save_within(&mut self, delay: Duration) {
+        if self.record.phase == Phase::Ended {
+            return;
+        }
+        let by = self.now + delay;
+        self.dirty_until = Some(self.dirty_until.map_or(by, |until| until.min(by)));
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}

@@ -1,0 +1,147 @@
+//! What of a call is stored: everything a node needs to carry it on. Fields, not messages; timers are stored times.
+//!
+//! Invariant: nothing outside this file's types survives the process. A record begins with its version; a release reads
+//! its own version and the one before.
+
+use super::leg::Leg;
+use crate::ids::{CallId, Epoch, LegId, NodeName, Rev};
+use crate::sdp::Description;
+use crate::time::Timestamp;
+use crate::views::{CallState, Disposition, EndCause, EndedBy};
+use serde::{Deserialize, Serialize};
+
+/// Version of the records that this release writes.
+pub const VERSION: u16 = 1;
+
+/// One call, as stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct CallRecord {
+    pub id: CallId,
+    pub key: [u8; 16],
+    pub epoch: Epoch,
+    pub rev: Rev,
+    pub phase: Phase,
+    pub caller: Party,
+    pub callee: Party,
+    pub request_uri: String,
+    pub emergency: bool,
+    pub created_at: Timestamp,
+    pub ringing_at: Option<Timestamp>,
+    pub answered_at: Option<Timestamp>,
+    pub ring_deadline: Timestamp,
+    pub legs: Vec<Leg>,
+    pub bridge: Bridge,
+    /// The caller's first offer, until the call is answered; `None` when it offered nothing (late offer).
+    pub offer: Option<Description>,
+    /// Header fields of the first INVITE that pass to callees (name, value).
+    pub passed: Vec<(String, String)>,
+    pub max_forwards: u8,
+    /// The caller asked for `Privacy: id` (RFC 3325 §7).
+    pub private: bool,
+    pub media: MediaRecord,
+    pub owners: Vec<NodeName>,
+    pub end: Option<End>,
+}
+
+/// Where a call is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Phase {
+    /// The dial plan was asked, or ports were.
+    Routing,
+    /// Branches were invited.
+    Ringing,
+    /// This leg answered; the media node is making it so, or (late offer) the caller's answer is awaited.
+    Answering(LegId),
+    /// A 2xx went to the caller.
+    Confirmed,
+    /// Decided; legs are being told.
+    Ended,
+}
+
+impl Phase {
+    pub fn view(self) -> CallState {
+        match self {
+            Self::Routing => CallState::Trying,
+            Self::Ringing | Self::Answering(_) => CallState::Early,
+            Self::Confirmed => CallState::Confirmed,
+            Self::Ended => CallState::Terminating,
+        }
+    }
+}
+
+/// Who hears whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Bridge {
+    /// Nobody yet.
+    Nothing,
+    /// The caller and this leg, early or answered.
+    Leg(LegId),
+    /// The caller and itself.
+    Echo,
+    /// The branch whose early media the caller heard is gone: ringback until another answers.
+    Ringback,
+}
+
+/// Caller or callee as people know them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Party {
+    pub extension: Option<String>,
+    pub display_name: String,
+    pub uri: String,
+}
+
+/// The media session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MediaRecord {
+    /// Nodes that had it, the present one last.
+    pub nodes: Vec<NodeName>,
+    /// Of the last request.
+    pub rev: Rev,
+    /// The session was asked for and not released.
+    pub open: bool,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    pub at: Timestamp,
+    pub by: EndedBy,
+    pub cause: EndCause,
+    pub disposition: Disposition,
+    /// Final status to the caller.
+    pub status: u16,
+    pub q850: Option<u16>,
+    pub reason: Option<String>,
+}
+
+impl CallRecord {
+    /// Version (two bytes, big endian), then postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = VERSION.to_be_bytes().to_vec();
+        postcard::to_extend(self, bytes).expect("records hold nothing that postcard refuses")
+    }
+
+    /// `None` for a version that this release does not read and for bytes that are no record.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, body) = bytes.split_first_chunk::<2>()?;
+        (u16::from_be_bytes(*version) == VERSION).then_some(())?;
+        postcard::from_bytes(body).ok()
+    }
+
+    pub fn leg(&self, id: LegId) -> Option<&Leg> {
+        self.legs.iter().find(|leg| leg.id == id)
+    }
+
+    pub fn leg_mut(&mut self, id: LegId) -> Option<&mut Leg> {
+        self.legs.iter_mut().find(|leg| leg.id == id)
+    }
+
+    /// The other side of a leg in an answered call.
+    pub fn peer_of(&self, id: LegId) -> Option<LegId> {
+        match self.bridge {
+            Bridge::Leg(callee) if id == LegId::CALLER => Some(callee),
+            Bridge::Leg(callee) if id == callee => Some(LegId::CALLER),
+            Bridge::Leg(_) | Bridge::Nothing | Bridge::Echo | Bridge::Ringback => None,
+        }
+    }
+}

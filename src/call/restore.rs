@@ -1,0 +1,179 @@
+//! A call carried on by another process: from its record, with what it owes.
+//!
+//! Open INVITEs begin again from T1: the phone repeats its last answer. A 200 without ACK is sent again; an ACK is made
+//! again when the phone repeats its 200. A deadline that passed meanwhile is due no earlier than `GRACE` from now.
+
+use super::leg::{Cancel, Client, LegState, Purpose, Server};
+use super::modify::{Exchange, Stage};
+use super::offer::Body;
+use super::record::{CallRecord, Phase};
+use super::send::{Reply, set_sdp};
+use super::{Call, Settings, fork};
+use crate::ids::{Epoch, LegId};
+use crate::limits;
+use crate::sip::transaction::{ClientTransaction, ServerTransaction};
+use crate::sip::{Message, Method, Request, Status};
+use crate::time::Timestamp;
+use crate::views::call::LegRole;
+use bytes::Bytes;
+use core::time::Duration;
+use std::sync::Arc;
+
+/// Phones that repeat a message within their transaction's time still find the call.
+const GRACE: Duration = limits::TRANSACTION_TIMEOUT;
+
+impl Call {
+    /// From a stored record, by a node that claimed it with `epoch`. What is owed leaves through `poll_output`.
+    /// `None`: the record cannot be read.
+    pub fn restore(
+        settings: Arc<Settings>,
+        record: &[u8],
+        epoch: Epoch,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let mut record = CallRecord::decode(record)?;
+        record.epoch = epoch;
+        if record.owners.last() != Some(&settings.node) {
+            record.owners.push(settings.node.clone());
+        }
+        if record.ring_deadline < now {
+            record.ring_deadline = now + GRACE;
+        }
+        let mut call = Self::with_record(settings, record, now);
+        call.forget_half_answer();
+        call.reopen_transactions();
+        call.resume();
+        Some(call)
+    }
+
+    /// A 200 of a branch that was not passed on yet: the phone repeats it, and it is handled anew.
+    fn forget_half_answer(&mut self) {
+        let Phase::Answering(id) = self.record.phase else { return };
+        self.record.phase = Phase::Ringing;
+        if let Some(leg) = self.record.leg_mut(id) {
+            leg.state = LegState::Early;
+            leg.answered_at = None;
+            leg.owed_ack = None;
+        }
+    }
+
+    fn reopen_transactions(&mut self) {
+        let (now, key) = (self.now, self.settings.key.clone());
+        let initial = self.record.phase != Phase::Confirmed;
+        for leg in &mut self.record.legs {
+            let Some(request) = leg.open_invite.as_ref().and_then(read_request) else { continue };
+            let reliable = leg.flow.transport.is_reliable();
+            let branch = request.top_via().and_then(|via| key.locate_branch(via.branch()?));
+            let Some(sequence) = request.cseq().map(|cseq| cseq.number) else { continue };
+            match branch {
+                Some((_, number)) => {
+                    let mut transaction = ClientTransaction::new(true, reliable, now);
+                    if leg.state != LegState::Inviting {
+                        transaction.handle_response(Status(180), now);
+                    }
+                    leg.clients.push(Client {
+                        number,
+                        method: Method::Invite,
+                        purpose: if initial { Purpose::Invite } else { Purpose::Modify },
+                        bytes: request.to_bytes(),
+                        request,
+                        behind: None,
+                        transaction,
+                        cancel: Cancel::No,
+                        deadline: None,
+                    });
+                }
+                None => leg.servers.push(Server {
+                    method: Method::Invite,
+                    sequence,
+                    flow: crate::sip::address::reply_flow(&request, &leg.flow),
+                    request: Some(request),
+                    transaction: ServerTransaction::new(true, reliable, now),
+                    last_response: None,
+                    awaits_ack: false,
+                    behind: None,
+                }),
+            }
+        }
+    }
+
+    /// The media session learns its new owner; phones get what is owed to them.
+    fn resume(&mut self) {
+        match self.record.phase {
+            Phase::Routing => {
+                // Nothing was promised yet: no commit of this phase precedes the INVITEs.
+                self.fail(Status(500), crate::views::EndCause::NodeLost, None);
+            }
+            Phase::Ringing | Phase::Answering(_) => {
+                if self.record.ringing_at.is_some() {
+                    self.ringing_repeat_at = Some(self.now + fork::RINGING_REPEAT);
+                    self.send_provisional(180);
+                }
+                self.apply_media(super::media::Then::Nothing);
+            }
+            Phase::Confirmed => {
+                self.resume_confirmed();
+                self.apply_media(super::media::Then::Nothing);
+                self.start_probes();
+            }
+            Phase::Ended => {}
+        }
+    }
+
+    fn resume_confirmed(&mut self) {
+        let rev = self.save();
+        let open: Vec<(LegId, u32, Option<String>)> = self
+            .record
+            .legs
+            .iter_mut()
+            .filter_map(|leg| {
+                let (id, sent) = (leg.id, leg.description.sent.clone());
+                leg.open_server_invite().map(|server| (id, server.sequence, sent))
+            })
+            .collect();
+        for (id, sequence, sent) in open {
+            let first = self.record.leg(id).is_some_and(|leg| {
+                leg.role == LegRole::Caller && leg.dialog.remote_seq == Some(sequence)
+            });
+            let asked = self.record.peer_of(id).filter(|peer| {
+                self.record.leg(*peer).is_some_and(|leg| {
+                    leg.clients.iter().any(|client| client.method == Method::Invite)
+                })
+            });
+            match (asked, sent) {
+                (Some(to), _) => self.resume_exchange(id, to, sequence),
+                (None, Some(sdp)) if first => {
+                    let reply = Reply::new(id, Method::Invite, sequence, 200).behind(rev);
+                    self.respond(&reply, |response| set_sdp(response, &sdp));
+                }
+                (None, _) => {
+                    self.queued.push_back(id);
+                }
+            }
+        }
+        self.next_exchange();
+    }
+
+    fn resume_exchange(&mut self, from: LegId, to: LegId, sequence: u32) {
+        let request = self
+            .record
+            .leg_mut(from)
+            .and_then(|leg| leg.open_server_invite().and_then(|server| server.request.clone()));
+        self.exchange = Some(Exchange {
+            from,
+            to,
+            sequence,
+            offer: request.and_then(|request| Body::of_request(&request).description()),
+            stage: Stage::Offered,
+            attempts: 1,
+            backup: None,
+        });
+    }
+}
+
+fn read_request(text: &Bytes) -> Option<Request> {
+    match Message::parse(text) {
+        Ok(Message::Request(request)) => Some(request),
+        Ok(Message::Response(_)) | Err(_) => None,
+    }
+}

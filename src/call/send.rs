@@ -1,0 +1,356 @@
+//! Messages out: responses to a phone's requests, requests of ours, ACK and CANCEL.
+//!
+//! Invariant: everything that acknowledges or uses up a number is sent with `behind` set to the rev that saves it, and
+//! its retransmissions too.
+
+use super::headers::{add_passed, describe_request, describe_response};
+use super::leg::{Acknowledgement, Cancel, Client, Leg, Purpose};
+use super::{Call, Output, Settings, Transmit};
+use crate::ids::{Flow, LegId, Locator, Rev, Transport};
+use crate::sdp::{Agreement, offer_answer};
+use crate::sip::transaction::{ClientTransaction, ack_for_failure, cancel_for};
+use crate::sip::{HeaderName, Method, Request, Response, Status};
+use crate::time::Timestamp;
+use bytes::Bytes;
+
+/// Content-Type of our bodies.
+const SDP: &str = "application/sdp";
+
+impl Call {
+    /// Answers an open request of a leg's phone; nothing happens when there is none.
+    pub(super) fn respond(&mut self, to: &Reply, decorate: impl FnOnce(&mut Response)) {
+        let settings = self.settings.clone();
+        let Some(leg) = self.record.leg_mut(to.leg) else { return };
+        let contact = contact(&settings, leg);
+        let tag = leg.dialog.local_tag.clone();
+        let Some(server) = leg
+            .servers
+            .iter_mut()
+            .find(|server| server.method == to.method && server.sequence == to.sequence)
+        else {
+            return;
+        };
+        let Some(request) = server.request.as_ref() else { return };
+        let tag = (to.status != Status(100)).then_some(tag.as_str());
+        let mut response = request.response(to.status, tag);
+        if to.method == Method::Invite && to.status != Status(100) && to.status.0 < 300 {
+            response.headers.push(HeaderName::Contact, contact);
+            response.headers.push(HeaderName::Allow, super::headers::ALLOW);
+        }
+        describe_response(&mut response, &settings.product);
+        decorate(&mut response);
+        let bytes = response.to_bytes();
+        server.transaction.handle_sent(to.status, self.now);
+        server.last_response = Some(bytes.clone());
+        server.behind = to.behind;
+        server.awaits_ack = to.method == Method::Invite && to.status.is_success();
+        if to.status.is_final() {
+            server.request = None;
+            if to.method == Method::Invite && !to.status.is_success() {
+                leg.open_invite = None;
+            }
+        }
+        let flow = server.flow;
+        self.outputs.push_back(Output::Send(Transmit {
+            flow,
+            bytes,
+            behind: to.behind,
+            request: None,
+        }));
+    }
+
+    /// Answers with a status and nothing else.
+    pub(super) fn refuse(&mut self, leg: LegId, method: &Method, sequence: u32, status: u16) {
+        self.respond(&Reply::new(leg, method.clone(), sequence, status), |_| {});
+    }
+
+    /// Sends a request within a leg's dialog.
+    pub(super) fn send_request(
+        &mut self,
+        leg: LegId,
+        request: Request,
+        purpose: Purpose,
+        behind: Option<Rev>,
+    ) {
+        if let Some(prepared) = self.prepare_request(leg, request) {
+            self.send_prepared(leg, prepared, purpose, behind);
+        }
+    }
+
+    /// Completes a request: Via with a new branch, Contact, what describes us. An INVITE is noted in the record, so the
+    /// save between this and `send_prepared` holds it.
+    pub(super) fn prepare_request(&mut self, leg: LegId, mut request: Request) -> Option<Prepared> {
+        let settings = self.settings.clone();
+        let call = self.record.id;
+        let leg = self.record.leg_mut(leg)?;
+        leg.branches += 1;
+        let number = leg.branches;
+        let locator = Locator { call, leg: leg.id, node: settings.node_number };
+        request.headers.push_front(HeaderName::Via, via(&settings, &leg.flow, locator, number));
+        if request.method == Method::Invite {
+            request.headers.push(HeaderName::Contact, contact(&settings, leg));
+        }
+        describe_request(&mut request, &settings.product);
+        let bytes = request.to_bytes();
+        if request.method == Method::Invite {
+            leg.open_invite = Some(bytes.clone());
+        }
+        Some(Prepared { number, request, bytes })
+    }
+
+    /// Opens the client transaction of a prepared request and sends it.
+    pub(super) fn send_prepared(
+        &mut self,
+        leg: LegId,
+        prepared: Prepared,
+        purpose: Purpose,
+        behind: Option<Rev>,
+    ) {
+        let now = self.now;
+        let Some(leg) = self.record.leg_mut(leg) else { return };
+        let Prepared { number, request, bytes } = prepared;
+        let is_invite = request.method == Method::Invite;
+        let reliable = leg.flow.transport.is_reliable();
+        leg.clients.push(Client {
+            number,
+            method: request.method.clone(),
+            purpose,
+            request,
+            bytes: bytes.clone(),
+            behind,
+            transaction: ClientTransaction::new(is_invite, reliable, now),
+            cancel: Cancel::No,
+            deadline: None,
+        });
+        let (flow, request) = (leg.flow, Some((leg.id, number)));
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request }));
+    }
+
+    /// Acknowledges a 2xx to our INVITE with that number, now and whenever the 2xx is repeated. An offer in the 2xx that
+    /// has no answer (`sdp`) is refused line by line.
+    pub(super) fn acknowledge(
+        &mut self,
+        leg: LegId,
+        sequence: u32,
+        sdp: Option<&str>,
+        behind: Option<Rev>,
+    ) {
+        let settings = self.settings.clone();
+        let call = self.record.id;
+        let Some(leg) = self.record.leg_mut(leg) else { return };
+        leg.branches += 1;
+        leg.owed_ack = None;
+        let refusal = leg.owed_answer.take().filter(|_| sdp.is_none()).map(|offer| {
+            offer_answer::answer(&offer, &mut leg.description, &Agreement::default(), &[])
+        });
+        let sdp = sdp.or(refusal.as_deref());
+        let locator = Locator { call, leg: leg.id, node: settings.node_number };
+        let mut ack = leg.dialog.ack(sequence);
+        let via = via(&settings, &leg.flow, locator, leg.branches);
+        ack.headers.push_front(HeaderName::Via, via);
+        describe_request(&mut ack, &settings.product);
+        if let Some(sdp) = sdp {
+            set_sdp_request(&mut ack, sdp);
+        }
+        let bytes = ack.to_bytes();
+        leg.acknowledgement = Some(Acknowledgement {
+            sequence,
+            remote_tag: leg.dialog.remote_tag.clone(),
+            bytes: bytes.clone(),
+            behind,
+        });
+        leg.open_invite = None;
+        let flow = leg.flow;
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
+    }
+
+    /// Repeats the ACK of a repeated 2xx; false when it was never sent.
+    pub(super) fn repeat_acknowledgement(&mut self, leg: LegId, response: &Response) -> bool {
+        let Some(leg) = self.record.leg(leg) else { return false };
+        let sequence = response.cseq().map(|cseq| cseq.number);
+        let tag = response.to().and_then(|to| to.tag());
+        let Some(ack) = leg
+            .acknowledgement
+            .as_ref()
+            .filter(|ack| Some(ack.sequence) == sequence && Some(&ack.remote_tag) == tag.as_ref())
+        else {
+            return false;
+        };
+        let (bytes, behind) = (ack.bytes.clone(), ack.behind);
+        let flow = leg.flow;
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
+        true
+    }
+
+    /// Acknowledges a failure of an INVITE (RFC 3261 §17.1.1.3).
+    pub(super) fn acknowledge_failure(&mut self, leg: LegId, number: u32, response: &Response) {
+        let Some(leg) = self.record.leg(leg) else { return };
+        let Some(client) = find_client(&leg.clients, number, &Method::Invite) else { return };
+        let bytes = ack_for_failure(&client.request, response).to_bytes();
+        let flow = leg.flow;
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind: None, request: None }));
+    }
+
+    /// Cancels every open INVITE of ours on a leg, at once or as soon as a provisional came.
+    pub(super) fn cancel_invites(&mut self, leg: LegId, reason: Option<&str>) {
+        let Some(leg) = self.record.leg_mut(leg) else { return };
+        for client in &mut leg.clients {
+            let open = client.method == Method::Invite && client.transaction.is_pending();
+            if open && client.cancel == Cancel::No {
+                client.cancel = Cancel::Wanted(reason.map(str::to_owned));
+            }
+        }
+        let id = leg.id;
+        self.send_wanted_cancels(id);
+    }
+
+    /// Sends the CANCELs that only waited for a provisional.
+    pub(super) fn send_wanted_cancels(&mut self, leg: LegId) {
+        let now = self.now;
+        let product = self.settings.product.clone();
+        let Some(leg) = self.record.leg_mut(leg) else { return };
+        let reliable = leg.flow.transport.is_reliable();
+        let mut cancels = Vec::new();
+        for client in &mut leg.clients {
+            let Cancel::Wanted(reason) = &client.cancel else { continue };
+            if !client.transaction.is_pending() || !client.transaction.has_provisional() {
+                continue;
+            }
+            let mut cancel = cancel_for(&client.request);
+            if let Some(reason) = reason {
+                cancel.headers.push(HeaderName::Reason, reason.as_str());
+            }
+            describe_request(&mut cancel, &product);
+            client.cancel = Cancel::Sent;
+            client.deadline = Some(now + crate::limits::TRANSACTION_TIMEOUT);
+            cancels.push((client.number, cancel));
+        }
+        for (number, request) in cancels {
+            let bytes = request.to_bytes();
+            leg.clients.push(Client {
+                number,
+                method: Method::Cancel,
+                purpose: Purpose::Cancel,
+                request,
+                bytes: bytes.clone(),
+                behind: None,
+                transaction: ClientTransaction::new(false, reliable, now),
+                cancel: Cancel::No,
+                deadline: None,
+            });
+            let flow = leg.flow;
+            self.outputs.push_back(Output::Send(Transmit {
+                flow,
+                bytes,
+                behind: None,
+                request: Some((leg.id, number)),
+            }));
+        }
+    }
+
+    /// BYE on a leg; the dialog is over for us.
+    pub(super) fn send_bye(&mut self, leg: LegId, reason: Option<&str>) {
+        let Some(record) = self.record.leg_mut(leg) else { return };
+        let mut bye = record.dialog.request(Method::Bye);
+        if let Some(reason) = reason {
+            bye.headers.push(HeaderName::Reason, reason);
+        }
+        self.send_request(leg, bye, Purpose::Bye, None);
+    }
+}
+
+/// A request that is ready to leave.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    number: u32,
+    request: Request,
+    bytes: Bytes,
+}
+
+/// Which request of a phone is answered, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    pub leg: LegId,
+    pub method: Method,
+    pub sequence: u32,
+    pub status: Status,
+    pub behind: Option<Rev>,
+}
+
+impl Reply {
+    pub fn new(leg: LegId, method: Method, sequence: u32, status: u16) -> Self {
+        Self { leg, method, sequence, status: Status(status), behind: None }
+    }
+
+    /// Not before this rev is committed.
+    pub fn behind(mut self, rev: Rev) -> Self {
+        self.behind = Some(rev);
+        self
+    }
+}
+
+/// A body of ours in a response.
+pub(super) fn set_sdp(response: &mut Response, sdp: &str) {
+    response.headers.set(HeaderName::ContentType, SDP);
+    response.body = Bytes::copy_from_slice(sdp.as_bytes());
+}
+
+/// A body of ours in a request.
+pub(super) fn set_sdp_request(request: &mut Request, sdp: &str) {
+    request.headers.set(HeaderName::ContentType, SDP);
+    request.body = Bytes::copy_from_slice(sdp.as_bytes());
+}
+
+/// A client transaction by its branch number and method (CANCEL shares the INVITE's branch).
+pub(super) fn find_client<'a>(
+    clients: &'a [Client],
+    number: u32,
+    method: &Method,
+) -> Option<&'a Client> {
+    clients.iter().find(|client| client.number == number && client.method == *method)
+}
+
+/// Our Contact towards a leg's phone.
+pub(super) fn contact(settings: &Settings, leg: &Leg) -> String {
+    let transport = match leg.flow.transport {
+        Transport::Udp => "",
+        Transport::Tcp | Transport::Tls => ";transport=tcp",
+        Transport::Ws | Transport::Wss => ";transport=ws",
+    };
+    let user = escape_user(&leg.contact_user);
+    format!("<sip:{user}@{}{transport}>", settings.advertise.host_port(&leg.flow))
+}
+
+/// Passed header fields and nothing else.
+pub(super) fn pass(response: &mut Response, fields: &[(String, String)]) {
+    add_passed(&mut response.headers, fields);
+}
+
+/// The user part of a SIP URI (RFC 3261 §25.1 `user`), everything else escaped.
+pub(super) fn escape_user(user: &str) -> String {
+    let mut text = String::with_capacity(user.len());
+    for byte in user.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+fn via(settings: &Settings, flow: &Flow, locator: Locator, number: u32) -> String {
+    let branch = settings.key.token(locator, crate::ids::Purpose::Branch(number));
+    let rport = if flow.transport.is_reliable() { "" } else { ";rport" };
+    format!(
+        "SIP/2.0/{} {};branch={branch}{rport}",
+        flow.transport.via_name(),
+        settings.advertise.host_port(flow),
+    )
+}
+
+/// Seconds of a random-looking Retry-After between 0 and 10 (RFC 3261 §14.2), the same for a repeated step.
+pub(super) fn retry_after_seconds(call: u128, now: Timestamp) -> u64 {
+    let call = u64::try_from(call & u128::from(u32::MAX)).unwrap_or(0);
+    (call ^ now.as_secs()) % 11
+}

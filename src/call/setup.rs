@@ -1,0 +1,455 @@
+//! From the caller's INVITE to the branches' INVITEs: dial plan, ports, one commit, then 100 and all INVITEs.
+
+use super::io::{Answer, Invitation, Query, Settings};
+use super::leg::{Leg, LegState, Probe, Purpose, Server};
+use super::media::Then;
+use super::offer::Body;
+use super::record::{Bridge, CallRecord, MediaRecord, Party, Phase};
+use super::send::{Reply, set_sdp_request};
+use super::{Call, Output, headers};
+use crate::directory::{Binding, User};
+use crate::event::Event;
+use crate::ids::{Flow, LegId, Locator, Purpose as TokenPurpose};
+use crate::limits;
+use crate::routing::{Decision, Service};
+use crate::sdp::{LegDescription, Policy, offer_answer};
+use crate::sip::transaction::ServerTransaction;
+use crate::sip::uri::Host;
+use crate::sip::{Dialog, HeaderName, Method, NameAddr, Request, Status, Uri};
+use crate::time::Timestamp;
+use crate::views::EndCause;
+use crate::views::call::LegRole;
+use core::time::Duration;
+use std::sync::Arc;
+
+/// A question that was asked.
+#[derive(Clone, Debug)]
+pub(super) enum Question {
+    /// Whom does the dialled URI ring?
+    Route { number: u32 },
+    /// Whom does the Contact of a 302 ring? Asked for that branch.
+    Redirect { number: u32, diverted: LegId },
+    /// To which flow does the first Route of a leg lead?
+    NextHop { number: u32, leg: LegId },
+}
+
+impl Question {
+    const fn number(&self) -> u32 {
+        match self {
+            Self::Route { number }
+            | Self::Redirect { number, .. }
+            | Self::NextHop { number, .. } => *number,
+        }
+    }
+}
+
+impl Call {
+    /// A new call. `None` when the INVITE lacks what `Request::check` wants: the shell refuses it.
+    pub fn new(settings: Arc<Settings>, invitation: Invitation, now: Timestamp) -> Option<Self> {
+        let Invitation { id, key, epoch, caller, request, flow } = invitation;
+        let body = Body::of_request(&request);
+        let leg = caller_leg(&settings, id, &caller, &request, flow, now)?;
+        let dialled = request.uri.user().unwrap_or_default();
+        let emergency = settings.emergency_numbers.contains(&dialled)
+            || request.uri.as_str().to_ascii_lowercase().starts_with("urn:service:sos");
+        let record = CallRecord {
+            id,
+            key,
+            epoch,
+            rev: crate::ids::Rev(0),
+            phase: Phase::Routing,
+            caller: Party {
+                extension: Some(caller.extension.clone()),
+                display_name: caller.display_name.clone(),
+                uri: leg.dialog.remote_party.clone(),
+            },
+            callee: Party { uri: request.uri.as_str().to_owned(), ..Party::default() },
+            request_uri: request.uri.as_str().to_owned(),
+            emergency,
+            created_at: now,
+            ringing_at: None,
+            answered_at: None,
+            ring_deadline: now + settings.ring_timeout,
+            legs: vec![leg],
+            bridge: Bridge::Nothing,
+            offer: None,
+            passed: headers::passed(&request.headers),
+            max_forwards: max_forwards(&request).saturating_sub(1),
+            private: asks_privacy(&request),
+            media: MediaRecord::default(),
+            owners: vec![settings.node.clone()],
+            end: None,
+        };
+        let mut call = Self::with_record(settings, record, now);
+        call.emit(Event::CallCreated {
+            call: id,
+            caller: caller.extension.clone(),
+            callee: dialled,
+        });
+        call.start(body, request.uri);
+        Some(call)
+    }
+
+    fn start(&mut self, body: Body, dialled: Uri) {
+        match body {
+            Body::Nothing => {}
+            Body::Bad(status) => return self.fail(status, EndCause::Rejected, None),
+            Body::Description(offer) if offer_answer::anchored_streams(&offer) == 0 => {
+                return self.fail(Status(488), EndCause::Rejected, Some("no audio offered"));
+            }
+            Body::Description(offer) => self.record.offer = Some(*offer),
+        }
+        let number = self.ask(|number| Query::Route { number, uri: dialled });
+        self.questions.push(Question::Route { number });
+    }
+
+    /// Asks the shell; the answer comes with the number.
+    pub(super) fn ask(&mut self, query: impl FnOnce(u32) -> Query) -> u32 {
+        self.question_count += 1;
+        let number = self.question_count;
+        self.outputs.push_back(Output::Ask(query(number)));
+        number
+    }
+
+    pub(super) fn handle_answer(&mut self, answer: Answer) {
+        let number = match &answer {
+            Answer::Route { number, .. } | Answer::Resolve { number, .. } => *number,
+        };
+        let Some(at) = self.questions.iter().position(|question| question.number() == number)
+        else {
+            return;
+        };
+        match (self.questions.remove(at), answer) {
+            (Question::Route { .. }, Answer::Route { decision, .. }) => self.take_route(decision),
+            (Question::Redirect { diverted, .. }, Answer::Route { decision, .. }) => {
+                self.take_redirect(diverted, decision);
+            }
+            (Question::NextHop { leg, .. }, Answer::Resolve { flow: Some(flow), .. }) => {
+                if let Some(leg) = self.record.leg_mut(leg) {
+                    leg.flow = flow;
+                }
+            }
+            (Question::NextHop { .. }, _)
+            | (Question::Route { .. } | Question::Redirect { .. }, Answer::Resolve { .. }) => {}
+        }
+    }
+
+    fn take_route(&mut self, decision: Decision) {
+        if self.record.phase != Phase::Routing {
+            return;
+        }
+        match decision {
+            Decision::Refuse(status) => self.fail(status, EndCause::Rejected, None),
+            Decision::Unknown { user_known, .. } => {
+                let status = if user_known { 480 } else { 404 };
+                self.fail(Status(status), EndCause::Rejected, None);
+            }
+            Decision::Service(Service::Echo) => self.start_echo(),
+            Decision::Ring { user, bindings } => {
+                self.record.callee.extension = Some(user.extension.clone());
+                self.record.callee.display_name = user.display_name.clone();
+                if let Some(timeout) = user.ring_timeout_ms {
+                    self.record.ring_deadline =
+                        self.record.created_at + Duration::from_millis(timeout);
+                }
+                self.add_branches(&user, &bindings, &[]);
+                self.open_ports(Then::Invite);
+            }
+        }
+    }
+
+    /// A leg for every binding, as far as `limits::LEGS_PER_CALL` allows.
+    pub(super) fn add_branches(&mut self, user: &User, bindings: &[Binding], diverted: &[String]) {
+        for binding in bindings {
+            if self.record.legs.len() >= limits::LEGS_PER_CALL {
+                return;
+            }
+            let next = self.record.legs.iter().map(|leg| leg.id.0).max().unwrap_or(0) + 1;
+            if let Some(leg) = self.branch_leg(LegId(next), user, binding, diverted) {
+                self.record.legs.push(leg);
+            }
+        }
+    }
+
+    /// Asks the media node for every live leg's ports; streams are as many as the offer has.
+    pub(super) fn open_ports(&mut self, then: Then) {
+        self.apply_media(then);
+    }
+
+    /// Ports are known: one commit, then 100 to the caller and INVITE to every branch that waits.
+    pub(super) fn invite_branches(&mut self) {
+        let waiting: Vec<LegId> = self
+            .record
+            .legs
+            .iter()
+            .filter(|leg| leg.role == LegRole::Callee && leg.state == LegState::Waiting)
+            .map(|leg| leg.id)
+            .collect();
+        let mut invites = Vec::new();
+        for id in waiting {
+            match self.branch_invite(id) {
+                Ok(invite) => {
+                    if let Some(leg) = self.record.leg_mut(id) {
+                        leg.state = LegState::Inviting;
+                        leg.dialog.local_seq = 1;
+                    }
+                    invites.extend(self.prepare_request(id, invite).map(|ready| (id, ready)));
+                }
+                Err(status) => self.branch_failed(id, status, Vec::new()),
+            }
+        }
+        if invites.is_empty() {
+            return self.settle_branches();
+        }
+        let first = self.record.phase == Phase::Routing;
+        self.record.phase = Phase::Ringing;
+        let rev = self.save();
+        if first {
+            self.respond_caller(Status(100), Some(rev), |_| {});
+        }
+        for (id, invite) in invites {
+            self.send_prepared(id, invite, Purpose::Invite, Some(rev));
+        }
+    }
+
+    /// Answers the caller's first INVITE.
+    pub(super) fn respond_caller(
+        &mut self,
+        status: Status,
+        behind: Option<crate::ids::Rev>,
+        decorate: impl FnOnce(&mut crate::sip::Response),
+    ) {
+        let Some(caller) = self.record.leg_mut(LegId::CALLER) else { return };
+        caller.last_status = Some(status.0);
+        let Some(server) = caller.open_server_invite() else { return };
+        let sequence = server.sequence;
+        let reply = Reply { leg: LegId::CALLER, method: Method::Invite, sequence, status, behind };
+        self.respond(&reply, decorate);
+    }
+
+    fn branch_leg(
+        &self,
+        id: LegId,
+        user: &User,
+        binding: &Binding,
+        diverted: &[String],
+    ) -> Option<Leg> {
+        let locator = Locator { call: self.record.id, leg: id, node: self.settings.node_number };
+        let key = &self.settings.key;
+        let domain = domain_of(&binding.aor);
+        let local_party = self.caller_party(&domain);
+        let remote_target = Uri::parse(&binding.contact).ok()?;
+        Some(Leg {
+            id,
+            role: LegRole::Callee,
+            extension: Some(user.extension.clone()),
+            state: LegState::Waiting,
+            dialog: Dialog {
+                call_id: key.token(locator, TokenPurpose::DialogCallId),
+                local_tag: key.token(locator, TokenPurpose::Tag),
+                remote_tag: String::new(),
+                local_party,
+                remote_party: format!("<{}>", binding.aor),
+                remote_target,
+                route_set: Vec::new(),
+                local_seq: 0,
+                remote_seq: None,
+            },
+            flow: binding.flow,
+            branches: 0,
+            description: LegDescription::new(key.sdp_session_id(locator)),
+            policy: Policy { codecs: user.codecs.clone() },
+            streams: Vec::new(),
+            contact_user: self.record.caller.extension.clone().unwrap_or_default(),
+            domain,
+            path: binding.path.clone(),
+            diverted_by: diverted.to_vec(),
+            user_agent: binding.user_agent.clone(),
+            last_status: None,
+            created_at: self.now,
+            answered_at: None,
+            ended_at: None,
+            owed_ack: None,
+            owed_answer: None,
+            open_invite: None,
+            servers: Vec::new(),
+            clients: Vec::new(),
+            acknowledgement: None,
+            bye_after_ack: None,
+            probe: Probe::default(),
+            statistics: Vec::new(),
+        })
+    }
+
+    /// From towards a phone: the caller's name and `extension@` the domain that phone registered with, so that redial
+    /// from its call log works.
+    fn caller_party(&self, domain: &str) -> String {
+        if self.record.private {
+            return "\"Anonymous\" <sip:anonymous@anonymous.invalid>".to_owned();
+        }
+        self.identity(domain)
+    }
+
+    fn identity(&self, domain: &str) -> String {
+        let extension = self.record.caller.extension.as_deref().unwrap_or("anonymous");
+        let uri = format!("sip:{}@{domain}", super::send::escape_user(extension));
+        let Ok(uri) = Uri::parse(&uri) else { return "<sip:anonymous@anonymous.invalid>".into() };
+        let display_name = self.record.caller.display_name.clone();
+        NameAddr { display_name, uri, params: Vec::new() }.to_string()
+    }
+
+    fn branch_invite(&mut self, id: LegId) -> Result<Request, Status> {
+        let offer = self.record.offer.clone();
+        let caller_policy =
+            self.record.leg(LegId::CALLER).map(|leg| leg.policy.clone()).unwrap_or_default();
+        let passed = self.record.passed.clone();
+        let (max_forwards, private) = (self.record.max_forwards, self.record.private);
+        let domain = self.record.leg(id).map(|leg| leg.domain.clone()).unwrap_or_default();
+        let identity = self.identity(&domain);
+        let Some(leg) = self.record.leg_mut(id) else { return Err(Status(500)) };
+        let local = leg.local_addresses();
+        let sdp = match &offer {
+            Some(offer) => Some(
+                offer_answer::relay_offer(
+                    offer,
+                    &caller_policy,
+                    &mut leg.description,
+                    &leg.policy,
+                    &local,
+                )
+                .map_err(|_| Status(488))?,
+            ),
+            None => None,
+        };
+        let mut invite = Request::new(Method::Invite, leg.dialog.remote_target.clone());
+        let fields = &mut invite.headers;
+        for route in &leg.path {
+            fields.push(HeaderName::Route, route.as_str());
+        }
+        fields.push(HeaderName::MaxForwards, max_forwards.to_string());
+        let (party, tag) = (&leg.dialog.local_party, &leg.dialog.local_tag);
+        fields.push(HeaderName::From, format!("{party};tag={tag}"));
+        fields.push(HeaderName::To, leg.dialog.remote_party.as_str());
+        fields.push(HeaderName::CallId, leg.dialog.call_id.as_str());
+        fields.push(HeaderName::CSeq, "1 INVITE");
+        if private {
+            fields.push(HeaderName::Privacy, "id");
+        } else {
+            fields.push(HeaderName::PAssertedIdentity, identity);
+        }
+        for diversion in leg.diverted_by.iter().rev() {
+            fields.push(HeaderName::Diversion, diversion.as_str());
+        }
+        headers::add_passed(fields, &passed);
+        if let Some(sdp) = sdp {
+            set_sdp_request(&mut invite, &sdp);
+        }
+        Ok(invite)
+    }
+}
+
+fn caller_leg(
+    settings: &Settings,
+    call: crate::ids::CallId,
+    caller: &User,
+    request: &Request,
+    flow: Flow,
+    now: Timestamp,
+) -> Option<Leg> {
+    let locator = Locator { call, leg: LegId::CALLER, node: settings.node_number };
+    let tag = settings.key.token(locator, TokenPurpose::Tag);
+    let dialog = Dialog::from_request(request, &tag)?;
+    let cseq = request.cseq()?;
+    let reply_flow = crate::sip::address::reply_flow(request, &flow);
+    let domain = match request.from()?.uri.host() {
+        Some(Host::Ip(ip)) => bracketed(ip),
+        Some(Host::Name(name)) => name,
+        None => String::new(),
+    };
+    Some(Leg {
+        id: LegId::CALLER,
+        role: LegRole::Caller,
+        extension: Some(caller.extension.clone()),
+        state: LegState::Waiting,
+        dialog,
+        flow: dialog_flow(request, &flow),
+        branches: 0,
+        description: LegDescription::new(settings.key.sdp_session_id(locator)),
+        policy: Policy { codecs: caller.codecs.clone() },
+        streams: Vec::new(),
+        contact_user: request.uri.user().unwrap_or_default(),
+        domain,
+        path: Vec::new(),
+        diverted_by: Vec::new(),
+        user_agent: request.headers.get(&HeaderName::UserAgent).map(str::to_owned),
+        last_status: None,
+        created_at: now,
+        answered_at: None,
+        ended_at: None,
+        owed_ack: None,
+        owed_answer: None,
+        open_invite: Some(request.to_bytes()),
+        servers: vec![Server {
+            method: Method::Invite,
+            sequence: cseq.number,
+            request: Some(request.clone()),
+            flow: reply_flow,
+            transaction: ServerTransaction::new(true, flow.transport.is_reliable(), now),
+            last_response: None,
+            awaits_ack: false,
+            behind: None,
+        }],
+        clients: Vec::new(),
+        acknowledgement: None,
+        bye_after_ack: None,
+        probe: Probe::default(),
+        statistics: Vec::new(),
+    })
+}
+
+/// Where requests of ours on the caller's dialog go: back where the INVITE came from; only a UDP phone that asked no rport
+/// and whose Contact names its own source address is reached at the Contact's port (design "Where a request goes").
+fn dialog_flow(request: &Request, flow: &Flow) -> Flow {
+    let mut flow = *flow;
+    let asked_rport = request.top_via().is_some_and(|via| via.param("rport").is_some());
+    if flow.transport.is_reliable() || asked_rport {
+        return flow;
+    }
+    let contact = request.contact().map(|contact| contact.uri);
+    if let Some(contact) = contact
+        && contact.host() == Some(Host::Ip(flow.remote.ip().to_canonical()))
+    {
+        flow.remote.set_port(contact.port().unwrap_or(5060));
+    }
+    flow
+}
+
+fn max_forwards(request: &Request) -> u8 {
+    let value = request.headers.get(&HeaderName::MaxForwards);
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(70)
+}
+
+fn asks_privacy(request: &Request) -> bool {
+    request.headers.get(&HeaderName::Privacy).is_some_and(|value| {
+        value.split(';').any(|word| {
+            let word = word.trim();
+            word.eq_ignore_ascii_case("id") || word.eq_ignore_ascii_case("user")
+        })
+    })
+}
+
+/// Host part of an address of record, for the From of calls to that phone.
+fn domain_of(aor: &str) -> String {
+    match Uri::parse(aor).ok().and_then(|uri| uri.host()) {
+        Some(Host::Ip(ip)) => bracketed(ip),
+        Some(Host::Name(name)) => name,
+        None => "anonymous.invalid".to_owned(),
+    }
+}
+
+fn bracketed(ip: core::net::IpAddr) -> String {
+    match ip {
+        core::net::IpAddr::V4(ip) => ip.to_string(),
+        core::net::IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}

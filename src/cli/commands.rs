@@ -1,0 +1,255 @@
+//! Each command: what it asks, and what it prints.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
+
+use super::client::{Client, Failure, escape};
+use super::table::{Column, fields, table};
+use super::{Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand};
+use serde_json::{Map, Value, json};
+use std::fs::File;
+
+const USERS: &[Column] = &[
+    ("EXTENSION", "/extension"),
+    ("NAME", "/display_name"),
+    ("ENABLED", "/enabled"),
+    ("PHONES", "/contact_count"),
+];
+const REGISTRATIONS: &[Column] = &[
+    ("ID", "/id"),
+    ("EXTENSION", "/extension"),
+    ("SOURCE", "/source"),
+    ("VIA", "/transport"),
+    ("FLOW", "/flow"),
+    ("EXPIRES_MS", "/expires_in_ms"),
+    ("RTT_MS", "/ping_rtt_ms"),
+    ("PHONE", "/user_agent"),
+];
+const CALLS: &[Column] = &[
+    ("ID", "/id"),
+    ("STATE", "/state"),
+    ("CALLER", "/caller/extension"),
+    ("CALLEE", "/callee/extension"),
+    ("DURATION_MS", "/duration_ms"),
+    ("HOLD", "/hold"),
+    ("OWNER", "/owner"),
+    ("MEDIA", "/media/node"),
+];
+const NODES: &[Column] = &[
+    ("NAME", "/name"),
+    ("MODE", "/mode"),
+    ("STATE", "/state"),
+    ("VERSION", "/version"),
+    ("CALLS", "/calls"),
+    ("SESSIONS", "/sessions"),
+    ("CONTROL", "/control"),
+];
+const CDRS: &[Column] = &[
+    ("SEQUENCE", "/sequence"),
+    ("CREATED", "/created_at"),
+    ("CALLER", "/caller/extension"),
+    ("CALLEE", "/callee/extension"),
+    ("DISPOSITION", "/disposition"),
+    ("STATUS", "/sip_status"),
+    ("BILLABLE_MS", "/billable_ms"),
+    ("ENDED_BY", "/ended_by"),
+    ("CAUSE", "/end_cause"),
+];
+/// For `health`: not now.
+const TRY_AGAIN: u8 = 75;
+
+/// Runs a command that talks to a node; the exit code.
+pub fn run(connection: &Connection, known: &Known, command: Command) -> u8 {
+    let done = match command {
+        Command::Health { json } => return health(connection, known, json),
+        Command::Config(ConfigCommand::Credentials { json }) => credentials(known, json),
+        command => ask(&Client::new(connection, known), command),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("{}", failure.text);
+            failure.exit
+        }
+    }
+}
+
+fn ask(client: &Client, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Users { command, json } => {
+            users(client, command.unwrap_or(UsersCommand::List), json)
+        }
+        Command::Registrations { remove: Some(id), json, .. } => {
+            let done = client.delete(&format!("/registrations/{}", escape(&id)))?;
+            print_done(&done, json, "removed");
+            Ok(())
+        }
+        Command::Registrations { extension, json, .. } => {
+            list(client, "/registrations", &[("extension", extension)], REGISTRATIONS, json)
+        }
+        Command::Calls { state, extension, json } => {
+            let query = [("state", state), ("extension", extension)];
+            list(client, "/calls", &query, CALLS, json)
+        }
+        Command::Call { id, json } => show(&client.get(&format!("/calls/{}", escape(&id)))?, json),
+        Command::Hangup { id, reason, json } => {
+            let path = format!("/calls/{}{}", escape(&id), query_text(&[("reason", reason)]));
+            print_done(&client.delete(&path)?, json, "hanging up");
+            Ok(())
+        }
+        Command::Nodes { name: None, json } => list(client, "/nodes", &[], NODES, json),
+        Command::Nodes { name: Some(name), json } => {
+            show(&client.get(&format!("/nodes/{}", escape(&name)))?, json)
+        }
+        Command::Drain { name, end_calls, undo, json } => {
+            let act = if undo { "undrain" } else { "drain" };
+            let path = format!("/nodes/{}/{act}", escape(&name));
+            let done = client.post(&path, &json!({"end_calls": end_calls}))?;
+            print_done(&done, json, if undo { "takes calls again" } else { "draining" });
+            Ok(())
+        }
+        Command::Cdrs { since, until, extension, disposition, json } => {
+            let query = [
+                ("since", since),
+                ("until", until),
+                ("extension", extension),
+                ("disposition", disposition),
+            ];
+            list(client, "/cdrs", &query, CDRS, json)
+        }
+        Command::Serve(_) | Command::Health { .. } | Command::Config(_) => {
+            Err(Failure::usage("that command asks no node"))
+        }
+    }
+}
+
+fn users(client: &Client, command: UsersCommand, json: Json) -> Result<(), Failure> {
+    let path = |extension: &str| format!("/users/{}", escape(extension));
+    match command {
+        UsersCommand::List => list(client, "/users", &[], USERS, json),
+        UsersCommand::Show { extension } => show(&client.get(&path(&extension))?, json),
+        UsersCommand::Add { extension, fields } => {
+            let mut body = user_body(fields);
+            body.insert("extension".to_owned(), extension.into());
+            show(&client.post("/users", &body.into())?, json)
+        }
+        UsersCommand::Set { extension, fields, enabled } => {
+            let mut body = user_body(fields);
+            if let Some(enabled) = enabled {
+                body.insert("enabled".to_owned(), enabled.into());
+            }
+            if body.is_empty() {
+                return Err(Failure::usage("nothing to change: see holdfast users set --help"));
+            }
+            show(&client.patch(&path(&extension), &body.into())?, json)
+        }
+        UsersCommand::Remove { extension } => {
+            print_done(&client.delete(&path(&extension))?, json, "removed");
+            Ok(())
+        }
+        UsersCommand::Import { file, on_conflict, dry_run } => {
+            let opened = File::open(&file);
+            let shown = file.display();
+            let opened = opened.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+            let on_conflict = escape(&on_conflict);
+            let path = format!("/users/import?on_conflict={on_conflict}&dry_run={dry_run}");
+            show(&client.post_csv(&path, opened)?, json)
+        }
+    }
+}
+
+fn user_body(fields: UserFields) -> Map<String, Value> {
+    let given = [("password", fields.password), ("display_name", fields.name)];
+    let given = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
+    given.collect()
+}
+
+/// Follows cursors to the end.
+fn list(
+    client: &Client,
+    path: &str,
+    query: &[(&str, Option<String>)],
+    columns: &[Column],
+    json: Json,
+) -> Result<(), Failure> {
+    let mut items: Vec<Value> = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = query.to_vec();
+        query.push(("limit", Some("1000".to_owned())));
+        query.push(("cursor", cursor.take()));
+        let mut page = client.get(&format!("{path}{}", query_text(&query)))?;
+        if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+            items.extend(more);
+        }
+        cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if json.json {
+        print_json(&json!({"items": items, "next_cursor": null}));
+    } else {
+        println!("{}", table(&items, columns));
+    }
+    Ok(())
+}
+
+fn query_text(query: &[(&str, Option<String>)]) -> String {
+    let given = query.iter().filter_map(|(key, value)| {
+        let value = value.as_ref()?;
+        Some(format!("{key}={}", escape(value)))
+    });
+    let text = given.collect::<Vec<_>>().join("&");
+    if text.is_empty() { text } else { format!("?{text}") }
+}
+
+fn show(value: &Value, json: Json) -> Result<(), Failure> {
+    if json.json {
+        print_json(value);
+    } else {
+        println!("{}", fields(value));
+    }
+    Ok(())
+}
+
+fn print_done(value: &Value, json: Json, text: &str) {
+    if json.json {
+        print_json(value);
+    } else {
+        println!("{text}");
+    }
+}
+
+fn print_json(value: &Value) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// Of every process here; the worst decides.
+fn health(connection: &Connection, known: &Known, json: Json) -> u8 {
+    let named = connection.url.is_some() || known.url.is_some() || known.health_urls.is_empty();
+    let clients: Vec<Client> = if named {
+        vec![Client::new(connection, known)]
+    } else {
+        known.health_urls.iter().map(|url| Client::at(url, None)).collect()
+    };
+    let mut worst = 0;
+    for client in clients {
+        match client.health() {
+            Ok((document, is_ready)) => {
+                let text = if json.json { document.to_string() } else { fields(&document) };
+                println!("{text}");
+                worst = worst.max(if is_ready { 0 } else { TRY_AGAIN });
+            }
+            Err(failure) => {
+                eprintln!("{}", failure.text);
+                worst = if worst == TRY_AGAIN { worst } else { failure.exit };
+            }
+        }
+    }
+    worst
+}
+
+fn credentials(known: &Known, json: Json) -> Result<(), Failure> {
+    let none = "no credentials.json in the data directory: no signaling process has started here";
+    let credentials = known.credentials.as_ref().ok_or_else(|| Failure::usage(none))?;
+    show(credentials, json)
+}

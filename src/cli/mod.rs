@@ -1,0 +1,277 @@
+//! The command line: a client of the admin API; tables for people, `--json` for scripts.
+//!
+//! Invariant: a command asks a node and prints what it says; nothing is known or decided here.
+
+mod client;
+mod commands;
+mod table;
+
+pub use commands::run;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "holdfast",
+    version,
+    about = "A softswitch that containers cannot kill",
+    after_help = "Example: holdfast serve --mode both\n\
+        Exit codes: 0 done, 1 failed, 64 wrong use or configuration, \
+        69 node unreachable, 75 try again later"
+)]
+pub struct Arguments {
+    /// Settings file; ./holdfast.toml when it is there.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How to reach a node.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to reach a node; the environment and credentials.json fill in what is not given.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Connection {
+    /// Admin API, for example http://127.0.0.1:8080 (HOLDFAST_ADMIN_URL).
+    #[arg(long, global = true)]
+    pub url: Option<String>,
+    /// Admin token; better in HOLDFAST_ADMIN_TOKEN, where `ps` does not show it.
+    #[arg(long, global = true)]
+    pub token: Option<String>,
+}
+
+/// What is known of the node without asking, from the environment and the data directory.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// `HOLDFAST_ADMIN_URL`.
+    pub url: Option<String>,
+    /// `HOLDFAST_ADMIN_TOKEN`.
+    pub token: Option<String>,
+    /// `credentials.json`.
+    pub credentials: Option<serde_json::Value>,
+    /// Where processes of this host or container serve their health.
+    pub health_urls: Vec<String>,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Json {
+    /// JSON as the API gives it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs a node.
+    #[command(after_help = "Example: holdfast serve --mode signaling --config /etc/holdfast.toml")]
+    Serve(Serve),
+    /// Users: list, show, add, set, remove, import.
+    #[command(after_help = "Example: holdfast users add 1003 --name Anna")]
+    Users {
+        /// What to do; list when absent.
+        #[command(subcommand)]
+        command: Option<UsersCommand>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Phones that are registered.
+    #[command(after_help = "Example: holdfast registrations --extension 1001")]
+    Registrations {
+        /// Of one user.
+        #[arg(long)]
+        extension: Option<String>,
+        /// Removes the registration with this id instead.
+        #[arg(long, value_name = "ID")]
+        remove: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Live calls.
+    #[command(after_help = "Example: holdfast calls --state confirmed")]
+    Calls {
+        /// trying, early, confirmed or terminating.
+        #[arg(long)]
+        state: Option<String>,
+        /// From or to this user.
+        #[arg(long)]
+        extension: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// One live call, with its legs and streams.
+    #[command(after_help = "Example: holdfast call 0192f0c1-8c5e-7000-8000-000000000001")]
+    Call {
+        /// Id of the call.
+        id: String,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Ends a call.
+    #[command(
+        after_help = "Example: holdfast hangup 0192f0c1-8c5e-7000-8000-000000000001 --reason test"
+    )]
+    Hangup {
+        /// Id of the call.
+        id: String,
+        /// For the phones and the CDR.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Nodes of the cluster.
+    #[command(after_help = "Example: holdfast nodes --json")]
+    Nodes {
+        /// Only this one.
+        name: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Lets a node take no new calls.
+    #[command(after_help = "Example: holdfast drain host-1")]
+    Drain {
+        /// Name of the node.
+        name: String,
+        /// Ends its calls too.
+        #[arg(long, conflicts_with = "undo")]
+        end_calls: bool,
+        /// Lets it take calls again.
+        #[arg(long)]
+        undo: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Call detail records.
+    #[command(after_help = "Example: holdfast cdrs --extension 1001 --since 2026-01-01T00:00:00Z")]
+    Cdrs {
+        /// Created at or after (RFC 3339).
+        #[arg(long)]
+        since: Option<String>,
+        /// Created before (RFC 3339).
+        #[arg(long)]
+        until: Option<String>,
+        /// Of this user.
+        #[arg(long)]
+        extension: Option<String>,
+        /// answered, busy, no_answer, cancelled, rejected or failed.
+        #[arg(long)]
+        disposition: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Whether the nodes here take calls: exit code 0 ready, 75 not now, 69 unreachable.
+    #[command(after_help = "Example (in a container): holdfast health")]
+    Health {
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Settings and credentials.
+    #[command(subcommand, after_help = "Example: holdfast config credentials --json")]
+    Config(ConfigCommand),
+}
+
+/// `holdfast serve`.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// both, signaling or media (HOLDFAST_MODE).
+    #[arg(long)]
+    pub mode: Option<String>,
+    /// Takes over from the process that runs.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// `holdfast config`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Effective settings, and where each came from.
+    #[command(after_help = "Example: holdfast config show")]
+    Show {
+        /// As for `serve`.
+        #[arg(long)]
+        mode: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Server address, users and token of the first start.
+    #[command(after_help = "Example: holdfast config credentials --json")]
+    Credentials {
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+/// `holdfast users`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum UsersCommand {
+    /// All users.
+    List,
+    /// One user.
+    Show {
+        /// Extension.
+        extension: String,
+    },
+    /// A new user; without a password it gets a strong one, which is printed.
+    Add {
+        /// Extension.
+        extension: String,
+        /// Fields.
+        #[command(flatten)]
+        fields: UserFields,
+    },
+    /// Changes a user.
+    Set {
+        /// Extension.
+        extension: String,
+        /// Fields.
+        #[command(flatten)]
+        fields: UserFields,
+        /// true or false.
+        #[arg(long)]
+        enabled: Option<bool>,
+    },
+    /// Removes a user and its registrations.
+    Remove {
+        /// Extension.
+        extension: String,
+    },
+    /// Many users from a CSV file with the header extension,password[,display_name].
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// What to do with users that exist: skip, update or fail.
+        #[arg(long, default_value = "fail")]
+        on_conflict: String,
+        /// Only says what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Fields of a user on the command line.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UserFields {
+    /// Password: 8-128 characters.
+    #[arg(long)]
+    pub password: Option<String>,
+    /// Display name.
+    #[arg(long)]
+    pub name: Option<String>,
+}

@@ -1,0 +1,90 @@
+//! Frames of a control link: a length (outside), a version and postcard.
+
+use super::hello::{Capacity, Hello};
+use super::{Reply, Report, Request};
+use crate::ids::SessionId;
+use serde::{Deserialize, Serialize};
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Frame {
+    /// First frame each way.
+    Hello(Hello),
+    /// Heartbeat; answered by `Pong` with the same number.
+    Ping(u64),
+    /// See `Ping`.
+    Pong(u64),
+    /// Signaling asks; `id` is the asker's.
+    Request {
+        /// Request id.
+        id: u64,
+        /// What.
+        request: Request,
+    },
+    /// Media answers.
+    Reply {
+        /// Of the request.
+        id: u64,
+        /// What.
+        reply: Reply,
+    },
+    /// Media reports.
+    Report(Report),
+    /// Signaling has the report and all before it.
+    ReportAck {
+        /// Which session.
+        session: SessionId,
+        /// The greatest number.
+        number: u64,
+    },
+    /// Media tells its room.
+    Capacity(Capacity),
+}
+
+/// Why a frame was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Empty, truncated or not ours.
+    #[error("malformed control frame")]
+    Malformed,
+    /// A version that this release does not read.
+    #[error("control frame of version {0}, which this release does not read")]
+    Version(u16),
+}
+
+impl Frame {
+    /// Version (two bytes, big endian), then postcard.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = super::VERSION.to_be_bytes().to_vec();
+        bytes.extend_from_slice(
+            &postcard::to_stdvec(self).expect("frames hold nothing that postcard refuses"),
+        );
+        bytes
+    }
+
+    /// Never panics, whatever the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        let (version, body) = bytes.split_first_chunk::<2>().ok_or(FrameError::Malformed)?;
+        let version = u16::from_be_bytes(*version);
+        if version != super::VERSION {
+            return Err(FrameError::Version(version));
+        }
+        postcard::from_bytes(body).map_err(|_| FrameError::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_the_wire_and_garbage_is_refused() {
+        let frame = Frame::ReportAck { session: SessionId(5), number: 9 };
+        let bytes = frame.encode();
+        assert_eq!(Frame::decode(&bytes), Ok(frame));
+        for end in 0..bytes.len() {
+            assert!(Frame::decode(&bytes[..end]).is_err());
+        }
+        assert_eq!(Frame::decode(&[0, 9, 1]), Err(FrameError::Version(9)));
+    }
+}

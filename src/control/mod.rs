@@ -1,0 +1,23 @@
+//! The only language signaling and media share: desired state down, what is up, reports back. No SIP, no SDP.
+//!
+//! Signaling sends the whole wish for a session (`Apply`); the media node makes it so and answers with what is.
+//! Ordered by (epoch, rev): an older one is refused, a repeated one answered again; reconnecting is sending it again.
+//!
+//! Invariant: every frame is bounded (`limits::CONTROL_FRAME_BYTES`) and versioned; enums are append-only.
+
+pub mod frame;
+pub mod hello;
+pub mod reply;
+pub mod report;
+pub mod request;
+
+pub use frame::Frame;
+pub use reply::{LegState, Refusal, Reply, SessionState, StreamState, StreamStatistics};
+pub use report::{Report, ReportKind};
+pub use request::{
+    Act, Apply, Codec, Hears, LegSpec, Release, RemoteStream, Request, SessionSpec, StreamSpec,
+    TelephoneEvent, Tone,
+};
+
+/// Version of frames and their contents that this release writes. It reads this and the one before.
+pub const VERSION: u16 = 1;

@@ -1,0 +1,48 @@
+//! What a media node says unasked.
+
+use super::reply::SessionState;
+use crate::ids::{LegId, SessionId};
+use serde::{Deserialize, Serialize};
+
+/// Numbered per session; kept until acknowledged where `ReportKind::is_kept`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Which session.
+    pub session: SessionId,
+    /// Rises by one per report of the session.
+    pub number: u64,
+    /// What happened.
+    pub kind: ReportKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReportKind {
+    /// Present state: latched addresses, counters. A later one replaces it.
+    State(SessionState),
+    /// A digit was dialled (once per event, at its end).
+    Digit {
+        /// By whom.
+        leg: LegId,
+        /// RFC 4733 event 0-15 as `0-9*#A-D`.
+        digit: char,
+        /// As the phone said it.
+        duration_ms: u32,
+    },
+    /// No RTP from a leg that should send, for its `rtp_timeout_ms`. Sent once until RTP comes again.
+    Silence {
+        /// Whose.
+        leg: LegId,
+        /// How long.
+        silent_ms: u32,
+    },
+    /// The node ended the session by itself.
+    Ended(SessionState),
+}
+
+impl ReportKind {
+    /// Kept until acknowledged, for a new owner too; states collapse to the latest.
+    pub const fn is_kept(&self) -> bool {
+        matches!(self, Self::Digit { .. } | Self::Ended(_) | Self::Silence { .. })
+    }
+}

@@ -1,0 +1,165 @@
+//! What signaling asks of a media node.
+
+use crate::ids::{Epoch, LegId, Rev, SessionId};
+use core::net::{IpAddr, SocketAddr};
+use serde::{Deserialize, Serialize};
+
+/// A request for one session. The frame around it carries the request id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Make the session so. Answered by `Reply::Applied` or `Reply::Refused`.
+    Apply(Apply),
+    /// End it. Answered by `Reply::Released` with the last statistics; an unknown session is released too.
+    Release(Release),
+}
+
+/// The whole wish for a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    /// Which session.
+    pub session: SessionId,
+    /// Of the owner. A smaller one than the session has seen is refused.
+    pub epoch: Epoch,
+    /// Within the epoch. A smaller one is refused, an equal one answered with the present state.
+    pub rev: Rev,
+    /// The wish.
+    pub spec: SessionSpec,
+}
+
+/// Ends a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Which session.
+    pub session: SessionId,
+    /// Of the owner.
+    pub epoch: Epoch,
+    /// Greater than that of the last Apply.
+    pub rev: Rev,
+}
+
+/// A session as it is wished. Legs that are not named any more are taken down and their ports rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// The call was answered. An unconfirmed session without owner ends after 60 s.
+    pub confirmed: bool,
+    /// An emergency call: admitted above capacity.
+    pub emergency: bool,
+    /// Ascending by id.
+    pub legs: Vec<LegSpec>,
+    /// Numbered acts; each is done once. Acts not named any more are forgotten.
+    pub acts: Vec<Act>,
+}
+
+/// One leg of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegSpec {
+    /// Which leg.
+    pub leg: LegId,
+    /// In the order of the leg's audio lines.
+    pub streams: Vec<StreamSpec>,
+}
+
+/// One audio stream of a leg, seen from the media node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSpec {
+    /// Position among the leg's anchored streams.
+    pub index: u8,
+    /// Our RTP port (RTCP is the next one) once it is known: exactly this port, or a refusal. `None`: choose.
+    pub port: Option<u16>,
+    /// Whom the phone speaks from, as far as signaling knows: our address is the one the kernel uses to reach it
+    /// (unless `HOLDFAST_MEDIA_ADVERTISE` says otherwise). Its family is the stream's family.
+    pub peer: Option<IpAddr>,
+    /// Where the phone listens; `None` before its SDP is known (ports are open, nothing is sent, what comes is latched).
+    pub remote: Option<RemoteStream>,
+    /// What we agreed with this phone; `None` before that.
+    pub codec: Option<Codec>,
+    /// RFC 4733, when the phone takes it.
+    pub telephone_event: Option<TelephoneEvent>,
+    /// Comfort noise (RFC 3389), payload type 13 both ways.
+    pub comfort_noise: bool,
+    /// Other payload types the phone may send and that pass unchanged to the stream it is heard on: (received, sent there).
+    pub passed: Vec<(u8, u8)>,
+    /// We send media to the phone (its direction allows receiving). When false only keep-alives leave (RFC 6263).
+    pub to_phone: bool,
+    /// We take media from the phone. When false what comes is counted and dropped.
+    pub from_phone: bool,
+    /// What the phone hears.
+    pub hears: Hears,
+    /// Report `ReportKind::Silence` when `from_phone` and no RTP for this long since the leg was confirmed; 0: never.
+    pub rtp_timeout_ms: u32,
+}
+
+/// Where a phone listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteStream {
+    /// From c= and m=.
+    pub rtp: SocketAddr,
+    /// From a=rtcp, or the next port.
+    pub rtcp: SocketAddr,
+    /// Counts the phone's descriptions: a new one reopens the latch window.
+    pub generation: u32,
+}
+
+/// A codec as agreed with one phone. Its payload types are its own for each direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Codec {
+    /// As in rtpmap; compared without case.
+    pub encoding: String,
+    /// As in rtpmap: G.722 says 8000.
+    pub clock_rate_hz: u32,
+    /// As in rtpmap; 1 when absent. Opus says 2.
+    pub channels: u8,
+    /// The phone's own parameters, for what we encode towards it.
+    pub fmtp: Option<String>,
+    /// What the phone expects to receive.
+    pub payload_type_sent: u8,
+    /// What it sends.
+    pub payload_type_received: u8,
+    /// Packet time towards the phone.
+    pub ptime_ms: u16,
+}
+
+/// RFC 4733 events as agreed with one phone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TelephoneEvent {
+    /// What the phone expects to receive.
+    pub payload_type_sent: u8,
+    /// What it sends.
+    pub payload_type_received: u8,
+    /// Follows the codec's clock: 8000, or 48000 beside Opus.
+    pub clock_rate_hz: u32,
+}
+
+/// What a phone hears on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hears {
+    /// Nothing is sent.
+    Nothing,
+    /// The same stream index of another leg of the session; transcoded when the codecs differ.
+    Leg(LegId),
+    /// Its own voice.
+    Echo,
+    /// A tone that the node makes.
+    Tone(Tone),
+}
+
+/// Tones that the node makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tone {
+    /// 425 Hz, 1 s on, 4 s off.
+    Ringback,
+}
+
+/// Something done once in the life of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Act {
+    /// Sends telephone events to a leg.
+    SendDigits {
+        /// Its number in the session.
+        number: u32,
+        /// To whom.
+        leg: LegId,
+        /// `0-9*#A-D`.
+        digits: String,
+    },
+}

@@ -1,0 +1,121 @@
+//! What happened: one enum with five readers (log line, metric, CDR, ladder, test snapshot). Machines emit it, shells
+//! hand it on.
+//!
+//! Invariant: a log reads like a story of calls; numbers and URIs are in fields marked personal, never in the variant's name.
+
+use crate::ids::{CallId, LegId, NodeName};
+use crate::views::{Disposition, EndCause, EndedBy};
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An INVITE was authenticated and routed.
+    CallCreated {
+        /// Call.
+        call: CallId,
+        /// Extension (personal).
+        caller: String,
+        /// As dialled (personal).
+        callee: String,
+    },
+    /// First 18x to the caller.
+    CallRinging {
+        /// Call.
+        call: CallId,
+    },
+    /// Our first 200 to the caller.
+    CallAnswered {
+        /// Call.
+        call: CallId,
+        /// Extension (personal).
+        answered_by: String,
+        /// Since the INVITE.
+        setup_ms: u64,
+    },
+    /// A leg was put on hold or resumed.
+    CallHold {
+        /// Call.
+        call: CallId,
+        /// Whose phone asked.
+        leg: LegId,
+        /// Held or resumed.
+        held: bool,
+    },
+    /// A digit was dialled.
+    DigitDialled {
+        /// Call.
+        call: CallId,
+        /// By whom.
+        leg: LegId,
+        /// RFC 4733 event (personal).
+        digit: char,
+    },
+    /// The call is over; exactly once a call.
+    CallEnded {
+        /// Call.
+        call: CallId,
+        /// What became of it.
+        disposition: Disposition,
+        /// What ended it.
+        end_cause: EndCause,
+        /// Who ended it.
+        ended_by: EndedBy,
+        /// Final status to the caller.
+        sip_status: u16,
+        /// Since the INVITE.
+        duration_ms: u64,
+        /// Since the answer.
+        billable_ms: u64,
+    },
+    /// A 2xx was never acknowledged: usually the Contact we sent cannot be reached.
+    AckMissing {
+        /// Call.
+        call: CallId,
+        /// Whose ACK.
+        leg: LegId,
+        /// The Contact that we sent.
+        contact: String,
+    },
+    /// A peer broke a rule; what and which.
+    Misbehaved {
+        /// Call, when there is one.
+        call: Option<CallId>,
+        /// In words.
+        what: &'static str,
+    },
+    /// A binding was made, refreshed or removed.
+    Registered {
+        /// Extension (personal).
+        extension: String,
+        /// Bindings now.
+        contacts: usize,
+        /// A new binding, not a refresh.
+        new: bool,
+    },
+    /// A request was challenged or refused for its credentials.
+    AuthenticationFailed {
+        /// Source address (personal).
+        source: core::net::SocketAddr,
+        /// Digest user (personal).
+        username: Option<String>,
+    },
+    /// A message was dropped or refused before any machine saw it.
+    Malformed {
+        /// In words.
+        what: &'static str,
+    },
+    /// A media node joined or left.
+    MediaNode {
+        /// Which.
+        node: NodeName,
+        /// Up or down.
+        up: bool,
+    },
+    /// A machine panicked: a bug. The call or session was ended.
+    Bug {
+        /// Call, when there is one.
+        call: Option<CallId>,
+        /// The panic's text.
+        what: String,
+    },
+}

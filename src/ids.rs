@@ -1,0 +1,334 @@
+//! Identities: calls, legs, nodes, flows, and the tokens derived from them.
+//!
+//! Invariant: our tags, Call-IDs, branches and session ids are *derived* from (call, leg, purpose) under the cluster's
+//! key, never drawn: a step repeated after a takeover repeats the same message, and none can be guessed.
+//! A token carries the call's id in clear, so any node finds the call of a request or response without a table, and
+//! 80 bits of HMAC-SHA256, so nobody can make one.
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::str::FromStr;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::sync::Arc;
+
+/// A conversation; the id of its CDR too. UUID version 7, drawn by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CallId(pub u128);
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_u128(self.0).fmt(f)
+    }
+}
+
+impl FromStr for CallId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(uuid::Uuid::parse_str(text)?.as_u128()))
+    }
+}
+
+/// A leg of a call: 0 is the caller, every fork branch has a number of its own, never used again in that call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LegId(pub u16);
+
+impl LegId {
+    /// The leg that sent the first INVITE.
+    pub const CALLER: Self = Self(0);
+}
+
+impl fmt::Display for LegId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A media session. Chosen by signaling, so a repeated request is harmless. A call's first session has the call's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u128);
+
+impl From<CallId> for SessionId {
+    fn from(call: CallId) -> Self {
+        Self(call.0)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_u128(self.0).fmt(f)
+    }
+}
+
+/// Name of a node, unique in the cluster (`host-1`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeName(pub Arc<str>);
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One start of a node. Leases, connections and epochs belong to it. Greater is later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+/// Counts the owners of a call: a claim raises it; every write and control request names it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Epoch(pub u64);
+
+/// Counts the saves of a record within an epoch.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Rev(pub u64);
+
+/// A TCP, TLS or WebSocket connection of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ConnectionId(pub u64);
+
+/// SIP transports (RFC 3261 §18, RFC 7118).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// Stream.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+    /// WebSocket.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
+}
+
+impl Transport {
+    /// The transport retransmits for us: no Timer A, E, G; Timers I, J, K are zero.
+    pub const fn is_reliable(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
+    /// As in a Via header.
+    pub const fn via_name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
+        }
+    }
+
+    /// As in a `transport` URI parameter and in the REST API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+}
+
+/// How a peer is reached: our address and its address, and for streams the connection between them.
+/// A UDP flow can be used by any node bound to `local`; a connection belongs to one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Flow {
+    /// Transport of the flow.
+    pub transport: Transport,
+    /// Our concrete address (never unspecified): what the peer sees as source.
+    pub local: SocketAddr,
+    /// The peer's address as we see it.
+    pub remote: SocketAddr,
+    /// `None` for UDP.
+    pub connection: Option<ConnectionId>,
+}
+
+/// What a token stands for. Written into the MAC, so a tag cannot be used as a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// From/To tag of our side of a dialog.
+    Tag,
+    /// Call-ID of a dialog that we start.
+    DialogCallId,
+    /// Via branch; `number` is the leg's own count of client transactions.
+    Branch(u32),
+    /// `sess-id` of our SDP (RFC 8866 §5.2).
+    SdpSession,
+}
+
+/// The secret of a cluster under which tokens and nonces are derived.
+#[derive(Clone)]
+pub struct ClusterKey(Hmac<Sha256>);
+
+impl fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterKey(..)")
+    }
+}
+
+/// Which call and leg a token of ours names; `node` hints at the node that made it (0: none).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locator {
+    /// The call.
+    pub call: CallId,
+    /// Its leg.
+    pub leg: LegId,
+    /// Number of the node that made the token; a hint only.
+    pub node: u16,
+}
+
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+/// 16 + 2 + 2 bytes in base32.
+const LOCATOR_CHARS: usize = 32;
+/// 10 bytes in base32.
+const MAC_CHARS: usize = 16;
+
+impl ClusterKey {
+    /// From a secret of any length.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length"))
+    }
+
+    /// A keyed hash of `parts`, each delimited; for nonces and the key of a call.
+    pub fn mac(&self, label: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(label.as_bytes());
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    /// The token for `purpose` of this leg: base32 of (call, leg, node), then 80 bits of MAC.
+    /// Branches come with the magic cookie (RFC 3261 §8.1.1.7) and their number.
+    pub fn token(&self, locator: Locator, purpose: Purpose) -> String {
+        let mut body = [0_u8; 20];
+        body[..16].copy_from_slice(&locator.call.0.to_be_bytes());
+        body[16..18].copy_from_slice(&locator.leg.0.to_be_bytes());
+        body[18..].copy_from_slice(&locator.node.to_be_bytes());
+        let mac = self.token_mac(&body, purpose);
+        let mut text = String::with_capacity(64);
+        if let Purpose::Branch(number) = purpose {
+            text.push_str("z9hG4bK");
+            text.push_str(&number.to_string());
+            text.push('.');
+        }
+        push_base32(&mut text, &body);
+        push_base32(&mut text, &mac[..10]);
+        text
+    }
+
+    /// Reads a tag that `token` made; `None` for any other text.
+    pub fn locate_tag(&self, tag: &str) -> Option<Locator> {
+        self.locate(tag, Purpose::Tag)
+    }
+
+    /// Reads a branch that `token` made, with its number; `None` for any other text.
+    pub fn locate_branch(&self, branch: &str) -> Option<(Locator, u32)> {
+        let (number, rest) = branch.strip_prefix("z9hG4bK")?.split_once('.')?;
+        let number = number.parse().ok()?;
+        Some((self.locate(rest, Purpose::Branch(number))?, number))
+    }
+
+    /// `sess-id` of our SDP on a leg: positive and below 2^62, so every phone can hold it.
+    pub fn sdp_session_id(&self, locator: Locator) -> u64 {
+        let token =
+            self.mac("sdp-session", &[&locator.call.0.to_be_bytes(), &locator.leg.0.to_be_bytes()]);
+        let mut number = [0_u8; 8];
+        number.copy_from_slice(&token[..8]);
+        u64::from_be_bytes(number) >> 2
+    }
+
+    fn locate(&self, text: &str, purpose: Purpose) -> Option<Locator> {
+        let text = text.as_bytes();
+        if text.len() != LOCATOR_CHARS + MAC_CHARS {
+            return None;
+        }
+        let (body, mac) = text.split_at(LOCATOR_CHARS);
+        let body: [u8; 20] = from_base32(body)?;
+        let mac: [u8; 10] = from_base32(mac)?;
+        let expected = self.token_mac(&body, purpose);
+        // Constant time: the difference is folded over all bytes.
+        let difference = mac.iter().zip(&expected).fold(0, |acc, (a, b)| acc | (a ^ b));
+        (difference == 0).then(|| {
+            let mut call = [0_u8; 16];
+            call.copy_from_slice(&body[..16]);
+            Locator {
+                call: CallId(u128::from_be_bytes(call)),
+                leg: LegId(u16::from_be_bytes([body[16], body[17]])),
+                node: u16::from_be_bytes([body[18], body[19]]),
+            }
+        })
+    }
+
+    fn token_mac(&self, body: &[u8; 20], purpose: Purpose) -> [u8; 32] {
+        match purpose {
+            Purpose::Tag => self.mac("tag", &[body]),
+            Purpose::DialogCallId => self.mac("call-id", &[body]),
+            Purpose::Branch(number) => self.mac("branch", &[body, &number.to_be_bytes()]),
+            Purpose::SdpSession => self.mac("sdp-session", &[body]),
+        }
+    }
+}
+
+/// Appends five-byte groups as eight characters; `bytes` is a multiple of five long.
+fn push_base32(text: &mut String, bytes: &[u8]) {
+    for group in bytes.chunks_exact(5) {
+        let value = group.iter().fold(0_u64, |acc, byte| acc << 8 | u64::from(*byte));
+        for position in (0..8).rev() {
+            let index = (value >> (position * 5)) & 31;
+            text.push(char::from(ALPHABET[index as usize]));
+        }
+    }
+}
+
+fn from_base32<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0_u8; N];
+    for (group, out) in text.chunks_exact(8).zip(bytes.chunks_exact_mut(5)) {
+        let mut value = 0_u64;
+        for character in group {
+            let digit = match character {
+                b'a'..=b'z' => character - b'a',
+                b'2'..=b'7' => character - b'2' + 26,
+                _ => return None,
+            };
+            value = value << 5 | u64::from(digit);
+        }
+        out.copy_from_slice(&value.to_be_bytes()[3..]);
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCATOR: Locator = Locator { call: CallId(0x0192_3456), leg: LegId(3), node: 7 };
+
+    #[test]
+    fn tokens_name_their_call_and_nothing_else_is_accepted() {
+        let key = ClusterKey::new(b"secret");
+        let tag = key.token(LOCATOR, Purpose::Tag);
+        assert_eq!(key.locate_tag(&tag), Some(LOCATOR));
+        assert_eq!(tag, key.token(LOCATOR, Purpose::Tag), "derived, not drawn");
+        let branch = key.token(LOCATOR, Purpose::Branch(12));
+        assert_eq!(key.locate_branch(&branch), Some((LOCATOR, 12)));
+        assert_eq!(key.locate_branch(&branch.replace("12.", "13.")), None);
+        assert_eq!(key.locate_tag(&key.token(LOCATOR, Purpose::DialogCallId)), None);
+        assert_eq!(ClusterKey::new(b"other").locate_tag(&tag), None);
+        let mut forged = tag.into_bytes();
+        forged[3] ^= 1;
+        assert_eq!(key.locate_tag(&String::from_utf8(forged).expect("ASCII")), None);
+        for text in ["", "z9hG4bK", "z9hG4bK1.", &"a".repeat(48), &"ä".repeat(24)] {
+            assert_eq!(key.locate_tag(text), None, "{text}");
+            assert_eq!(key.locate_branch(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `holdfast`: arguments in, exit code out.
+
+use clap::Parser;
+use holdfast::app::{self, Exit, ServeOptions};
+use holdfast::cli::{self, Arguments, Command, ConfigCommand};
+use std::process::ExitCode;
+
+/// A fifth off the cost of a SIP message.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let config = arguments.config.clone();
+    match arguments.command {
+        Command::Serve(serve) if serve.replace => {
+            eprintln!(
+                "--replace cannot take over yet: stop the running process first, its calls are kept"
+            );
+            Exit::Usage.into()
+        }
+        Command::Serve(serve) => app::serve(&ServeOptions { config, mode: serve.mode }).into(),
+        Command::Config(ConfigCommand::Show { mode, json }) => {
+            print(app::config_show(&ServeOptions { config, mode }, json.json))
+        }
+        command => client(&arguments.connection, config.as_deref(), command),
+    }
+}
+
+fn client(
+    connection: &cli::Connection,
+    config: Option<&std::path::Path>,
+    command: Command,
+) -> ExitCode {
+    let context = match app::client_context(config) {
+        Ok(context) => context,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return Exit::Usage.into();
+        }
+    };
+    let credentials = context.credentials;
+    let known = cli::Known {
+        url: context.settings.admin_url,
+        token: context.settings.admin_token,
+        credentials: credentials.as_ref().and_then(|all| serde_json::to_value(all).ok()),
+        health_urls: context.health_urls,
+    };
+    ExitCode::from(cli::run(connection, &known, command))
+}
+
+fn print<E: core::fmt::Display>(text: Result<String, E>) -> ExitCode {
+    match text {
+        Ok(text) => {
+            println!("{text}");
+            Exit::Success.into()
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            Exit::Usage.into()
+        }
+    }
+}

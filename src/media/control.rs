@@ -1,0 +1,231 @@
+//! The media node's end of the control channel: links that signaling dials and links that we dial to `HOLDFAST_JOIN`.
+
+use super::worker::{Command, Handle};
+use super::{Shared, StartError, worker_of};
+use crate::control::hello::{Hello, Role};
+use crate::control::{Frame, Request};
+use crate::ids::SessionId;
+use crate::net::control_link::{ControlLink, LinkError, Secrets, accept, dial};
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::watch;
+
+/// Control ports of a host (`contract`: 7070-7089).
+const PORTS: core::ops::RangeInclusive<u16> = 7_070..=7_089;
+/// Capacity is told so often.
+const CAPACITY_INTERVAL: Duration = Duration::from_secs(1);
+/// A target of `HOLDFAST_JOIN` is tried again so often at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+
+/// What every link needs.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub hello: Hello,
+    pub secrets: Secrets,
+    pub shared: Arc<Shared>,
+    pub workers: Vec<Handle>,
+    pub stopped: watch::Receiver<bool>,
+}
+
+/// Signaling nodes that a link leads to now: two links to one are no use.
+type Linked = Arc<Mutex<HashSet<(String, u64)>>>;
+
+/// Binds the control port; taken: the next free one up to the last of the range.
+pub(super) async fn bind(wanted: SocketAddr) -> Result<TcpListener, StartError> {
+    let mut address = wanted;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                if address != wanted {
+                    tracing::info!("control port {} is taken; {} it is", wanted, address);
+                }
+                return Ok(listener);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let next = address.port().saturating_add(1);
+                if !PORTS.contains(&next) {
+                    return Err(StartError::Control(wanted, error));
+                }
+                address.set_port(next);
+            }
+            Err(error) => return Err(StartError::Control(wanted, error)),
+        }
+    }
+}
+
+impl Server {
+    /// Accepts and dials until the node stops.
+    pub fn start(self, listener: TcpListener, join: Vec<String>) {
+        let linked = Linked::default();
+        for target in join {
+            tokio::spawn(self.clone().keep_joined(target, linked.clone()));
+        }
+        tokio::spawn(self.accept_links(listener, linked));
+    }
+
+    async fn accept_links(self, listener: TcpListener, linked: Linked) {
+        let mut stopped = self.stopped.clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopped.changed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (server, linked) = (self.clone(), linked.clone());
+                    tokio::spawn(async move {
+                        match accept(stream, server.hello.clone(), &server.secrets).await {
+                            Ok(link) => server.serve(link, linked).await,
+                            Err(error) => tracing::debug!("a control link was refused: {error}"),
+                        }
+                    });
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// A link to every signaling node behind a target, again whenever it breaks.
+    async fn keep_joined(self, target: String, linked: Linked) {
+        let mut stopped = self.stopped.clone();
+        let (mut pause, mut told) = (RETRY.0, false);
+        loop {
+            let joined = tokio::select! {
+                joined = self.join_once(&target, &linked) => joined,
+                _ = stopped.changed() => return,
+            };
+            match joined {
+                Ok(()) => (pause, told) = (RETRY.1, false),
+                Err(error) => {
+                    if !told {
+                        tracing::info!("waiting for a signaling node at {target}: {error}");
+                        told = true;
+                    }
+                    pause = (pause * 2).min(RETRY.1);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stopped.changed() => return,
+            }
+        }
+    }
+
+    /// Dials every address of a target; stays while the links hold.
+    async fn join_once(&self, target: &str, linked: &Linked) -> Result<(), LinkError> {
+        let mut last: Option<LinkError> = None;
+        let mut links = Vec::new();
+        for address in addresses(target).await? {
+            if self.hello.control.contains(&address) {
+                continue;
+            }
+            match dial(address, self.hello.clone(), &self.secrets).await {
+                Ok(link) if link.peer.role == Role::Signaling => {
+                    links.push(tokio::spawn(self.clone().serve(link, linked.clone())));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    // What matters is who is there and refuses, not who is not there.
+                    if !matches!(error, LinkError::Io(_)) || last.is_none() {
+                        last = Some(error);
+                    }
+                }
+            }
+        }
+        if links.is_empty() {
+            let nobody = || LinkError::Io(io::ErrorKind::NotFound.into());
+            return Err(last.unwrap_or_else(nobody));
+        }
+        for link in links {
+            let _ = link.await;
+        }
+        Ok(())
+    }
+
+    /// Frames of one link until it breaks.
+    async fn serve(self, mut link: ControlLink, linked: Linked) {
+        let identity = (link.peer.name.to_string(), link.peer.incarnation.0);
+        if link.peer.role != Role::Signaling || !enter(&linked, &identity) {
+            return;
+        }
+        tracing::info!("joined signaling node {} at {}", link.peer.name, link.remote);
+        self.shared.lock_links().push(link.sender.clone());
+        let _ = link.sender.send(Frame::Capacity(self.shared.capacity())).await;
+        for worker in &self.workers {
+            worker.send(Command::Replay);
+        }
+        let mut stopped = self.stopped.clone();
+        let mut tell = tokio::time::interval(CAPACITY_INTERVAL);
+        loop {
+            tokio::select! {
+                frame = link.receiver.recv() => match frame {
+                    Some(frame) => self.take(frame, &link),
+                    None => break,
+                },
+                _ = tell.tick() => {
+                    let _ = link.sender.try_send(Frame::Capacity(self.shared.capacity()));
+                }
+                _ = stopped.changed() => break,
+            }
+        }
+        tracing::info!("signaling node {} is out of reach; its calls flow on", link.peer.name);
+        let sender = link.sender.clone();
+        self.shared.lock_links().retain(|known| !known.same_channel(&sender));
+        linked.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity);
+    }
+
+    fn take(&self, frame: Frame, link: &ControlLink) {
+        match frame {
+            Frame::Request { id, request } => {
+                let session = match &request {
+                    Request::Apply(apply) => apply.session,
+                    Request::Release(release) => release.session,
+                };
+                let reply = link.sender.clone();
+                self.to_worker(session, Command::Request { id, request, reply });
+            }
+            Frame::ReportAck { session, number } => {
+                self.to_worker(session, Command::Acknowledge(session, number));
+            }
+            Frame::Hello(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Reply { .. }
+            | Frame::Report(_)
+            | Frame::Capacity(_) => {}
+        }
+    }
+
+    fn to_worker(&self, session: SessionId, command: Command) {
+        if let Some(worker) = self.workers.get(worker_of(session, self.workers.len())) {
+            // Overloaded: no answer, and signaling's deadline looks elsewhere.
+            worker.send(command);
+        }
+    }
+}
+
+/// One link a signaling incarnation.
+fn enter(linked: &Linked, identity: &(String, u64)) -> bool {
+    linked.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.clone())
+}
+
+/// A target with a port is that address; without one, the range is tried.
+async fn addresses(target: &str) -> Result<Vec<SocketAddr>, LinkError> {
+    if let Ok(address) = target.parse::<SocketAddr>() {
+        return Ok(vec![address]);
+    }
+    let has_port = target.rsplit_once(':').is_some_and(|(host, port)| {
+        port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
+    });
+    if has_port {
+        return Ok(lookup_host(target).await?.collect());
+    }
+    let host = target.trim_start_matches('[').trim_end_matches(']');
+    let ips: Vec<_> = lookup_host((host, 0)).await?.map(|address| address.ip()).collect();
+    let all = ips.into_iter().flat_map(|ip| PORTS.map(move |port| SocketAddr::new(ip, port)));
+    Ok(all.collect())
+}

@@ -1,0 +1,17 @@
+//! The clock: wall time at start plus monotonic time since, so a step of the system's clock moves nothing here.
+
+use crate::time::Timestamp;
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+static START: OnceLock<(Instant, u64)> = OnceLock::new();
+
+/// Now. Never goes back within a process.
+pub fn now() -> Timestamp {
+    let (instant, micros) = START.get_or_init(|| {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (Instant::now(), u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+    });
+    let elapsed = u64::try_from(instant.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Timestamp::from_micros(micros.saturating_add(elapsed))
+}

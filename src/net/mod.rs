@@ -1,0 +1,10 @@
+//! Sockets, names and the clock: everything that touches the kernel for the shells.
+
+pub mod clock;
+pub mod control_link;
+pub mod dns;
+pub mod local_address;
+mod noise;
+pub mod rtp_socket;
+pub mod tcp;
+pub mod udp;

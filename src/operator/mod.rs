@@ -1,0 +1,104 @@
+//! What an operator may ask of a running node: commands over a bounded channel, each with its answer. Admin sends, the
+//! signaling worker answers.
+
+use crate::directory::User;
+use crate::views::{CallView, NodeView, RegistrationView};
+use tokio::sync::{mpsc, oneshot};
+
+/// A command and where its answer goes.
+#[derive(Debug)]
+pub enum Command {
+    /// Live calls that match.
+    Calls(CallFilter, oneshot::Sender<Vec<CallView>>),
+    /// One call.
+    Call(String, oneshot::Sender<Option<CallView>>),
+    /// Hang up with a reason; false: no such call.
+    Hangup(String, Option<String>, oneshot::Sender<bool>),
+    /// Bindings, of one user or all.
+    Registrations(Option<String>, oneshot::Sender<Vec<RegistrationView>>),
+    /// Remove a binding; false: no such.
+    Deregister(String, oneshot::Sender<bool>),
+    /// This node, its media nodes, and who else is known.
+    Nodes(oneshot::Sender<Vec<NodeView>>),
+    /// Take no new calls (true), or take them again (false). False: no such node.
+    Drain {
+        /// Node's name.
+        node: String,
+        /// Drain or undrain.
+        drain: bool,
+        /// BYE the calls too.
+        end_calls: bool,
+        /// Known?
+        answer: oneshot::Sender<bool>,
+    },
+    /// Users were changed in the store through this node: known at once here.
+    UserChanged(Box<User>),
+    /// The same, removed.
+    UserRemoved(String),
+    /// Many were changed: read them all again.
+    UsersImported,
+    /// Readiness.
+    Readiness(oneshot::Sender<Readiness>),
+}
+
+/// Which calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's")]
+pub struct CallFilter {
+    pub state: Option<String>,
+    pub extension: Option<String>,
+    pub owner: Option<String>,
+    pub media_node: Option<String>,
+}
+
+/// `/ready`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Takes calls.
+    Ready,
+    /// Takes calls, but something is wrong: reasons.
+    Degraded(Vec<String>),
+    /// Not yet: what it waits for.
+    Starting(Vec<String>),
+    /// Takes no new calls.
+    Draining,
+}
+
+/// The way to a node's worker.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    sender: mpsc::Sender<Command>,
+}
+
+/// The worker is gone, or does not answer within its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node does not answer")]
+pub struct NoAnswer;
+
+impl Operator {
+    /// A channel of `limits::COMMAND_QUEUE`.
+    pub fn channel() -> (Self, mpsc::Receiver<Command>) {
+        let (sender, receiver) = mpsc::channel(crate::limits::COMMAND_QUEUE);
+        (Self { sender }, receiver)
+    }
+
+    /// Sends a command made around the answer's sender, and waits for the answer.
+    pub async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, NoAnswer> {
+        let (sender, receiver) = oneshot::channel();
+        let deadline = core::time::Duration::from_secs(5);
+        tokio::time::timeout(deadline, async {
+            self.sender.send(command(sender)).await.map_err(|_| NoAnswer)?;
+            receiver.await.map_err(|_| NoAnswer)
+        })
+        .await
+        .unwrap_or(Err(NoAnswer))
+    }
+
+    /// Sends a command that has no answer.
+    pub async fn tell(&self, command: Command) -> Result<(), NoAnswer> {
+        self.sender.send(command).await.map_err(|_| NoAnswer)
+    }
+}

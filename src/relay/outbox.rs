@@ -1,0 +1,55 @@
+//! What a session has to say: packets, pins, numbered reports.
+//!
+//! Invariants: reports that must not be lost are kept until acknowledged, and no more than `KEPT`;
+//! numbers only rise.
+
+use super::Output;
+use crate::control::{Report, ReportKind};
+use crate::ids::SessionId;
+use std::collections::VecDeque;
+
+/// Reports kept for an owner that does not answer; the oldest are given up.
+const KEPT: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    session: SessionId,
+    outputs: VecDeque<Output>,
+    number: u64,
+    kept: VecDeque<Report>,
+}
+
+impl Outbox {
+    pub(super) const fn new(session: SessionId) -> Self {
+        Self { session, outputs: VecDeque::new(), number: 0, kept: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn report(&mut self, kind: ReportKind) {
+        self.number += 1;
+        let report = Report { session: self.session, number: self.number, kind };
+        if report.kind.is_kept() {
+            if self.kept.len() >= KEPT {
+                self.kept.pop_front();
+            }
+            self.kept.push_back(report.clone());
+        }
+        self.outputs.push_back(Output::Report(report));
+    }
+
+    pub(super) fn acknowledge(&mut self, number: u64) {
+        self.kept.retain(|report| report.number > number);
+    }
+
+    pub(super) fn replay(&mut self) {
+        self.outputs.extend(self.kept.iter().cloned().map(Output::Report));
+    }
+}

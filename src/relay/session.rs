@@ -1,0 +1,310 @@
+//! The session: streams of all legs, and the way of a packet between them.
+//!
+//! Invariant: positions of streams change only in `apply`, which makes all that refers to them
+//! anew.
+
+use super::apply::Order;
+use super::outbound::Origin;
+use super::outbox::Outbox;
+use super::random::Random;
+use super::stream::{Heard, Received, Stream};
+use super::{Channel, Endpoint, Forward, Output};
+use crate::control::{LegState, Refusal, Release, ReportKind, SessionState};
+use crate::ids::SessionId;
+use crate::time::Timestamp;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+/// How often a changed state is told.
+const STATE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One media session. All four words of a machine: `apply`/`handle_packet` are its inputs.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) id: SessionId,
+    /// Of the last applied request.
+    pub(super) order: Option<Order>,
+    pub(super) released: bool,
+    pub(super) confirmed: bool,
+    pub(super) streams: Vec<Stream>,
+    /// Legs in the order of the spec, those without streams too.
+    pub(super) legs: Vec<crate::ids::LegId>,
+    pub(super) acts_done: Vec<u32>,
+    pub(super) outbox: Outbox,
+    pub(super) random: Random,
+    pub(super) cname: String,
+    pub(super) changed: bool,
+    pub(super) state_at: Timestamp,
+    pub(super) next: Option<(Timestamp, &'static str)>,
+}
+
+impl Session {
+    /// `seed`: entropy for SSRCs, sequence numbers and timestamps.
+    pub fn new(id: SessionId, seed: u64, now: Timestamp) -> Self {
+        let mut random = Random::new(seed);
+        // RFC 7022 §4.2: a short-term persistent name.
+        let cname = format!("{:016x}{:08x}", random.next(), random.next() as u32);
+        Self {
+            id,
+            order: None,
+            released: false,
+            confirmed: false,
+            streams: Vec::new(),
+            legs: Vec::new(),
+            acts_done: Vec::new(),
+            outbox: Outbox::new(id),
+            random,
+            cname,
+            changed: false,
+            state_at: now + STATE_INTERVAL,
+            next: None,
+        }
+    }
+
+    /// The last statistics; nothing but BYE leaves afterwards.
+    pub fn release(&mut self, release: &Release, now: Timestamp) -> Result<SessionState, Refusal> {
+        let order = Order(release.epoch, release.rev);
+        if self.order.is_some_and(|seen| order < seen) {
+            return Err(Refusal::Stale);
+        }
+        self.order = Some(order);
+        if !self.released {
+            self.close(now);
+        }
+        Ok(self.state())
+    }
+
+    /// The node ends the session by itself: the owner is told, BYE leaves and nothing after it.
+    pub fn end(&mut self, now: Timestamp) {
+        if !self.released {
+            self.close(now);
+            let state = self.state();
+            self.outbox.report(ReportKind::Ended(state));
+        }
+    }
+
+    fn close(&mut self, now: Timestamp) {
+        self.released = true;
+        self.next = None;
+        for stream in &mut self.streams {
+            if let Some(goodbye) = stream.rtcp_report(&self.cname, true, now) {
+                self.outbox.push(goodbye);
+            }
+        }
+    }
+
+    /// The call was answered, as far as this session was told.
+    pub const fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// When RTP last came from any phone.
+    pub fn last_packet_at(&self) -> Option<Timestamp> {
+        self.streams.iter().filter_map(|stream| stream.reception.last_packet_at).max()
+    }
+
+    /// Present state.
+    pub fn state(&self) -> SessionState {
+        let Order(epoch, rev) = self.order.unwrap_or_default();
+        let legs = self.legs.iter().map(|leg| LegState {
+            leg: *leg,
+            streams: self
+                .streams
+                .iter()
+                .filter(|stream| stream.endpoint.leg == *leg)
+                .map(Stream::state)
+                .collect(),
+        });
+        SessionState { session: self.id, epoch, rev, legs: legs.collect() }
+    }
+
+    /// A packet of `length` bytes in `buffer` came from `source`. Relayed packets are rewritten in
+    /// place; what is transcoded, echoed by timer or RTCP is consumed (`None`).
+    pub fn handle_packet(
+        &mut self,
+        endpoint: Endpoint,
+        source: SocketAddr,
+        buffer: &mut [u8],
+        length: usize,
+        now: Timestamp,
+    ) -> Option<Forward> {
+        if self.released {
+            return None;
+        }
+        let packet = buffer.get_mut(..length)?;
+        let position = self.position(endpoint)?;
+        self.changed = true;
+        match endpoint.channel {
+            Channel::Rtp => self.handle_rtp(position, source, packet, now),
+            Channel::Rtcp => {
+                let stream = self.streams.get_mut(position)?;
+                stream.accept_rtcp(source, packet, &mut self.outbox, now);
+                None
+            }
+        }
+    }
+
+    fn position(&self, endpoint: Endpoint) -> Option<usize> {
+        self.streams.iter().position(|stream| {
+            stream.endpoint.leg == endpoint.leg && stream.endpoint.stream == endpoint.stream
+        })
+    }
+
+    #[inline]
+    fn handle_rtp(
+        &mut self,
+        position: usize,
+        source: SocketAddr,
+        packet: &mut [u8],
+        now: Timestamp,
+    ) -> Option<Forward> {
+        let stream = self.streams.get_mut(position)?;
+        let accepted = stream.accept(source, packet, now)?;
+        let (takes, endpoint) = (stream.spec.from_phone, stream.endpoint);
+        let rearmed = core::mem::take(&mut stream.silence_told);
+        let heard = Heard {
+            origin: Origin { leg: endpoint.leg, ssrc: accepted.header.ssrc },
+            received: accepted.received,
+            header: accepted.header,
+            event_clock_hz: stream.event_clock_hz(),
+        };
+        if accepted.pinned || rearmed {
+            self.note_source(position, source, accepted.pinned);
+        }
+        if !takes {
+            return None;
+        }
+        if accepted.received == Received::Event {
+            self.watch_digits(position, &heard, packet, now);
+        }
+        self.pass_on(position, heard, packet, now)
+    }
+
+    /// To all who hear it: copies to all but the first, then the packet itself to the first.
+    #[inline]
+    fn pass_on(
+        &mut self,
+        position: usize,
+        heard: Heard,
+        packet: &mut [u8],
+        now: Timestamp,
+    ) -> Option<Forward> {
+        let listeners = self.streams.get(position)?.listeners.len();
+        for nth in 1..listeners {
+            let mut copy = packet.to_vec();
+            if let Some(forward) = self.pass_to(position, nth, heard, &mut copy, now) {
+                let Forward { from, to, .. } = forward;
+                self.outbox.push(Output::Send { from, to, packet: copy });
+            }
+        }
+        self.pass_to(position, 0, heard, packet, now)
+    }
+
+    #[inline]
+    fn pass_to(
+        &mut self,
+        position: usize,
+        nth: usize,
+        heard: Heard,
+        packet: &mut [u8],
+        now: Timestamp,
+    ) -> Option<Forward> {
+        let listener = *self.streams.get(position)?.listeners.get(nth)?;
+        let listener = self.streams.get_mut(listener)?;
+        let forward = listener.hear(heard, packet, now);
+        let tick = listener.tick_at();
+        self.wake(tick, "audio frame");
+        forward
+    }
+
+    /// A deadline came nearer.
+    fn wake(&mut self, at: Option<Timestamp>, why: &'static str) {
+        if let Some(at) = at
+            && self.next.is_none_or(|(next, _)| at < next)
+        {
+            self.next = Some((at, why));
+        }
+    }
+
+    fn note_source(&mut self, position: usize, source: SocketAddr, pinned: bool) {
+        let Some(stream) = self.streams.get(position) else { return };
+        let (endpoint, silence) = (stream.endpoint, stream.silence_at());
+        let stream_deadline = stream.deadline();
+        self.wake(silence, "silence");
+        if pinned {
+            if let Some((at, why)) = stream_deadline {
+                self.wake(Some(at), why);
+            }
+            self.outbox.push(Output::Pin { endpoint, source: Some(source) });
+            self.report_state();
+        }
+    }
+
+    fn watch_digits(&mut self, position: usize, heard: &Heard, packet: &[u8], now: Timestamp) {
+        let Some(stream) = self.streams.get_mut(position) else { return };
+        let Some(payload) = packet.get(heard.header.payload()) else { return };
+        let told = stream.digits.watch(&heard.header, payload, heard.event_clock_hz, now);
+        let (leg, deadline) = (stream.endpoint.leg, stream.digits.deadline());
+        for dialled in told.into_iter().flatten() {
+            let (digit, duration_ms) = (dialled.digit, dialled.duration_ms);
+            self.outbox.report(ReportKind::Digit { leg, digit, duration_ms });
+        }
+        self.wake(deadline, "end of digit lost");
+    }
+
+    pub(super) fn report_state(&mut self) {
+        self.changed = false;
+        let state = self.state();
+        self.outbox.report(ReportKind::State(state));
+    }
+
+    /// Signaling has all reports up to `number`.
+    pub fn acknowledge(&mut self, number: u64) {
+        self.outbox.acknowledge(number);
+    }
+
+    /// The link to the owner is new: kept reports and the present state are sent again.
+    pub fn replay_reports(&mut self) {
+        self.outbox.replay();
+        self.report_state();
+    }
+
+    /// Timer work.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.released {
+            return;
+        }
+        for stream in &mut self.streams {
+            stream.handle_timeout(&self.cname, &mut self.random, &mut self.outbox, now);
+        }
+        if self.state_at <= now {
+            self.state_at = now + STATE_INTERVAL;
+            if self.changed {
+                self.report_state();
+            }
+        }
+        self.plan();
+    }
+
+    /// Finds the next deadline anew.
+    pub(super) fn plan(&mut self) {
+        let state = (!self.streams.is_empty()).then_some((self.state_at, "state report"));
+        let streams = self.streams.iter().filter_map(Stream::deadline);
+        self.next = streams.chain(state).min_by_key(|(at, _)| *at);
+    }
+
+    /// When, and why.
+    pub fn next_timeout(&self) -> Option<(Timestamp, &'static str)> {
+        self.next
+    }
+
+    /// Drain to `None` after every mutation.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outbox.pop()
+    }
+
+    /// Some stream is decoded and encoded again.
+    pub fn is_transcoding(&self) -> bool {
+        self.streams.iter().any(Stream::is_transcoding)
+    }
+}

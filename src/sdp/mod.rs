@@ -1,0 +1,11 @@
+//! SDP and offer/answer (RFC 8866, RFC 3264, RFC 6337): what phones say, and what we say to them from our own model.
+//!
+//! Invariant: SDP towards a phone is built from the model, never edited text. Candidates, crypto, fingerprints,
+//! rtcp-mux, ssrc and groups of one phone never reach the other.
+
+pub mod description;
+pub mod offer_answer;
+mod payload_types;
+
+pub use description::{Description, Direction, Format, MediaDescription, SdpError};
+pub use offer_answer::{Agreement, LegDescription, Policy, StreamAgreement};

@@ -1,0 +1,352 @@
+//! The table of live calls: each in a slot with what it waits for, found by id, by the key of its INVITE and by user.
+//!
+//! Invariants: indexes name live slots only; a timer in the heap is due no later than its call's next one; a message
+//! that waits for a commit leaves when that rev is stored, in the order in which it was made.
+
+use crate::call::{Call, Transmit};
+use crate::control;
+use crate::ids::{CallId, NodeName, Rev};
+use crate::time::Timestamp;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+/// Messages of one call kept for a connection that broke.
+const STRANDED: usize = 16;
+
+/// A live call and what surrounds it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub call: Call,
+    key: [u8; 16],
+    /// Top Via of the first INVITE: branch and sent-by.
+    origin: String,
+    /// Greatest stored rev.
+    pub committed: Rev,
+    /// Greatest rev that was handed to the committer.
+    pub saved: Rev,
+    held: VecDeque<(Rev, Transmit)>,
+    /// Requests whose connection broke: they leave by the phone's next registration, or time out with their
+    /// transaction.
+    pub stranded: Vec<(Timestamp, Transmit)>,
+    pub media: Option<Session>,
+    users: Vec<String>,
+    timer: Option<Timestamp>,
+}
+
+/// A call's session on its media node.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub node: NodeName,
+    /// The last wish: sent again when the link is back.
+    pub request: control::Request,
+    /// The node took a wish once: it stays.
+    pub settled: bool,
+    /// Nodes that refused.
+    pub refused_by: Vec<NodeName>,
+}
+
+impl Slot {
+    fn new(call: Call, key: [u8; 16], origin: String) -> Self {
+        Self {
+            call,
+            key,
+            origin,
+            committed: Rev(0),
+            saved: Rev(0),
+            held: VecDeque::new(),
+            stranded: Vec::new(),
+            media: None,
+            users: Vec::new(),
+            timer: None,
+        }
+    }
+
+    /// Nothing more can come, and nothing waits to leave.
+    pub(super) fn is_over(&self) -> bool {
+        self.held.is_empty() && self.call.is_over()
+    }
+
+    /// Keyed hash of its INVITE.
+    pub(super) fn key(&self) -> [u8; 16] {
+        self.key
+    }
+
+    /// Keeps a request for a connection that broke.
+    pub(super) fn strand(&mut self, transmit: Transmit, now: Timestamp) {
+        self.stranded.retain(|(until, _)| *until > now);
+        if self.stranded.len() < STRANDED {
+            self.stranded.push((now + crate::limits::TRANSACTION_TIMEOUT, transmit));
+        }
+    }
+}
+
+/// How an INVITE without To tag relates to the calls that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// The same request again.
+    Repeated(CallId),
+    /// The same call by another way (RFC 3261 §8.2.2.2).
+    Merged,
+    /// Not seen.
+    New,
+}
+
+/// All live calls of this node.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    slots: HashMap<CallId, Slot>,
+    by_key: HashMap<[u8; 16], CallId>,
+    by_user: HashMap<String, Vec<CallId>>,
+    timers: BinaryHeap<Reverse<(Timestamp, CallId)>>,
+    held: usize,
+}
+
+impl Calls {
+    /// A new call; `origin` is the INVITE's top Via as `origin_of` reads it.
+    pub(super) fn insert(&mut self, call: Call, key: [u8; 16], origin: String) {
+        let id = call.id();
+        let users: Vec<String> = call.extensions().map(str::to_owned).collect();
+        self.by_key.insert(key, id);
+        self.slots.insert(id, Slot::new(call, key, origin));
+        for user in users {
+            self.add_user(id, &user);
+        }
+    }
+
+    /// The call touches this user: registrations of the user's phones concern it.
+    pub(super) fn add_user(&mut self, id: CallId, user: &str) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.users.iter().any(|known| known == user) {
+            return;
+        }
+        slot.users.push(user.to_owned());
+        self.by_user.entry(user.to_owned()).or_default().push(id);
+    }
+
+    pub(super) fn get(&self, id: CallId) -> Option<&Slot> {
+        self.slots.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: CallId) -> Option<&mut Slot> {
+        self.slots.get_mut(&id)
+    }
+
+    /// Forgets a call. What it held never leaves.
+    pub(super) fn remove(&mut self, id: CallId) -> Option<Slot> {
+        let slot = self.slots.remove(&id)?;
+        self.by_key.remove(&slot.key);
+        self.held = self.held.saturating_sub(slot.held.len());
+        for user in &slot.users {
+            if let Some(ids) = self.by_user.get_mut(user) {
+                ids.retain(|known| *known != id);
+                if ids.is_empty() {
+                    self.by_user.remove(user);
+                }
+            }
+        }
+        Some(slot)
+    }
+
+    pub(super) fn find(&self, key: &[u8; 16], origin: &str) -> Known {
+        match self.by_key.get(key) {
+            None => Known::New,
+            Some(id) => match self.slots.get(id) {
+                Some(slot) if slot.origin == origin => Known::Repeated(*id),
+                Some(_) => Known::Merged,
+                None => Known::New,
+            },
+        }
+    }
+
+    /// Calls that touch a user.
+    pub(super) fn of_user(&self, user: &str) -> &[CallId] {
+        self.by_user.get(user).map_or(&[], Vec::as_slice)
+    }
+
+    /// Calls that this user began and that are not over.
+    pub(super) fn begun_by(&self, user: &str) -> usize {
+        let begun = |id: &&CallId| {
+            self.slots.get(id).is_some_and(|slot| slot.call.caller_extension() == Some(user))
+        };
+        self.of_user(user).iter().filter(begun).count()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (CallId, &Slot)> {
+        self.slots.iter().map(|(id, slot)| (*id, slot))
+    }
+
+    /// Messages that wait for a commit.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Gives back what may leave now; keeps what waits for a later rev.
+    pub(super) fn hold(&mut self, id: CallId, transmit: Transmit) -> Option<Transmit> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Some(transmit) };
+        match transmit.behind {
+            Some(rev) if rev > slot.committed => {
+                slot.held.push_back((rev, transmit));
+                self.held += 1;
+                None
+            }
+            Some(_) | None => Some(transmit),
+        }
+    }
+
+    /// A rev is stored: what waited for it.
+    pub(super) fn commit(&mut self, id: CallId, rev: Rev) -> Vec<Transmit> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        slot.committed = slot.committed.max(rev);
+        let mut released = Vec::new();
+        let committed = slot.committed;
+        for (behind, transmit) in core::mem::take(&mut slot.held) {
+            if behind <= committed {
+                released.push(transmit);
+            } else {
+                slot.held.push_back((behind, transmit));
+            }
+        }
+        self.held = self.held.saturating_sub(released.len());
+        released
+    }
+
+    /// Notes when a call wants to be woken.
+    pub(super) fn schedule(&mut self, id: CallId) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some((at, _)) = slot.call.next_timeout() else { return };
+        if slot.timer.is_none_or(|timer| at < timer) {
+            slot.timer = Some(at);
+            self.timers.push(Reverse((at, id)));
+        }
+    }
+
+    /// A call whose time has come.
+    pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<CallId> {
+        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
+            if at > now {
+                return None;
+            }
+            self.timers.pop();
+            // A call that is gone, or was rescheduled to an earlier time since.
+            let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.timer == Some(at)) else {
+                continue;
+            };
+            slot.timer = None;
+            match slot.call.next_timeout() {
+                Some((next, _)) if next <= now => return Some(id),
+                Some(_) => self.schedule(id),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// When `pop_due` may have something.
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{Invitation, Settings};
+    use crate::directory::User;
+    use crate::ids::{ClusterKey, Epoch, Flow, Incarnation, Transport};
+    use crate::sip::{Message, digest::Ha1};
+    use crate::views::user::SrtpPolicy;
+    use bytes::Bytes;
+    use core::time::Duration;
+    use std::sync::Arc;
+
+    const KEY: [u8; 16] = [7; 16];
+
+    fn flow() -> Flow {
+        let address = |text: &str| text.parse().expect("literal");
+        let (local, remote) = (address("192.0.2.1:5060"), address("192.0.2.2:5060"));
+        Flow { transport: Transport::Udp, local, remote, connection: None }
+    }
+
+    fn call(id: u128) -> Call {
+        let text = "INVITE sip:2@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKx\r\n\
+                    From: <sip:1@192.0.2.1>;tag=a\r\nTo: <sip:2@192.0.2.1>\r\nCall-ID: c\r\n\
+                    CSeq: 1 INVITE\r\nContact: <sip:1@192.0.2.2>\r\n\r\n";
+        let Ok(Message::Request(request)) = Message::parse(&Bytes::from_static(text.as_bytes()))
+        else {
+            panic!("a good INVITE")
+        };
+        let settings = Settings {
+            key: ClusterKey::new(b"key"),
+            node: NodeName("n".into()),
+            node_number: 1,
+            incarnation: Incarnation(1),
+            advertise: Default::default(),
+            product: "Holdfast".to_owned(),
+            ring_timeout: Duration::from_secs(30),
+            rtp_timeout: Duration::from_secs(30),
+            emergency_numbers: Vec::new(),
+        };
+        let caller = User {
+            extension: "1".to_owned(),
+            display_name: String::new(),
+            enabled: true,
+            ha1: Ha1::new("1", "holdfast", "x"),
+            max_contacts: None,
+            max_calls: None,
+            ring_timeout_ms: None,
+            codecs: Vec::new(),
+            srtp: SrtpPolicy::Off,
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+        };
+        let (id, caller) = (CallId(id), Arc::new(caller));
+        let invitation =
+            Invitation { id, key: KEY, epoch: Epoch(1), caller, request, flow: flow() };
+        Call::new(Arc::new(settings), invitation, Timestamp::EPOCH).expect("a call")
+    }
+
+    fn message(name: &'static str, behind: Option<u64>) -> Transmit {
+        let bytes = Bytes::from_static(name.as_bytes());
+        Transmit { flow: flow(), bytes, behind: behind.map(Rev), request: None }
+    }
+
+    #[test]
+    fn messages_leave_when_their_rev_is_stored() {
+        let mut calls = Calls::default();
+        let id = CallId(1);
+        calls.insert(call(1), KEY, "origin".to_owned());
+        assert!(calls.hold(id, message("180", None)).is_some(), "waits for nothing");
+        for (name, behind) in [("100", 1), ("200", 3), ("INVITE", 1)] {
+            assert!(calls.hold(id, message(name, Some(behind))).is_none());
+        }
+        assert_eq!(calls.held(), 3);
+        let names = |released: Vec<Transmit>| -> Vec<Bytes> {
+            released.into_iter().map(|transmit| transmit.bytes).collect()
+        };
+        assert_eq!(names(calls.commit(id, Rev(2))), ["100", "INVITE"]);
+        assert!(calls.hold(id, message("late", Some(2))).is_some(), "stored already");
+        assert_eq!(names(calls.commit(id, Rev(3))), ["200"]);
+        calls.hold(id, message("never", Some(9)));
+        assert!(calls.remove(id).is_some() && calls.held() == 0);
+    }
+
+    #[test]
+    fn calls_are_found_by_key_and_by_user() {
+        let mut calls = Calls::default();
+        assert_eq!(calls.find(&KEY, "origin"), Known::New);
+        calls.insert(call(1), KEY, "origin".to_owned());
+        assert_eq!(calls.find(&KEY, "origin"), Known::Repeated(CallId(1)));
+        assert_eq!(calls.find(&KEY, "another way"), Known::Merged);
+        calls.add_user(CallId(1), "2");
+        calls.add_user(CallId(1), "2");
+        assert_eq!((calls.of_user("1"), calls.of_user("2")), (&[CallId(1)][..], &[CallId(1)][..]));
+        assert_eq!((calls.begun_by("1"), calls.begun_by("2")), (1, 0));
+        calls.remove(CallId(1));
+        assert_eq!(calls.find(&KEY, "origin"), Known::New);
+        assert!(calls.of_user("1").is_empty() && calls.of_user("2").is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! What operators ask of the node: every command is answered, none waits in the worker.
+
+use super::views;
+use super::worker::{Drain, Worker};
+use crate::call::Input;
+use crate::ids::CallId;
+use crate::operator::{CallFilter, Command};
+use crate::store::{NodeRow, Store};
+use crate::views::{CallView, NodeState, NodeView, RegistrationView, Rfc3339};
+use core::time::Duration;
+
+/// A row older than this is of a node that is gone.
+const NODE_SILENT: Duration = Duration::from_secs(5);
+/// The table of nodes is asked no longer than this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Worker {
+    pub(super) fn handle_command(&mut self, command: Command) {
+        // Who asked may have gone: an answer that nobody takes is no error.
+        match command {
+            Command::Calls(filter, answer) => _ = answer.send(self.call_views(&filter)),
+            Command::Call(id, answer) => _ = answer.send(self.call_view(&id)),
+            Command::Hangup(id, reason, answer) => _ = answer.send(self.hang_up(&id, reason)),
+            Command::Registrations(extension, answer) => {
+                _ = answer.send(self.registrations(extension.as_deref()));
+            }
+            Command::Deregister(id, answer) => _ = answer.send(self.deregister(&id)),
+            Command::Nodes(answer) => {
+                let mut views = vec![self.node_view()];
+                views.extend(self.media_views());
+                let store = self.store.clone();
+                self.background.spawn(async move {
+                    add_others(&mut views, &store).await;
+                    _ = answer.send(views);
+                });
+            }
+            Command::Drain { node, drain, end_calls, answer } => {
+                _ = answer.send(self.set_drain(&node, drain, end_calls));
+            }
+            Command::UserChanged(user) => self.directory.set_user(*user),
+            Command::UserRemoved(extension) => self.remove_user(&extension),
+            Command::UsersImported => self.reload.notify_one(),
+            Command::Readiness(answer) => _ = answer.send(self.readiness()),
+        }
+    }
+
+    fn call_views(&self, filter: &CallFilter) -> Vec<CallView> {
+        let mut views: Vec<CallView> = self
+            .calls
+            .iter()
+            .map(|(_, slot)| slot.call.view(self.now))
+            .filter(|view| views::matches(view, filter))
+            .collect();
+        // Ids sort by time.
+        views.sort_by(|one, other| one.id.cmp(&other.id));
+        views
+    }
+
+    fn call_view(&self, id: &str) -> Option<CallView> {
+        let id: CallId = id.parse().ok()?;
+        self.calls.get(id).map(|slot| slot.call.view(self.now))
+    }
+
+    fn hang_up(&mut self, id: &str, reason: Option<String>) -> bool {
+        let id = id.parse::<CallId>().ok().filter(|id| self.calls.get(*id).is_some());
+        id.map(|id| self.input(id, Input::Hangup { reason })).is_some()
+    }
+
+    fn registrations(&self, extension: Option<&str>) -> Vec<RegistrationView> {
+        let live = |binding: &&crate::directory::Binding| binding.expires_at > self.now;
+        let view = |binding| views::registration(binding, &self.settings, self.now);
+        let mut views: Vec<_> = match extension {
+            Some(extension) => {
+                self.directory.bindings(extension).iter().filter(live).map(view).collect()
+            }
+            None => self.directory.all_bindings().filter(live).map(view).collect(),
+        };
+        views.sort_by(|one: &RegistrationView, other| {
+            (&one.extension, &one.id).cmp(&(&other.extension, &other.id))
+        });
+        views
+    }
+
+    fn set_drain(&mut self, node: &str, drain: bool, end_calls: bool) -> bool {
+        if node != &*self.settings.node.0 {
+            return self.media.drain(node, drain);
+        }
+        self.draining = drain.then(|| {
+            let (started_at, deadline_at) = (self.now, self.now + self.drain_timeout);
+            self.draining.unwrap_or(Drain { started_at, deadline_at })
+        });
+        if drain && end_calls {
+            self.ending = self.calls.iter().map(|(id, _)| id).collect();
+        }
+        true
+    }
+}
+
+/// Nodes that are known by the store only.
+async fn add_others(views: &mut Vec<NodeView>, store: &Store) {
+    let Ok(Ok(rows)) = tokio::time::timeout(PATIENCE, store.nodes()).await else { return };
+    let now = crate::net::clock::now();
+    for row in rows {
+        if views.iter().any(|view| view.name == *row.name.0) {
+            continue;
+        }
+        let NodeRow { seen_at, view, .. } = row;
+        let Ok(mut view) = serde_json::from_str::<NodeView>(&view) else { continue };
+        view.last_seen_at = Some(Rfc3339(seen_at));
+        if now.saturating_since(seen_at) > NODE_SILENT {
+            view.state = NodeState::Down;
+        }
+        views.push(view);
+    }
+}

@@ -1,0 +1,187 @@
+//! The directory's sources: everything at start, then the change feed, and single users on a miss (design §4).
+//!
+//! Invariants: no call waits for a read unless the directory does not know whom it calls; that is asked once. What the
+//! worker itself registered is never replaced by what the store said later.
+
+use super::wakeup::{Found, Wakeup};
+use super::worker::Worker;
+use crate::directory::{Binding, User};
+use crate::event::Event;
+use crate::ids::{CallId, NodeName};
+use crate::net::clock;
+use crate::sip::Uri;
+use crate::store::{Change, Store, StoreError};
+use core::time::Duration;
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc};
+
+/// How often the change feed is read, and a failed read repeated.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Loads everything, then follows the feed for as long as the worker lives. `reload` asks for all users again.
+pub(super) async fn follow(store: Store, reload: Arc<Notify>, wakeups: mpsc::Sender<Wakeup>) {
+    let mut position = loop {
+        match load(&store).await {
+            Ok((users, bindings, position)) => {
+                if wakeups.send(Wakeup::Loaded(users, bindings)).await.is_err() {
+                    return;
+                }
+                break position;
+            }
+            Err(error) => {
+                tracing::error!("users and registrations cannot be read: {error}");
+                if wakeups.send(Wakeup::StoreRead(false)).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(INTERVAL).await;
+            }
+        }
+    };
+    let mut was_readable = true;
+    loop {
+        let news = tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => changes(&store, &mut position).await,
+            () = reload.notified() => store.users().await.map(|users| Some(Wakeup::Users(users))),
+        };
+        let is_readable = news.is_ok();
+        let wakeup = match news {
+            Ok(Some(news)) => Some(news),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!("the change feed cannot be read: {error}");
+                None
+            }
+        };
+        let turned = (is_readable != was_readable).then_some(Wakeup::StoreRead(is_readable));
+        was_readable = is_readable;
+        for wakeup in wakeup.into_iter().chain(turned) {
+            if wakeups.send(wakeup).await.is_err() {
+                return;
+            }
+        }
+        if wakeups.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn load(store: &Store) -> Result<(Vec<User>, Vec<Binding>, i64), StoreError> {
+    // First the position: a change during the load is read twice rather than never.
+    let position = store.change_position().await?;
+    let users = store.users().await?;
+    let bindings = store.bindings(clock::now()).await?;
+    Ok((users, bindings, position))
+}
+
+async fn changes(store: &Store, position: &mut i64) -> Result<Option<Wakeup>, StoreError> {
+    let (changes, reached) = store.changes(*position).await?;
+    *position = reached;
+    Ok((!changes.is_empty()).then_some(Wakeup::Changes(changes)))
+}
+
+impl Worker {
+    /// The first load: the node knows its users from now on.
+    pub(super) fn handle_loaded(&mut self, users: Vec<User>, bindings: Vec<Binding>) {
+        self.handle_users(users);
+        let mut bindings = bindings;
+        bindings.sort_by(|one, other| one.extension.cmp(&other.extension));
+        let count = bindings.len();
+        for of_user in bindings.chunk_by(|one, other| one.extension == other.extension) {
+            if let Some(first) = of_user.first() {
+                let extension = first.extension.clone();
+                self.learn_bindings(&extension, of_user.to_vec());
+            }
+        }
+        self.pings.spread(self.now);
+        self.loaded = true;
+        self.store_readable = true;
+        let users = self.directory.user_count();
+        tracing::info!("{users} users and {count} registrations are known");
+    }
+
+    /// All users as the store has them.
+    pub(super) fn handle_users(&mut self, users: Vec<User>) {
+        let kept: std::collections::HashSet<&str> =
+            users.iter().map(|user| user.extension.as_str()).collect();
+        let gone: Vec<String> = self
+            .directory
+            .users()
+            .filter(|user| !kept.contains(user.extension.as_str()))
+            .map(|user| user.extension.clone())
+            .collect();
+        for extension in gone {
+            self.remove_user(&extension);
+        }
+        for user in users {
+            self.directory.set_user(user);
+        }
+    }
+
+    pub(super) fn handle_changes(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::User(user) => self.directory.set_user(*user),
+                Change::UserRemoved(extension) => self.remove_user(&extension),
+            }
+        }
+    }
+
+    /// A user is no more; its bindings went with it in the store.
+    pub(super) fn remove_user(&mut self, extension: &str) {
+        let registered = !self.directory.bindings(extension).is_empty();
+        self.directory.remove_user(extension);
+        if registered {
+            let extension = extension.to_owned();
+            self.emit(&Event::Registered { extension, contacts: 0, new: false });
+        }
+    }
+
+    /// What the store said of one user.
+    pub(super) fn learn(&mut self, extension: &str, user: Option<User>, bindings: Vec<Binding>) {
+        let Some(user) = user else { return };
+        self.directory.set_user(user);
+        if self.directory.bindings(extension).iter().all(|binding| binding.expires_at <= self.now) {
+            self.learn_bindings(extension, bindings);
+        }
+    }
+
+    fn learn_bindings(&mut self, extension: &str, mut bindings: Vec<Binding>) {
+        for binding in &mut bindings {
+            binding.flow_lost |= self.is_lost(binding);
+            self.watch_binding(binding);
+        }
+        self.directory.set_bindings(extension, bindings);
+    }
+
+    /// A connection that an earlier life of this node held.
+    fn is_lost(&self, binding: &Binding) -> bool {
+        let own: &NodeName = &self.settings.node;
+        let connection = binding.flow.connection;
+        binding.node == *own && connection.is_some_and(|id| !self.by_connection.contains_key(&id))
+    }
+
+    /// Asks the store for a user that the directory does not know, or whose phones it does not know.
+    pub(super) fn look_up(&mut self, call: CallId, number: u32, uri: Uri, extension: String) {
+        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else {
+            let result = Err(StoreError::Unavailable("too many look-ups".to_owned()));
+            self.found.push(Found { call, number, uri, extension, result });
+            return;
+        };
+        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
+        self.background.spawn(async move {
+            let _permit = permit;
+            let result = async {
+                let user = store.user(&extension).await?;
+                let bindings = match &user {
+                    Some(_) => store.bindings_of(&extension).await?,
+                    None => Vec::new(),
+                };
+                Ok((user, bindings))
+            };
+            let result = result.await;
+            let found = Found { call, number, uri, extension, result };
+            // The worker may be gone.
+            let _ = wakeups.send(Wakeup::Found(Box::new(found))).await;
+        });
+    }
+}

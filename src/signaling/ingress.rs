@@ -1,0 +1,172 @@
+//! From bytes to a decision: what a message is, whether it may pass, and who takes it (RFC 3261 §8.2, §16.3, §18.2).
+//!
+//! Invariants: what is no message costs nothing but a count; an ACK is never answered; requests with a tag of ours go
+//! to their call or get 481; every other request passes the same checks in the same order.
+
+use super::stun;
+use super::worker::Worker;
+use crate::call::Input;
+use crate::event::Event;
+use crate::ids::Flow;
+use crate::net::udp::Datagram;
+use crate::sip::address::stamp_via;
+use crate::sip::uri::Host;
+use crate::sip::{HeaderName, Message, MessageError, Method, NameAddr, Request, Response, Uri};
+use bytes::Bytes;
+
+impl Worker {
+    /// A datagram: a keep-alive, STUN, or a message.
+    pub(super) fn handle_datagram(&mut self, datagram: Datagram) {
+        let Datagram { bytes, flow } = datagram;
+        let keeps_alive = |byte: &u8| matches!(byte, b'\r' | b'\n' | b'\0' | b' ');
+        if flow.remote.port() == 0 || bytes.iter().all(keeps_alive) {
+            return;
+        }
+        if stun::is_stun(&bytes) {
+            if let Some(answer) = stun::answer(&bytes, flow.remote) {
+                self.sockets.send(flow, answer);
+            }
+            return;
+        }
+        self.handle_message(&bytes, flow);
+    }
+
+    /// One whole message.
+    pub(super) fn handle_message(&mut self, bytes: &Bytes, flow: Flow) {
+        match Message::parse(bytes) {
+            Ok(Message::Request(request)) => self.handle_request(request, flow),
+            Ok(Message::Response(response)) => self.handle_response(response, flow),
+            Err(MessageError::Refuse(mut request, status, reason)) => {
+                self.emit(&Event::Malformed { what: reason });
+                if request.top_via().is_some() {
+                    stamp_via(&mut request, &flow);
+                    self.refuse_saying(&request, &flow, status.0, reason);
+                }
+            }
+            Err(MessageError::NotSip) => self.emit(&Event::Malformed { what: "not SIP" }),
+        }
+    }
+
+    fn handle_request(&mut self, mut request: Request, flow: Flow) {
+        stamp_via(&mut request, &flow);
+        match request.to().and_then(|to| to.tag()) {
+            Some(tag) => self.handle_in_dialog(&tag, request, flow),
+            None => self.handle_outside(request, flow),
+        }
+    }
+
+    fn handle_in_dialog(&mut self, tag: &str, request: Request, flow: Flow) {
+        let locator = self.settings.key.locate_tag(tag);
+        let Some(locator) = locator.filter(|locator| self.calls.get(locator.call).is_some()) else {
+            return self.refuse(&request, &flow, 481);
+        };
+        if self.lacks_options(&request, &flow) {
+            return;
+        }
+        self.input(locator.call, Input::Request { leg: locator.leg, request, flow });
+    }
+
+    fn handle_outside(&mut self, mut request: Request, flow: Flow) {
+        match request.method {
+            // Acknowledges a response that we sent without a memory of it.
+            Method::Ack => return,
+            Method::Cancel => return self.handle_cancel(request, flow),
+            _ => {}
+        }
+        let hops = request.headers.get(&HeaderName::MaxForwards).map(str::trim);
+        if hops.is_some_and(is_zero) && request.method != Method::Options {
+            return self.refuse(&request, &flow, 483);
+        }
+        if !self.strip_routes(&mut request, &flow) {
+            return self.refuse_saying(&request, &flow, 403, "Relaying Denied");
+        }
+        if self.lacks_options(&request, &flow) {
+            return;
+        }
+        match request.method {
+            Method::Invite => self.handle_invite(request, flow),
+            Method::Register => self.handle_register(request, flow),
+            _ => self.handle_out_of_dialog(&request, &flow),
+        }
+    }
+
+    fn handle_response(&mut self, response: Response, flow: Flow) {
+        let located = response
+            .top_via()
+            .and_then(|via| self.settings.key.locate_branch(via.branch().unwrap_or_default()));
+        match located {
+            Some((locator, number)) if super::pings::is_ping(&locator) => {
+                self.handle_pong(number);
+            }
+            Some((locator, branch)) if self.calls.get(locator.call).is_some() => {
+                let leg = locator.leg;
+                self.input(locator.call, Input::Response { leg, branch, response, flow });
+            }
+            Some(_) | None => {
+                self.emit(&Event::Malformed { what: "a response to no request of ours" });
+            }
+        }
+    }
+
+    /// What we do not know is required (§8.2.2.3): answered with 420. Not asked of ACK and CANCEL.
+    fn lacks_options(&mut self, request: &Request, flow: &Flow) -> bool {
+        if matches!(request.method, Method::Ack | Method::Cancel) {
+            return false;
+        }
+        // What REGISTER may require is the registrar's to know.
+        let asked = (request.method != Method::Register).then_some(&HeaderName::Require);
+        let required = asked.into_iter().flat_map(|name| request.headers.elements(name));
+        let all: Vec<&str> =
+            required.chain(request.headers.elements(&HeaderName::ProxyRequire)).collect();
+        if all.is_empty() {
+            return false;
+        }
+        let mut response = self.response(request, 420);
+        response.headers.push(HeaderName::Unsupported, all.join(", "));
+        self.reply(request, flow, &response);
+        true
+    }
+
+    /// Removes the Routes that name us (§16.4). False: one is left that names somebody else.
+    fn strip_routes(&self, request: &mut Request, flow: &Flow) -> bool {
+        if request.headers.get(&HeaderName::Route).is_none() {
+            return true;
+        }
+        let foreign = request.headers.elements(&HeaderName::Route).any(|route| {
+            NameAddr::parse(route).map_or(true, |route| !self.names_us(&route.uri, request, flow))
+        });
+        if !foreign {
+            request.headers.remove(&HeaderName::Route);
+        }
+        !foreign
+    }
+
+    /// The address the phone sent to, the one that we advertise, or the domain that it calls us by.
+    fn names_us(&self, uri: &Uri, request: &Request, flow: &Flow) -> bool {
+        let port = uri.port();
+        match uri.host() {
+            Some(Host::Ip(ip)) if ip == flow.local.ip().to_canonical() => {
+                port.unwrap_or(5060) == flow.local.port()
+            }
+            Some(host) => {
+                let text = host.to_string();
+                let public = self.settings.advertise.public.as_ref().is_some_and(|(public, at)| {
+                    public.eq_ignore_ascii_case(&text)
+                        && port.unwrap_or(5060) == at.unwrap_or(flow.local.port())
+                });
+                // An outbound proxy set to the same name as the domain is we ourselves.
+                let domain = matches!(host, Host::Name(_))
+                    && request
+                        .uri
+                        .host()
+                        .is_some_and(|domain| domain.to_string().eq_ignore_ascii_case(&text));
+                public || domain
+            }
+            None => false,
+        }
+    }
+}
+
+fn is_zero(number: &str) -> bool {
+    !number.is_empty() && number.bytes().all(|byte| byte == b'0')
+}

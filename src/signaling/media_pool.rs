@@ -1,0 +1,291 @@
+//! The media nodes that announced themselves: who is there, who has room, who is lost.
+//!
+//! Invariants: a session stays on the node that took it; a node is lost only `GRACE` after its link broke, and until
+//! then its sessions wait for it; what is owed to a node (releases) is sent again when it is back.
+
+use crate::control::hello::{Capacity, Hello};
+use crate::control::{Frame, Release, Request};
+use crate::ids::{NodeName, SessionId};
+use crate::time::Timestamp;
+use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::mpsc;
+
+/// A link broken for longer is a lost node.
+const GRACE: Duration = Duration::from_secs(10);
+/// Releases kept for nodes that did not acknowledge them; above it the oldest sessions end by themselves.
+const RELEASES: usize = 100_000;
+
+/// A link, counted over the life of the process.
+pub(super) type LinkNumber = u64;
+
+/// A media node.
+#[derive(Debug)]
+pub(super) struct MediaNode {
+    pub hello: Hello,
+    pub capacity: Capacity,
+    /// Since when it is there, or since when it is not.
+    pub since: Timestamp,
+    /// An operator wants no new sessions there.
+    pub drained: bool,
+    link: Option<Link>,
+    /// Sessions given to it since it last told its room.
+    assigned: u32,
+}
+
+#[derive(Debug)]
+struct Link {
+    number: LinkNumber,
+    sender: mpsc::Sender<Frame>,
+    rtt_us: Arc<AtomicU32>,
+}
+
+impl MediaNode {
+    pub(super) fn is_up(&self) -> bool {
+        self.link.is_some()
+    }
+
+    pub(super) fn rtt_us(&self) -> Option<u32> {
+        let rtt = self.link.as_ref()?.rtt_us.load(Ordering::Relaxed);
+        (rtt > 0).then_some(rtt)
+    }
+
+    fn takes_sessions(&self) -> bool {
+        self.is_up() && !self.drained && !self.capacity.draining && self.room() > 0
+    }
+
+    fn room(&self) -> u32 {
+        let used = self.capacity.sessions.saturating_add(self.assigned);
+        self.capacity.max_sessions.saturating_sub(used)
+    }
+
+    fn send(&mut self, frame: Frame) {
+        let stuck = self.link.as_ref().is_some_and(|link| link.sender.try_send(frame).is_err());
+        if stuck {
+            // Dropped, the link breaks; the node comes back by a new one and is told everything again.
+            self.link = None;
+        }
+    }
+}
+
+/// All media nodes by name.
+#[derive(Debug, Default)]
+pub(super) struct MediaPool {
+    nodes: HashMap<NodeName, MediaNode>,
+    by_link: HashMap<LinkNumber, NodeName>,
+    releases: HashMap<SessionId, (NodeName, Release)>,
+    requests: u64,
+}
+
+impl MediaPool {
+    /// A link is up. False: another live incarnation has the name, the link is refused.
+    pub(super) fn link_up(
+        &mut self,
+        number: LinkNumber,
+        hello: Hello,
+        sender: mpsc::Sender<Frame>,
+        rtt_us: Arc<AtomicU32>,
+        now: Timestamp,
+    ) -> bool {
+        let name = hello.name.clone();
+        let present = self.nodes.get(&name);
+        if present.is_some_and(|node| node.is_up() && node.hello.incarnation > hello.incarnation) {
+            return false;
+        }
+        let same = present.is_some_and(|node| node.hello.incarnation == hello.incarnation);
+        let (capacity, drained) = present
+            .filter(|_| same)
+            .map(|node| (node.capacity.clone(), node.drained))
+            .unwrap_or_default();
+        let link = Some(Link { number, sender, rtt_us });
+        let node = MediaNode { hello, capacity, since: now, drained, link, assigned: 0 };
+        self.by_link.retain(|_, known| *known != name);
+        self.by_link.insert(number, name.clone());
+        self.nodes.insert(name.clone(), node);
+        let owed: Vec<Release> = self
+            .releases
+            .values()
+            .filter(|(node, _)| *node == name)
+            .map(|(_, release)| release.clone())
+            .collect();
+        for release in owed {
+            self.send(&name, Request::Release(release));
+        }
+        true
+    }
+
+    /// A link broke; the node's name when it was its present one.
+    pub(super) fn link_down(&mut self, number: LinkNumber, now: Timestamp) -> Option<NodeName> {
+        let name = self.by_link.remove(&number)?;
+        let node = self.nodes.get_mut(&name)?;
+        if node.link.as_ref().is_some_and(|link| link.number != number) {
+            return None;
+        }
+        node.link = None;
+        node.since = now;
+        Some(name)
+    }
+
+    /// Whose link it is.
+    pub(super) fn name_of(&self, number: LinkNumber) -> Option<&NodeName> {
+        self.by_link.get(&number)
+    }
+
+    /// A node tells its room.
+    pub(super) fn set_capacity(&mut self, name: &NodeName, capacity: Capacity) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.capacity = capacity;
+            node.assigned = 0;
+        }
+    }
+
+    /// The node with the most room that is not among `but`; for an emergency any that is there.
+    pub(super) fn choose(&mut self, but: &[NodeName], emergency: bool) -> Option<NodeName> {
+        let (name, node) = self
+            .nodes
+            .iter_mut()
+            .filter(|(name, node)| {
+                (node.takes_sessions() || emergency && node.is_up()) && !but.contains(name)
+            })
+            .max_by_key(|(_, node)| (node.takes_sessions(), node.room()))?;
+        node.assigned = node.assigned.saturating_add(1);
+        Some(name.clone())
+    }
+
+    /// A new call would find a node.
+    pub(super) fn has_room(&self) -> bool {
+        self.nodes.values().any(MediaNode::takes_sessions)
+    }
+
+    /// Sends a request; when the link is broken, it goes with what is sent again once it is back.
+    pub(super) fn send(&mut self, name: &NodeName, request: Request) {
+        if let Request::Release(release) = &request
+            && self.releases.len() < RELEASES
+        {
+            self.releases.insert(release.session, (name.clone(), release.clone()));
+        }
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        self.requests += 1;
+        node.send(Frame::Request { id: self.requests, request });
+    }
+
+    /// A report was taken.
+    pub(super) fn acknowledge(&mut self, name: &NodeName, session: SessionId, number: u64) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.send(Frame::ReportAck { session, number });
+        }
+    }
+
+    /// The node released a session.
+    pub(super) fn released(&mut self, session: SessionId) {
+        self.releases.remove(&session);
+    }
+
+    /// How many more requests the node's link takes without being stuck.
+    pub(super) fn link_room(&self, name: &NodeName) -> usize {
+        let link = self.nodes.get(name).and_then(|node| node.link.as_ref());
+        link.map_or(0, |link| link.sender.capacity())
+    }
+
+    /// A node whose time to come back is over: forgotten, and told.
+    pub(super) fn pop_lost(&mut self, now: Timestamp) -> Option<NodeName> {
+        let lost = |(name, node): &(&NodeName, &MediaNode)| {
+            // A stuck link is dropped before its end is noticed: until then the time does not run.
+            let ended = !node.is_up() && !self.by_link.values().any(|known| known == *name);
+            ended && node.since + GRACE <= now
+        };
+        let name = self.nodes.iter().find(lost).map(|(name, _)| name.clone())?;
+        self.nodes.remove(&name);
+        self.releases.retain(|_, (node, _)| *node != name);
+        Some(name)
+    }
+
+    /// An operator's wish. False: no such node.
+    pub(super) fn drain(&mut self, name: &str, drain: bool) -> bool {
+        let node = self.nodes.iter_mut().find(|(known, _)| &*known.0 == name);
+        node.map(|(_, node)| node.drained = drain).is_some()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeName, &MediaNode)> {
+        self.nodes.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::hello::Role;
+    use crate::ids::{Epoch, Incarnation, Rev};
+
+    fn name(text: &str) -> NodeName {
+        NodeName(text.into())
+    }
+
+    fn up(
+        pool: &mut MediaPool,
+        number: u64,
+        node: &str,
+        incarnation: u64,
+        at: u64,
+    ) -> Option<mpsc::Receiver<Frame>> {
+        let (sender, receiver) = mpsc::channel(4);
+        let hello = Hello {
+            version: 1,
+            name: name(node),
+            incarnation: Incarnation(incarnation),
+            role: Role::Media,
+            control: Vec::new(),
+        };
+        let at = Timestamp::from_millis(at);
+        pool.link_up(number, hello, sender, Arc::default(), at).then_some(receiver)
+    }
+
+    fn room(sessions: u32) -> Capacity {
+        Capacity { sessions, max_sessions: 10, ..Capacity::default() }
+    }
+
+    #[test]
+    fn the_node_with_most_room_is_chosen_and_never_one_without() {
+        let mut pool = MediaPool::default();
+        assert!(!pool.has_room());
+        let _first = up(&mut pool, 1, "one", 1, 0).expect("taken");
+        let _second = up(&mut pool, 2, "two", 1, 0).expect("taken");
+        assert_eq!(pool.choose(&[], false), None, "no room was told yet");
+        pool.set_capacity(&name("one"), room(7));
+        pool.set_capacity(&name("two"), room(8));
+        let chosen: Vec<_> = core::iter::from_fn(|| pool.choose(&[], false)).collect();
+        assert_eq!(chosen.len(), 5, "as many as there is room for");
+        assert_eq!(chosen[0], name("one"));
+        pool.set_capacity(&name("two"), room(0));
+        assert_eq!(pool.choose(&[name("two")], false), None);
+        assert!(pool.drain("two", true) && !pool.drain("three", true));
+        assert!(!pool.has_room());
+        assert_eq!(
+            pool.choose(&[name("one")], true),
+            Some(name("two")),
+            "an emergency is not shed"
+        );
+    }
+
+    #[test]
+    fn a_node_may_come_back_and_is_told_what_is_owed() {
+        let mut pool = MediaPool::default();
+        drop(up(&mut pool, 1, "one", 5, 0));
+        assert_eq!(pool.link_down(1, Timestamp::from_millis(100)), Some(name("one")));
+        let release = Release { session: SessionId(3), epoch: Epoch(1), rev: Rev(2) };
+        pool.send(&name("one"), Request::Release(release.clone()));
+        assert_eq!(pool.pop_lost(Timestamp::from_millis(10_099)), None);
+        let mut link = up(&mut pool, 2, "one", 5, 5_000).expect("taken");
+        assert_eq!(
+            link.try_recv().ok(),
+            Some(Frame::Request { id: 2, request: Request::Release(release) })
+        );
+        assert!(up(&mut pool, 3, "one", 4, 5_000).is_none(), "an older incarnation is refused");
+        assert_eq!(pool.link_down(1, Timestamp::from_millis(6_000)), None, "an old link");
+        pool.link_down(2, Timestamp::from_millis(6_000));
+        assert_eq!(pool.pop_lost(Timestamp::from_millis(16_000)), Some(name("one")));
+        assert_eq!(pool.pop_lost(Timestamp::from_millis(16_000)), None);
+    }
+}

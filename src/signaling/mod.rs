@@ -1,0 +1,256 @@
+//! A signaling node: SIP sockets, calls, registrations and the way to store and media nodes, on one thread of its own
+//! (design §4).
+//!
+//! Where to read: `worker` (THE loop), `ingress` (datagram → decision), `register` and `invite` (what decisions lead
+//! to), `outputs` (a step of a call), `committer` (group commit), `calls` (the table), `media_pool` (media nodes),
+//! `feed` (the directory's sources).
+//!
+//! Invariants: the worker owns all state and takes no lock; whatever is slow is a task that reports over a bounded
+//! channel; nothing here grows without a bound.
+
+mod answer;
+mod calls;
+mod commands;
+mod committer;
+mod feed;
+mod ingress;
+mod invite;
+mod media_links;
+mod media_pool;
+mod names;
+mod node;
+mod out_of_dialog;
+mod outputs;
+mod pings;
+mod register;
+mod sockets;
+mod stun;
+mod views;
+mod wakeup;
+mod worker;
+
+use crate::call::Settings;
+use crate::control::hello::{Hello, Role};
+use crate::event::Event;
+use crate::ids::{ClusterKey, Incarnation, NodeName};
+use crate::net::control_link::Secrets;
+use crate::operator::Command;
+use crate::registrar::Policy;
+use crate::sip::address::Advertise;
+use crate::store::Store;
+use core::net::SocketAddr;
+use core::time::Duration;
+use sockets::Sockets;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use worker::{Bound, Inlets, Worker};
+
+/// Granted to TCP and NATed flows at most (RFC 5626 §4.4: the flow must be refreshed).
+const MAX_EXPIRES_NAT: Duration = Duration::from_secs(120);
+/// Less is answered with 423.
+const MIN_EXPIRES: Duration = Duration::from_secs(30);
+
+/// Who is told what happened.
+pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What a signaling node is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the node.
+    pub node: NodeName,
+    /// Hint in our tokens.
+    pub node_number: u16,
+    /// This start of it.
+    pub incarnation: Incarnation,
+    /// `signaling` or `both`, for the table of nodes.
+    pub mode: &'static str,
+    /// Tokens and nonces are derived under it.
+    pub key: ClusterKey,
+    /// Of control links.
+    pub secrets: Secrets,
+    /// UDP and TCP.
+    pub sip_bind: Vec<SocketAddr>,
+    /// What we say of ourselves.
+    pub advertise: Advertise,
+    /// Digest realm.
+    pub realm: String,
+    /// Server and User-Agent.
+    pub product: String,
+    /// Unanswered INVITE.
+    pub ring_timeout: Duration,
+    /// A sending leg without RTP.
+    pub rtp_timeout: Duration,
+    /// Longest registration.
+    pub registration_max: Duration,
+    /// Bindings a user.
+    pub max_contacts: usize,
+    /// Never shed.
+    pub emergency_numbers: Vec<String>,
+    /// Where media nodes announce themselves; when taken, the next free port up to 7089.
+    pub control_bind: SocketAddr,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    fn settings(&self) -> Settings {
+        Settings {
+            key: self.key.clone(),
+            node: self.node.clone(),
+            node_number: self.node_number,
+            incarnation: self.incarnation,
+            advertise: self.advertise.clone(),
+            product: self.product.clone(),
+            ring_timeout: self.ring_timeout,
+            rtp_timeout: self.rtp_timeout,
+            emergency_numbers: self.emergency_numbers.clone(),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            max_expires: self.registration_max,
+            max_expires_nat: MAX_EXPIRES_NAT.min(self.registration_max),
+            min_expires: MIN_EXPIRES.min(self.registration_max),
+            max_contacts: self.max_contacts,
+            stun: true,
+            node: self.node.clone(),
+        }
+    }
+
+    fn hello(&self, control: SocketAddr) -> Hello {
+        Hello {
+            version: crate::control::VERSION,
+            name: self.node.clone(),
+            incarnation: self.incarnation,
+            role: Role::Signaling,
+            control: vec![control],
+        }
+    }
+}
+
+/// Why a node does not start: what, why, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A SIP address.
+    #[error("cannot listen for SIP on {address}: {source}; {}", advice(.source, "HOLDFAST_SIP_BIND"))]
+    Sip {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The control address.
+    #[error(
+        "cannot listen for media nodes on {address}: {source}; {}",
+        advice(.source, "HOLDFAST_CONTROL_BIND")
+    )]
+    Control {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread or its runtime.
+    #[error("cannot start the SIP thread: {0}")]
+    Thread(io::Error),
+}
+
+fn advice(error: &io::Error, variable: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another program has it (`ss -lntup` names it): stop that or set {variable}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need a privilege: set {variable} to a higher port")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine does not have that address: set {variable} to one of its own")
+        }
+        _ => format!("set {variable} to an address that can be bound"),
+    }
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct SignalingNode {
+    /// SIP addresses that were bound.
+    pub sip: Vec<SocketAddr>,
+    /// Where media nodes announce themselves.
+    pub control: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl SignalingNode {
+    /// Lets the last commit end, then ends. Calls stay in the store and in their media nodes.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits for the end. Blocks: not for a runtime's own threads.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the SIP thread ended by a panic");
+        }
+    }
+
+    /// The thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Starts a node: binds its sockets, then serves on a thread of its own. The store's work stays on the caller's runtime.
+pub async fn start(
+    config: Config,
+    store: Store,
+    commands: mpsc::Receiver<Command>,
+    events: EventSink,
+) -> Result<SignalingNode, StartError> {
+    let background = Handle::current();
+    let (stop, stopped) = watch::channel(false);
+    let (started, wait) = oneshot::channel();
+    let thread = thread::Builder::new().name("signaling".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(async move {
+                match bind(&config).await {
+                    Ok(bound) => {
+                        let addresses = (bound.sockets.local(), bound.control);
+                        if started.send(Ok(addresses)).is_err() {
+                            return;
+                        }
+                        let (sender, wakeups) = mpsc::channel(wakeup::QUEUE);
+                        let inlets = Inlets { commands, wakeups, stop: stopped };
+                        let worker = Worker::new(config, bound, store, background, events, sender);
+                        worker.run(inlets).await;
+                    }
+                    // Who asked is told, or is gone.
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            }),
+            Err(error) => drop(started.send(Err(StartError::Thread(error)))),
+        }
+    });
+    let thread = thread.map_err(StartError::Thread)?;
+    let ended = || StartError::Thread(io::ErrorKind::UnexpectedEof.into());
+    let (sip, control) = wait.await.map_err(|_| ended())??;
+    Ok(SignalingNode { sip, control, stop, thread })
+}
+
+async fn bind(config: &Config) -> Result<Bound, StartError> {
+    let sockets = Sockets::bind(&config.sip_bind)
+        .map_err(|(address, source)| StartError::Sip { address, source })?;
+    let address = config.control_bind;
+    let control = |source| StartError::Control { address, source };
+    let listener = media_links::bind(address).await.map_err(control)?;
+    let control = listener.local_addr().map_err(control)?;
+    if control.port() != address.port() && address.port() != 0 {
+        tracing::info!("{address} is taken: media nodes are awaited on {control}");
+    }
+    Ok(Bound { sockets, control, listener })
+}

@@ -1,0 +1,319 @@
+//! One step of a call: something in, everything out (design §3).
+//!
+//! Invariants: a call is drained to `None` after every mutation, and answers that are known at once go in only then. A
+//! panic ends that one call: its media is released, its row is written with a CDR, the node lives.
+
+use super::calls::Session;
+use super::wakeup::Found;
+use super::worker::Worker;
+use crate::call::{Answer, Call, Input, Output, Query, Save, Transmit};
+use crate::control::{Refusal, Release, Reply, Report, Request};
+use crate::event::Event;
+use crate::ids::{CallId, NodeName, Rev};
+use crate::routing::{self, Decision};
+use crate::sip::{Status, Uri};
+use crate::store::{CallOutcome, StoreError};
+use core::panic::AssertUnwindSafe;
+use std::collections::VecDeque;
+use std::panic::catch_unwind;
+
+/// Runs what may panic only by a bug; the panic's text.
+pub(super) fn catch_bug<T>(step: impl FnOnce() -> T) -> Result<T, String> {
+    // A machine holds no lock and is dropped after a panic: nothing half-changed is seen again.
+    catch_unwind(AssertUnwindSafe(step)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        text.or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a text".to_owned())
+    })
+}
+
+const fn is_emergency(request: &Request) -> bool {
+    match request {
+        Request::Apply(apply) => apply.spec.emergency,
+        Request::Release(_) => false,
+    }
+}
+
+impl Worker {
+    /// Something came for a call.
+    pub(super) fn input(&mut self, id: CallId, input: Input) {
+        let now = self.now;
+        if self.step(id, |call| call.handle_input(input, now)) {
+            self.drain(id);
+        }
+    }
+
+    /// A call's timers are due.
+    pub(super) fn wake_call(&mut self, id: CallId) {
+        let now = self.now;
+        if self.step(id, |call| call.handle_timeout(now)) {
+            self.drain(id);
+        }
+    }
+
+    /// One mutation. False: there is no such call (any more).
+    fn step(&mut self, id: CallId, mutate: impl FnOnce(&mut Call)) -> bool {
+        let Some(slot) = self.calls.get_mut(id) else { return false };
+        match catch_bug(|| mutate(&mut slot.call)) {
+            Ok(()) => true,
+            Err(what) => {
+                self.end_by_bug(id, what);
+                false
+            }
+        }
+    }
+
+    /// Carries out all that a call wants, until it wants nothing more.
+    pub(super) fn drain(&mut self, id: CallId) {
+        let mut answers = VecDeque::new();
+        loop {
+            let Some(slot) = self.calls.get_mut(id) else { return };
+            let mut outputs = core::mem::take(&mut self.outputs);
+            outputs.extend(core::iter::from_fn(|| slot.call.poll_output()));
+            for output in outputs.drain(..) {
+                answers.extend(self.carry_out(id, output));
+            }
+            self.outputs = outputs;
+            let Some(answer) = answers.pop_front() else { break };
+            let now = self.now;
+            if !self.step(id, |call| call.handle_input(answer, now)) {
+                return;
+            }
+        }
+        self.calls.schedule(id);
+        self.forget_if_over(id);
+    }
+
+    fn forget_if_over(&mut self, id: CallId) {
+        let over = self.calls.get(id).is_some_and(|slot| slot.is_over());
+        if over {
+            self.calls.remove(id);
+        }
+    }
+
+    fn carry_out(&mut self, id: CallId, output: Output) -> Option<Input> {
+        match output {
+            Output::Save(save) => {
+                if let Some(slot) = self.calls.get_mut(id) {
+                    slot.saved = save.rev;
+                }
+                self.committer.save(save);
+                None
+            }
+            Output::Send(transmit) => {
+                if let Some(transmit) = self.calls.hold(id, transmit) {
+                    self.send(id, transmit);
+                }
+                None
+            }
+            Output::Media(request) => self.ask_media(id, request),
+            Output::Ask(Query::Route { number, uri }) => self.route(id, number, uri),
+            Output::Ask(Query::Resolve { number, uri }) => {
+                self.resolve(id, number, &uri);
+                None
+            }
+            Output::Event(event) => {
+                self.emit(&event);
+                None
+            }
+        }
+    }
+
+    /// Sends now. A request whose connection is gone waits for the phone to come back by another; a response is
+    /// repeated when its request is.
+    pub(super) fn send(&mut self, id: CallId, transmit: Transmit) {
+        let sent = self.sockets.send(transmit.flow, transmit.bytes.clone());
+        if !sent
+            && transmit.request.is_some()
+            && let Some(slot) = self.calls.get_mut(id)
+        {
+            slot.strand(transmit, self.now);
+        }
+    }
+
+    fn ask_media(&mut self, id: CallId, request: Request) -> Option<Input> {
+        let slot = self.calls.get_mut(id)?;
+        let emergency = is_emergency(&request);
+        let node = match &mut slot.media {
+            Some(session) => {
+                session.request = request.clone();
+                session.node.clone()
+            }
+            None if matches!(request, Request::Release(_)) => return None,
+            None => {
+                let Some(node) = self.media.choose(&[], emergency) else {
+                    return Some(Input::MediaLost);
+                };
+                slot.media = Some(Session {
+                    node: node.clone(),
+                    request: request.clone(),
+                    settled: false,
+                    refused_by: Vec::new(),
+                });
+                node
+            }
+        };
+        self.media.send(&node, request);
+        None
+    }
+
+    /// A media node answers a call's wish. One without room is left for another, until one takes the session.
+    pub(super) fn handle_media_reply(&mut self, node: NodeName, reply: Reply) {
+        let (session, ..) = reply.subject();
+        if matches!(reply, Reply::Released(_)) {
+            self.media.released(session);
+        }
+        let id = CallId(session.0);
+        let present = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut());
+        let Some(present) = present.filter(|present| present.node == node) else { return };
+        let full =
+            matches!(reply, Reply::Refused { reason: Refusal::Capacity | Refusal::Draining, .. });
+        if full && !present.settled {
+            present.refused_by.push(node);
+            let request = present.request.clone();
+            let other = self.media.choose(&present.refused_by, is_emergency(&request));
+            if let Some(other) = other {
+                present.node = other.clone();
+                return self.media.send(&other, request);
+            }
+            return self.input(id, Input::MediaLost);
+        }
+        present.settled |= matches!(reply, Reply::Applied(_));
+        self.input(id, Input::Media { node, reply });
+    }
+
+    pub(super) fn handle_media_report(&mut self, node: &NodeName, report: Report) {
+        let id = CallId(report.session.0);
+        // Another owner's report is the other owner's to acknowledge.
+        if report.kind.is_kept() && self.calls.get(id).is_some() {
+            self.media.acknowledge(node, report.session, report.number);
+        }
+        self.input(id, Input::Report(report));
+    }
+
+    fn route(&mut self, id: CallId, number: u32, uri: Uri) -> Option<Input> {
+        let decision = routing::route(&self.directory, &uri, self.now);
+        if let Decision::Unknown { extension, .. } = decision {
+            self.look_up(id, number, uri, extension);
+            return None;
+        }
+        Some(self.decided(id, number, decision))
+    }
+
+    fn decided(&mut self, id: CallId, number: u32, decision: Decision) -> Input {
+        if let Decision::Ring { user, .. } = &decision {
+            self.calls.add_user(id, &user.extension);
+        }
+        Input::Answer(Answer::Route { number, decision })
+    }
+
+    /// The store was asked whom the directory did not know: once, then it is told.
+    pub(super) fn handle_found(&mut self, found: Found) {
+        let Found { call, number, uri, extension, result } = found;
+        let decision = match result {
+            Ok((user, bindings)) => {
+                self.learn(&extension, user, bindings);
+                match routing::route(&self.directory, &uri, self.now) {
+                    Decision::Unknown { user_known: true, .. } => {
+                        Decision::Refuse(routing::UNAVAILABLE)
+                    }
+                    Decision::Unknown { .. } => Decision::Refuse(routing::NOT_FOUND),
+                    known => known,
+                }
+            }
+            Err(_) => Decision::Refuse(Status(503)),
+        };
+        let answer = self.decided(call, number, decision);
+        self.input(call, answer);
+    }
+
+    /// A commit ended: messages that waited for it leave.
+    pub(super) fn handle_committed(&mut self, result: Result<Vec<CallOutcome>, StoreError>) {
+        let Some(finished) = self.committer.finish(result.is_ok(), self.now) else { return };
+        match result {
+            Ok(outcomes) => {
+                for (save, outcome) in finished.batch.calls.iter().zip(outcomes) {
+                    self.handle_outcome(save, outcome);
+                }
+                for answer in finished.replies {
+                    self.sockets.send(answer.flow, answer.bytes);
+                }
+            }
+            Err(error) => {
+                tracing::error!("the store took nothing: {error}");
+                for answer in finished.replies {
+                    let (request, flow) = (answer.request, answer.flow);
+                    self.refuse_for_now(&request, &flow, "Store Unavailable", 5);
+                }
+            }
+        }
+    }
+
+    fn handle_outcome(&mut self, save: &Save, outcome: CallOutcome) {
+        let id = save.id;
+        match outcome {
+            CallOutcome::Done => {
+                for transmit in self.calls.commit(id, save.rev) {
+                    self.send(id, transmit);
+                }
+                self.forget_if_over(id);
+            }
+            // Somebody else owns it: not a word more of it from here.
+            CallOutcome::Fenced => {
+                tracing::warn!(call.id = %id, "call {id} has another owner: dropped here");
+                self.committer.forget(id);
+                self.calls.remove(id);
+            }
+            // The INVITE is known elsewhere: ours never was.
+            CallOutcome::Duplicate(other) => {
+                tracing::warn!(call.id = %id, "call {id} is call {other} already: dropped");
+                self.committer.forget(id);
+                self.release_media_of(id);
+                self.calls.remove(id);
+            }
+            CallOutcome::Rejected(why) => self.handle_rejected(save, &why),
+        }
+    }
+
+    /// The database refuses this row and no other: the call ends, so that its phones are told. A refused end is kept
+    /// whole in the log, where its CDR can still be found.
+    fn handle_rejected(&mut self, save: &Save, why: &str) {
+        let id = save.id;
+        let Some(cdr) = &save.cdr else {
+            tracing::error!(call.id = %id, "the store refuses call {id}, which ends: {why}");
+            let reason = Some("its state cannot be stored".to_owned());
+            return self.input(id, Input::Hangup { reason });
+        };
+        let cdr = serde_json::to_string(cdr).unwrap_or_default();
+        tracing::error!(call.id = %id, cdr, "the store refuses the CDR of call {id}: {why}");
+        for transmit in self.calls.commit(id, save.rev) {
+            self.send(id, transmit);
+        }
+        self.forget_if_over(id);
+    }
+
+    /// Takes a session down that no call asks for any more.
+    fn release_media_of(&mut self, id: CallId) {
+        let session = self.calls.get_mut(id).and_then(|slot| slot.media.take());
+        let Some(Session { node, request: Request::Apply(last), .. }) = session else { return };
+        let rev = Rev(last.rev.0 + 1);
+        let release = Release { session: last.session, epoch: last.epoch, rev };
+        self.media.send(&node, Request::Release(release));
+    }
+
+    fn end_by_bug(&mut self, id: CallId, what: String) {
+        self.release_media_of(id);
+        let Some(slot) = self.calls.remove(id) else { return };
+        let key = slot.key();
+        let rev = Rev(slot.saved.0 + 1);
+        let (now, call) = (self.now, slot.call);
+        if let Ok(view) = catch_bug(|| call.view(now)) {
+            let save = super::views::ended_by_bug(view, id, key, rev, &self.settings, now);
+            if let Some(cdr) = &save.cdr {
+                self.emit(&super::views::ended_event(id, cdr));
+            }
+            self.committer.save(save);
+        }
+        self.emit(&Event::Bug { call: Some(id), what });
+    }
+}

@@ -1,0 +1,169 @@
+//! REGISTER: who may, what the registrar makes of it, and what follows for flows, pings and calls (RFC 3261 §10.3,
+//! RFC 5626).
+//!
+//! Invariants: a 200 that changed bindings leaves after their commit; bindings are in the directory before, so a phone
+//! that was told 200 can be called.
+
+use super::answer::HeldAnswer;
+use super::worker::Worker;
+use crate::call::{Input, Transmit};
+use crate::directory::Binding;
+use crate::event::Event;
+use crate::ids::{ConnectionId, Flow, Transport};
+use crate::limits;
+use crate::registrar;
+use crate::sip::Request;
+use crate::sip::address::reply_flow;
+use crate::time::Timestamp;
+
+/// When phones come again while the store cannot be written.
+const RETRY_SECONDS: u64 = 5;
+
+impl Worker {
+    pub(super) fn handle_register(&mut self, request: Request, flow: Flow) {
+        let Some(user) = self.authenticate(&request, &flow) else { return };
+        let extension = &user.extension;
+        let present = self.directory.bindings(extension);
+        let mut outcome =
+            registrar::register(&request, &flow, &user, present, &self.policy, self.now);
+        let is_stored = outcome.bindings.is_none();
+        if !is_stored && self.cannot_store() {
+            return self.refuse_for_now(&request, &flow, "Store Unavailable", RETRY_SECONDS);
+        }
+        if let Some(bindings) = outcome.bindings.take() {
+            self.set_bindings(extension, bindings, outcome.new_binding);
+        }
+        let server = self.settings.product.as_str();
+        outcome.response.headers.set(crate::sip::HeaderName::Server, server);
+        let bytes = outcome.response.to_bytes();
+        let held = HeldAnswer { flow: reply_flow(&request, &flow), request, bytes };
+        // A repeated REGISTER changes nothing, yet it waits for what the first one changed.
+        let now = match outcome.response.status.is_success() {
+            true => self.committer.hold(extension, held),
+            false => Some(held),
+        };
+        if let Some(answer) = now {
+            self.sockets.send(answer.flow, answer.bytes);
+        }
+    }
+
+    fn cannot_store(&self) -> bool {
+        self.committer.is_failing() || self.committer.held() >= limits::HELD_OUTPUTS
+    }
+
+    /// Puts a user's bindings in force and on their way to the store.
+    pub(super) fn set_bindings(&mut self, extension: &str, bindings: Vec<Binding>, new: bool) {
+        let moved = moved_flows(self.directory.bindings(extension), &bindings);
+        for binding in &bindings {
+            self.watch_binding(binding);
+        }
+        self.committer.write_bindings(extension, bindings.clone());
+        let contacts = bindings.len();
+        self.directory.set_bindings(extension, bindings);
+        self.emit(&Event::Registered { extension: extension.to_owned(), contacts, new });
+        for moved in moved {
+            self.move_calls(extension, &moved);
+        }
+    }
+
+    /// Pings and the end of its connection concern it from now on.
+    pub(super) fn watch_binding(&mut self, binding: &Binding) {
+        if binding.node != self.settings.node {
+            return;
+        }
+        if binding.nat && binding.flow.transport == Transport::Udp {
+            self.pings.watch(&binding.extension, &binding.id, self.now);
+        }
+        if let Some(connection) = binding.flow.connection {
+            let users = self.by_connection.entry(connection).or_default();
+            if !users.contains(&binding.extension) {
+                users.push(binding.extension.clone());
+            }
+        }
+    }
+
+    /// Dialogs with that remote target follow the phone; what waited for its old flow leaves by the new one.
+    fn move_calls(&mut self, extension: &str, moved: &Moved) {
+        for id in self.calls.of_user(extension).to_vec() {
+            let contact = moved.contact.clone();
+            self.input(id, Input::FlowMoved { contact, flow: moved.to });
+            let Some(slot) = self.calls.get_mut(id) else { continue };
+            let (waiting, others) = core::mem::take(&mut slot.stranded)
+                .into_iter()
+                .partition(|(_, transmit)| transmit.flow == moved.from);
+            slot.stranded = others;
+            let waiting: Vec<(Timestamp, Transmit)> = waiting;
+            for (until, mut transmit) in waiting {
+                if until > self.now {
+                    transmit.flow = moved.to;
+                    self.send(id, transmit);
+                }
+            }
+        }
+    }
+
+    /// A connection is gone: its bindings are not called until their phones register again.
+    pub(super) fn lose_connection(&mut self, connection: ConnectionId) {
+        for extension in self.by_connection.remove(&connection).unwrap_or_default() {
+            for binding in self.directory.bindings_mut(&extension) {
+                binding.flow_lost |= binding.flow.connection == Some(connection);
+            }
+        }
+    }
+
+    /// Removes what expired.
+    pub(super) fn sweep_bindings(&mut self) {
+        let now = self.now;
+        let expired = |binding: &&Binding| binding.expires_at <= now;
+        let mut users: Vec<String> = self
+            .directory
+            .all_bindings()
+            .filter(expired)
+            .map(|binding| binding.extension.clone())
+            .collect();
+        users.dedup();
+        for extension in users {
+            let live: Vec<Binding> = live(self.directory.bindings(&extension), now);
+            self.set_bindings(&extension, live, false);
+        }
+    }
+
+    /// Removes one binding by its id, as an operator wishes. False: no such.
+    pub(super) fn deregister(&mut self, id: &str) -> bool {
+        let found = self.directory.all_bindings().find(|binding| binding.id == id);
+        let Some(extension) = found.map(|binding| binding.extension.clone()) else { return false };
+        let mut left = live(self.directory.bindings(&extension), self.now);
+        left.retain(|binding| binding.id != id);
+        self.set_bindings(&extension, left, false);
+        true
+    }
+}
+
+fn live(bindings: &[Binding], now: Timestamp) -> Vec<Binding> {
+    bindings.iter().filter(|binding| binding.expires_at > now).cloned().collect()
+}
+
+/// A phone that came back by another flow of the same transport.
+#[derive(Debug, PartialEq, Eq)]
+struct Moved {
+    /// Remote target of its dialogs.
+    contact: String,
+    from: Flow,
+    to: Flow,
+}
+
+fn moved_flows(before: &[Binding], after: &[Binding]) -> Vec<Moved> {
+    let mut moved = Vec::new();
+    for new in after {
+        for old in before {
+            let same_phone = old.id == new.id
+                || old.contact == new.contact
+                || (old.instance_id.is_some() && old.instance_id == new.instance_id);
+            if same_phone && old.flow != new.flow && old.flow.transport == new.flow.transport {
+                let contact = old.contact.clone();
+                moved.push(Moved { contact, from: old.flow, to: new.flow });
+            }
+        }
+    }
+    moved
+}

@@ -1,0 +1,139 @@
+//! What the node shows of bindings and calls.
+
+use crate::call::{Save, Settings};
+use crate::directory::Binding;
+use crate::event::Event;
+use crate::ids::{CallId, Epoch, Rev};
+use crate::operator::CallFilter;
+use crate::time::Timestamp;
+use crate::views::registration::FlowState;
+use crate::views::{
+    CallState, CallView, Cdr, Disposition, EndCause, EndedBy, RegistrationView, Rfc3339,
+};
+
+/// A binding in the API.
+pub(super) fn registration(
+    binding: &Binding,
+    settings: &Settings,
+    now: Timestamp,
+) -> RegistrationView {
+    let flow = match (binding.flow_lost, binding.node == settings.node) {
+        (true, _) => FlowState::Lost,
+        (false, true) => FlowState::Live,
+        (false, false) => FlowState::Unknown,
+    };
+    let left = binding.expires_at.saturating_since(now).as_millis();
+    RegistrationView {
+        id: binding.id.clone(),
+        extension: binding.extension.clone(),
+        aor: binding.aor.clone(),
+        contact: binding.contact.clone(),
+        instance_id: binding.instance_id.clone(),
+        reg_id: binding.reg_id,
+        q: binding.q_given.then(|| f32::from(binding.q_milli) / 1_000.0),
+        path: binding.path.clone(),
+        call_id: binding.call_id.clone(),
+        cseq: binding.cseq,
+        user_agent: binding.user_agent.clone(),
+        transport: binding.flow.transport.name().to_owned(),
+        source: binding.flow.remote.to_string(),
+        local: binding.flow.local.to_string(),
+        nat: binding.nat,
+        node: binding.node.to_string(),
+        flow,
+        registered_at: Rfc3339(binding.registered_at),
+        refreshed_at: Rfc3339(binding.refreshed_at),
+        expires_at: Rfc3339(binding.expires_at),
+        expires_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
+        ping_rtt_ms: binding.ping_rtt_us.map(|rtt| f64::from(rtt) / 1_000.0),
+    }
+}
+
+/// Whether an operator asked for this call.
+pub(super) fn matches(view: &CallView, filter: &CallFilter) -> bool {
+    let state = match view.state {
+        CallState::Trying => "trying",
+        CallState::Early => "early",
+        CallState::Confirmed => "confirmed",
+        CallState::Terminating => "terminating",
+    };
+    let wanted = |wish: &Option<String>, have: Option<&str>| {
+        wish.as_deref().is_none_or(|wish| have == Some(wish))
+    };
+    let touches = |extension: &str| {
+        let parties = [&view.caller.extension, &view.callee.extension];
+        let legs = view.legs.iter().map(|leg| &leg.extension);
+        parties.into_iter().chain(legs).any(|have| have.as_deref() == Some(extension))
+    };
+    wanted(&filter.state, Some(state))
+        && wanted(&filter.owner, Some(&view.owner))
+        && wanted(&filter.media_node, view.media.node.as_deref())
+        && filter.extension.as_deref().is_none_or(touches)
+}
+
+/// The last row of a call that a bug ended: its CDR from what it showed last.
+pub(super) fn ended_by_bug(
+    view: CallView,
+    id: CallId,
+    key: [u8; 16],
+    rev: Rev,
+    settings: &Settings,
+    now: Timestamp,
+) -> Save {
+    let epoch = Epoch(view.epoch);
+    let millis = |later: Timestamp, earlier: Rfc3339| {
+        u64::try_from(later.saturating_since(earlier.0).as_millis()).unwrap_or(u64::MAX)
+    };
+    let ring_end = view.answered_at.map_or(now, |at| at.0);
+    let answered = view.answered_at.is_some();
+    let cdr = Cdr {
+        id: view.id,
+        sequence: 0,
+        answered_by: view.callee.extension.clone().filter(|_| answered),
+        caller: view.caller,
+        callee: view.callee,
+        request_uri: view.request_uri,
+        direction: view.direction,
+        created_at: view.created_at,
+        ringing_at: view.ringing_at,
+        answered_at: view.answered_at,
+        ended_at: Rfc3339(now),
+        ring_ms: view.ringing_at.map_or(0, |from| millis(ring_end, from)),
+        duration_ms: millis(now, view.created_at),
+        billable_ms: view.answered_at.map_or(0, |from| millis(now, from)),
+        disposition: if answered { Disposition::Answered } else { Disposition::Failed },
+        sip_status: if answered { 200 } else { 500 },
+        q850_cause: None,
+        reason: Some("a bug in Holdfast".to_owned()),
+        ended_by: EndedBy::System,
+        end_cause: EndCause::NodeLost,
+        owners: vec![view.owner],
+        media_nodes: view.media.node.into_iter().collect(),
+        takeovers: view.takeovers,
+        reanchors: view.media.reanchors,
+        legs: Vec::new(),
+    };
+    Save {
+        id,
+        key,
+        owner: settings.incarnation,
+        epoch,
+        rev,
+        ended: true,
+        record: Vec::new(),
+        cdr: Some(Box::new(cdr)),
+    }
+}
+
+/// The end of a call as its CDR tells it.
+pub(super) fn ended_event(call: CallId, cdr: &Cdr) -> Event {
+    Event::CallEnded {
+        call,
+        disposition: cdr.disposition,
+        end_cause: cdr.end_cause,
+        ended_by: cdr.ended_by,
+        sip_status: cdr.sip_status,
+        duration_ms: cdr.duration_ms,
+        billable_ms: cdr.billable_ms,
+    }
+}

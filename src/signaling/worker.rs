@@ -1,0 +1,369 @@
+//! THE loop of a signaling node: batches in, machines fed, one commit in flight, everything out (design §4).
+//!
+//! Invariants: the worker waits for nothing but its inlets: store, names and links are tasks that report over bounded
+//! channels. A bug in one message's handling costs that message, or its call.
+
+use super::calls::Calls;
+use super::committer::Committer;
+use super::media_links;
+use super::media_pool::MediaPool;
+use super::outputs::catch_bug;
+use super::pings::Pings;
+use super::sockets::Sockets;
+use super::wakeup::{Found, Wakeup};
+use super::{Config, EventSink, feed, names, node};
+use crate::call::{Answer, Input, Output, Settings};
+use crate::control::Frame;
+use crate::directory::Directory;
+use crate::event::Event;
+use crate::ids::{CallId, ConnectionId, NodeName};
+use crate::net::clock;
+use crate::operator::Command;
+use crate::registrar::Policy;
+use crate::store::Store;
+use crate::time::Timestamp;
+use crate::views::NodeView;
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+/// Housekeeping: lost media nodes, expired bindings, the node's row.
+const TICK: Duration = Duration::from_secs(1);
+/// Expired bindings are swept every so many ticks; they are not called meanwhile.
+const SWEEP_TICKS: u64 = 10;
+/// A media node that is back is told its sessions so many at a time.
+const SESSIONS_A_TURN: usize = 256;
+/// Room kept on a link for what is new while sessions are told again.
+const LINK_RESERVE: usize = 512;
+/// Calls ended in one turn of the loop when the node is to end all of them.
+const ENDED_A_TURN: usize = 128;
+/// Inputs of one kind taken in one turn.
+const BATCH: usize = 256;
+/// A stopping node waits so long for its last commit.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
+
+/// A drain under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    pub started_at: Timestamp,
+    pub deadline_at: Timestamp,
+}
+
+/// The state of a signaling node.
+pub(super) struct Worker {
+    pub now: Timestamp,
+    pub settings: Arc<Settings>,
+    pub realm: String,
+    pub policy: Policy,
+    pub mode: &'static str,
+    pub drain_timeout: Duration,
+    pub started_at: Timestamp,
+    pub control: SocketAddr,
+    pub sockets: Sockets,
+    pub directory: Directory,
+    pub calls: Calls,
+    pub committer: Committer,
+    pub media: MediaPool,
+    pub pings: Pings,
+    /// Users with a binding on a connection.
+    pub by_connection: HashMap<ConnectionId, Vec<String>>,
+    /// Reused by `drain`.
+    pub outputs: Vec<Output>,
+    /// For calls, in the next turn of the loop.
+    pub answers: Vec<(CallId, Answer)>,
+    pub found: Vec<Found>,
+    /// Sessions to be told again.
+    pub reapply: VecDeque<CallId>,
+    /// Calls to be ended.
+    pub ending: VecDeque<CallId>,
+    pub store: Store,
+    /// Where the store's tasks run.
+    pub background: Handle,
+    pub wakeups: mpsc::Sender<Wakeup>,
+    pub look_ups: Arc<Semaphore>,
+    pub reload: Arc<Notify>,
+    pub row: watch::Sender<Option<NodeView>>,
+    /// Users and bindings are known.
+    pub loaded: bool,
+    pub store_readable: bool,
+    /// Was ready once: what is missing since is a fault, not a start.
+    pub was_ready: bool,
+    pub draining: Option<Drain>,
+    events: EventSink,
+    tick_at: Timestamp,
+    ticks: u64,
+}
+
+/// Where everything comes from.
+pub(super) struct Inlets {
+    pub commands: mpsc::Receiver<Command>,
+    pub wakeups: mpsc::Receiver<Wakeup>,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What was bound before the worker came to be.
+pub(super) struct Bound {
+    pub sockets: Sockets,
+    pub control: SocketAddr,
+    pub listener: TcpListener,
+}
+
+impl Worker {
+    /// With its tasks started.
+    pub(super) fn new(
+        config: Config,
+        bound: Bound,
+        store: Store,
+        background: Handle,
+        events: EventSink,
+        wakeups: mpsc::Sender<Wakeup>,
+    ) -> Self {
+        let now = clock::now();
+        let reload = Arc::new(Notify::new());
+        let (row, rows) = watch::channel(None);
+        let hello = config.hello(bound.control);
+        let links =
+            media_links::accept(bound.listener, hello, config.secrets.clone(), wakeups.clone());
+        tokio::spawn(links);
+        background.spawn(feed::follow(store.clone(), Arc::clone(&reload), wakeups.clone()));
+        let identity = (config.node.clone(), config.incarnation, config.mode);
+        background.spawn(node::publish(store.clone(), identity, vec![bound.control], rows));
+        Self {
+            now,
+            policy: config.policy(),
+            settings: Arc::new(config.settings()),
+            realm: config.realm,
+            mode: config.mode,
+            drain_timeout: config.drain_timeout,
+            started_at: now,
+            control: bound.control,
+            sockets: bound.sockets,
+            directory: Directory::default(),
+            calls: Calls::default(),
+            committer: Committer::default(),
+            media: MediaPool::default(),
+            pings: Pings::default(),
+            by_connection: HashMap::new(),
+            outputs: Vec::new(),
+            answers: Vec::new(),
+            found: Vec::new(),
+            reapply: VecDeque::new(),
+            ending: VecDeque::new(),
+            store,
+            background,
+            wakeups,
+            look_ups: Arc::new(Semaphore::new(names::LOOK_UPS)),
+            reload,
+            row,
+            loaded: false,
+            store_readable: false,
+            was_ready: false,
+            draining: None,
+            events,
+            tick_at: now,
+            ticks: 0,
+        }
+    }
+
+    /// Until it is stopped and its last commit is done.
+    pub(super) async fn run(mut self, mut inlets: Inlets) {
+        let mut datagrams = Vec::new();
+        let mut wakeups = Vec::new();
+        let mut commands = Vec::new();
+        let mut stop_at: Option<Timestamp> = None;
+        while stop_at.is_none_or(|at| self.now < at && !self.committer.is_idle()) {
+            let sleep = tokio::time::sleep_until(self.next_wake());
+            tokio::select! {
+                result = self.sockets.receive(&mut datagrams) => {
+                    if let Err(error) = result {
+                        tracing::error!("a SIP socket cannot be read: {error}");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                _ = inlets.wakeups.recv_many(&mut wakeups, BATCH) => {}
+                count = inlets.commands.recv_many(&mut commands, BATCH), if stop_at.is_none() => {
+                    if count == 0 {
+                        stop_at = Some(self.stop());
+                    }
+                }
+                changed = inlets.stop.changed(), if stop_at.is_none() => {
+                    if changed.is_err() || *inlets.stop.borrow() {
+                        stop_at = Some(self.stop());
+                    }
+                }
+                () = sleep => {}
+            }
+            self.now = clock::now();
+            for datagram in datagrams.drain(..) {
+                self.guard(|worker| worker.handle_datagram(datagram));
+            }
+            for wakeup in wakeups.drain(..) {
+                self.guard(|worker| worker.handle_wakeup(wakeup));
+            }
+            for command in commands.drain(..) {
+                self.guard(|worker| worker.handle_command(command));
+            }
+            self.guard(Self::turn);
+            self.sockets.flush();
+        }
+    }
+
+    /// No new calls; what is decided is committed. Until when at most.
+    fn stop(&mut self) -> Timestamp {
+        let deadline_at = self.now + LAST_COMMIT;
+        self.draining = Some(Drain { started_at: self.now, deadline_at });
+        deadline_at
+    }
+
+    /// What is due whatever came in.
+    fn turn(&mut self) {
+        for (call, answer) in core::mem::take(&mut self.answers) {
+            self.input(call, Input::Answer(answer));
+        }
+        for found in core::mem::take(&mut self.found) {
+            self.handle_found(found);
+        }
+        while let Some(call) = self.calls.pop_due(self.now) {
+            self.wake_call(call);
+        }
+        self.ping_bindings();
+        self.tell_sessions_again();
+        for _ in 0..ENDED_A_TURN {
+            let Some(call) = self.ending.pop_front() else { break };
+            self.input(call, Input::Hangup { reason: Some("drain".to_owned()) });
+        }
+        if self.tick_at <= self.now {
+            self.tick_at = self.now + TICK;
+            self.tick();
+        }
+        self.begin_commit();
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        while let Some(node) = self.media.pop_lost(self.now) {
+            tracing::warn!(media_node = %node, "media node {node} did not come back");
+            for call in self.calls_on(&node) {
+                self.input(call, Input::MediaLost);
+            }
+        }
+        if self.ticks.is_multiple_of(SWEEP_TICKS) {
+            self.sweep_bindings();
+        }
+        self.was_ready |= self.loaded && self.media.has_room();
+        let view = self.node_view();
+        self.row.send_replace(Some(view));
+    }
+
+    fn begin_commit(&mut self) {
+        let Some(batch) = self.committer.poll_batch(self.now) else { return };
+        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
+        self.background.spawn(async move {
+            let result = store.commit(&batch).await;
+            // The worker may be gone.
+            let _ = wakeups.send(Wakeup::Committed(result)).await;
+        });
+    }
+
+    fn handle_wakeup(&mut self, wakeup: Wakeup) {
+        match wakeup {
+            Wakeup::Committed(result) => self.handle_committed(result),
+            Wakeup::Loaded(users, bindings) => self.handle_loaded(users, bindings),
+            Wakeup::Users(users) => self.handle_users(users),
+            Wakeup::Changes(changes) => self.handle_changes(changes),
+            Wakeup::StoreRead(readable) => self.store_readable = readable,
+            Wakeup::Found(found) => self.handle_found(*found),
+            Wakeup::Answer(call, answer) => self.input(call, Input::Answer(answer)),
+            Wakeup::LinkUp { number, hello, sender, rtt_us } => {
+                let node = hello.name.clone();
+                if self.media.link_up(number, hello, sender, rtt_us, self.now) {
+                    self.reapply.extend(self.calls_on(&node));
+                    self.emit(&Event::MediaNode { node, up: true });
+                } else {
+                    tracing::warn!(media_node = %node, "a later start of media node {node} is here already");
+                }
+            }
+            Wakeup::Frame(number, frame) => self.handle_frame(number, *frame),
+            Wakeup::LinkDown(number) => {
+                if let Some(node) = self.media.link_down(number, self.now) {
+                    self.emit(&Event::MediaNode { node, up: false });
+                }
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, number: u64, frame: Frame) {
+        let Some(node) = self.media.name_of(number).cloned() else { return };
+        match frame {
+            Frame::Reply { reply, .. } => self.handle_media_reply(node, reply),
+            Frame::Report(report) => self.handle_media_report(&node, report),
+            Frame::Capacity(capacity) => {
+                self.media.set_capacity(&node, capacity);
+                self.was_ready |= self.loaded && self.media.has_room();
+            }
+            // Not a media node's to say.
+            Frame::Hello(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Request { .. }
+            | Frame::ReportAck { .. } => {}
+        }
+    }
+
+    /// Calls whose session is on a media node.
+    pub(super) fn calls_on(&self, node: &NodeName) -> Vec<CallId> {
+        let there = self
+            .calls
+            .iter()
+            .filter(|(_, slot)| slot.media.as_ref().is_some_and(|session| session.node == *node));
+        there.map(|(id, _)| id).collect()
+    }
+
+    /// A node that is back makes its sessions so again, or says that they are.
+    fn tell_sessions_again(&mut self) {
+        for _ in 0..SESSIONS_A_TURN {
+            let Some(id) = self.reapply.front().copied() else { return };
+            let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
+            if let Some((node, request)) =
+                session.map(|session| (session.node.clone(), session.request.clone()))
+            {
+                if self.media.link_room(&node) < LINK_RESERVE {
+                    return;
+                }
+                self.media.send(&node, request);
+            }
+            self.reapply.pop_front();
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let soon = || self.now + Duration::from_millis(5);
+        let waits = !self.reapply.is_empty() || !self.ending.is_empty();
+        let due = [
+            Some(self.tick_at),
+            self.calls.next_timeout(),
+            self.committer.next_timeout(),
+            self.pings.next_timeout(),
+            waits.then(soon),
+            (!self.answers.is_empty() || !self.found.is_empty()).then_some(self.now),
+        ];
+        let at = due.into_iter().flatten().min().unwrap_or(self.tick_at);
+        Instant::now() + at.saturating_since(clock::now())
+    }
+
+    /// Tells everybody.
+    pub(super) fn emit(&self, event: &Event) {
+        (self.events)(event);
+    }
+
+    fn guard(&mut self, step: impl FnOnce(&mut Self)) {
+        if let Err(what) = catch_bug(|| step(self)) {
+            self.emit(&Event::Bug { call: None, what });
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The schema's steps, embedded from `migrations/`: two folders, the same numbers. A schema that a newer release made is
+//! not touched; steps are expand/contract, so the release before runs on it too.
+
+use super::StoreError;
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// Steps for PostgreSQL.
+pub(super) fn postgres() -> Migrator {
+    migrator(&[(1, "first", include_str!("../../migrations/postgres/0001_first.sql"))])
+}
+
+/// Steps for SQLite.
+pub(super) fn sqlite() -> Migrator {
+    migrator(&[(1, "first", include_str!("../../migrations/sqlite/0001_first.sql"))])
+}
+
+fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let steps = steps.iter().map(|(version, name, sql)| {
+        let (kind, sql) = (MigrationType::Simple, (*sql).into_sql_str());
+        Migration::new(*version, (*name).into(), kind, sql, false)
+    });
+    let mut migrator = Migrator::with_migrations(steps.collect());
+    // Steps of the next release may be there already during a rolling upgrade; `check` refuses what is too new.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// Refuses a schema that is newer than this release knows. No table yet: nothing to compare.
+pub(super) fn check(
+    found: Result<Option<i64>, sqlx::Error>,
+    migrator: &Migrator,
+) -> Result<(), StoreError> {
+    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    match found {
+        // One step ahead is the release after this one, in the middle of a rolling upgrade.
+        Ok(Some(found)) if found > known + 1 => Err(StoreError::NewerSchema { found, known }),
+        Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,319 @@
+//! The only SQL: one door in domain terms, PostgreSQL and SQLite behind it, one conformance suite for both.
+//!
+//! Invariants: every write of a call names owner, epoch and a greater rev than stored, so a fenced node writes nothing;
+//! a CDR is inserted by the statement that ends its call; a batch is one statement; an error is never an absence.
+
+mod batch;
+mod migrations;
+mod postgres;
+mod rows;
+mod sqlite;
+
+use crate::call::Save;
+use crate::directory::{Binding, User};
+use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
+use crate::time::Timestamp;
+use crate::views::Cdr;
+use core::time::Duration;
+
+/// What became of a call's write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// Stored.
+    Done,
+    /// The store holds a greater epoch or a rev not smaller: drop the call silently.
+    Fenced,
+    /// Another call has the key: its id. The message belongs to that call.
+    Duplicate(CallId),
+    /// The database refuses this row and no other: why.
+    Rejected(String),
+}
+
+/// All bindings of one user, replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingsWrite {
+    /// User.
+    pub extension: String,
+    /// What is to be there afterwards.
+    pub bindings: Vec<Binding>,
+}
+
+/// One commit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Calls, each at most once.
+    pub calls: Vec<Save>,
+    /// Bindings, each user at most once.
+    pub bindings: Vec<BindingsWrite>,
+}
+
+/// A stored call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCall {
+    /// Which.
+    pub id: CallId,
+    /// Owner's incarnation.
+    pub owner: Incarnation,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Rev.
+    pub rev: Rev,
+    /// Record.
+    pub record: Vec<u8>,
+}
+
+/// What CDRs are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CdrQuery {
+    /// Created at or after.
+    pub since: Option<Timestamp>,
+    /// Created before.
+    pub until: Option<Timestamp>,
+    /// Caller's or callee's or a leg's extension.
+    pub extension: Option<String>,
+    /// As in the API (`no_answer`).
+    pub disposition: Option<String>,
+    /// Sequence greater than this.
+    pub after: Option<u64>,
+    /// At most.
+    pub limit: u32,
+}
+
+/// Why nothing came of it. Callers decide by the kind.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Cannot be reached, read-only, full, too slow: journal, degrade, try again.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Exists already (users).
+    #[error("{0} exists already")]
+    Exists(String),
+    /// What is stored cannot be read.
+    #[error("stored data is corrupt: {0}")]
+    Corrupt(String),
+    /// The schema is newer than this release.
+    #[error(
+        "the database has schema version {found}, this release knows {known}: start the newer release"
+    )]
+    NewerSchema {
+        /// In the database.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+}
+
+/// A change of the configuration, read by every node from the change feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A user was made or changed.
+    User(Box<User>),
+    /// A user was removed.
+    UserRemoved(String),
+}
+
+/// A row of `nodes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Name.
+    pub name: NodeName,
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// signaling, media, both.
+    pub mode: String,
+    /// Where it takes control connections.
+    pub control: Vec<core::net::SocketAddr>,
+    /// When it wrote the row, by the store's clock.
+    pub seen_at: Timestamp,
+    /// JSON of what it shows of itself (views::NodeView).
+    pub view: String,
+}
+
+/// How long ended calls are remembered.
+pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
+/// A statement that takes longer is given up: the store is unavailable.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// The same for a commit, whose fate would be in doubt.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
+/// The same for an import, a chunk each.
+const IMPORT_CHUNK: usize = 500;
+
+/// The door. `connect` chooses the back end by the URL. Cheap to clone; every call has a deadline inside.
+#[derive(Clone, Debug)]
+pub struct Store {
+    backend: Backend,
+}
+
+#[derive(Clone, Debug)]
+enum Backend {
+    Postgres(postgres::Postgres),
+    Sqlite(sqlite::Sqlite),
+}
+
+/// Calls one method of the back end, within a deadline.
+macro_rules! ask {
+    ($self:ident, $deadline:expr, $method:ident($($argument:expr),*)) => {
+        within($deadline, async {
+            match &$self.backend {
+                Backend::Postgres(store) => store.$method($($argument),*).await,
+                Backend::Sqlite(store) => store.$method($($argument),*).await,
+            }
+        })
+        .await
+    };
+}
+
+impl Store {
+    /// Opens and migrates. `sqlite:PATH`, or `postgres://…` with one host or several that are tried in turn.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let backend = if let Some(path) = url.strip_prefix("sqlite:") {
+            Backend::Sqlite(sqlite::Sqlite::connect(path.trim_start_matches("//")).await?)
+        } else {
+            Backend::Postgres(postgres::Postgres::connect(url).await?)
+        };
+        Ok(Self { backend })
+    }
+
+    /// The file of an embedded store: one process only may have it.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.backend, Backend::Sqlite(_))
+    }
+
+    /// One commit: one statement for calls with their CDRs, one for bindings. A row that the database refuses does not
+    /// fail its neighbours. Outcomes in the order of `batch.calls`.
+    pub async fn commit(&self, batch: &Batch) -> Result<Vec<CallOutcome>, StoreError> {
+        ask!(self, COMMIT_DEADLINE, commit(batch))
+    }
+
+    /// A call that is stored and not ended.
+    pub async fn call(&self, id: CallId) -> Result<Option<StoredCall>, StoreError> {
+        ask!(self, DEADLINE, call(id))
+    }
+
+    /// Live calls of an owner (restart, takeover), at most `limit`.
+    pub async fn calls_of(
+        &self,
+        owner: Incarnation,
+        limit: u32,
+    ) -> Result<Vec<StoredCall>, StoreError> {
+        ask!(self, DEADLINE, calls_of(owner, limit))
+    }
+
+    /// Owners of live calls.
+    pub async fn owners(&self) -> Result<Vec<Incarnation>, StoreError> {
+        ask!(self, DEADLINE, owners())
+    }
+
+    /// Sweeps tombstones older than `TOMBSTONE_LIFE`; how many went.
+    pub async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        ask!(self, DEADLINE, sweep(now))
+    }
+
+    /// Every user.
+    pub async fn users(&self) -> Result<Vec<User>, StoreError> {
+        ask!(self, DEADLINE, users())
+    }
+
+    /// One user.
+    pub async fn user(&self, extension: &str) -> Result<Option<User>, StoreError> {
+        ask!(self, DEADLINE, user(extension))
+    }
+
+    /// `Exists` when taken.
+    pub async fn create_user(&self, user: &User) -> Result<(), StoreError> {
+        ask!(self, DEADLINE, create_user(user))
+    }
+
+    /// Many at once, a statement a chunk; those that exist are returned (and replaced when `update`).
+    pub async fn import_users(
+        &self,
+        users: &[User],
+        update: bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut existing = Vec::new();
+        for chunk in users.chunks(IMPORT_CHUNK) {
+            existing.extend(ask!(self, COMMIT_DEADLINE, import_users(chunk, update))?);
+        }
+        Ok(existing)
+    }
+
+    /// False when there is none.
+    pub async fn update_user(&self, user: &User) -> Result<bool, StoreError> {
+        ask!(self, DEADLINE, update_user(user))
+    }
+
+    /// With its bindings. False when there was none.
+    pub async fn delete_user(&self, extension: &str) -> Result<bool, StoreError> {
+        ask!(self, DEADLINE, delete_user(extension))
+    }
+
+    /// Every binding not expired.
+    pub async fn bindings(&self, now: Timestamp) -> Result<Vec<Binding>, StoreError> {
+        ask!(self, DEADLINE, bindings(now))
+    }
+
+    /// Bindings of one user.
+    pub async fn bindings_of(&self, extension: &str) -> Result<Vec<Binding>, StoreError> {
+        ask!(self, DEADLINE, bindings_of(extension))
+    }
+
+    /// CDRs, ascending by sequence.
+    pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
+        ask!(self, DEADLINE, cdrs(query))
+    }
+
+    /// Changes since `position`, and the new position. Never loses a late commit.
+    pub async fn changes(&self, position: i64) -> Result<(Vec<Change>, i64), StoreError> {
+        ask!(self, DEADLINE, changes(position))
+    }
+
+    /// Position of the feed now (taken before a full load).
+    pub async fn change_position(&self) -> Result<i64, StoreError> {
+        ask!(self, DEADLINE, change_position())
+    }
+
+    /// Writes this node's row.
+    pub async fn write_node(&self, row: &NodeRow) -> Result<(), StoreError> {
+        ask!(self, DEADLINE, write_node(row))
+    }
+
+    /// Every node's row.
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        ask!(self, DEADLINE, nodes())
+    }
+
+    /// A small setting kept for the cluster (digest realm of the stored hashes …).
+    pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        ask!(self, DEADLINE, setting(name))
+    }
+
+    /// Sets it when it is not there; what is there afterwards.
+    pub async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String, StoreError> {
+        ask!(self, DEADLINE, setting_or_insert(name, value))
+    }
+
+    /// Reachable and writable.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        ask!(self, DEADLINE, ping())
+    }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("no answer within {} s", deadline.as_secs())))
+    })
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                Self::Corrupt(error.to_string())
+            }
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! How things look in rows: documents as JSON where people may read them, postcard where speed counts.
+
+use super::{Change, NodeRow, StoreError, StoredCall};
+use crate::directory::{Binding, User};
+use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
+use crate::time::Timestamp;
+use crate::views::Cdr;
+
+/// First byte of a bindings document.
+const BINDINGS_VERSION: u8 = 1;
+
+/// Unsigned numbers of ours are far below 2^63; a stored negative one is corrupt and becomes 0.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub(super) fn user_document(user: &User) -> String {
+    serde_json::to_string(user).expect("users are plain data")
+}
+
+pub(super) fn user(document: &str) -> Result<User, StoreError> {
+    serde_json::from_str(document).map_err(|error| StoreError::Corrupt(format!("user: {error}")))
+}
+
+pub(super) fn bindings_document(bindings: &[Binding]) -> Vec<u8> {
+    postcard::to_extend(bindings, vec![BINDINGS_VERSION]).expect("bindings are plain data")
+}
+
+pub(super) fn bindings(document: &[u8]) -> Result<Vec<Binding>, StoreError> {
+    match document.split_first() {
+        Some((&BINDINGS_VERSION, rest)) => postcard::from_bytes(rest)
+            .map_err(|error| StoreError::Corrupt(format!("bindings: {error}"))),
+        Some(_) | None => Err(StoreError::Corrupt("bindings of an unknown version".into())),
+    }
+}
+
+pub(super) fn live_bindings(
+    documents: impl Iterator<Item = Vec<u8>>,
+    now: Timestamp,
+) -> Result<Vec<Binding>, StoreError> {
+    let mut live = Vec::new();
+    for document in documents {
+        live.extend(bindings(&document)?.into_iter().filter(|binding| binding.expires_at > now));
+    }
+    Ok(live)
+}
+
+pub(super) fn cdr_document(cdr: &Cdr) -> String {
+    serde_json::to_string(cdr).expect("CDRs are plain data")
+}
+
+pub(super) fn cdr(sequence: i64, document: &str) -> Result<Cdr, StoreError> {
+    let cdr: Cdr = serde_json::from_str(document)
+        .map_err(|error| StoreError::Corrupt(format!("CDR: {error}")))?;
+    Ok(Cdr { sequence: unsigned(sequence), ..cdr })
+}
+
+/// Everybody that a search by extension finds.
+pub(super) fn cdr_extensions(cdr: &Cdr) -> Vec<String> {
+    let legs = cdr.legs.iter().filter_map(|leg| leg.extension.clone());
+    let parties = [cdr.caller.extension.clone(), cdr.callee.extension.clone()];
+    let mut all: Vec<String> = parties.into_iter().flatten().chain(legs).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// As in the API: `no_answer`.
+pub(super) fn disposition(cdr: &Cdr) -> String {
+    let value = serde_json::to_value(cdr.disposition).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+pub(super) fn call_id(bytes: &[u8]) -> Result<CallId, StoreError> {
+    let bytes: [u8; 16] =
+        bytes.try_into().map_err(|_| StoreError::Corrupt("call id of a wrong length".into()))?;
+    Ok(CallId(u128::from_be_bytes(bytes)))
+}
+
+/// (id, owner, epoch, rev, record)
+pub(super) type CallRow = (Vec<u8>, i64, i64, i64, Vec<u8>);
+
+pub(super) fn stored_call(row: CallRow) -> Result<StoredCall, StoreError> {
+    let (id, owner, epoch, rev, record) = row;
+    Ok(StoredCall {
+        id: call_id(&id)?,
+        owner: Incarnation(unsigned(owner)),
+        epoch: Epoch(unsigned(epoch)),
+        rev: Rev(unsigned(rev)),
+        record,
+    })
+}
+
+/// A changed user as it is now, or gone.
+pub(super) fn change(extension: String, document: Option<String>) -> Result<Change, StoreError> {
+    Ok(match document {
+        Some(document) => Change::User(Box::new(user(&document)?)),
+        None => Change::UserRemoved(extension),
+    })
+}
+
+/// (name, incarnation, mode, control separated by spaces, seen_at, view)
+pub(super) type NodeColumns = (String, i64, String, String, i64, String);
+
+pub(super) fn node(columns: NodeColumns) -> NodeRow {
+    let (name, incarnation, mode, control, seen_at, view) = columns;
+    NodeRow {
+        name: NodeName(name.into()),
+        incarnation: Incarnation(unsigned(incarnation)),
+        mode,
+        control: control.split(' ').filter_map(|address| address.parse().ok()).collect(),
+        seen_at: Timestamp::from_micros(unsigned(seen_at)),
+        view,
+    }
+}
+
+pub(super) fn control_text(row: &NodeRow) -> String {
+    let addresses: Vec<String> = row.control.iter().map(ToString::to_string).collect();
+    addresses.join(" ")
+}

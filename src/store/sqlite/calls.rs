@@ -1,0 +1,226 @@
+//! Calls in SQLite: three multi-row statements in one transaction (its CTEs cannot write), fenced row by row.
+
+use super::Sqlite;
+use crate::call::Save;
+use crate::ids::{CallId, Incarnation};
+use crate::store::batch::{Standing, is_bad_row, outcomes};
+use crate::store::rows::{
+    CallRow, bindings_document, call_id, cdr_document, cdr_extensions, disposition, signed,
+    stored_call, unsigned,
+};
+use crate::store::{Batch, BindingsWrite, CallOutcome, StoreError, StoredCall, TOMBSTONE_LIFE};
+use crate::time::Timestamp;
+use sqlx::{QueryBuilder, SqliteConnection};
+use std::collections::HashSet;
+
+impl Sqlite {
+    pub async fn commit(&self, batch: &Batch) -> Result<Vec<CallOutcome>, StoreError> {
+        let mut transaction = self.writer.begin().await?;
+        if !batch.bindings.is_empty() {
+            write_bindings(&mut transaction, &batch.bindings).await?;
+        }
+        let written = match write_calls(&mut transaction, &batch.calls).await {
+            Ok(written) => written,
+            Err(error) if is_bad_row(&error) => {
+                transaction.rollback().await?;
+                return self.halve(batch, &error).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let standing = if written.len() == batch.calls.len() {
+            Vec::new()
+        } else {
+            standing(&mut transaction, &batch.calls).await?
+        };
+        transaction.commit().await?;
+        outcomes(&batch.calls, &written, &standing)
+    }
+
+    /// One bad row must not fail its neighbours: halves until it stands alone.
+    async fn halve(
+        &self,
+        batch: &Batch,
+        error: &sqlx::Error,
+    ) -> Result<Vec<CallOutcome>, StoreError> {
+        if batch.calls.len() <= 1 {
+            let bindings = Batch { calls: Vec::new(), bindings: batch.bindings.clone() };
+            Box::pin(self.commit(&bindings)).await?;
+            return Ok(batch
+                .calls
+                .iter()
+                .map(|_| CallOutcome::Rejected(error.to_string()))
+                .collect());
+        }
+        let (left, right) = batch.calls.split_at(batch.calls.len() / 2);
+        let left = Batch { calls: left.to_vec(), bindings: batch.bindings.clone() };
+        let right = Batch { calls: right.to_vec(), bindings: Vec::new() };
+        let mut outcomes = Box::pin(self.commit(&left)).await?;
+        outcomes.extend(Box::pin(self.commit(&right)).await?);
+        Ok(outcomes)
+    }
+
+    pub async fn call(&self, id: CallId) -> Result<Option<StoredCall>, StoreError> {
+        let row: Option<CallRow> = sqlx::query_as(
+            "select id, owner, epoch, rev, record from calls where id = ?1 and ended_at is null",
+        )
+        .bind(id.0.to_be_bytes().to_vec())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(stored_call).transpose()
+    }
+
+    pub async fn calls_of(
+        &self,
+        owner: Incarnation,
+        limit: u32,
+    ) -> Result<Vec<StoredCall>, StoreError> {
+        let rows: Vec<CallRow> = sqlx::query_as(
+            "select id, owner, epoch, rev, record from calls
+             where owner = ?1 and ended_at is null limit ?2",
+        )
+        .bind(signed(owner.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(stored_call).collect()
+    }
+
+    pub async fn owners(&self) -> Result<Vec<Incarnation>, StoreError> {
+        let rows: Vec<i64> =
+            sqlx::query_scalar("select distinct owner from calls where ended_at is null")
+                .fetch_all(&self.readers)
+                .await?;
+        Ok(rows.into_iter().map(|owner| Incarnation(unsigned(owner))).collect())
+    }
+
+    pub async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let done = sqlx::query("delete from calls where ended_at < ?1")
+            .bind(signed((now - TOMBSTONE_LIFE).as_micros()))
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+async fn write_calls(
+    connection: &mut SqliteConnection,
+    saves: &[Save],
+) -> Result<HashSet<CallId>, sqlx::Error> {
+    if saves.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let first: Vec<&Save> = saves.iter().filter(|save| save.rev.0 == 1).collect();
+    let mut written = update_calls(connection, saves).await?;
+    let new: Vec<&Save> =
+        saves.iter().filter(|save| !written.contains(&save.id.0.to_be_bytes().to_vec())).collect();
+    if !new.is_empty() || !first.is_empty() {
+        written.extend(insert_calls(connection, &new).await?);
+    }
+    let written: HashSet<CallId> = written.iter().filter_map(|id| call_id(id).ok()).collect();
+    insert_cdrs(connection, saves, &written).await?;
+    Ok(written)
+}
+
+async fn update_calls(
+    connection: &mut SqliteConnection,
+    saves: &[Save],
+) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+    let mut query = QueryBuilder::new("with input (id, owner, epoch, rev, ended_at, record) as (");
+    query.push_values(saves, |mut row, save| {
+        row.push_bind(save.id.0.to_be_bytes().to_vec())
+            .push_bind(signed(save.owner.0))
+            .push_bind(signed(save.epoch.0))
+            .push_bind(signed(save.rev.0))
+            .push_bind(ended_at(save))
+            .push_bind(save.record.clone());
+    });
+    query.push(
+        ") update calls as c
+         set owner = i.owner, epoch = i.epoch, rev = i.rev, ended_at = i.ended_at,
+             record = i.record
+         from input i
+         where c.id = i.id and c.ended_at is null
+             and (c.epoch < i.epoch
+                 or (c.epoch = i.epoch and c.owner = i.owner and c.rev < i.rev))
+         returning c.id",
+    );
+    query.build_query_scalar().fetch_all(connection).await
+}
+
+async fn insert_calls(
+    connection: &mut SqliteConnection,
+    saves: &[&Save],
+) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+    let mut query =
+        QueryBuilder::new("insert into calls (id, key, owner, epoch, rev, ended_at, record) ");
+    query.push_values(saves, |mut row, save| {
+        row.push_bind(save.id.0.to_be_bytes().to_vec())
+            .push_bind(save.key.to_vec())
+            .push_bind(signed(save.owner.0))
+            .push_bind(signed(save.epoch.0))
+            .push_bind(signed(save.rev.0))
+            .push_bind(ended_at(save))
+            .push_bind(save.record.clone());
+    });
+    query.push(" on conflict do nothing returning id");
+    query.build_query_scalar().fetch_all(connection).await
+}
+
+async fn insert_cdrs(
+    connection: &mut SqliteConnection,
+    saves: &[Save],
+    written: &HashSet<CallId>,
+) -> Result<(), sqlx::Error> {
+    let ended = saves.iter().filter(|save| written.contains(&save.id));
+    let cdrs: Vec<_> = ended.filter_map(|save| save.cdr.as_deref()).collect();
+    if cdrs.is_empty() {
+        return Ok(());
+    }
+    let mut query =
+        QueryBuilder::new("insert into cdrs (id, created_at, extensions, disposition, document) ");
+    query.push_values(cdrs, |mut row, cdr| {
+        row.push_bind(cdr.id.clone())
+            .push_bind(signed(cdr.created_at.0.as_micros()))
+            .push_bind(format!(" {} ", cdr_extensions(cdr).join(" ")))
+            .push_bind(disposition(cdr))
+            .push_bind(cdr_document(cdr));
+    });
+    query.push(" on conflict (id) do nothing");
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn standing(
+    connection: &mut SqliteConnection,
+    saves: &[Save],
+) -> Result<Vec<Standing>, sqlx::Error> {
+    let mut query = QueryBuilder::new("select id, key, owner, epoch, rev from calls where id in (");
+    let mut ids = query.separated(", ");
+    for save in saves {
+        ids.push_bind(save.id.0.to_be_bytes().to_vec());
+    }
+    query.push(") or key in (");
+    let mut keys = query.separated(", ");
+    for save in saves {
+        keys.push_bind(save.key.to_vec());
+    }
+    query.push(")");
+    query.build_query_as().fetch_all(connection).await
+}
+
+async fn write_bindings(
+    connection: &mut SqliteConnection,
+    writes: &[BindingsWrite],
+) -> Result<(), sqlx::Error> {
+    let mut query = QueryBuilder::new("insert into bindings (extension, document) ");
+    query.push_values(writes, |mut row, write| {
+        row.push_bind(write.extension.clone()).push_bind(bindings_document(&write.bindings));
+    });
+    query.push(" on conflict (extension) do update set document = excluded.document");
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+fn ended_at(save: &Save) -> Option<i64> {
+    save.cdr.as_ref().map(|cdr| signed(cdr.ended_at.0.as_micros()))
+}

@@ -1,0 +1,118 @@
+//! SQLite behind the door: alone on one machine, no server needed.
+//!
+//! One write connection, `synchronous=full`: an acknowledged write survives a power cut. Statements are multi-row, never
+//! row by row: what costs is the hop to the connection's thread.
+
+mod calls;
+mod cdrs;
+mod directory;
+
+use super::rows::{control_text, node, signed};
+use super::{NodeRow, StoreError, migrations};
+use core::time::Duration;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use std::path::Path;
+
+/// One writer, several readers.
+#[derive(Clone, Debug)]
+pub(super) struct Sqlite {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    pub async fn connect(path: &str) -> Result<Self, StoreError> {
+        make_private(Path::new(path))?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(256);
+        let pool = |connections| {
+            SqlitePoolOptions::new().max_connections(connections).test_before_acquire(false)
+        };
+        let writer = pool(1).connect_with(options.clone()).await?;
+        migrate(&writer).await?;
+        let readers = pool(2).connect_with(options.read_only(true)).await?;
+        Ok(Self { writer, readers })
+    }
+
+    pub async fn write_node(&self, row: &NodeRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "insert into nodes (name, incarnation, mode, control, seen_at, view)
+             values (?1, ?2, ?3, ?4, ?5, ?6)
+             on conflict (name) do update set incarnation = excluded.incarnation,
+                 mode = excluded.mode, control = excluded.control, seen_at = excluded.seen_at,
+                 view = excluded.view
+             where nodes.incarnation <= excluded.incarnation",
+        )
+        .bind(&*row.name.0)
+        .bind(signed(row.incarnation.0))
+        .bind(&row.mode)
+        .bind(control_text(row))
+        .bind(signed(row.seen_at.as_micros()))
+        .bind(&row.view)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        let rows = sqlx::query_as(
+            "select name, incarnation, mode, control, seen_at, view from nodes order by name",
+        );
+        Ok(rows.fetch_all(&self.readers).await?.into_iter().map(node).collect())
+    }
+
+    pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar("select value from settings where name = ?1").bind(name);
+        Ok(query.fetch_optional(&self.readers).await?)
+    }
+
+    pub async fn setting_or_insert(&self, name: &str, value: &str) -> Result<String, StoreError> {
+        sqlx::query("insert into settings (name, value) values (?1, ?2) on conflict do nothing")
+            .bind(name)
+            .bind(value)
+            .execute(&self.writer)
+            .await?;
+        let stored = self.setting(name).await?;
+        stored.ok_or_else(|| StoreError::Corrupt(format!("setting {name} vanished")))
+    }
+
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.writer).await?;
+        Ok(())
+    }
+}
+
+/// The file holds what digest needs of passwords: nobody else reads it.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(folder).map_err(|error| explain(folder, &error))?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options.open(path).map(drop).map_err(|error| explain(path, &error))
+}
+
+fn explain(path: &Path, error: &std::io::Error) -> StoreError {
+    let path = path.display();
+    StoreError::Unavailable(format!(
+        "{path} cannot be written ({error}): make it writable for this user, as with chown"
+    ))
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let migrator = migrations::sqlite();
+    migrations::check(
+        sqlx::query_scalar("select max(version) from _sqlx_migrations").fetch_one(pool).await,
+        &migrator,
+    )?;
+    migrator.run(pool).await.map_err(|error| StoreError::Unavailable(error.to_string()))
+}

@@ -1,0 +1,272 @@
+//! Metrics, counted from events through handles that are held: a count is one atomic addition.
+//!
+//! Invariant: labels are closed enums or node names, never what a peer sent.
+
+use super::story::word;
+use crate::event::Event;
+use crate::ids::CallId;
+use crate::views::Disposition;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+type Label = [(&'static str, &'static str); 1];
+
+/// What is known only by asking, at the time of a scrape.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeGauges {
+    /// Takes new calls.
+    pub ready: bool,
+    /// Something is wrong.
+    pub degraded: bool,
+    /// Bindings.
+    pub registrations: Option<u64>,
+    /// Media sessions of this node.
+    pub sessions: Option<u64>,
+}
+
+/// Where a live call is, for the gauge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Trying,
+    Early,
+    Confirmed,
+}
+
+impl Phase {
+    const fn index(self) -> usize {
+        match self {
+            Self::Trying => 0,
+            Self::Early => 1,
+            Self::Confirmed => 2,
+        }
+    }
+}
+
+/// Every metric of a process.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    /// Phase of each live call: bounded by the calls of a node, written by its one loop.
+    phases: Mutex<HashMap<CallId, Phase>>,
+    live: [Gauge; 3],
+    ended: [Counter; 6],
+    setup_seconds: Histogram,
+    registrations_made: Counter,
+    registrations_refreshed: Counter,
+    authentication_failures: Counter,
+    malformed: Counter,
+    misbehaved: Counter,
+    ack_missing: Counter,
+    bugs: Counter,
+    media_nodes: Gauge,
+    ready: Gauge,
+    degraded: Gauge,
+    registrations: Gauge,
+    sessions: Gauge,
+}
+
+const DISPOSITIONS: [Disposition; 6] = [
+    Disposition::Answered,
+    Disposition::Busy,
+    Disposition::NoAnswer,
+    Disposition::Cancelled,
+    Disposition::Rejected,
+    Disposition::Failed,
+];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("holdfast");
+        let live = Family::<Label, Gauge>::default();
+        registry.register("calls", "Live calls by state", live.clone());
+        let ended = Family::<Label, Counter>::default();
+        registry.register("calls_ended", "Calls that are over, by disposition", ended.clone());
+        let registers = Family::<Label, Counter>::default();
+        registry.register("registers", "REGISTERs accepted", registers.clone());
+        // A family is locked while a handle is borrowed: each is cloned in a statement of its own.
+        let registrations_made = registers.get_or_create(&[("kind", "new")]).clone();
+        let registrations_refreshed = registers.get_or_create(&[("kind", "refresh")]).clone();
+        let setup_seconds = Histogram::new(exponential_buckets(0.05, 2.0, 12));
+        let help = "From INVITE to our 200 of answered calls";
+        registry.register("call_setup_seconds", help, setup_seconds.clone());
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let authentication_failures =
+            counter("authentication_failures", "Requests with wrong credentials");
+        let malformed = counter("malformed", "Messages dropped before any machine saw them");
+        let misbehaved = counter("misbehaved", "Rules broken by peers");
+        let ack_missing = counter("ack_missing", "Our 2xx that were never acknowledged");
+        let bugs = counter("bugs", "Panics caught: each ended one call or session");
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let media_nodes = gauge("media_nodes", "Media nodes that can take sessions");
+        let ready = gauge("ready", "1: takes new calls");
+        let degraded = gauge("degraded", "1: takes calls, but something is wrong");
+        let registrations = gauge("registrations", "Bindings");
+        let sessions = gauge("media_sessions", "Media sessions of this node");
+        Self {
+            phases: Mutex::default(),
+            live: ["trying", "early", "confirmed"]
+                .map(|state| live.get_or_create(&[("state", state)]).clone()),
+            ended: DISPOSITIONS
+                .map(|kind| ended.get_or_create(&[("disposition", word(kind))]).clone()),
+            setup_seconds,
+            registrations_made,
+            registrations_refreshed,
+            authentication_failures,
+            malformed,
+            misbehaved,
+            ack_missing,
+            bugs,
+            media_nodes,
+            ready,
+            degraded,
+            registrations,
+            sessions,
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    pub(super) fn count(&self, event: &Event) {
+        match event {
+            Event::CallCreated { call, .. } => self.moved(*call, Some(Phase::Trying)),
+            Event::CallRinging { call } => self.moved(*call, Some(Phase::Early)),
+            Event::CallAnswered { call, setup_ms, .. } => {
+                self.moved(*call, Some(Phase::Confirmed));
+                let millis = u32::try_from(*setup_ms).unwrap_or(u32::MAX);
+                self.setup_seconds.observe(f64::from(millis) / 1_000.0);
+            }
+            Event::CallEnded { call, disposition, .. } => {
+                self.moved(*call, None);
+                let place = DISPOSITIONS.iter().position(|kind| kind == disposition);
+                if let Some(counter) = place.and_then(|place| self.ended.get(place)) {
+                    counter.inc();
+                }
+            }
+            Event::AckMissing { .. } => count(&self.ack_missing),
+            Event::Misbehaved { .. } => count(&self.misbehaved),
+            Event::Registered { new: true, .. } => count(&self.registrations_made),
+            Event::Registered { new: false, .. } => count(&self.registrations_refreshed),
+            Event::AuthenticationFailed { username: Some(_), .. } => {
+                count(&self.authentication_failures);
+            }
+            Event::Malformed { .. } => count(&self.malformed),
+            Event::MediaNode { up: true, .. } => {
+                self.media_nodes.inc();
+            }
+            Event::MediaNode { up: false, .. } => {
+                self.media_nodes.dec();
+            }
+            Event::Bug { .. } => count(&self.bugs),
+            Event::AuthenticationFailed { username: None, .. }
+            | Event::CallHold { .. }
+            | Event::DigitDialled { .. } => {}
+        }
+    }
+
+    /// A call that began elsewhere enters where it is first seen.
+    fn moved(&self, call: CallId, to: Option<Phase>) {
+        let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = match to {
+            Some(phase) => phases.insert(call, phase),
+            None => phases.remove(&call),
+        };
+        if let Some(gauge) = from.and_then(|phase| self.live.get(phase.index())) {
+            gauge.dec();
+        }
+        if let Some(gauge) = to.and_then(|phase| self.live.get(phase.index())) {
+            gauge.inc();
+        }
+    }
+
+    pub(super) fn set(&self, gauges: &NodeGauges) {
+        self.ready.set(i64::from(gauges.ready));
+        self.degraded.set(i64::from(gauges.degraded));
+        let set = |gauge: &Gauge, value: Option<u64>| {
+            if let Some(value) = value {
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        };
+        set(&self.registrations, gauges.registrations);
+        set(&self.sessions, gauges.sessions);
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(core::fmt::Error) => String::new(),
+        }
+    }
+}
+
+fn count(counter: &Counter) {
+    counter.inc();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::{EndCause, EndedBy};
+
+    fn line(metrics: &Metrics, start: &str) -> Option<String> {
+        let text = metrics.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(start))?;
+        Some(line.trim().to_owned())
+    }
+
+    #[test]
+    fn a_call_is_in_one_state_at_a_time() {
+        let metrics = Metrics::default();
+        let call = CallId(1);
+        let states = |metrics: &Metrics| {
+            ["trying", "early", "confirmed"].map(|state| {
+                line(metrics, &format!("holdfast_calls{{state=\"{state}\"}}")).unwrap_or_default()
+            })
+        };
+        metrics.count(&Event::CallCreated { call, caller: "1".into(), callee: "2".into() });
+        assert_eq!(states(&metrics), ["1", "0", "0"]);
+        metrics.count(&Event::CallRinging { call });
+        metrics.count(&Event::CallAnswered { call, answered_by: "2".into(), setup_ms: 3_200 });
+        assert_eq!(states(&metrics), ["0", "0", "1"]);
+        let end = Event::CallEnded {
+            call,
+            disposition: Disposition::Answered,
+            end_cause: EndCause::Bye,
+            ended_by: EndedBy::Caller,
+            sip_status: 200,
+            duration_ms: 1,
+            billable_ms: 1,
+        };
+        metrics.count(&end);
+        assert_eq!(states(&metrics), ["0", "0", "0"]);
+        let ended = "holdfast_calls_ended_total{disposition=\"answered\"}";
+        assert_eq!(line(&metrics, ended).as_deref(), Some("1"));
+        assert_eq!(line(&metrics, "holdfast_call_setup_seconds_sum").as_deref(), Some("3.2"));
+        let unknown = Event::CallEnded {
+            call: CallId(9),
+            disposition: Disposition::Failed,
+            end_cause: EndCause::NodeLost,
+            ended_by: EndedBy::System,
+            sip_status: 0,
+            duration_ms: 0,
+            billable_ms: 0,
+        };
+        metrics.count(&unknown);
+        assert_eq!(states(&metrics), ["0", "0", "0"], "a call that was never seen here");
+    }
+}

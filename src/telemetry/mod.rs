@@ -1,0 +1,47 @@
+//! Logs and metrics, derived from events: what happened is told once, as an `Event`.
+//!
+//! Invariants: nothing here waits: metrics are atomics behind handles that are held, log lines go
+//! to a bounded queue with its own writer. Numbers and URIs above DEBUG are wrapped as personal
+//! data.
+
+mod log;
+mod metrics;
+mod story;
+mod writer;
+
+pub use log::{LogConfig, LogFormat, LogGuard, Personal, check_filter, init};
+pub use metrics::NodeGauges;
+
+use crate::event::Event;
+use metrics::Metrics;
+use std::sync::Arc;
+
+/// The way of events to log and metrics. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Telemetry {
+    metrics: Arc<Metrics>,
+    personal: Personal,
+}
+
+impl Telemetry {
+    /// With personal data shown or masked in the log.
+    pub fn new(personal: Personal) -> Self {
+        Self { metrics: Arc::default(), personal }
+    }
+
+    /// Tells everybody.
+    pub fn handle(&self, event: &Event) {
+        self.metrics.count(event);
+        story::tell(event, self.personal);
+    }
+
+    /// Sets the gauges that are asked for at the time of a scrape.
+    pub fn set_gauges(&self, gauges: &NodeGauges) {
+        self.metrics.set(gauges);
+    }
+
+    /// Text for Prometheus (OpenMetrics 1.0).
+    pub fn metrics_text(&self) -> String {
+        self.metrics.text()
+    }
+}

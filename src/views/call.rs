@@ -1,0 +1,191 @@
+//! Live calls in the API.
+
+use super::Rfc3339;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// State of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum CallState {
+    Trying,
+    Early,
+    Confirmed,
+    Terminating,
+}
+
+/// Direction of a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum CallDirection {
+    #[default]
+    Internal,
+    Inbound,
+    Outbound,
+}
+
+/// Who holds whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum HoldState {
+    None,
+    Caller,
+    Callee,
+    Both,
+}
+
+/// Caller or callee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LegRole {
+    Caller,
+    Callee,
+}
+
+/// One side of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PartyView {
+    /// User, when local.
+    pub extension: Option<String>,
+    /// From or To URI.
+    pub uri: String,
+    /// Name.
+    pub display_name: Option<String>,
+}
+
+/// A live call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CallView {
+    /// The CDR's id.
+    pub id: String,
+    /// State.
+    pub state: CallState,
+    /// Direction.
+    pub direction: CallDirection,
+    /// Who calls.
+    pub caller: PartyView,
+    /// Who is called.
+    pub callee: PartyView,
+    /// As dialled.
+    pub request_uri: String,
+    /// INVITE accepted.
+    pub created_at: Rfc3339,
+    /// First 18x.
+    pub ringing_at: Option<Rfc3339>,
+    /// First 200 to the caller.
+    pub answered_at: Option<Rfc3339>,
+    /// Since created.
+    pub duration_ms: u64,
+    /// Owning node.
+    pub owner: String,
+    /// Of the owner.
+    pub epoch: u64,
+    /// Changes of owner.
+    pub takeovers: u32,
+    /// Who holds.
+    pub hold: HoldState,
+    /// Its media session.
+    pub media: MediaView,
+    /// Its legs.
+    pub legs: Vec<LegView>,
+}
+
+/// The media session of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MediaView {
+    /// Media node.
+    pub node: Option<String>,
+    /// Session.
+    pub session_id: Option<String>,
+    /// Audio is decoded and encoded again.
+    pub transcoding: bool,
+    /// Moves to another host.
+    pub reanchors: u32,
+    /// Audio came back after the last fault.
+    pub resumed_at: Option<Rfc3339>,
+}
+
+/// A leg of a call: one dialog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[allow(missing_docs, reason = "the names are RFC 3261's")]
+pub struct LegView {
+    pub id: u16,
+    pub role: LegRole,
+    pub state: String,
+    pub extension: Option<String>,
+    pub call_id: String,
+    pub local_tag: String,
+    pub remote_tag: Option<String>,
+    pub local_uri: String,
+    pub remote_uri: String,
+    pub remote_target: String,
+    pub route_set: Vec<String>,
+    pub local_seq: u32,
+    pub remote_seq: Option<u32>,
+    pub transport: String,
+    pub local: String,
+    pub remote: String,
+    pub node: String,
+    pub user_agent: Option<String>,
+    pub last_status: Option<u16>,
+    pub held: bool,
+    pub streams: Vec<StreamView>,
+}
+
+/// An anchored stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[allow(missing_docs, reason = "the names are RFC 3550's and 3264's")]
+pub struct StreamView {
+    pub index: u8,
+    pub kind: String,
+    pub codec: Option<String>,
+    pub clock_rate_hz: Option<u32>,
+    pub payload_type_sent: Option<u8>,
+    pub payload_type_received: Option<u8>,
+    pub telephone_event_payload_type: Option<u8>,
+    pub ptime_ms: Option<u16>,
+    pub direction: Option<String>,
+    pub srtp: String,
+    pub local: Option<String>,
+    pub remote_signalled: Option<String>,
+    pub remote_latched: Option<String>,
+    pub received: ReceivedView,
+    pub sent: SentView,
+    pub reported: ReportedView,
+    pub mos: Option<f64>,
+}
+
+/// What we got.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[allow(missing_docs, reason = "the names are RFC 3550's")]
+pub struct ReceivedView {
+    pub packets: u64,
+    pub bytes: u64,
+    pub lost: u64,
+    pub jitter_ms: f64,
+    pub ssrc: Option<u32>,
+    pub last_packet_at: Option<Rfc3339>,
+    pub rejected: u64,
+}
+
+/// What we sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[allow(missing_docs, reason = "the names are RFC 3550's")]
+pub struct SentView {
+    pub packets: u64,
+    pub bytes: u64,
+    pub ssrc: Option<u32>,
+}
+
+/// What the phone says of what it got.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[allow(missing_docs, reason = "the names are RFC 3550's")]
+pub struct ReportedView {
+    pub lost: Option<u32>,
+    pub jitter_ms: Option<f64>,
+    pub rtt_ms: Option<f64>,
+}

@@ -1,0 +1,18 @@
+//! What the REST API shows: one type a resource, names as in the API. Made by the shells, served by `admin`, printed by
+//! `cli`.
+//!
+//! Invariant: a field is null, never absent; times are RFC 3339 UTC with milliseconds; durations are integer `*_ms`.
+
+pub mod call;
+pub mod cdr;
+pub mod node;
+pub mod registration;
+pub mod time;
+pub mod user;
+
+pub use call::{CallState, CallView, HoldState, LegView, MediaView, PartyView, StreamView};
+pub use cdr::{Cdr, CdrLeg, Disposition, EndCause, EndedBy};
+pub use node::{NodeState, NodeView};
+pub use registration::RegistrationView;
+pub use time::Rfc3339;
+pub use user::{NewUser, UserChange, UserView};

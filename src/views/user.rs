@@ -1,0 +1,111 @@
+//! Users in the API.
+
+use super::Rfc3339;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// SRTP towards a user's phones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SrtpPolicy {
+    /// Plain RTP.
+    #[default]
+    Off,
+    /// RFC 8643.
+    Optional,
+    /// Refuse calls without.
+    Mandatory,
+}
+
+/// A user as shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserView {
+    /// 1-64 of `A-Z a-z 0-9 . _ + -`.
+    pub extension: String,
+    /// Shown to the called phone.
+    pub display_name: String,
+    /// A disabled user can neither register nor call.
+    pub enabled: bool,
+    /// Bindings; null: `HOLDFAST_MAX_CONTACTS`.
+    pub max_contacts: Option<u32>,
+    /// Calls at a time; null: no limit.
+    pub max_calls: Option<u32>,
+    /// Unanswered INVITE; null: `HOLDFAST_RING_TIMEOUT_MS`.
+    pub ring_timeout_ms: Option<u64>,
+    /// SDP names in order of preference; empty: all.
+    pub codecs: Vec<String>,
+    /// SRTP policy.
+    pub srtp: SrtpPolicy,
+    /// Has a binding now.
+    pub registered: bool,
+    /// Bindings now.
+    pub contact_count: u32,
+    /// Only in the answer that set it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Created.
+    pub created_at: Rfc3339,
+    /// Last changed.
+    pub updated_at: Rfc3339,
+}
+
+/// A user to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// 1-64 of `A-Z a-z 0-9 . _ + -`.
+    pub extension: String,
+    /// 8-128 characters; generated when absent.
+    pub password: Option<String>,
+    /// Empty when absent.
+    #[serde(default)]
+    pub display_name: String,
+    /// True when absent.
+    pub enabled: Option<bool>,
+    /// See `UserView`.
+    pub max_contacts: Option<u32>,
+    /// See `UserView`.
+    pub max_calls: Option<u32>,
+    /// See `UserView`.
+    pub ring_timeout_ms: Option<u64>,
+    /// See `UserView`.
+    #[serde(default)]
+    pub codecs: Vec<String>,
+    /// See `UserView`.
+    #[serde(default)]
+    pub srtp: SrtpPolicy,
+}
+
+/// What is to be changed of a user; absent fields stay, null clears where null is a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserChange {
+    /// A new password.
+    pub password: Option<String>,
+    /// See `UserView`.
+    pub display_name: Option<String>,
+    /// See `UserView`.
+    pub enabled: Option<bool>,
+    /// See `UserView`.
+    #[serde(default, deserialize_with = "present")]
+    pub max_contacts: Option<Option<u32>>,
+    /// See `UserView`.
+    #[serde(default, deserialize_with = "present")]
+    pub max_calls: Option<Option<u32>>,
+    /// See `UserView`.
+    #[serde(default, deserialize_with = "present")]
+    pub ring_timeout_ms: Option<Option<u64>>,
+    /// See `UserView`.
+    pub codecs: Option<Vec<String>>,
+    /// See `UserView`.
+    pub srtp: Option<SrtpPolicy>,
+}
+
+/// Tells null (`Some(None)`) from absent (`None`).
+fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<T>::deserialize(deserializer).map(Some)
+}

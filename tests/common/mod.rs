@@ -1,0 +1,46 @@
+//! What tests against the running binary share: the server as a process, phones of several makes, tones to judge audio by.
+//!
+//! Invariants: nothing sleeps where it can wait for an event, every wait has an end, and a missing tool is a failure that
+//! names the package, never a skip.
+
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+/// A real phone, driven through its control socket.
+pub(crate) mod baresip;
+/// Our own phone, for what no real one can be made to do.
+pub(crate) mod phone;
+/// Ports that nobody uses.
+pub(crate) mod ports;
+/// Processes that end with their test, and folders too.
+pub(crate) mod process;
+/// RTP of our own phone.
+pub(crate) mod rtp;
+/// The binary under test.
+pub(crate) mod server;
+/// SIPp with our scenarios.
+pub(crate) mod sipp;
+/// Tones made and found again.
+pub(crate) mod tone;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Patience with what should take well below a second.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// Asks until there is an answer; panics with `what` when there is none in time.
+pub(crate) fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,15 @@
+//! Real phones against the real binary: baresip, SIPp and our own, over UDP and TCP, audio judged by its content.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+/// What must be refused or dropped, and never harms a call.
+mod bad_input;
+/// baresip and SIPp through the server.
+mod calls;
+/// The harness judged by itself: phones without a server between them.
+mod harness;
+/// Two phones of our own in a call.
+mod pair;
+/// Sequences that only a phone of our own can be made to do.
+mod sequences;
