@@ -4,8 +4,9 @@
 //! Invariants: locks are `flock`s, so they go with the process however it ends; secrets are
 //! readable by their owner only and appear whole or not at all.
 
-use super::config::Secret;
+use super::config::{PortRange, Secret};
 use super::mode::Mode;
+use crate::media;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -65,6 +66,14 @@ pub struct Slot {
     _name: File,
 }
 
+/// Media ports of one process; given up when dropped.
+#[derive(Debug)]
+pub struct PortSlice {
+    /// Which.
+    pub range: media::PortRange,
+    _lock: Option<File>,
+}
+
 impl DataDir {
     /// Makes it and its folders, and checks that they can be written.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
@@ -96,6 +105,31 @@ impl DataDir {
             return Ok(Slot { number, name, file, _name: lock });
         }
         let text = format!("all {SLOTS} slots in {} are taken", self.path.display());
+        Err(DataDirError::Busy { text })
+    }
+
+    /// The first slice of the media ports that no live process of this host has. A range that is not cut is nobody's
+    /// own: ports that are taken are passed over.
+    pub fn take_ports(&self, all: &PortRange, wanted: bool) -> Result<PortSlice, DataDirError> {
+        let whole = media::PortRange { first: all.first, last: all.last };
+        let Some(size) = all.slice.filter(|_| wanted) else {
+            return Ok(PortSlice { range: whole, _lock: None });
+        };
+        let mut first = all.first;
+        while let Some(last) = first.checked_add(size - 1).filter(|last| *last <= all.last) {
+            let path = self.path.join("slots").join(format!("ports-{first}-{last}"));
+            if let Some(lock) = self.try_lock(&path)? {
+                let range = media::PortRange { first, last };
+                return Ok(PortSlice { range, _lock: Some(lock) });
+            }
+            let Some(next) = last.checked_add(1) else { break };
+            first = next;
+        }
+        let text = format!(
+            "all slices of media_ports {}-{}/{size} are taken by processes of this host: \
+             widen the range or make the slices smaller",
+            all.first, all.last
+        );
         Err(DataDirError::Busy { text })
     }
 

@@ -4,13 +4,24 @@
 //! halves.
 
 use super::config::{Config, Secret};
+use crate::event::Event;
+use crate::ids::{ClusterKey, Incarnation, NodeName};
+use crate::media::{self, MediaNode, PortRange};
+use crate::net::control_link::Secrets;
 use crate::operator::Command;
+use crate::signaling::{self, SignalingNode};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+use anyhow::Context;
 use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
 use core::time::Duration;
+use std::sync::Arc;
 use tokio::sync::mpsc;
+
+/// A media node that drains looks so often whether its last session is over.
+const SESSIONS_ASKED: Duration = Duration::from_millis(100);
 
 /// `HOLDFAST_MODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +84,12 @@ pub struct Parts<'run> {
     pub config: &'run Config,
     /// Name of the node.
     pub node: &'run str,
-    /// Number of the slot: hints in tokens, slices of ports.
+    /// Number of the slot: hints in tokens.
     pub slot: u16,
+    /// This start of it.
+    pub incarnation: Incarnation,
+    /// The slice of the media ports that is ours.
+    pub media_ports: PortRange,
     /// Cluster secrets, current first.
     pub secrets: &'run [Secret],
     /// Where events go.
@@ -95,21 +110,135 @@ pub struct SignalingPart {
 /// The halves that run. Two are joined by TCP on loopback like any two nodes.
 #[derive(Debug)]
 pub struct Halves {
-    signaling: Option<SignalingPart>,
+    signaling: Option<SignalingNode>,
+    media: Option<MediaNode>,
 }
 
 impl Halves {
-    /// Starts what the mode has: media first, so that signaling finds it.
+    /// Starts what the mode has: signaling first, so that media knows where to announce itself.
     pub async fn start(
         parts: &Parts<'_>,
         signaling: Option<SignalingPart>,
     ) -> anyhow::Result<Self> {
+        let signaling = match signaling {
+            Some(part) => Some(parts.start_signaling(part).await?),
+            None => None,
+        };
+        let media = if parts.config.mode.has_media() {
+            let join = match &signaling {
+                Some(node) => vec![within_reach(node.control).to_string()],
+                None => parts.config.join.clone(),
+            };
+            Some(media::start(parts.media_config(join).await).await?)
+        } else {
+            None
+        };
         tracing::info!("node {} is up (slot {})", parts.node, parts.slot);
-        Ok(Self { signaling })
+        Ok(Self { signaling, media })
     }
 
-    /// Stops with manners, within the time given.
-    pub async fn stop(self, _drain_timeout: Duration) {
-        drop(self.signaling);
+    /// Stops with manners. Signaling parks: its calls stay in the store. Media alone waits, at most the time given,
+    /// for its sessions to end.
+    pub async fn stop(self, drain_timeout: Duration) {
+        let parks = self.signaling.is_some();
+        if let Some(node) = self.signaling {
+            node.stop();
+            // Its thread ends within the deadline of its last commit.
+            let _ = tokio::task::spawn_blocking(move || node.join()).await;
+        }
+        let Some(node) = self.media else { return };
+        if !parks {
+            node.drain(true);
+            let _ = tokio::time::timeout(drain_timeout, sessions_end(&node)).await;
+        }
+        node.stop().await;
     }
+}
+
+async fn sessions_end(node: &MediaNode) {
+    let mut tick = tokio::time::interval(SESSIONS_ASKED);
+    loop {
+        tick.tick().await;
+        if node.status().sessions == 0 {
+            return;
+        }
+    }
+}
+
+impl Parts<'_> {
+    async fn start_signaling(&self, part: SignalingPart) -> anyhow::Result<SignalingNode> {
+        let config = self.config;
+        let secret = self.secrets.first().context("a cluster without a secret")?;
+        let signaling = signaling::Config {
+            node: NodeName(self.node.into()),
+            node_number: self.slot,
+            incarnation: self.incarnation,
+            mode: config.mode.name(),
+            key: ClusterKey::new(secret.expose().as_bytes()),
+            secrets: self.link_secrets(),
+            sip_bind: config.sip.bind.clone(),
+            advertise: config.sip.advertise.clone(),
+            realm: part.realm,
+            product: concat!("Holdfast/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ring_timeout: config.sip.ring_timeout,
+            rtp_timeout: config.sip.rtp_timeout,
+            registration_max: config.sip.registration_max,
+            max_contacts: config.sip.max_contacts,
+            emergency_numbers: config.sip.emergency_numbers.clone(),
+            control_bind: config.control_bind,
+            drain_timeout: config.drain_timeout,
+        };
+        let telemetry = self.telemetry.clone();
+        let events = Arc::new(move |event: &Event| telemetry.handle(event));
+        Ok(signaling::start(signaling, part.store, part.commands, events).await?)
+    }
+
+    async fn media_config(&self, join: Vec<String>) -> media::Config {
+        let media = &self.config.media;
+        let advertise = match &media.advertise {
+            Some(name) => resolved(name).await,
+            None => None,
+        };
+        media::Config {
+            name: NodeName(self.node.into()),
+            incarnation: self.incarnation,
+            bind: media.bind,
+            advertise,
+            local_nets: media.local_nets.clone(),
+            ports: self.media_ports,
+            control_bind: self.config.control_bind,
+            join,
+            secrets: self.link_secrets(),
+            max_calls: media.max_calls,
+            workers: 0,
+        }
+    }
+
+    fn link_secrets(&self) -> Secrets {
+        Secrets(self.secrets.iter().map(|secret| secret.expose().as_bytes().to_vec()).collect())
+    }
+}
+
+/// Where our own half reaches a listener: an unspecified address is reached by loopback.
+fn within_reach(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// SDP carries addresses: a name is looked up once, at start.
+async fn resolved(name: &str) -> Option<IpAddr> {
+    if let Ok(ip) = name.parse() {
+        return Some(ip);
+    }
+    let found = tokio::net::lookup_host((name, 0)).await.ok().and_then(|mut all| all.next());
+    if found.is_none() {
+        tracing::warn!(
+            "media_advertise {name} has no address: phones are told the address the kernel uses"
+        );
+    }
+    found.map(|address| address.ip())
 }

@@ -4,12 +4,14 @@
 //! one.
 
 use super::config::{Config, Secret};
-use super::data_dir::{DataDir, DataDirError, Slot};
+use super::data_dir::{DataDir, DataDirError, PortSlice, Slot};
 use super::first_start::{self, Credentials};
 use super::host::Host;
 use super::mode::{Halves, Parts};
 use super::{Exit, ServeOptions};
 use crate::admin::{self, Admin, Phase, Server, Services};
+use crate::ids::Incarnation;
+use crate::net::clock;
 use crate::operator::Operator;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Telemetry};
@@ -53,6 +55,7 @@ struct Base {
     config: Config,
     data: DataDir,
     slot: Slot,
+    media_ports: PortSlice,
     _database_lock: Option<File>,
     secrets: Vec<Secret>,
     token: Secret,
@@ -120,7 +123,9 @@ fn prepare(config: Config, host: &Host) -> anyhow::Result<Base> {
         None => data.secret("admin_token")?,
     };
     let telemetry = Telemetry::new(config.log.personal);
-    Ok(Base { config, data, slot, _database_lock: database_lock, secrets, token, telemetry })
+    let media_ports = data.take_ports(&config.media.ports, config.mode.has_media())?;
+    let _database_lock = database_lock;
+    Ok(Base { config, data, slot, media_ports, _database_lock, secrets, token, telemetry })
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -140,6 +145,11 @@ fn listen(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<Server> {
     let server = Server::start(listener, router)?;
     tracing::info!("health and admin are at http://{}", server.address);
     Ok(server)
+}
+
+/// Each start of a node is another, and a later one is greater: microseconds, and the slot for two that start at once.
+fn incarnation(slot: u16) -> Incarnation {
+    Incarnation(clock::now().as_micros() << 8 | u64::from(slot & 0xff))
 }
 
 /// From the first signal handler to the last.
@@ -184,6 +194,8 @@ async fn start(
         config,
         node: &base.slot.name,
         slot: base.slot.number,
+        incarnation: incarnation(base.slot.number),
+        media_ports: base.media_ports.range,
         secrets: &base.secrets,
         telemetry: base.telemetry.clone(),
     };
