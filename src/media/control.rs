@@ -1,11 +1,11 @@
 //! The media node's end of the control channel: links that signaling dials and links that we dial to `HOLDFAST_JOIN`.
 
 use super::worker::{Command, Handle};
-use super::{Shared, StartError, worker_of};
+use super::{Shared, worker_of};
 use crate::control::hello::{Hello, Role};
 use crate::control::{Frame, Request};
 use crate::ids::SessionId;
-use crate::net::control_link::{ControlLink, LinkError, Secrets, accept, dial};
+use crate::net::control_link::{ControlLink, LinkError, PORTS, Secrets, accept, dial};
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::HashSet;
@@ -14,8 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::watch;
 
-/// Control ports of a host (`contract`: 7070-7089).
-const PORTS: core::ops::RangeInclusive<u16> = 7_070..=7_089;
 /// Capacity is told so often.
 const CAPACITY_INTERVAL: Duration = Duration::from_secs(1);
 /// A target of `HOLDFAST_JOIN` is tried again so often at first, and at most.
@@ -33,29 +31,6 @@ pub(super) struct Server {
 
 /// Signaling nodes that a link leads to now: two links to one are no use.
 type Linked = Arc<Mutex<HashSet<(String, u64)>>>;
-
-/// Binds the control port; taken: the next free one up to the last of the range.
-pub(super) async fn bind(wanted: SocketAddr) -> Result<TcpListener, StartError> {
-    let mut address = wanted;
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => {
-                if address != wanted {
-                    tracing::info!("control port {} is taken; {} it is", wanted, address);
-                }
-                return Ok(listener);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let next = address.port().saturating_add(1);
-                if !PORTS.contains(&next) {
-                    return Err(StartError::Control(wanted, error));
-                }
-                address.set_port(next);
-            }
-            Err(error) => return Err(StartError::Control(wanted, error)),
-        }
-    }
-}
 
 impl Server {
     /// Accepts and dials until the node stops.

@@ -11,7 +11,7 @@ pub use ports::PortRange;
 use crate::control::hello::{Capacity, Hello, Role};
 use crate::control::{Frame, Refusal};
 use crate::ids::{Incarnation, NodeName, SessionId};
-use crate::net::control_link::Secrets;
+use crate::net::control_link::{self, Secrets};
 use crate::net::local_address::local_address_towards;
 use crate::sip::address::Network;
 use core::net::{IpAddr, SocketAddr};
@@ -221,7 +221,9 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
         bind: config.bind,
         advertise: config.advertise,
     });
-    let listener = control::bind(config.control_bind).await?;
+    let wanted = config.control_bind;
+    let listener =
+        control_link::listen(wanted).await.map_err(|error| StartError::Control(wanted, error))?;
     let address = listener.local_addr()?;
     let addresses = Addresses {
         bind: config.bind,

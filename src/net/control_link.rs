@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -73,6 +73,38 @@ pub enum LinkError {
     /// Its version is not ours.
     #[error("the peer speaks version {0} of the control language")]
     Version(u16),
+}
+
+/// Control ports of a host.
+pub const PORTS: core::ops::RangeInclusive<u16> = 7_070..=7_089;
+
+/// Binds a control address. A port that is taken gives way to the next free one: up to the end of `PORTS`, and as many as
+/// those for a port outside of them.
+pub async fn listen(wanted: SocketAddr) -> io::Result<TcpListener> {
+    let first = wanted.port();
+    let last = match first {
+        0 => 0,
+        first if PORTS.contains(&first) => *PORTS.end(),
+        first => first.saturating_add(PORTS.end() - PORTS.start()),
+    };
+    let mut result = TcpListener::bind(wanted).await;
+    for port in first.saturating_add(1)..=last {
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                result = TcpListener::bind(SocketAddr::new(wanted.ip(), port)).await;
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    if let Ok(listener) = &result
+        && first != 0
+    {
+        let port = listener.local_addr()?.port();
+        if port != first {
+            tracing::info!("control port {first} is taken: {port} it is");
+        }
+    }
+    result
 }
 
 /// Dials, encrypts unless both ends are loopback, exchanges hellos.

@@ -1,4 +1,4 @@
-//! SIP over TCP (RFC 3261 §18): one listener, its connections and those we open. Keep-alives are answered here (RFC 5626
+//! SIP over TCP (RFC 3261 §18): listeners, their connections and those we open. Keep-alives are answered here (RFC 5626
 //! §4.4.1); whole messages go to the worker.
 //!
 //! Invariants: connections, bytes waiting to be written and messages waiting to be handled are bounded; a peer that reads
@@ -62,13 +62,13 @@ pub enum TcpEvent {
     Closed(Flow),
 }
 
-/// A listener with all its connections.
+/// Listeners with all their connections.
 #[derive(Debug)]
 pub struct TcpEndpoint {
     connections: Connections,
     events: mpsc::Receiver<TcpEvent>,
-    local: SocketAddr,
-    accepting: tokio::task::JoinHandle<()>,
+    local: Vec<SocketAddr>,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// The connections of an endpoint; cheap to clone, for tasks that open more.
@@ -93,16 +93,24 @@ struct Connection {
 
 impl Drop for TcpEndpoint {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(tokio::task::JoinHandle::abort);
         for connection in self.connections.lock().values() {
             connection.close.notify_one();
         }
     }
 }
 
+impl Default for TcpEndpoint {
+    fn default() -> Self {
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let connections = Connections { shared: Arc::default(), events: sender };
+        Self { connections, events, local: Vec::new(), accepting: Vec::new() }
+    }
+}
+
 impl TcpEndpoint {
-    /// Listens, within a tokio runtime.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Listens there too, within a tokio runtime.
+    pub fn listen(&mut self, address: SocketAddr) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
@@ -113,21 +121,24 @@ impl TcpEndpoint {
         socket.bind(&address.into())?;
         socket.listen(1_024)?;
         let listener = TcpListener::from_std(socket.into())?;
-        let local = listener.local_addr()?;
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        let connections = Connections { shared: Arc::default(), events: sender };
-        let accepting = tokio::spawn(accept(listener, connections.clone()));
-        Ok(Self { connections, events, local, accepting })
+        self.local.push(listener.local_addr()?);
+        self.accepting.push(tokio::spawn(accept(listener, self.connections.clone())));
+        Ok(())
     }
 
     /// What was bound.
-    pub fn local(&self) -> SocketAddr {
-        self.local
+    pub fn local(&self) -> &[SocketAddr] {
+        &self.local
     }
 
     /// The next event.
     pub async fn event(&mut self) -> Option<TcpEvent> {
         self.events.recv().await
+    }
+
+    /// Waits for events and appends what came, at most `most`. Cancelling loses nothing.
+    pub async fn events(&mut self, out: &mut Vec<TcpEvent>, most: usize) -> usize {
+        self.events.recv_many(out, most).await
     }
 
     /// For tasks that open connections, and for sending.
@@ -150,10 +161,13 @@ impl Connections {
         true
     }
 
-    /// Opens a connection; its flow once it is there.
-    pub async fn connect(&self, remote: SocketAddr) -> io::Result<Flow> {
+    /// Opens a connection; its flow once it is there. The flow names the port on which we listen, not the passing one
+    /// of this connection: that is what a peer is told in Via and Contact.
+    pub async fn connect(&self, remote: SocketAddr, listening_port: u16) -> io::Result<Flow> {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(remote)).await??;
-        self.adopt(stream)
+        let mut local = stream.local_addr()?;
+        local.set_port(listening_port);
+        self.adopt(stream, local)
     }
 
     /// How many are open.
@@ -161,14 +175,14 @@ impl Connections {
         self.lock().len()
     }
 
-    fn adopt(&self, stream: TcpStream) -> io::Result<Flow> {
+    fn adopt(&self, stream: TcpStream, local: SocketAddr) -> io::Result<Flow> {
         stream.set_nodelay(true)?;
         // Not every kernel and address family takes the mark; a call is worth more than its priority.
         let _ = socket2::SockRef::from(&stream).set_tos_v4(DSCP_CS3);
         let id = ConnectionId(self.shared.next.fetch_add(1, Ordering::Relaxed) + 1);
         let flow = Flow {
             transport: Transport::Tcp,
-            local: stream.local_addr()?,
+            local,
             remote: stream.peer_addr()?,
             connection: Some(id),
         };
@@ -190,7 +204,7 @@ async fn accept(listener: TcpListener, connections: Connections) {
         match listener.accept().await {
             Ok((stream, _)) if connections.count() < limits::SIP_CONNECTIONS => {
                 // A peer that is gone already needs no answer.
-                let _ = connections.adopt(stream);
+                let _ = stream.local_addr().and_then(|local| connections.adopt(stream, local));
             }
             Ok(_) => {}
             // Out of descriptors: those that close make room.
@@ -277,8 +291,9 @@ mod tests {
     const OPTIONS: &str = "OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n";
 
     async fn pair() -> (TcpEndpoint, TcpStream, Flow) {
-        let mut endpoint = TcpEndpoint::bind(([127, 0, 0, 1], 0).into()).expect("listen");
-        let stream = TcpStream::connect(endpoint.local()).await.expect("connect");
+        let mut endpoint = TcpEndpoint::default();
+        endpoint.listen(([127, 0, 0, 1], 0).into()).expect("listen");
+        let stream = TcpStream::connect(endpoint.local()[0]).await.expect("connect");
         let Some(TcpEvent::Connected(flow)) = endpoint.event().await else { panic!("connected") };
         (endpoint, stream, flow)
     }
@@ -301,6 +316,17 @@ mod tests {
         drop(stream);
         assert_eq!(endpoint.event().await, Some(TcpEvent::Closed(flow)));
         assert!(!endpoint.connections().send(&flow, Bytes::from_static(b"x")));
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_ours_names_the_port_we_listen_on() {
+        let (mut endpoint, _stream, _) = pair().await;
+        let listening = endpoint.local()[0];
+        let peer = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let remote = peer.local_addr().expect("bound");
+        let flow = endpoint.connections().connect(remote, listening.port()).await.expect("there");
+        assert_eq!((flow.local, flow.remote), (listening, remote));
+        assert_eq!(endpoint.event().await, Some(TcpEvent::Connected(flow)));
     }
 
     #[tokio::test]

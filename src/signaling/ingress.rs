@@ -8,8 +8,10 @@ use super::worker::Worker;
 use crate::call::Input;
 use crate::event::Event;
 use crate::ids::Flow;
+use crate::net::tcp::TcpEvent;
 use crate::net::udp::Datagram;
 use crate::sip::address::stamp_via;
+use crate::sip::framing::StreamError;
 use crate::sip::uri::Host;
 use crate::sip::{HeaderName, Message, MessageError, Method, NameAddr, Request, Response, Uri};
 use bytes::Bytes;
@@ -29,6 +31,38 @@ impl Worker {
             return;
         }
         self.handle_message(&bytes, flow);
+    }
+
+    /// What happened on a connection.
+    pub(super) fn handle_stream(&mut self, event: TcpEvent) {
+        match event {
+            TcpEvent::Connected(_) => {}
+            TcpEvent::Message { flow, bytes } => self.handle_message(&bytes, flow),
+            TcpEvent::Broken { flow, error, head } => self.handle_broken(flow, error, head),
+            TcpEvent::Closed(flow) => {
+                if let Some(connection) = flow.connection {
+                    self.lose_connection(connection);
+                }
+            }
+        }
+    }
+
+    /// A stream that cannot be read on: the request at its end is answered, if it can be (§18.3).
+    fn handle_broken(&mut self, flow: Flow, error: StreamError, head: Option<Bytes>) {
+        let (status, reason) = match error {
+            StreamError::NoContentLength => (400, "Content-Length Missing Or Bad"),
+            StreamError::TooLarge => (513, "Message Too Large"),
+            StreamError::NotSip => (400, "Not SIP"),
+        };
+        self.emit(&Event::Malformed { what: reason });
+        let request = match head.as_ref().map(Message::parse) {
+            Some(Ok(Message::Request(request))) => request,
+            Some(Err(MessageError::Refuse(request, ..))) => *request,
+            Some(Ok(Message::Response(_)) | Err(MessageError::NotSip)) | None => return,
+        };
+        if request.top_via().is_some() {
+            self.refuse_saying(&request, &flow, status, reason);
+        }
     }
 
     /// One whole message.

@@ -7,33 +7,13 @@ use super::media_pool::LinkNumber;
 use super::wakeup::Wakeup;
 use crate::control::hello::{Hello, Role};
 use crate::net::control_link::{self, ControlLink, Secrets};
-use core::net::SocketAddr;
 use core::time::Duration;
-use std::io;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Links being made or up.
 const LINKS: usize = 256;
-/// The last port that is tried when the configured one is taken (`HOLDFAST_CONTROL_BIND`).
-const LAST_PORT: u16 = 7_089;
-
-/// Binds the control address; a port in the range of the default gives way to the next free one.
-pub(super) async fn bind(wanted: SocketAddr) -> io::Result<TcpListener> {
-    let last = wanted.port().max(if wanted.port() == 0 { 0 } else { LAST_PORT });
-    let mut result = TcpListener::bind(wanted).await;
-    for port in wanted.port().saturating_add(1)..=last {
-        match &result {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                result = TcpListener::bind(SocketAddr::new(wanted.ip(), port)).await;
-            }
-            Ok(_) | Err(_) => break,
-        }
-    }
-    result
-}
-
 /// Accepts links for as long as the worker lives.
 pub(super) async fn accept(
     listener: TcpListener,
@@ -93,20 +73,4 @@ async fn serve(
     }
     // The worker may be gone already.
     let _ = wakeups.send(Wakeup::LinkDown(number)).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_taken_port_of_the_range_gives_way() {
-        let first = bind("127.0.0.1:7070".parse().expect("literal")).await.expect("free");
-        let taken = first.local_addr().expect("bound");
-        let second = bind(taken).await.expect("the next one");
-        assert!(second.local_addr().expect("bound").port() > taken.port());
-        let outside = bind("127.0.0.1:0".parse().expect("literal")).await.expect("any");
-        let outside = outside.local_addr().expect("bound");
-        assert!(outside.port() > LAST_PORT);
-    }
 }

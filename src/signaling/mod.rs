@@ -33,7 +33,7 @@ use crate::call::Settings;
 use crate::control::hello::{Hello, Role};
 use crate::event::Event;
 use crate::ids::{ClusterKey, Incarnation, NodeName};
-use crate::net::control_link::Secrets;
+use crate::net::control_link::{self, Secrets};
 use crate::operator::Command;
 use crate::registrar::Policy;
 use crate::sip::address::Advertise;
@@ -247,10 +247,7 @@ async fn bind(config: &Config) -> Result<Bound, StartError> {
         .map_err(|(address, source)| StartError::Sip { address, source })?;
     let address = config.control_bind;
     let control = |source| StartError::Control { address, source };
-    let listener = media_links::bind(address).await.map_err(control)?;
+    let listener = control_link::listen(address).await.map_err(control)?;
     let control = listener.local_addr().map_err(control)?;
-    if control.port() != address.port() && address.port() != 0 {
-        tracing::info!("{address} is taken: media nodes are awaited on {control}");
-    }
     Ok(Bound { sockets, control, listener })
 }

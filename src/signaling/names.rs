@@ -27,7 +27,7 @@ impl Worker {
             self.answer_later(call, Answer::Resolve { number, flow: None });
             return;
         };
-        let (port, dialer) = (uri.port(), self.sockets.dialer());
+        let (host, port, dialer) = (host.to_string(), uri.port(), self.sockets.dialer());
         tokio::spawn(async move {
             let _permit = permit;
             let flow = tokio::time::timeout(PATIENCE, dialer.reach(&host, port, transport));

@@ -1,29 +1,44 @@
-//! SIP sockets of a node: a UDP endpoint an address, and which of them a message leaves by.
+//! SIP sockets of a node: a UDP endpoint an address, TCP connections, and which of them a message leaves by.
 
 use crate::ids::{Flow, Transport};
+use crate::net::dns::Resolver;
 use crate::net::local_address::local_address_towards;
+use crate::net::tcp::{Connections, TcpEndpoint, TcpEvent};
 use crate::net::udp::{Datagram, UdpEndpoint};
-use crate::sip::uri::Host;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use std::io;
+
+/// A port that the kernel chooses for UDP may be taken for TCP: other ones are tried.
+const PORT_TRIES: usize = 16;
+/// Events of connections taken in one turn.
+const TCP_BATCH: usize = 64;
 
 /// Bound sockets, and what waits to leave in one batch.
 #[derive(Debug)]
 pub(super) struct Sockets {
     udp: Vec<UdpEndpoint>,
     outgoing: Vec<Vec<(Flow, Bytes)>>,
+    tcp: TcpEndpoint,
+    resolver: Resolver,
+}
+
+/// What came in one turn.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    pub datagrams: Vec<Datagram>,
+    pub streams: Vec<TcpEvent>,
 }
 
 impl Sockets {
-    /// Binds every address, for UDP.
+    /// Binds every address, for UDP and TCP.
     pub(super) fn bind(addresses: &[SocketAddr]) -> Result<Self, (SocketAddr, io::Error)> {
-        let mut udp = Vec::new();
+        let (mut udp, mut tcp) = (Vec::new(), TcpEndpoint::default());
         for address in addresses {
-            udp.push(UdpEndpoint::bind(*address).map_err(|error| (*address, error))?);
+            udp.push(bind_both(*address, &mut tcp).map_err(|error| (*address, error))?);
         }
         let outgoing = udp.iter().map(|_| Vec::new()).collect();
-        Ok(Self { udp, outgoing })
+        Ok(Self { udp, outgoing, tcp, resolver: Resolver::new() })
     }
 
     /// What was bound.
@@ -33,24 +48,16 @@ impl Sockets {
 
     /// Transports and addresses, for people.
     pub(super) fn listeners(&self) -> Vec<(Transport, SocketAddr)> {
-        self.local().into_iter().map(|bound| (Transport::Udp, bound)).collect()
+        let udp = self.local().into_iter().map(|bound| (Transport::Udp, bound));
+        udp.chain(self.tcp.local().iter().map(|bound| (Transport::Tcp, *bound))).collect()
     }
 
-    /// Waits for datagrams of any socket.
-    pub(super) async fn receive(&mut self, out: &mut Vec<Datagram>) -> io::Result<()> {
-        match self.udp.as_mut_slice() {
-            [] => core::future::pending().await,
-            [one] => one.recv_batch(out).await,
-            many => {
-                let mut buffers: Vec<Vec<Datagram>> = many.iter().map(|_| Vec::new()).collect();
-                let waits = many
-                    .iter_mut()
-                    .zip(&mut buffers)
-                    .map(|(endpoint, buffer)| Box::pin(endpoint.recv_batch(buffer)));
-                let (result, ..) = futures_util::future::select_all(waits).await;
-                out.extend(buffers.into_iter().flatten());
-                result
-            }
+    /// Waits for datagrams of any socket, or events of any connection.
+    pub(super) async fn receive(&mut self, out: &mut Received) -> io::Result<()> {
+        let (udp, tcp) = (&mut self.udp, &mut self.tcp);
+        tokio::select! {
+            result = receive_datagrams(udp, &mut out.datagrams) => result,
+            _ = tcp.events(&mut out.streams, TCP_BATCH) => Ok(()),
         }
     }
 
@@ -64,7 +71,8 @@ impl Sockets {
                 }
                 true
             }
-            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => false,
+            Transport::Tcp => self.tcp.connections().send(&flow, bytes),
+            Transport::Tls | Transport::Ws | Transport::Wss => false,
         }
     }
 
@@ -90,36 +98,93 @@ impl Sockets {
 
     /// What finds flows to names, for tasks.
     pub(super) fn dialer(&self) -> Dialer {
-        Dialer { udp: self.local() }
+        Dialer {
+            bound: self.local(),
+            connections: self.tcp.connections().clone(),
+            resolver: self.resolver.clone(),
+        }
+    }
+}
+
+/// UDP and TCP on one port, which phones expect of a SIP server.
+fn bind_both(address: SocketAddr, tcp: &mut TcpEndpoint) -> io::Result<UdpEndpoint> {
+    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let udp = UdpEndpoint::bind(address)?;
+        tries -= 1;
+        match tcp.listen(udp.local()) {
+            Ok(()) => return Ok(udp),
+            Err(error) if tries == 0 || error.kind() != io::ErrorKind::AddrInUse => {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn receive_datagrams(udp: &mut [UdpEndpoint], out: &mut Vec<Datagram>) -> io::Result<()> {
+    match udp {
+        [] => core::future::pending().await,
+        [one] => one.recv_batch(out).await,
+        many => {
+            let mut buffers: Vec<Vec<Datagram>> = many.iter().map(|_| Vec::new()).collect();
+            let waits = many
+                .iter_mut()
+                .zip(&mut buffers)
+                .map(|(endpoint, buffer)| Box::pin(endpoint.recv_batch(buffer)));
+            let (result, ..) = futures_util::future::select_all(waits).await;
+            out.extend(buffers.into_iter().flatten());
+            result
+        }
     }
 }
 
 /// Finds flows to names.
 #[derive(Clone, Debug)]
 pub(super) struct Dialer {
-    udp: Vec<SocketAddr>,
+    bound: Vec<SocketAddr>,
+    connections: Connections,
+    resolver: Resolver,
 }
 
 impl Dialer {
-    /// The first address of a name that can be reached.
+    /// The first address of a name that can be reached (RFC 3263 §4).
     pub(super) async fn reach(
         &self,
-        host: &Host,
+        host: &str,
         port: Option<u16>,
         transport: Option<Transport>,
     ) -> Option<Flow> {
-        let _ = (host, port, transport);
-        core::future::ready(None).await
+        for (transport, remote) in self.resolver.resolve(host, port, transport).await {
+            let flow = match transport {
+                Transport::Udp => self.udp_flow(remote),
+                Transport::Tcp => self.tcp_flow(remote).await,
+                Transport::Tls | Transport::Ws | Transport::Wss => None,
+            };
+            if flow.is_some() {
+                return flow;
+            }
+        }
+        None
     }
 
     /// The flow of a datagram to an address.
     fn udp_flow(&self, remote: SocketAddr) -> Option<Flow> {
-        let bound = self.udp.iter().find(|bound| bound.is_ipv4() == remote.is_ipv4())?;
+        let bound = self.bound_towards(remote)?;
         let ip: IpAddr = match bound.ip() {
             ip if ip.is_unspecified() => local_address_towards(remote.ip())?,
             ip => ip,
         };
         let local = SocketAddr::new(ip, bound.port());
         Some(Flow { transport: Transport::Udp, local, remote, connection: None })
+    }
+
+    async fn tcp_flow(&self, remote: SocketAddr) -> Option<Flow> {
+        let port = self.bound_towards(remote)?.port();
+        self.connections.connect(remote, port).await.ok()
+    }
+
+    fn bound_towards(&self, remote: SocketAddr) -> Option<&SocketAddr> {
+        self.bound.iter().find(|bound| bound.is_ipv4() == remote.is_ipv4())
     }
 }

@@ -9,7 +9,7 @@ use super::media_links;
 use super::media_pool::MediaPool;
 use super::outputs::catch_bug;
 use super::pings::Pings;
-use super::sockets::Sockets;
+use super::sockets::{Received, Sockets};
 use super::wakeup::{Found, Wakeup};
 use super::{Config, EventSink, feed, names, node};
 use crate::call::{Answer, Input, Output, Settings};
@@ -172,14 +172,14 @@ impl Worker {
 
     /// Until it is stopped and its last commit is done.
     pub(super) async fn run(mut self, mut inlets: Inlets) {
-        let mut datagrams = Vec::new();
+        let mut received = Received::default();
         let mut wakeups = Vec::new();
         let mut commands = Vec::new();
         let mut stop_at: Option<Timestamp> = None;
         while stop_at.is_none_or(|at| self.now < at && !self.committer.is_idle()) {
             let sleep = tokio::time::sleep_until(self.next_wake());
             tokio::select! {
-                result = self.sockets.receive(&mut datagrams) => {
+                result = self.sockets.receive(&mut received) => {
                     if let Err(error) = result {
                         tracing::error!("a SIP socket cannot be read: {error}");
                         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -199,8 +199,11 @@ impl Worker {
                 () = sleep => {}
             }
             self.now = clock::now();
-            for datagram in datagrams.drain(..) {
+            for datagram in received.datagrams.drain(..) {
                 self.guard(|worker| worker.handle_datagram(datagram));
+            }
+            for event in received.streams.drain(..) {
+                self.guard(|worker| worker.handle_stream(event));
             }
             for wakeup in wakeups.drain(..) {
                 self.guard(|worker| worker.handle_wakeup(wakeup));

@@ -131,3 +131,15 @@ async fn nothing_in_clear_from_outside() {
     let result = accept(stream, hello("media", Role::Media), &secrets(&["s"])).await;
     assert!(matches!(result, Err(LinkError::Secret)), "{result:?}");
 }
+
+#[tokio::test]
+async fn a_taken_port_gives_way_to_the_next() {
+    let first = listen("127.0.0.1:7070".parse().expect("literal")).await.expect("free");
+    let taken = first.local_addr().expect("bound");
+    let second = listen(taken).await.expect("the next one").local_addr().expect("bound");
+    assert!(second.port() > taken.port() && PORTS.contains(&second.port()));
+    let any = listen("127.0.0.1:0".parse().expect("literal")).await.expect("any");
+    let outside = any.local_addr().expect("bound");
+    let after = listen(outside).await.expect("the next one").local_addr().expect("bound");
+    assert!(after.port() > outside.port());
+}
