@@ -109,21 +109,27 @@ async fn write_calls(
     if saves.is_empty() {
         return Ok(HashSet::new());
     }
-    let first: Vec<&Save> = saves.iter().filter(|save| save.rev.0 == 1).collect();
-    let mut written = update_calls(connection, saves).await?;
-    let new: Vec<&Save> =
-        saves.iter().filter(|save| !written.contains(&save.id.0.to_be_bytes().to_vec())).collect();
-    if !new.is_empty() || !first.is_empty() {
-        written.extend(insert_calls(connection, &new).await?);
+    // A first save has no row to update.
+    let later: Vec<&Save> = saves.iter().filter(|save| save.rev.0 > 1).collect();
+    let mut written = HashSet::new();
+    if !later.is_empty() {
+        written.extend(ids(update_calls(connection, &later).await?));
     }
-    let written: HashSet<CallId> = written.iter().filter_map(|id| call_id(id).ok()).collect();
+    let new: Vec<&Save> = saves.iter().filter(|save| !written.contains(&save.id)).collect();
+    if !new.is_empty() {
+        written.extend(ids(insert_calls(connection, &new).await?));
+    }
     insert_cdrs(connection, saves, &written).await?;
     Ok(written)
 }
 
+fn ids(rows: Vec<Vec<u8>>) -> impl Iterator<Item = CallId> {
+    rows.into_iter().filter_map(|id| call_id(&id).ok())
+}
+
 async fn update_calls(
     connection: &mut SqliteConnection,
-    saves: &[Save],
+    saves: &[&Save],
 ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
     let mut query = QueryBuilder::new("with input (id, owner, epoch, rev, ended_at, record) as (");
     query.push_values(saves, |mut row, save| {
@@ -142,7 +148,7 @@ async fn update_calls(
          where c.id = i.id and c.ended_at is null
              and (c.epoch < i.epoch
                  or (c.epoch = i.epoch and c.owner = i.owner and c.rev < i.rev))
-         returning c.id",
+         returning id",
     );
     query.build_query_scalar().fetch_all(connection).await
 }
