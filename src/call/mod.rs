@@ -136,6 +136,11 @@ impl Call {
             })
     }
 
+    /// Over for everybody: it only lingers to answer what its phones may repeat.
+    pub fn lingers(&self) -> bool {
+        self.saved_end && self.record.legs.iter().all(|leg| leg.clients.is_empty())
+    }
+
     /// Its id.
     pub fn id(&self) -> CallId {
         self.record.id

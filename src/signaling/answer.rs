@@ -69,7 +69,10 @@ impl Worker {
     /// 401 with a challenge for each algorithm.
     pub(super) fn challenge(&mut self, request: &Request, flow: &Flow, stale: bool) {
         let mut response = self.response(request, 401);
-        let challenges = digest::challenges(&self.realm, &self.settings.key, stale, self.now);
+        let user_agent = request.headers.get(&HeaderName::UserAgent).unwrap_or_default();
+        let algorithms = digest::algorithms_for(user_agent);
+        let key = &self.settings.key;
+        let challenges = digest::challenges(&self.realm, key, algorithms, stale, self.now);
         for challenge in challenges {
             response.headers.push(HeaderName::WwwAuthenticate, challenge);
         }

@@ -48,6 +48,7 @@ impl Worker {
         let mut views: Vec<CallView> = self
             .calls
             .iter()
+            .filter(|(_, slot)| !slot.call.lingers())
             .map(|(_, slot)| slot.call.view(self.now))
             .filter(|view| views::matches(view, filter))
             .collect();
@@ -58,11 +59,15 @@ impl Worker {
 
     fn call_view(&self, id: &str) -> Option<CallView> {
         let id: CallId = id.parse().ok()?;
-        self.calls.get(id).map(|slot| slot.call.view(self.now))
+        let slot = self.calls.get(id).filter(|slot| !slot.call.lingers())?;
+        Some(slot.call.view(self.now))
     }
 
     fn hang_up(&mut self, id: &str, reason: Option<String>) -> bool {
-        let id = id.parse::<CallId>().ok().filter(|id| self.calls.get(*id).is_some());
+        let id = id
+            .parse::<CallId>()
+            .ok()
+            .filter(|id| self.calls.get(*id).is_some_and(|slot| !slot.call.lingers()));
         id.map(|id| self.input(id, Input::Hangup { reason })).is_some()
     }
 

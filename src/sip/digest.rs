@@ -44,8 +44,10 @@ impl Ha1 {
 
 /// The algorithms that we offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
+pub enum Algorithm {
+    /// RFC 2617 and RFC 7616 `MD5`.
     Md5,
+    /// RFC 7616 `SHA-256`.
     Sha256,
 }
 
@@ -310,16 +312,35 @@ fn is_fresh(text: &str, realm: &str, key: &ClusterKey, now: Timestamp) -> bool {
         && made.saturating_since(now) <= CLOCK_SKEW
 }
 
-/// The two WWW-Authenticate values of a 401, MD5 first (old phones read the first only), then SHA-256.
-pub fn challenges(realm: &str, key: &ClusterKey, stale: bool, now: Timestamp) -> [String; 2] {
+/// User-Agents (how they begin) that refuse to register as soon as one challenge is not MD5: libre up to 2021, which is
+/// what Debian's baresip stands on.
+const MD5_ALONE: [&str; 2] = ["baresip v0.", "baresip v1."];
+
+/// What a phone of this User-Agent is offered, in this order: MD5 first (old phones read the first only), then SHA-256.
+pub fn algorithms_for(user_agent: &str) -> &'static [Algorithm] {
+    if MD5_ALONE.iter().any(|begin| user_agent.starts_with(begin)) {
+        return &[Algorithm::Md5];
+    }
+    &[Algorithm::Md5, Algorithm::Sha256]
+}
+
+/// The WWW-Authenticate values of a 401, one an algorithm.
+pub fn challenges(
+    realm: &str,
+    key: &ClusterKey,
+    algorithms: &[Algorithm],
+    stale: bool,
+    now: Timestamp,
+) -> Vec<String> {
     let nonce = nonce(now, realm, key);
     let stale = if stale { ", stale=true" } else { "" };
-    [Algorithm::Md5, Algorithm::Sha256].map(|algorithm| {
+    let challenge = |algorithm: &Algorithm| {
         let name = algorithm.name();
         format!(
             "Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={name}, qop=\"auth\"{stale}"
         )
-    })
+    };
+    algorithms.iter().map(challenge).collect()
 }
 
 /// The response of a client, for tests and later trunks. `None` when the challenge asks for what we cannot do.

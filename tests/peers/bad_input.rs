@@ -5,6 +5,7 @@ use super::common::server::Server;
 use super::pair::phone;
 use holdfast::sip::{Message, Method, Status};
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// Time for an answer that should not come.
@@ -33,6 +34,19 @@ fn status_of(message: &Message) -> Option<u16> {
         Message::Response(response) => Some(response.status.0),
         Message::Request(_) => None,
     }
+}
+
+/// The status of what comes back for a datagram. Read from the first line alone: an answer to a message that lacks
+/// header fields lacks them too. It comes to the source, as rport asks.
+fn status_of_answer(server: SocketAddr, bytes: &[u8], quiet: bool) -> Option<u16> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let patience = if quiet { QUIET } else { super::common::SOON };
+    socket.set_read_timeout(Some(patience)).expect("a time");
+    socket.send_to(bytes, server).expect("sent");
+    let mut buffer = [0; 65_535];
+    let length = socket.recv(&mut buffer).ok()?;
+    let text = String::from_utf8_lossy(&buffer[..length]);
+    text.strip_prefix("SIP/2.0 ")?.get(..3)?.parse().ok()
 }
 
 #[test]
@@ -85,18 +99,9 @@ fn datagrams() {
         ),
     ];
     for (name, bytes, statuses) in cases {
-        let mut sender = Phone::udp(server.sip, "1001", password);
-        // Answers go to the Via or, as asked by rport, to the source: this sender.
-        sender.send(&bytes);
-        let is_right =
-            |message: &Message| status_of(message).is_some_and(|s| statuses.contains(&s));
-        let any = |message: &Message| status_of(message).is_some();
-        if statuses.is_empty() {
-            assert!(!sender.comes(QUIET, any), "{name} is not answered");
-        } else {
-            assert!(sender.comes(super::common::SOON, any), "{name} is answered");
-            assert!(sender.comes(QUIET, is_right), "{name} is answered rightly");
-        }
+        let answered = status_of_answer(server.sip, &bytes, statuses.is_empty());
+        assert_eq!(answered.is_some(), !statuses.is_empty(), "{name}: {answered:?}");
+        assert!(answered.is_none_or(|status| statuses.contains(&status)), "{name}: {answered:?}");
         a_valid_call_works(&mut caller, &server, name);
     }
     server.cdrs(18);
@@ -150,6 +155,12 @@ fn a_flood_takes_no_memory() {
         let invite = text(&sender, "INVITE", "sip:1002@127.0.0.1");
         sender.send(invite.as_bytes());
         sender.send(&round.to_be_bytes());
+        if round.is_multiple_of(100) {
+            // The kernel's buffer is bounded: what it drops would be no test of ours.
+            let options = sender.request(Method::Options, "sip:1002@127.0.0.1");
+            sender.send_request(&options);
+            sender.response_to(&Method::Options);
+        }
     }
     a_valid_call_works(&mut caller, &server, "a flood");
     let grown = resident_kib(server.signaling.id()).saturating_sub(before);
