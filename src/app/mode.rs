@@ -125,11 +125,8 @@ impl Halves {
             None => None,
         };
         let media = if parts.config.mode.has_media() {
-            let join = match &signaling {
-                Some(node) => vec![within_reach(node.control).to_string()],
-                None => parts.config.join.clone(),
-            };
-            Some(media::start(parts.media_config(join).await).await?)
+            let config = parts.media_config(signaling.as_ref().map(|node| node.control)).await;
+            Some(media::start(config).await?)
         } else {
             None
         };
@@ -193,8 +190,16 @@ impl Parts<'_> {
         Ok(signaling::start(signaling, part.store, part.commands, events).await?)
     }
 
-    async fn media_config(&self, join: Vec<String>) -> media::Config {
-        let media = &self.config.media;
+    /// `signaling` is where our own other half takes control connections.
+    async fn media_config(&self, signaling: Option<SocketAddr>) -> media::Config {
+        let (media, wanted) = (&self.config.media, self.config.control_bind);
+        let (join, control_bind) = match signaling {
+            Some(address) => {
+                let next = SocketAddr::new(wanted.ip(), address.port().saturating_add(1));
+                (vec![within_reach(address).to_string()], next)
+            }
+            None => (self.config.join.clone(), wanted),
+        };
         let advertise = match &media.advertise {
             Some(name) => resolved(name).await,
             None => None,
@@ -206,7 +211,7 @@ impl Parts<'_> {
             advertise,
             local_nets: media.local_nets.clone(),
             ports: self.media_ports,
-            control_bind: self.config.control_bind,
+            control_bind,
             join,
             secrets: self.link_secrets(),
             max_calls: media.max_calls,

@@ -138,7 +138,8 @@ impl Call {
 
     /// Over for everybody: it only lingers to answer what its phones may repeat.
     pub fn lingers(&self) -> bool {
-        self.saved_end && self.record.legs.iter().all(|leg| leg.clients.is_empty())
+        let mut clients = self.record.legs.iter().flat_map(|leg| &leg.clients);
+        self.saved_end && clients.all(|client| !client.transaction.is_pending())
     }
 
     /// Its id.
