@@ -4,7 +4,7 @@
 //! Invariant: a log reads like a story of calls; numbers and URIs are in fields marked personal, never in the variant's name.
 
 use crate::ids::{CallId, LegId, NodeName};
-use crate::views::{Disposition, EndCause, EndedBy};
+use crate::views::{CallState, Disposition, EndCause, EndedBy};
 
 /// Something worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,18 @@ pub enum Event {
         caller: String,
         /// As dialled (personal).
         callee: String,
+    },
+    /// A call of a node that is gone is carried on here.
+    CallAdopted {
+        /// Call.
+        call: CallId,
+        /// As it was saved.
+        state: CallState,
+    },
+    /// A call is another node's from now on.
+    CallLeft {
+        /// Call.
+        call: CallId,
     },
     /// First 18x to the caller.
     CallRinging {

@@ -65,6 +65,18 @@ impl fmt::Display for SessionId {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeName(pub Arc<str>);
 
+impl NodeName {
+    /// A short number for hints in tokens and connection ids: FNV-1a of the name, never 0. Two names may share one.
+    pub fn number(&self) -> u16 {
+        let hash = self
+            .0
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let folded = (hash >> 16) ^ (hash & 0xffff);
+        u16::try_from(folded).unwrap_or(u16::MAX).max(1)
+    }
+}
+
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -87,9 +99,21 @@ pub struct Epoch(pub u64);
 )]
 pub struct Rev(pub u64);
 
-/// A TCP, TLS or WebSocket connection of one process.
+/// A TCP, TLS or WebSocket connection of one process: the number of its node, and a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The first one of a node's process, less one.
+    pub const fn base(node: u16) -> Self {
+        Self((node as u64) << 48)
+    }
+
+    /// Number of the node that holds it; a hint like every node number.
+    pub const fn node(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+}
 
 /// SIP transports (RFC 3261 §18, RFC 7118).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -311,6 +335,14 @@ mod tests {
     use super::*;
 
     const LOCATOR: Locator = Locator { call: CallId(0x0192_3456), leg: LegId(3), node: 7 };
+
+    #[test]
+    fn a_connection_names_its_node() {
+        let name = NodeName("host-1".into());
+        let first = ConnectionId(ConnectionId::base(name.number()).0 + 1);
+        assert_eq!(first.node(), name.number());
+        assert_ne!(name.number(), NodeName("host-2".into()).number());
+    }
 
     #[test]
     fn tokens_name_their_call_and_nothing_else_is_accepted() {

@@ -56,7 +56,6 @@ fn secrets() -> Secrets {
 fn config() -> Config {
     Config {
         node: NodeName("test-1".into()),
-        node_number: 1,
         incarnation: Incarnation(1),
         mode: "signaling",
         key: ClusterKey::new(b"cluster"),
@@ -72,6 +71,7 @@ fn config() -> Config {
         emergency_numbers: Vec::new(),
         control_bind: "127.0.0.1:0".parse().expect("literal"),
         drain_timeout: Duration::from_secs(60),
+        lease: Duration::from_secs(3),
     }
 }
 

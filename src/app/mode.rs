@@ -84,7 +84,7 @@ pub struct Parts<'run> {
     pub config: &'run Config,
     /// Name of the node.
     pub node: &'run str,
-    /// Number of the slot: hints in tokens.
+    /// Number of the slot.
     pub slot: u16,
     /// This start of it.
     pub incarnation: Incarnation,
@@ -168,7 +168,6 @@ impl Parts<'_> {
         let secret = self.secrets.first().context("a cluster without a secret")?;
         let signaling = signaling::Config {
             node: NodeName(self.node.into()),
-            node_number: self.slot,
             incarnation: self.incarnation,
             mode: config.mode.name(),
             key: ClusterKey::new(secret.expose().as_bytes()),
@@ -184,6 +183,7 @@ impl Parts<'_> {
             emergency_numbers: config.sip.emergency_numbers.clone(),
             control_bind: config.control_bind,
             drain_timeout: config.drain_timeout,
+            lease: config.lease,
         };
         let telemetry = self.telemetry.clone();
         let events = Arc::new(move |event: &Event| telemetry.handle(event));

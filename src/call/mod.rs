@@ -34,8 +34,9 @@ pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Transmit}
 pub use record::VERSION as RECORD_VERSION;
 
 use crate::event::Event;
-use crate::ids::{CallId, LegId, Rev};
+use crate::ids::{CallId, LegId, NodeName, Rev};
 use crate::time::Timestamp;
+use crate::views::CallState;
 use core::time::Duration;
 use fork::Best;
 use media::Then;
@@ -145,6 +146,16 @@ impl Call {
     /// Its id.
     pub fn id(&self) -> CallId {
         self.record.id
+    }
+
+    /// As the API shows it.
+    pub fn state(&self) -> CallState {
+        self.record.phase.view()
+    }
+
+    /// Where its media session is.
+    pub fn media_node(&self) -> Option<&NodeName> {
+        self.record.media.nodes.last()
     }
 
     /// Extensions of the users it touches, for the index that registrations use.

@@ -1,7 +1,7 @@
 //! Frames of a control link: a length (outside), a version and postcard.
 
 use super::hello::{Capacity, Hello};
-use super::{Reply, Report, Request};
+use super::{PeerFrame, Reply, Report, Request};
 use crate::ids::SessionId;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ pub enum Frame {
     },
     /// Media tells its room.
     Capacity(Capacity),
+    /// Between signaling nodes.
+    Peer(PeerFrame),
 }
 
 /// Why a frame was not taken.

@@ -1,4 +1,5 @@
-//! The only language signaling and media share: desired state down, what is up, reports back. No SIP, no SDP.
+//! The only language that nodes share: desired state down to media, what is up, reports back; and what signaling nodes
+//! tell each other. No SDP; SIP only as bytes that are passed on.
 //!
 //! Signaling sends the whole wish for a session (`Apply`); the media node makes it so and answers with what is.
 //! Ordered by (epoch, rev): an older one is refused, a repeated one answered again; reconnecting is sending it again.
@@ -7,11 +8,13 @@
 
 pub mod frame;
 pub mod hello;
+pub mod peer;
 pub mod reply;
 pub mod report;
 pub mod request;
 
 pub use frame::Frame;
+pub use peer::PeerFrame;
 pub use reply::{LegState, Refusal, Reply, SessionState, StreamState, StreamStatistics};
 pub use report::{Report, ReportKind};
 pub use request::{

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, lookup_host};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Capacity is told so often.
 const CAPACITY_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,6 +31,23 @@ pub(super) struct Server {
 
 /// Signaling nodes that a link leads to now: two links to one are no use.
 type Linked = Arc<Mutex<HashSet<(String, u64)>>>;
+
+/// Addresses of one target that have a link.
+#[derive(Clone, Debug, Default)]
+struct Joined {
+    addresses: Arc<Mutex<HashSet<SocketAddr>>>,
+    broken: Arc<Notify>,
+}
+
+impl Joined {
+    fn has(&self, address: SocketAddr) -> bool {
+        self.lock().contains(&address)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<SocketAddr>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Server {
     /// Accepts and dials until the node stops.
@@ -64,16 +81,17 @@ impl Server {
         }
     }
 
-    /// A link to every signaling node behind a target, again whenever it breaks.
+    /// A link to every signaling node behind a target: again whenever one breaks, and to those that start later.
     async fn keep_joined(self, target: String, linked: Linked) {
         let mut stopped = self.stopped.clone();
+        let joined = Joined::default();
         let (mut pause, mut told) = (RETRY.0, false);
         loop {
-            let joined = tokio::select! {
-                joined = self.join_once(&target, &linked) => joined,
+            let result = tokio::select! {
+                result = self.join(&target, &linked, &joined) => result,
                 _ = stopped.changed() => return,
             };
-            match joined {
+            match result {
                 Ok(()) => (pause, told) = (RETRY.1, false),
                 Err(error) => {
                     if !told {
@@ -85,22 +103,28 @@ impl Server {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = joined.broken.notified() => pause = RETRY.0,
                 _ = stopped.changed() => return,
             }
         }
     }
 
-    /// Dials every address of a target; stays while the links hold.
-    async fn join_once(&self, target: &str, linked: &Linked) -> Result<(), LinkError> {
+    /// Dials every address of a target that has no link yet.
+    async fn join(&self, target: &str, linked: &Linked, joined: &Joined) -> Result<(), LinkError> {
         let mut last: Option<LinkError> = None;
-        let mut links = Vec::new();
         for address in addresses(target).await? {
-            if self.hello.control.contains(&address) {
+            if self.hello.control.contains(&address) || joined.has(address) {
                 continue;
             }
             match dial(address, self.hello.clone(), &self.secrets).await {
                 Ok(link) if link.peer.role == Role::Signaling => {
-                    links.push(tokio::spawn(self.clone().serve(link, linked.clone())));
+                    joined.lock().insert(address);
+                    let (server, linked, joined) = (self.clone(), linked.clone(), joined.clone());
+                    tokio::spawn(async move {
+                        server.serve(link, linked).await;
+                        joined.lock().remove(&address);
+                        joined.broken.notify_one();
+                    });
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -111,12 +135,9 @@ impl Server {
                 }
             }
         }
-        if links.is_empty() {
+        if joined.lock().is_empty() {
             let nobody = || LinkError::Io(io::ErrorKind::NotFound.into());
             return Err(last.unwrap_or_else(nobody));
-        }
-        for link in links {
-            let _ = link.await;
         }
         Ok(())
     }
@@ -171,7 +192,8 @@ impl Server {
             | Frame::Pong(_)
             | Frame::Reply { .. }
             | Frame::Report(_)
-            | Frame::Capacity(_) => {}
+            | Frame::Capacity(_)
+            | Frame::Peer(_) => {}
         }
     }
 

@@ -243,7 +243,8 @@ async fn read(
             | Frame::Reply { .. }
             | Frame::Report(_)
             | Frame::ReportAck { .. }
-            | Frame::Capacity(_)) => {
+            | Frame::Capacity(_)
+            | Frame::Peer(_)) => {
                 if incoming.send(frame).await.is_err() {
                     return;
                 }

@@ -78,7 +78,7 @@ pub struct Connections {
     events: mpsc::Sender<TcpEvent>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     next: AtomicU64,
     open: Mutex<HashMap<ConnectionId, Connection>>,
@@ -100,15 +100,15 @@ impl Drop for TcpEndpoint {
     }
 }
 
-impl Default for TcpEndpoint {
-    fn default() -> Self {
+impl TcpEndpoint {
+    /// Without a listener yet; its connections are counted from `first`.
+    pub fn new(first: ConnectionId) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        let connections = Connections { shared: Arc::default(), events: sender };
+        let shared = Shared { next: AtomicU64::new(first.0), open: Mutex::default() };
+        let connections = Connections { shared: Arc::new(shared), events: sender };
         Self { connections, events, local: Vec::new(), accepting: Vec::new() }
     }
-}
 
-impl TcpEndpoint {
     /// Listens there too, within a tokio runtime.
     pub fn listen(&mut self, address: SocketAddr) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -291,7 +291,7 @@ mod tests {
     const OPTIONS: &str = "OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n";
 
     async fn pair() -> (TcpEndpoint, TcpStream, Flow) {
-        let mut endpoint = TcpEndpoint::default();
+        let mut endpoint = TcpEndpoint::new(ConnectionId(0));
         endpoint.listen(([127, 0, 0, 1], 0).into()).expect("listen");
         let stream = TcpStream::connect(endpoint.local()[0]).await.expect("connect");
         let Some(TcpEvent::Connected(flow)) = endpoint.event().await else { panic!("connected") };

@@ -151,7 +151,10 @@ impl Calls {
         match self.by_key.get(key) {
             None => Known::New,
             Some(id) => match self.slots.get(id) {
-                Some(slot) if slot.origin == origin => Known::Repeated(*id),
+                // A call that was adopted has forgotten how its INVITE came.
+                Some(slot) if slot.origin == origin || slot.origin.is_empty() => {
+                    Known::Repeated(*id)
+                }
                 Some(_) => Known::Merged,
                 None => Known::New,
             },

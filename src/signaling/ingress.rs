@@ -3,6 +3,7 @@
 //! Invariants: what is no message costs nothing but a count; an ACK is never answered; requests with a tag of ours go
 //! to their call or get 481; every other request passes the same checks in the same order.
 
+use super::pass_on::Stray;
 use super::stun;
 use super::worker::Worker;
 use crate::call::Input;
@@ -67,9 +68,14 @@ impl Worker {
 
     /// One whole message.
     pub(super) fn handle_message(&mut self, bytes: &Bytes, flow: Flow) {
+        self.handle_message_hopped(bytes, flow, 0);
+    }
+
+    /// The same, passed on by so many nodes before.
+    pub(super) fn handle_message_hopped(&mut self, bytes: &Bytes, flow: Flow, hops: u8) {
         match Message::parse(bytes) {
-            Ok(Message::Request(request)) => self.handle_request(request, flow),
-            Ok(Message::Response(response)) => self.handle_response(response, flow),
+            Ok(Message::Request(request)) => self.handle_request(request, flow, bytes, hops),
+            Ok(Message::Response(response)) => self.handle_response(response, flow, bytes, hops),
             Err(MessageError::Refuse(mut request, status, reason)) => {
                 self.emit(&Event::Malformed { what: reason });
                 if request.top_via().is_some() {
@@ -81,19 +87,34 @@ impl Worker {
         }
     }
 
-    fn handle_request(&mut self, mut request: Request, flow: Flow) {
+    fn handle_request(&mut self, mut request: Request, flow: Flow, bytes: &Bytes, hops: u8) {
         stamp_via(&mut request, &flow);
         match request.to().and_then(|to| to.tag()) {
-            Some(tag) => self.handle_in_dialog(&tag, request, flow),
+            Some(tag) => self.handle_in_dialog(&tag, request, flow, bytes, hops),
+            None if request.method == Method::Cancel => {
+                self.handle_cancel(request, flow, bytes, hops);
+            }
             None => self.handle_outside(request, flow),
         }
     }
 
-    fn handle_in_dialog(&mut self, tag: &str, request: Request, flow: Flow) {
-        let locator = self.settings.key.locate_tag(tag);
-        let Some(locator) = locator.filter(|locator| self.calls.get(locator.call).is_some()) else {
+    fn handle_in_dialog(
+        &mut self,
+        tag: &str,
+        request: Request,
+        flow: Flow,
+        bytes: &Bytes,
+        hops: u8,
+    ) {
+        let Some(locator) = self.settings.key.locate_tag(tag) else {
             return self.refuse(&request, &flow, 481);
         };
+        if self.calls.get(locator.call).is_none() {
+            if !self.pass_on(Stray::new(&locator, flow, bytes, hops)) {
+                self.refuse(&request, &flow, 481);
+            }
+            return;
+        }
         if self.lacks_options(&request, &flow) {
             return;
         }
@@ -101,11 +122,9 @@ impl Worker {
     }
 
     fn handle_outside(&mut self, mut request: Request, flow: Flow) {
-        match request.method {
+        if request.method == Method::Ack {
             // Acknowledges a response that we sent without a memory of it.
-            Method::Ack => return,
-            Method::Cancel => return self.handle_cancel(request, flow),
-            _ => {}
+            return;
         }
         let hops = request.headers.get(&HeaderName::MaxForwards).map(str::trim);
         if hops.is_some_and(is_zero) && request.method != Method::Options {
@@ -124,7 +143,7 @@ impl Worker {
         }
     }
 
-    fn handle_response(&mut self, response: Response, flow: Flow) {
+    fn handle_response(&mut self, response: Response, flow: Flow, bytes: &Bytes, hops: u8) {
         let located = response
             .top_via()
             .and_then(|via| self.settings.key.locate_branch(via.branch().unwrap_or_default()));
@@ -136,6 +155,7 @@ impl Worker {
                 let leg = locator.leg;
                 self.input(locator.call, Input::Response { leg, branch, response, flow });
             }
+            Some((locator, _)) if self.pass_on(Stray::new(&locator, flow, bytes, hops)) => {}
             Some(_) | None => {
                 self.emit(&Event::Malformed { what: "a response to no request of ours" });
             }

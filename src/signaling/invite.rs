@@ -12,6 +12,7 @@ use crate::ids::{CallId, Epoch, Flow, LegId};
 use crate::limits;
 use crate::sip::digest::{self, Credentials, Verdict};
 use crate::sip::{HeaderName, Request};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Phones that are told to come again come so many seconds later.
@@ -19,11 +20,14 @@ const SOON_SECONDS: u64 = 2;
 const LATER_SECONDS: u64 = 5;
 
 impl Worker {
-    pub(super) fn handle_cancel(&mut self, request: Request, flow: Flow) {
-        match self.known_call(&request).1 {
+    pub(super) fn handle_cancel(&mut self, request: Request, flow: Flow, bytes: &Bytes, hops: u8) {
+        let (key, known) = self.known_call(&request);
+        match known {
             Known::Repeated(call) => {
                 self.input(call, Input::Request { leg: LegId::CALLER, request, flow });
             }
+            // Another node may have the INVITE.
+            Known::New if self.look_for_key(key, flow, bytes.clone(), hops) => {}
             Known::Merged | Known::New => self.refuse(&request, &flow, 481),
         }
     }

@@ -15,16 +15,19 @@ mod committer;
 mod feed;
 mod ingress;
 mod invite;
-mod media_links;
+mod links;
 mod media_pool;
 mod names;
 mod node;
 mod out_of_dialog;
 mod outputs;
+mod pass_on;
+mod peers;
 mod pings;
 mod register;
 mod sockets;
 mod stun;
+mod takeover;
 mod views;
 mod wakeup;
 mod worker;
@@ -61,8 +64,6 @@ pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
 pub struct Config {
     /// Name of the node.
     pub node: NodeName,
-    /// Hint in our tokens.
-    pub node_number: u16,
     /// This start of it.
     pub incarnation: Incarnation,
     /// `signaling` or `both`, for the table of nodes.
@@ -93,6 +94,8 @@ pub struct Config {
     pub control_bind: SocketAddr,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// `HOLDFAST_LEASE_MS`: ownership without renewal.
+    pub lease: Duration,
 }
 
 impl Config {
@@ -100,7 +103,7 @@ impl Config {
         Settings {
             key: self.key.clone(),
             node: self.node.clone(),
-            node_number: self.node_number,
+            node_number: self.node.number(),
             incarnation: self.incarnation,
             advertise: self.advertise.clone(),
             product: self.product.clone(),
@@ -243,7 +246,7 @@ pub async fn start(
 }
 
 async fn bind(config: &Config) -> Result<Bound, StartError> {
-    let sockets = Sockets::bind(&config.sip_bind)
+    let sockets = Sockets::bind(&config.sip_bind, config.node.number())
         .map_err(|(address, source)| StartError::Sip { address, source })?;
     let address = config.control_bind;
     let control = |source| StartError::Control { address, source };

@@ -128,7 +128,13 @@ impl Worker {
             since: Some(Rfc3339(node.since)),
             rtt_ms: node.rtt_us().map(|rtt| f64::from(rtt) / 1_000.0),
         };
-        self.media.iter().map(link).collect()
+        let peer = |(name, peer): (&NodeName, &super::peers::Peer)| LinkView {
+            peer: name.to_string(),
+            state: "up".to_owned(),
+            since: Some(Rfc3339(peer.since)),
+            rtt_ms: peer.rtt_us().map(|rtt| f64::from(rtt) / 1_000.0),
+        };
+        self.media.iter().map(link).chain(self.peers.iter().map(peer)).collect()
     }
 
     /// Media nodes as they told us.

@@ -7,7 +7,7 @@ use super::calls::Session;
 use super::wakeup::Found;
 use super::worker::Worker;
 use crate::call::{Answer, Call, Input, Output, Query, Save, Transmit};
-use crate::control::{Refusal, Release, Reply, Report, Request};
+use crate::control::{PeerFrame, Refusal, Release, Reply, Report, Request};
 use crate::event::Event;
 use crate::ids::{CallId, NodeName, Rev};
 use crate::routing::{self, Decision};
@@ -122,13 +122,22 @@ impl Worker {
     /// Sends now. A request whose connection is gone waits for the phone to come back by another; a response is
     /// repeated when its request is.
     pub(super) fn send(&mut self, id: CallId, transmit: Transmit) {
-        let sent = self.sockets.send(transmit.flow, transmit.bytes.clone());
+        let sent = self.sockets.send(transmit.flow, transmit.bytes.clone())
+            || self.send_by_peer(&transmit);
         if !sent
             && transmit.request.is_some()
             && let Some(slot) = self.calls.get_mut(id)
         {
             slot.strand(transmit, self.now);
         }
+    }
+
+    /// A connection belongs to one process: what is for another's goes by its link.
+    fn send_by_peer(&self, transmit: &Transmit) -> bool {
+        let Some(connection) = transmit.flow.connection else { return false };
+        let Some(name) = self.peers.by_number(connection.node()) else { return false };
+        let (flow, bytes) = (transmit.flow, transmit.bytes.to_vec());
+        self.peers.send(name, PeerFrame::Send { flow, bytes })
     }
 
     fn ask_media(&mut self, id: CallId, request: Request) -> Option<Input> {
@@ -263,6 +272,7 @@ impl Worker {
                 tracing::warn!(call.id = %id, "call {id} has another owner: dropped here");
                 self.committer.forget(id);
                 self.calls.remove(id);
+                self.emit(&Event::CallLeft { call: id });
             }
             // The INVITE is known elsewhere: ours never was.
             CallOutcome::Duplicate(other) => {

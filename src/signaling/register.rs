@@ -7,6 +7,7 @@
 use super::answer::HeldAnswer;
 use super::worker::Worker;
 use crate::call::{Input, Transmit};
+use crate::control::PeerFrame;
 use crate::directory::Binding;
 use crate::event::Event;
 use crate::ids::{ConnectionId, Flow, Transport};
@@ -15,7 +16,10 @@ use crate::registrar;
 use crate::sip::Request;
 use crate::sip::address::reply_flow;
 use crate::time::Timestamp;
+use core::time::Duration;
 
+/// Expired bindings of a peer are swept so much later than it would.
+const FOREIGN_PATIENCE: Duration = Duration::from_secs(30);
 /// When phones come again while the store cannot be written.
 const RETRY_SECONDS: u64 = 5;
 
@@ -57,10 +61,28 @@ impl Worker {
         for binding in &bindings {
             self.watch_binding(binding);
         }
+        self.tell_peers(extension, &bindings);
         self.committer.write_bindings(extension, bindings.clone());
         let contacts = bindings.len();
         self.directory.set_bindings(extension, bindings);
         self.emit(&Event::Registered { extension: extension.to_owned(), contacts, new });
+        for moved in moved {
+            self.move_calls(extension, &moved);
+        }
+    }
+
+    fn tell_peers(&self, extension: &str, bindings: &[Binding]) {
+        if self.peers.is_alone() {
+            return;
+        }
+        let document = postcard::to_stdvec(bindings).expect("bindings are plain data");
+        self.peers.broadcast(&PeerFrame::Bindings { extension: extension.to_owned(), document });
+    }
+
+    /// A peer registered a phone, or removed one: known here at once. What the peer saved is not saved again.
+    pub(super) fn take_bindings(&mut self, extension: &str, bindings: Vec<Binding>) {
+        let moved = moved_flows(self.directory.bindings(extension), &bindings);
+        self.directory.set_bindings(extension, bindings);
         for moved in moved {
             self.move_calls(extension, &moved);
         }
@@ -114,7 +136,12 @@ impl Worker {
     /// Removes what expired.
     pub(super) fn sweep_bindings(&mut self) {
         let now = self.now;
-        let expired = |binding: &&Binding| binding.expires_at <= now;
+        let own = self.settings.node.clone();
+        // A peer's are the peer's to sweep; those of a node that is gone are anybody's after a while.
+        let expired = |binding: &&Binding| {
+            let patience = if binding.node == own { Duration::ZERO } else { FOREIGN_PATIENCE };
+            binding.expires_at + patience <= now
+        };
         let mut users: Vec<String> = self
             .directory
             .all_bindings()

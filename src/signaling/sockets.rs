@@ -1,6 +1,6 @@
 //! SIP sockets of a node: a UDP endpoint an address, TCP connections, and which of them a message leaves by.
 
-use crate::ids::{Flow, Transport};
+use crate::ids::{ConnectionId, Flow, Transport};
 use crate::net::dns::Resolver;
 use crate::net::local_address::local_address_towards;
 use crate::net::tcp::{Connections, TcpEndpoint, TcpEvent};
@@ -32,8 +32,11 @@ pub(super) struct Received {
 
 impl Sockets {
     /// Binds every address, for UDP and TCP.
-    pub(super) fn bind(addresses: &[SocketAddr]) -> Result<Self, (SocketAddr, io::Error)> {
-        let (mut udp, mut tcp) = (Vec::new(), TcpEndpoint::default());
+    pub(super) fn bind(
+        addresses: &[SocketAddr],
+        node_number: u16,
+    ) -> Result<Self, (SocketAddr, io::Error)> {
+        let (mut udp, mut tcp) = (Vec::new(), TcpEndpoint::new(ConnectionId::base(node_number)));
         for address in addresses {
             udp.push(bind_both(*address, &mut tcp).map_err(|error| (*address, error))?);
         }

@@ -1,13 +1,15 @@
 //! What tasks beside the worker tell it. The worker itself never waits for the store, a name, or a link.
 
 use super::media_pool::LinkNumber;
+use super::pass_on::{self, Stray};
 use crate::call::Answer;
 use crate::control::Frame;
 use crate::control::hello::Hello;
 use crate::directory::{Binding, User};
-use crate::ids::CallId;
+use crate::ids::{CallId, Incarnation};
 use crate::sip::Uri;
-use crate::store::{CallOutcome, Change, StoreError};
+use crate::store::{CallOutcome, Change, ClaimedCall, NodeRow, StoreError};
+use crate::time::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tokio::sync::mpsc;
@@ -30,9 +32,21 @@ pub(super) enum Wakeup {
     StoreRead(bool),
     /// A miss of the directory was looked up.
     Found(Box<Found>),
+    /// The table of nodes, now and then with the owners of calls.
+    Nodes(Box<Judgement>),
+    /// Calls that we claimed.
+    Claimed(Vec<ClaimedCall>),
+    /// The owner of a message's call was looked up.
+    StrayFound(Box<(Stray, pass_on::Found)>),
+    /// A peer is proven dead.
+    PeerDead(Incarnation),
+    /// A peer could not be reached, which proves nothing.
+    NotDialled(Incarnation),
+    /// Calls that the store says are ours, after a gap.
+    Proven(Result<Vec<CallId>, StoreError>),
     /// A question of a call is answered.
     Answer(CallId, Answer),
-    /// A media node's link is up.
+    /// A node's link is up.
     LinkUp {
         /// Which link.
         number: LinkNumber,
@@ -43,10 +57,19 @@ pub(super) enum Wakeup {
         /// Its round trip.
         rtt_us: Arc<AtomicU32>,
     },
-    /// A frame of a media node.
+    /// A frame of a link.
     Frame(LinkNumber, Box<Frame>),
     /// A link broke.
     LinkDown(LinkNumber),
+}
+
+/// Who is in the table of nodes, by the store's clock.
+#[derive(Debug)]
+pub(super) struct Judgement {
+    pub now: Timestamp,
+    pub rows: Vec<NodeRow>,
+    /// Owners of live calls, when they were asked for.
+    pub owners: Option<Vec<Incarnation>>,
 }
 
 /// What the store says of a user that the directory, or of whose phones it, did not know.

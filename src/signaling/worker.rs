@@ -3,29 +3,32 @@
 //! Invariants: the worker waits for nothing but its inlets: store, names and links are tasks that report over bounded
 //! channels. A bug in one message's handling costs that message, or its call.
 
-use super::calls::Calls;
+use super::calls::{Calls, Slot};
 use super::committer::Committer;
-use super::media_links;
+use super::links::Links;
 use super::media_pool::MediaPool;
 use super::outputs::catch_bug;
+use super::peers::Peers;
 use super::pings::Pings;
 use super::sockets::{Received, Sockets};
+use super::takeover::{self, Watch};
 use super::wakeup::{Found, Wakeup};
 use super::{Config, EventSink, feed, names, node};
 use crate::call::{Answer, Input, Output, Settings};
 use crate::control::Frame;
+use crate::control::hello::Role;
 use crate::directory::Directory;
 use crate::event::Event;
 use crate::ids::{CallId, ConnectionId, NodeName};
 use crate::net::clock;
 use crate::operator::Command;
 use crate::registrar::Policy;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::time::Timestamp;
 use crate::views::NodeView;
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -46,6 +49,8 @@ const ENDED_A_TURN: usize = 128;
 const BATCH: usize = 256;
 /// A stopping node waits so long for its last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
+/// A leaving node waits so many milliseconds for its links to take its last words.
+const LAST_WORDS: u32 = 200;
 
 /// A drain under way.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +74,12 @@ pub(super) struct Worker {
     pub calls: Calls,
     pub committer: Committer,
     pub media: MediaPool,
+    pub links: Links,
+    pub peers: Peers,
+    pub watch: Watch,
+    pub lease: Duration,
+    /// After a gap: nothing is handled until the store has said which calls are still ours.
+    pub proving: bool,
     pub pings: Pings,
     /// Users with a binding on a connection.
     pub by_connection: HashMap<ConnectionId, Vec<String>>,
@@ -127,9 +138,9 @@ impl Worker {
         let reload = Arc::new(Notify::new());
         let (row, rows) = watch::channel(None);
         let hello = config.hello(bound.control);
-        let links =
-            media_links::accept(bound.listener, hello, config.secrets.clone(), wakeups.clone());
-        tokio::spawn(links);
+        let links = Links::new(hello, config.secrets.clone(), wakeups.clone());
+        tokio::spawn(links.clone().accept(bound.listener));
+        background.spawn(takeover::watch(store.clone(), wakeups.clone()));
         background.spawn(feed::follow(store.clone(), Arc::clone(&reload), wakeups.clone()));
         let identity = (config.node.clone(), config.incarnation, config.mode);
         background.spawn(node::publish(store.clone(), identity, vec![bound.control], rows));
@@ -147,6 +158,11 @@ impl Worker {
             calls: Calls::default(),
             committer: Committer::default(),
             media: MediaPool::default(),
+            links,
+            peers: Peers::default(),
+            watch: Watch::default(),
+            lease: config.lease,
+            proving: false,
             pings: Pings::default(),
             by_connection: HashMap::new(),
             outputs: Vec::new(),
@@ -198,7 +214,11 @@ impl Worker {
                 }
                 () = sleep => {}
             }
-            self.now = clock::now();
+            self.notice_gap(clock::now());
+            if self.proving {
+                // Phones say again what was not heard.
+                received.datagrams.clear();
+            }
             for datagram in received.datagrams.drain(..) {
                 self.guard(|worker| worker.handle_datagram(datagram));
             }
@@ -211,9 +231,65 @@ impl Worker {
             for command in commands.drain(..) {
                 self.guard(|worker| worker.handle_command(command));
             }
-            self.guard(Self::turn);
+            if !self.proving {
+                self.guard(Self::turn);
+            }
             self.sockets.flush();
         }
+        self.leave().await;
+    }
+
+    /// What is saved is given to the peers; alone, the calls wait in the store.
+    async fn leave(&mut self) {
+        if self.peers.is_alone() || !self.committer.is_idle() {
+            return;
+        }
+        self.hand_over();
+        for _ in 0..LAST_WORDS {
+            if self.peers.is_flushed() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A process that was stopped, or starved, may have lost its calls meanwhile: it proves its ownership before it says
+    /// another word.
+    fn notice_gap(&mut self, now: Timestamp) {
+        let gap = now.saturating_since(self.now);
+        self.now = now;
+        if gap <= self.lease / 2 || self.store.is_embedded() || self.proving {
+            return;
+        }
+        tracing::warn!(
+            "this process stood still for {} ms: it asks which calls are still its own",
+            gap.as_millis()
+        );
+        self.proving = true;
+        let (store, wakeups, own) =
+            (self.store.clone(), self.wakeups.clone(), self.settings.incarnation);
+        self.background.spawn(async move {
+            let owned = store.owned(own).await;
+            // The worker may be gone.
+            let _ = wakeups.send(Wakeup::Proven(owned)).await;
+        });
+    }
+
+    /// Calls that others claimed are dropped without a word. A store that cannot be asked gave them to nobody.
+    fn handle_proven(&mut self, owned: Result<Vec<CallId>, StoreError>) {
+        self.proving = false;
+        let Ok(owned) = owned else { return };
+        let owned: HashSet<CallId> = owned.into_iter().collect();
+        let is_lost = |(id, slot): &(CallId, &Slot)| {
+            slot.committed.0 > 0 && !slot.call.lingers() && !owned.contains(id)
+        };
+        let lost: Vec<CallId> = self.calls.iter().filter(is_lost).map(|(id, _)| id).collect();
+        for id in &lost {
+            self.committer.forget(*id);
+            self.calls.remove(*id);
+            self.emit(&Event::CallLeft { call: *id });
+        }
+        tracing::warn!("{} calls were claimed by others meanwhile", lost.len());
     }
 
     /// No new calls; what is decided is committed. Until when at most.
@@ -282,6 +358,18 @@ impl Worker {
             Wakeup::StoreRead(readable) => self.store_readable = readable,
             Wakeup::Found(found) => self.handle_found(*found),
             Wakeup::Answer(call, answer) => self.input(call, Input::Answer(answer)),
+            Wakeup::Nodes(judgement) => self.handle_nodes(*judgement),
+            Wakeup::Claimed(calls) => self.handle_claimed(calls),
+            Wakeup::StrayFound(found) => {
+                let (stray, found) = *found;
+                self.handle_stray_found(stray, found);
+            }
+            Wakeup::PeerDead(incarnation) => self.peer_is_dead(incarnation),
+            Wakeup::NotDialled(incarnation) => self.peers.not_dialled(incarnation),
+            Wakeup::Proven(owned) => self.handle_proven(owned),
+            Wakeup::LinkUp { number, hello, sender, rtt_us } if hello.role == Role::Signaling => {
+                self.peer_up(number, hello, sender, rtt_us);
+            }
             Wakeup::LinkUp { number, hello, sender, rtt_us } => {
                 let node = hello.name.clone();
                 if self.media.link_up(number, hello, sender, rtt_us, self.now) {
@@ -293,6 +381,9 @@ impl Worker {
             }
             Wakeup::Frame(number, frame) => self.handle_frame(number, *frame),
             Wakeup::LinkDown(number) => {
+                if let Some(peer) = self.peers.link_down(number) {
+                    return self.peer_down(peer);
+                }
                 if let Some(node) = self.media.link_down(number, self.now) {
                     self.emit(&Event::MediaNode { node, up: false });
                 }
@@ -301,6 +392,9 @@ impl Worker {
     }
 
     fn handle_frame(&mut self, number: u64, frame: Frame) {
+        if let Frame::Peer(frame) = frame {
+            return self.handle_peer(number, frame);
+        }
         let Some(node) = self.media.name_of(number).cloned() else { return };
         match frame {
             Frame::Reply { reply, .. } => self.handle_media_reply(node, reply),
@@ -314,7 +408,8 @@ impl Worker {
             | Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Request { .. }
-            | Frame::ReportAck { .. } => {}
+            | Frame::ReportAck { .. }
+            | Frame::Peer(_) => {}
         }
     }
 

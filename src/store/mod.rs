@@ -62,6 +62,21 @@ pub struct StoredCall {
     pub record: Vec<u8>,
 }
 
+/// A call that was claimed: it is the claimer's, with an epoch of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedCall {
+    /// Which.
+    pub id: CallId,
+    /// Keyed hash of its first INVITE.
+    pub key: [u8; 16],
+    /// The claimer's.
+    pub epoch: Epoch,
+    /// As stored.
+    pub rev: Rev,
+    /// Record.
+    pub record: Vec<u8>,
+}
+
 /// What CDRs are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CdrQuery {
@@ -202,6 +217,46 @@ impl Store {
     /// Owners of live calls.
     pub async fn owners(&self) -> Result<Vec<Incarnation>, StoreError> {
         ask!(self, DEADLINE, owners())
+    }
+
+    /// Takes live calls of a dead owner over, at most `limit`. What another claims meanwhile is left to it.
+    pub async fn claim(
+        &self,
+        from: Incarnation,
+        to: Incarnation,
+        limit: u32,
+    ) -> Result<Vec<ClaimedCall>, StoreError> {
+        ask!(self, COMMIT_DEADLINE, claim(from, to, limit))
+    }
+
+    /// The same for one call that has a message waiting.
+    pub async fn claim_call(
+        &self,
+        id: CallId,
+        from: Incarnation,
+        to: Incarnation,
+    ) -> Result<Option<ClaimedCall>, StoreError> {
+        ask!(self, DEADLINE, claim_call(id, from, to))
+    }
+
+    /// Owner of a live call.
+    pub async fn owner(&self, id: CallId) -> Result<Option<Incarnation>, StoreError> {
+        ask!(self, DEADLINE, owner(id))
+    }
+
+    /// Ids of an owner's live calls.
+    pub async fn owned(&self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {
+        ask!(self, DEADLINE, owned(owner))
+    }
+
+    /// The live call that an INVITE with this key made.
+    pub async fn call_of_key(&self, key: &[u8; 16]) -> Result<Option<CallId>, StoreError> {
+        ask!(self, DEADLINE, call_of_key(key))
+    }
+
+    /// The clock by which leases are judged.
+    pub async fn clock(&self) -> Result<Timestamp, StoreError> {
+        ask!(self, DEADLINE, clock())
     }
 
     /// Sweeps tombstones older than `TOMBSTONE_LIFE`; how many went.

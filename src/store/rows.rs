@@ -1,6 +1,6 @@
 //! How things look in rows: documents as JSON where people may read them, postcard where speed counts.
 
-use super::{Change, NodeRow, StoreError, StoredCall};
+use super::{Change, ClaimedCall, NodeRow, StoreError, StoredCall};
 use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
@@ -89,6 +89,22 @@ pub(super) fn stored_call(row: CallRow) -> Result<StoredCall, StoreError> {
     Ok(StoredCall {
         id: call_id(&id)?,
         owner: Incarnation(unsigned(owner)),
+        epoch: Epoch(unsigned(epoch)),
+        rev: Rev(unsigned(rev)),
+        record,
+    })
+}
+
+/// (id, key, epoch, rev, record)
+pub(super) type ClaimRow = (Vec<u8>, Vec<u8>, i64, i64, Vec<u8>);
+
+pub(super) fn claimed_call(row: ClaimRow) -> Result<ClaimedCall, StoreError> {
+    let (id, key, epoch, rev, record) = row;
+    let key =
+        key.try_into().map_err(|_| StoreError::Corrupt("call key of a wrong length".into()))?;
+    Ok(ClaimedCall {
+        id: call_id(&id)?,
+        key,
         epoch: Epoch(unsigned(epoch)),
         rev: Rev(unsigned(rev)),
         record,

@@ -5,7 +5,7 @@
 use super::story::word;
 use crate::event::Event;
 use crate::ids::CallId;
-use crate::views::Disposition;
+use crate::views::{CallState, Disposition};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,6 +39,15 @@ enum Phase {
 }
 
 impl Phase {
+    const fn of(state: CallState) -> Option<Self> {
+        match state {
+            CallState::Trying => Some(Self::Trying),
+            CallState::Early => Some(Self::Early),
+            CallState::Confirmed => Some(Self::Confirmed),
+            CallState::Terminating => None,
+        }
+    }
+
     const fn index(self) -> usize {
         match self {
             Self::Trying => 0,
@@ -144,6 +153,8 @@ impl Metrics {
     pub(super) fn count(&self, event: &Event) {
         match event {
             Event::CallCreated { call, .. } => self.moved(*call, Some(Phase::Trying)),
+            Event::CallAdopted { call, state } => self.moved(*call, Phase::of(*state)),
+            Event::CallLeft { call } => self.moved(*call, None),
             Event::CallRinging { call } => self.moved(*call, Some(Phase::Early)),
             Event::CallAnswered { call, setup_ms, .. } => {
                 self.moved(*call, Some(Phase::Confirmed));

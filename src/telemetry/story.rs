@@ -13,6 +13,10 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             info!(call.id = %call, call.caller = %caller, call.callee = %callee,
                 "call {call}: {caller} calls {callee}");
         }
+        Event::CallAdopted { call, .. } => {
+            info!(call.id = %call, "call {call}: carried on by this node");
+        }
+        Event::CallLeft { call } => info!(call.id = %call, "call {call}: left to another node"),
         Event::CallRinging { call } => info!(call.id = %call, "call {call}: ringing"),
         Event::CallAnswered { call, answered_by, setup_ms } => {
             let answered_by = personal.wrap(answered_by);

@@ -3,6 +3,7 @@
 mod calls;
 mod cdrs;
 mod directory;
+mod ownership;
 
 use super::rows::{control_text, node, signed};
 use super::{NodeRow, StoreError, migrations};

@@ -1,0 +1,140 @@
+//! Control links of a signaling node: media nodes and peers that announce themselves, peers that we dial (design §6).
+//!
+//! Invariants: links that are being made are bounded; a link's frames reach the worker in order, and a worker that is
+//! behind slows the link, not the reverse.
+
+use super::media_pool::LinkNumber;
+use super::wakeup::Wakeup;
+use crate::control::hello::{Hello, Role};
+use crate::ids::{Incarnation, NodeName};
+use crate::net::control_link::{self, ControlLink, LinkError, Secrets};
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Links being made or up.
+const LINKS: usize = 256;
+/// A peer whose link broke is dialled so often before the judgement is left to its lease.
+const TRIES: u32 = 5;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What every link of this node needs.
+#[derive(Clone, Debug)]
+pub(super) struct Links {
+    hello: Hello,
+    secrets: Secrets,
+    wakeups: mpsc::Sender<Wakeup>,
+    numbers: Arc<AtomicU64>,
+    room: Arc<Semaphore>,
+}
+
+/// A peer as its row, or its last link, tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PeerAddress {
+    pub name: NodeName,
+    pub incarnation: Incarnation,
+    pub control: Vec<SocketAddr>,
+}
+
+impl Links {
+    pub(super) fn new(hello: Hello, secrets: Secrets, wakeups: mpsc::Sender<Wakeup>) -> Self {
+        let room = Arc::new(Semaphore::new(LINKS));
+        Self { hello, secrets, wakeups, numbers: Arc::default(), room }
+    }
+
+    /// Accepts links for as long as the worker lives.
+    pub(super) async fn accept(self, listener: TcpListener) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                // Out of descriptors or the like: what holds them may end.
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let links = self.clone();
+            tokio::spawn(async move {
+                let _permit = permit;
+                match control_link::accept(stream, links.hello.clone(), &links.secrets).await {
+                    Ok(link) => links.serve(link).await,
+                    Err(error) => tracing::warn!("a control link was refused: {error}"),
+                }
+            });
+        }
+    }
+
+    /// A link to a peer that has none yet.
+    pub(super) async fn dial(self, peer: PeerAddress) {
+        for address in &peer.control {
+            match control_link::dial(*address, self.hello.clone(), &self.secrets).await {
+                Ok(link) if link.peer.role == Role::Signaling && link.peer.name == peer.name => {
+                    return self.serve(link).await;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(peer = %peer.name, "no link to {address}: {error}"),
+            }
+        }
+        let _ = self.wakeups.send(Wakeup::NotDialled(peer.incarnation)).await;
+    }
+
+    /// The link to a peer broke: does it live? Nobody who listens, or another start of it, is proof that it does not.
+    /// Silence is none.
+    pub(super) async fn judge(self, peer: PeerAddress) {
+        for _ in 0..TRIES {
+            let mut refused = !peer.control.is_empty();
+            for address in &peer.control {
+                match control_link::dial(*address, self.hello.clone(), &self.secrets).await {
+                    Ok(link) => {
+                        let same = link.peer.name == peer.name;
+                        let lives = same && link.peer.incarnation == peer.incarnation;
+                        if !lives {
+                            let _ = self.wakeups.send(Wakeup::PeerDead(peer.incarnation)).await;
+                        }
+                        if same {
+                            self.serve(link).await;
+                        }
+                        return;
+                    }
+                    Err(LinkError::Io(error)) if is_refusal(&error) => {}
+                    Err(_) => refused = false,
+                }
+            }
+            if refused {
+                let _ = self.wakeups.send(Wakeup::PeerDead(peer.incarnation)).await;
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let _ = self.wakeups.send(Wakeup::NotDialled(peer.incarnation)).await;
+    }
+
+    async fn serve(self, link: ControlLink) {
+        let ControlLink { peer, remote, sender, mut receiver, rtt_us } = link;
+        let number: LinkNumber = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let (name, role) = (peer.name.clone(), peer.role);
+        tracing::info!(node = %name, %remote, "{role:?} node {name} has a link with us");
+        let up = Wakeup::LinkUp { number, hello: peer, sender, rtt_us };
+        if self.wakeups.send(up).await.is_err() {
+            return;
+        }
+        while let Some(frame) = receiver.recv().await {
+            if self.wakeups.send(Wakeup::Frame(number, Box::new(frame))).await.is_err() {
+                return;
+            }
+        }
+        // The worker may be gone already.
+        let _ = self.wakeups.send(Wakeup::LinkDown(number)).await;
+    }
+}
+
+/// The kernel there says that nobody listens.
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+}

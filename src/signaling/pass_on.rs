@@ -1,0 +1,203 @@
+//! Messages of calls that another node owns: passed on to it, or, when it is dead, the call is claimed (design §4
+//! "Finding a call").
+//!
+//! Invariants: a message is passed on at most `FORWARDS` times; looking an owner up is a task, bounded in number; a
+//! message whose call nobody owns gets 481, one whose owner is in doubt gets nothing and is repeated by its phone.
+
+use super::media_pool::LinkNumber;
+use super::peers::Life;
+use super::wakeup::Wakeup;
+use super::worker::Worker;
+use crate::control::PeerFrame;
+use crate::control::peer::FORWARDS;
+use crate::event::Event;
+use crate::ids::{CallId, Flow, Incarnation, Locator};
+use crate::sip::{Message, Method};
+use crate::store::ClaimedCall;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A message on its way to its call.
+#[derive(Clone, Debug)]
+pub(super) struct Stray {
+    pub call: CallId,
+    /// Number of the node that its token names; 0: none.
+    pub hint: u16,
+    pub flow: Flow,
+    pub bytes: Bytes,
+    /// Nodes that passed it on before.
+    pub hops: u8,
+}
+
+impl Stray {
+    /// A message with a token of ours.
+    pub(super) fn new(locator: &Locator, flow: Flow, bytes: &Bytes, hops: u8) -> Self {
+        Self { call: locator.call, hint: locator.node, flow, bytes: bytes.clone(), hops }
+    }
+}
+
+/// Where a stray's call is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Its owner.
+    Owner(Incarnation),
+    /// Its owner was dead: it is ours now.
+    Claimed(Box<ClaimedCall>),
+    /// Nobody has it.
+    Nowhere,
+    /// The store does not say.
+    Unknown,
+}
+
+impl Worker {
+    /// A message for a call that is not here. False: there is nobody to ask, it is treated as a stranger's.
+    pub(super) fn pass_on(&mut self, stray: Stray) -> bool {
+        if self.store.is_embedded() {
+            return false;
+        }
+        if stray.hops >= FORWARDS {
+            return true;
+        }
+        let likely = self.peers.likely_owner(stray.call, stray.hint);
+        if stray.hops == 0
+            && let Some(name) = likely
+        {
+            let Stray { flow, bytes, .. } = &stray;
+            let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.to_vec(), hops: 1 };
+            if self.peers.send(&name, frame) {
+                return true;
+            }
+        }
+        self.look_for(stray);
+        true
+    }
+
+    /// Asks the store for the owner, in a task.
+    fn look_for(&mut self, stray: Stray) {
+        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else {
+            return self.emit(&Event::Malformed { what: "too many messages of unknown calls" });
+        };
+        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
+        self.background.spawn(async move {
+            let _permit = permit;
+            let found = match store.owner(stray.call).await {
+                Ok(Some(owner)) => Found::Owner(owner),
+                Ok(None) => Found::Nowhere,
+                Err(_) => Found::Unknown,
+            };
+            // The worker may be gone.
+            let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
+        });
+    }
+
+    pub(super) fn handle_stray_found(&mut self, stray: Stray, found: Found) {
+        if self.calls.get(stray.call).is_some() {
+            return self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
+        }
+        match found {
+            Found::Owner(owner) => self.handle_owner(stray, owner),
+            Found::Claimed(claimed) => {
+                self.adopt(*claimed);
+                self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
+            }
+            Found::Nowhere => self.refuse_stray(&stray),
+            Found::Unknown => {}
+        }
+    }
+
+    fn handle_owner(&mut self, stray: Stray, owner: Incarnation) {
+        match self.peers.life(owner) {
+            Life::Up(name) => {
+                self.peers.learn(stray.call, name.clone());
+                let Stray { flow, bytes, hops, .. } = stray;
+                let bytes = bytes.to_vec();
+                self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
+            }
+            Life::Dead => self.claim_for(stray, owner),
+            // Ours, and on its way here by a claim under way; or of a node in doubt. The phone says it again.
+            Life::Unsure => {}
+        }
+    }
+
+    /// A call with a message waiting goes before the others of a dead owner.
+    fn claim_for(&mut self, stray: Stray, owner: Incarnation) {
+        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else { return };
+        let (store, wakeups, own) =
+            (self.store.clone(), self.wakeups.clone(), self.settings.incarnation);
+        self.background.spawn(async move {
+            let _permit = permit;
+            let found = match store.claim_call(stray.call, owner, own).await {
+                Ok(Some(claimed)) => Found::Claimed(Box::new(claimed)),
+                // Another claimed it meanwhile; the phone's next repeat finds that one.
+                Ok(None) | Err(_) => Found::Unknown,
+            };
+            let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
+        });
+    }
+
+    /// Nobody owns its call: 481 to a request, nothing to an ACK or a response.
+    fn refuse_stray(&mut self, stray: &Stray) {
+        match Message::parse(&stray.bytes) {
+            Ok(Message::Request(mut request)) if request.method != Method::Ack => {
+                crate::sip::address::stamp_via(&mut request, &stray.flow);
+                self.refuse(&request, &stray.flow, 481);
+            }
+            Ok(_) | Err(_) => {
+                self.emit(&Event::Malformed { what: "a message of a call that nobody has" });
+            }
+        }
+    }
+
+    /// A CANCEL, or a repeated INVITE, names no call: its key does.
+    pub(super) fn look_for_key(
+        &mut self,
+        key: [u8; 16],
+        flow: Flow,
+        bytes: Bytes,
+        hops: u8,
+    ) -> bool {
+        if self.store.is_embedded() || self.peers.is_alone() || hops >= FORWARDS {
+            return false;
+        }
+        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else { return false };
+        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
+        self.background.spawn(async move {
+            let _permit = permit;
+            let call = store.call_of_key(&key).await;
+            let stray = |call| Stray { call, hint: 0, flow, bytes, hops };
+            let (stray, found) = match call {
+                Ok(Some(call)) => match store.owner(call).await {
+                    Ok(Some(owner)) => (stray(call), Found::Owner(owner)),
+                    Ok(None) => (stray(call), Found::Nowhere),
+                    Err(_) => (stray(call), Found::Unknown),
+                },
+                Ok(None) => (stray(CallId(0)), Found::Nowhere),
+                Err(_) => (stray(CallId(0)), Found::Unknown),
+            };
+            let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
+        });
+        true
+    }
+
+    /// What a peer says.
+    pub(super) fn handle_peer(&mut self, link: LinkNumber, frame: PeerFrame) {
+        match frame {
+            PeerFrame::Forward { flow, bytes, hops } => {
+                self.handle_message_hopped(&Bytes::from(bytes), flow, hops);
+            }
+            PeerFrame::Send { flow, bytes } => {
+                self.sockets.send(flow, Bytes::from(bytes));
+            }
+            PeerFrame::Bindings { extension, document } => {
+                if let Ok(bindings) = postcard::from_bytes(&document) {
+                    self.take_bindings(&extension, bindings);
+                }
+            }
+            PeerFrame::HandOver => {
+                if let Some(from) = self.peers.incarnation_of(link) {
+                    self.claim_from(from);
+                }
+            }
+        }
+    }
+}

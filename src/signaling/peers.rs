@@ -1,0 +1,235 @@
+//! Other signaling nodes: who is there, who is proven dead, who owns which call as far as we learnt (design §4).
+//!
+//! Invariants: a node is dead only when nobody listens where it did, when a later start of it answers, or when its lease
+//! ran out by the store's clock while we renewed ours; what is learnt of owners is a hint and is bounded.
+
+use super::links::PeerAddress;
+use super::media_pool::LinkNumber;
+use crate::control::hello::Hello;
+use crate::control::{Frame, PeerFrame};
+use crate::ids::{CallId, Incarnation, NodeName};
+use crate::time::Timestamp;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::mpsc;
+
+/// Calls whose owner we learnt; above it all are forgotten and learnt anew.
+const OWNERS: usize = 50_000;
+
+/// A peer with a link.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub hello: Hello,
+    pub since: Timestamp,
+    link: LinkNumber,
+    sender: mpsc::Sender<Frame>,
+    rtt_us: Arc<AtomicU32>,
+}
+
+impl Peer {
+    pub(super) fn rtt_us(&self) -> Option<u32> {
+        let rtt = self.rtt_us.load(Ordering::Relaxed);
+        (rtt > 0).then_some(rtt)
+    }
+}
+
+/// Whether an owner can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It has a link with us.
+    Up(NodeName),
+    /// Proven.
+    Dead,
+    /// Neither.
+    Unsure,
+}
+
+/// All that is known of peers.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    up: HashMap<NodeName, Peer>,
+    dead: HashSet<Incarnation>,
+    dialling: HashSet<Incarnation>,
+    owners: HashMap<CallId, NodeName>,
+}
+
+impl Peers {
+    /// A link is up. A former start of the same node that it proves dead.
+    pub(super) fn link_up(
+        &mut self,
+        number: LinkNumber,
+        hello: Hello,
+        sender: mpsc::Sender<Frame>,
+        rtt_us: Arc<AtomicU32>,
+        now: Timestamp,
+    ) -> Option<Incarnation> {
+        self.dialling.remove(&hello.incarnation);
+        self.dead.remove(&hello.incarnation);
+        let (name, incarnation) = (hello.name.clone(), hello.incarnation);
+        let peer = Peer { hello, since: now, link: number, sender, rtt_us };
+        let former = self.up.insert(name, peer)?.hello.incarnation;
+        (former < incarnation && self.dead.insert(former)).then_some(former)
+    }
+
+    /// A link broke; whom to judge when it was the present one of a peer.
+    pub(super) fn link_down(&mut self, number: LinkNumber) -> Option<PeerAddress> {
+        let name = self.name_of(number)?.clone();
+        let hello = self.up.remove(&name)?.hello;
+        self.dialling.insert(hello.incarnation);
+        Some(PeerAddress { name, incarnation: hello.incarnation, control: hello.control })
+    }
+
+    /// Whose link it is.
+    pub(super) fn name_of(&self, number: LinkNumber) -> Option<&NodeName> {
+        self.up.iter().find(|(_, peer)| peer.link == number).map(|(name, _)| name)
+    }
+
+    /// Which start of a node has that link.
+    pub(super) fn incarnation_of(&self, number: LinkNumber) -> Option<Incarnation> {
+        let peer = self.up.values().find(|peer| peer.link == number);
+        peer.map(|peer| peer.hello.incarnation)
+    }
+
+    /// A peer that ought to be dialled: nobody does it yet. Of two nodes the later start dials.
+    pub(super) fn begin_dial(&mut self, peer: &PeerAddress, own: Incarnation) -> bool {
+        peer.incarnation < own
+            && !self.is_up(peer.incarnation)
+            && !self.dead.contains(&peer.incarnation)
+            && self.dialling.insert(peer.incarnation)
+    }
+
+    /// Nobody answered.
+    pub(super) fn not_dialled(&mut self, incarnation: Incarnation) {
+        self.dialling.remove(&incarnation);
+    }
+
+    /// Proven dead. False: known already, or it has a link with us.
+    pub(super) fn bury(&mut self, incarnation: Incarnation) -> bool {
+        self.dialling.remove(&incarnation);
+        !self.is_up(incarnation) && self.dead.insert(incarnation)
+    }
+
+    pub(super) fn is_up(&self, incarnation: Incarnation) -> bool {
+        self.up.values().any(|peer| peer.hello.incarnation == incarnation)
+    }
+
+    pub(super) fn life(&self, incarnation: Incarnation) -> Life {
+        let up = self.up.iter().find(|(_, peer)| peer.hello.incarnation == incarnation);
+        match up {
+            Some((name, _)) => Life::Up(name.clone()),
+            None if self.dead.contains(&incarnation) => Life::Dead,
+            None => Life::Unsure,
+        }
+    }
+
+    /// Who probably owns a call: as learnt, else as its token says.
+    pub(super) fn likely_owner(&self, call: CallId, number: u16) -> Option<NodeName> {
+        let learnt = self.owners.get(&call).filter(|name| self.up.contains_key(name));
+        learnt.or_else(|| self.by_number(number)).cloned()
+    }
+
+    /// A call's owner was looked up.
+    pub(super) fn learn(&mut self, call: CallId, name: NodeName) {
+        if self.owners.len() >= OWNERS {
+            self.owners.clear();
+        }
+        self.owners.insert(call, name);
+    }
+
+    pub(super) fn by_number(&self, number: u16) -> Option<&NodeName> {
+        self.up.keys().find(|name| name.number() == number)
+    }
+
+    /// False: no link, or one that is stuck.
+    pub(super) fn send(&self, name: &NodeName, frame: PeerFrame) -> bool {
+        let peer = self.up.get(name);
+        peer.is_some_and(|peer| peer.sender.try_send(Frame::Peer(frame)).is_ok())
+    }
+
+    pub(super) fn broadcast(&self, frame: &PeerFrame) {
+        for name in self.up.keys() {
+            self.send(name, frame.clone());
+        }
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.up.is_empty()
+    }
+
+    /// Everything given to the links so far was taken by them.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.up.values().all(|peer| peer.sender.capacity() == peer.sender.max_capacity())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
+        self.up.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::hello::Role;
+
+    fn hello(name: &str, incarnation: u64) -> Hello {
+        Hello {
+            version: 1,
+            name: NodeName(name.into()),
+            incarnation: Incarnation(incarnation),
+            role: Role::Signaling,
+            control: Vec::new(),
+        }
+    }
+
+    fn up(peers: &mut Peers, number: u64, name: &str, incarnation: u64) -> Option<Incarnation> {
+        let (sender, _) = mpsc::channel(1);
+        peers.link_up(number, hello(name, incarnation), sender, Arc::default(), Timestamp::EPOCH)
+    }
+
+    #[test]
+    fn a_later_start_proves_the_former_dead() {
+        let mut peers = Peers::default();
+        assert_eq!(up(&mut peers, 1, "one", 5), None);
+        assert_eq!(peers.life(Incarnation(5)), Life::Up(NodeName("one".into())));
+        assert_eq!(up(&mut peers, 2, "one", 9), Some(Incarnation(5)));
+        assert_eq!(peers.life(Incarnation(5)), Life::Dead);
+        assert_eq!(peers.link_down(1), None, "not its present link");
+        assert!(peers.link_down(2).is_some());
+        assert_eq!(peers.life(Incarnation(9)), Life::Unsure, "a broken link proves nothing");
+        assert!(peers.bury(Incarnation(9)) && !peers.bury(Incarnation(9)));
+        up(&mut peers, 3, "one", 9);
+        assert!(!peers.bury(Incarnation(9)), "it lives");
+    }
+
+    #[test]
+    fn the_later_start_dials_and_only_once() {
+        let mut peers = Peers::default();
+        let peer = |incarnation| PeerAddress {
+            name: NodeName("one".into()),
+            incarnation: Incarnation(incarnation),
+            control: Vec::new(),
+        };
+        assert!(!peers.begin_dial(&peer(7), Incarnation(5)), "it dials us");
+        assert!(peers.begin_dial(&peer(3), Incarnation(5)));
+        assert!(!peers.begin_dial(&peer(3), Incarnation(5)));
+        peers.not_dialled(Incarnation(3));
+        assert!(peers.begin_dial(&peer(3), Incarnation(5)));
+        up(&mut peers, 1, "one", 3);
+        assert!(!peers.begin_dial(&peer(3), Incarnation(5)));
+    }
+
+    #[test]
+    fn what_was_learnt_goes_before_the_hint() {
+        let mut peers = Peers::default();
+        up(&mut peers, 1, "one", 1);
+        up(&mut peers, 2, "two", 2);
+        let (one, two) = (NodeName("one".into()), NodeName("two".into()));
+        assert_eq!(peers.likely_owner(CallId(1), one.number()), Some(one.clone()));
+        peers.learn(CallId(1), two.clone());
+        assert_eq!(peers.likely_owner(CallId(1), one.number()), Some(two));
+        peers.link_down(2);
+        assert_eq!(peers.likely_owner(CallId(1), one.number()), Some(one));
+        assert_eq!(peers.likely_owner(CallId(1), 0), None);
+    }
+}

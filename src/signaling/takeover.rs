@@ -1,0 +1,262 @@
+//! Calls of dead owners come here: claimed in batches, restored from their records, carried on (design §4 "Takeover").
+//!
+//! Invariants: a call is claimed before it is restored, so one node speaks for it; a record that cannot be read costs its
+//! own call; a call with a message waiting is claimed before the others.
+
+use super::calls::Session;
+use super::links::PeerAddress;
+use super::media_pool::LinkNumber;
+use super::outputs::catch_bug;
+use super::peers::Life;
+use super::wakeup::{Judgement, Wakeup};
+use super::worker::Worker;
+use crate::call::Call;
+use crate::control::hello::Hello;
+use crate::control::{Frame, PeerFrame, Release, Request};
+use crate::event::Event;
+use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev, SessionId};
+use crate::store::{ClaimedCall, NodeRow, Store};
+use crate::time::Timestamp;
+use core::time::Duration;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use tokio::sync::mpsc;
+
+/// Calls a claim.
+const CLAIMED_AT_ONCE: u32 = 250;
+/// How often nodes are looked up, and how often the owners of calls.
+const NODES_INTERVAL: Duration = Duration::from_secs(1);
+/// The owners are asked at every look-up at first, then at each so many.
+const OWNERS_EVERY: u32 = 5;
+const OWNERS_AT_FIRST: u32 = 10;
+/// Calls of an earlier start wait so long for a media node to announce itself.
+const MEDIA_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tells the worker each second who is in the table of nodes, and now and then who owns calls.
+pub(super) async fn watch(store: Store, wakeups: mpsc::Sender<Wakeup>) {
+    let mut turn = 0_u32;
+    loop {
+        let judged = look(&store, turn).await;
+        match judged {
+            Ok(judgement) => {
+                if wakeups.send(Wakeup::Nodes(Box::new(judgement))).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!("the table of nodes cannot be read: {error}"),
+        }
+        if wakeups.is_closed() {
+            return;
+        }
+        turn = turn.saturating_add(1);
+        tokio::time::sleep(NODES_INTERVAL).await;
+    }
+}
+
+async fn look(store: &Store, turn: u32) -> Result<Judgement, crate::store::StoreError> {
+    let now = store.clock().await?;
+    let rows = store.nodes().await?;
+    let owners = match turn < OWNERS_AT_FIRST || turn.is_multiple_of(OWNERS_EVERY) {
+        true => Some(store.owners().await?),
+        false => None,
+    };
+    Ok(Judgement { now, rows, owners })
+}
+
+/// Claims all calls of a dead owner.
+async fn claim_all(
+    store: Store,
+    from: Incarnation,
+    to: Incarnation,
+    wakeups: mpsc::Sender<Wakeup>,
+) {
+    let mut failures = 0_u32;
+    loop {
+        match store.claim(from, to, CLAIMED_AT_ONCE).await {
+            Ok(calls) if calls.is_empty() => return,
+            Ok(calls) => {
+                failures = 0;
+                if wakeups.send(Wakeup::Claimed(calls)).await.is_err() {
+                    return;
+                }
+            }
+            // Until the store is back nobody else can claim either.
+            Err(error) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!("calls of a dead node cannot be claimed yet: {error}");
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if wakeups.is_closed() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What is known of owners from one look to the next.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Owners that no row named at the last look.
+    nameless: HashSet<Incarnation>,
+    /// Our own row was fresh since then, without a gap.
+    fresh_since: Option<Timestamp>,
+}
+
+impl Worker {
+    /// What the table says: peers to dial, leases that ran out, owners that are no more.
+    pub(super) fn handle_nodes(&mut self, judgement: Judgement) {
+        let Judgement { now, rows, owners } = judgement;
+        let own = self.settings.incarnation;
+        let signals = |row: &&NodeRow| row.mode != "media" && row.incarnation != own;
+        for row in rows.iter().filter(signals) {
+            let peer = PeerAddress {
+                name: row.name.clone(),
+                incarnation: row.incarnation,
+                control: row.control.clone(),
+            };
+            let is_fresh = now.saturating_since(row.seen_at) <= self.lease;
+            if is_fresh && self.peers.begin_dial(&peer, own) {
+                tokio::spawn(self.links.clone().dial(peer));
+            }
+        }
+        let judges = self.may_judge(now, &rows);
+        for row in rows.iter().filter(signals) {
+            let expired = now.saturating_since(row.seen_at) > self.lease;
+            if judges && expired {
+                self.peer_is_dead(row.incarnation);
+            }
+        }
+        // A restored call wants its media session first of all.
+        let can_carry = self.loaded
+            && (self.media.has_room()
+                || self.now.saturating_since(self.started_at) > MEDIA_PATIENCE);
+        if let Some(owners) = owners.filter(|_| can_carry) {
+            self.judge_owners(&rows, &owners);
+        }
+    }
+
+    /// Others' leases are judged only by who renewed its own for a whole lease without a gap.
+    fn may_judge(&mut self, now: Timestamp, rows: &[NodeRow]) -> bool {
+        let own = rows.iter().find(|row| row.incarnation == self.settings.incarnation);
+        let fresh = own.is_some_and(|row| now.saturating_since(row.seen_at) <= self.lease);
+        let since = &mut self.watch.fresh_since;
+        *since = fresh.then(|| since.unwrap_or(now));
+        since.is_some_and(|since| now.saturating_since(since) >= self.lease)
+    }
+
+    /// An owner that no row names is an earlier start of a node that started again. One look may come before its row.
+    fn judge_owners(&mut self, rows: &[NodeRow], owners: &[Incarnation]) {
+        let known: HashSet<Incarnation> = rows.iter().map(|row| row.incarnation).collect();
+        let own = self.settings.incarnation;
+        let nameless: HashSet<Incarnation> = owners
+            .iter()
+            .copied()
+            .filter(|owner| *owner != own && !known.contains(owner))
+            .collect();
+        let alone = self.store.is_embedded();
+        for owner in &nameless {
+            if alone || self.watch.nameless.contains(owner) {
+                self.peers.bury(*owner);
+                self.claim_from(*owner);
+            }
+        }
+        // Calls that were saved in a dying node's name after its burial.
+        for owner in owners.iter().filter(|owner| known.contains(owner)) {
+            if self.peers.life(*owner) == Life::Dead {
+                self.claim_from(*owner);
+            }
+        }
+        self.watch.nameless = nameless;
+    }
+
+    /// A peer has a link with us; it is told our bindings, for what changed since it read the store.
+    pub(super) fn peer_up(
+        &mut self,
+        number: LinkNumber,
+        hello: Hello,
+        sender: mpsc::Sender<Frame>,
+        rtt_us: Arc<AtomicU32>,
+    ) {
+        let former = self.peers.link_up(number, hello, sender, rtt_us, self.now);
+        if let Some(former) = former {
+            self.claim_from(former);
+        }
+    }
+
+    /// The link to a peer broke: whether it lives is found out at once.
+    pub(super) fn peer_down(&mut self, peer: PeerAddress) {
+        tracing::warn!(node = %peer.name, "the link with signaling node {} broke", peer.name);
+        tokio::spawn(self.links.clone().judge(peer));
+    }
+
+    /// Proven: its calls are anybody's.
+    pub(super) fn peer_is_dead(&mut self, incarnation: Incarnation) {
+        if self.peers.bury(incarnation) {
+            tracing::warn!(
+                "a signaling node is dead (incarnation {}): its calls are claimed",
+                incarnation.0
+            );
+            self.claim_from(incarnation);
+        }
+    }
+
+    /// Claims in a task; what is claimed comes back as a wakeup.
+    pub(super) fn claim_from(&mut self, from: Incarnation) {
+        let (store, to, wakeups) =
+            (self.store.clone(), self.settings.incarnation, self.wakeups.clone());
+        self.background.spawn(claim_all(store, from, to, wakeups));
+    }
+
+    /// Calls that are ours from now on.
+    pub(super) fn handle_claimed(&mut self, calls: Vec<ClaimedCall>) {
+        let count = calls.len();
+        for call in calls {
+            self.adopt(call);
+        }
+        tracing::info!("{count} calls adopted");
+    }
+
+    pub(super) fn adopt(&mut self, claimed: ClaimedCall) {
+        let ClaimedCall { id, key, epoch, rev, record } = claimed;
+        if self.calls.get(id).is_some() {
+            return;
+        }
+        let (settings, now) = (Arc::clone(&self.settings), self.now);
+        let call = match catch_bug(|| Call::restore(settings, &record, epoch, now)) {
+            Ok(Some(call)) => call,
+            Ok(None) => {
+                let what = "its record cannot be read by this release".to_owned();
+                return self.emit(&Event::Bug { call: Some(id), what });
+            }
+            Err(what) => return self.emit(&Event::Bug { call: Some(id), what }),
+        };
+        let (node, state) = (call.media_node().cloned(), call.state());
+        self.calls.insert(call, key, String::new());
+        if let Some(slot) = self.calls.get_mut(id) {
+            (slot.saved, slot.committed) = (rev, rev);
+            slot.media = node.map(|node| adopted_session(node, id, epoch));
+        }
+        self.emit(&Event::CallAdopted { call: id, state });
+        self.drain(id);
+    }
+
+    /// This node gives all its calls up: they are saved, and whoever is left claims them.
+    pub(super) fn hand_over(&mut self) {
+        let ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
+        for id in &ids {
+            self.calls.remove(*id);
+            self.emit(&Event::CallLeft { call: *id });
+        }
+        self.peers.broadcast(&PeerFrame::HandOver);
+        tracing::info!("{} calls handed over", ids.len());
+    }
+}
+
+/// The session where it is; the restored call's first wish takes the place of this one before anything is sent.
+fn adopted_session(node: NodeName, id: CallId, epoch: Epoch) -> Session {
+    let release = Release { session: SessionId::from(id), epoch, rev: Rev(0) };
+    Session { node, request: Request::Release(release), settled: true, refused_by: Vec::new() }
+}

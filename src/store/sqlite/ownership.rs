@@ -1,0 +1,83 @@
+//! Who owns a call. The file has one process at a time, so the dead are earlier starts of it.
+
+use super::Sqlite;
+use crate::ids::{CallId, Incarnation};
+use crate::store::rows::{ClaimRow, call_id, claimed_call, signed, unsigned};
+use crate::store::{ClaimedCall, StoreError};
+use crate::time::Timestamp;
+
+impl Sqlite {
+    pub async fn claim(
+        &self,
+        from: Incarnation,
+        to: Incarnation,
+        limit: u32,
+    ) -> Result<Vec<ClaimedCall>, StoreError> {
+        let rows: Vec<ClaimRow> = sqlx::query_as(
+            "update calls set owner = ?2, epoch = epoch + 1
+             where id in (select id from calls where owner = ?1 and ended_at is null limit ?3)
+             returning id, key, epoch, rev, record",
+        )
+        .bind(signed(from.0))
+        .bind(signed(to.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.writer)
+        .await?;
+        rows.into_iter().map(claimed_call).collect()
+    }
+
+    pub async fn claim_call(
+        &self,
+        id: CallId,
+        from: Incarnation,
+        to: Incarnation,
+    ) -> Result<Option<ClaimedCall>, StoreError> {
+        let row: Option<ClaimRow> = sqlx::query_as(
+            "update calls set owner = ?2, epoch = epoch + 1
+             where id = ?3 and owner = ?1 and ended_at is null
+             returning id, key, epoch, rev, record",
+        )
+        .bind(signed(from.0))
+        .bind(signed(to.0))
+        .bind(id.0.to_be_bytes().to_vec())
+        .fetch_optional(&self.writer)
+        .await?;
+        row.map(claimed_call).transpose()
+    }
+
+    pub async fn owner(&self, id: CallId) -> Result<Option<Incarnation>, StoreError> {
+        let owner: Option<i64> =
+            sqlx::query_scalar("select owner from calls where id = ?1 and ended_at is null")
+                .bind(id.0.to_be_bytes().to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(owner.map(|owner| Incarnation(unsigned(owner))))
+    }
+
+    pub async fn owned(&self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {
+        let ids: Vec<Vec<u8>> =
+            sqlx::query_scalar("select id from calls where owner = ?1 and ended_at is null")
+                .bind(signed(owner.0))
+                .fetch_all(&self.readers)
+                .await?;
+        ids.iter().map(|id| call_id(id)).collect()
+    }
+
+    pub async fn call_of_key(&self, key: &[u8; 16]) -> Result<Option<CallId>, StoreError> {
+        let id: Option<Vec<u8>> =
+            sqlx::query_scalar("select id from calls where key = ?1 and ended_at is null")
+                .bind(key.to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
+        id.map(|id| call_id(&id)).transpose()
+    }
+
+    pub async fn clock(&self) -> Result<Timestamp, StoreError> {
+        let micros: i64 = sqlx::query_scalar(
+            "select cast((julianday('now') - 2440587.5) * 86400000000 as integer)",
+        )
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(Timestamp::from_micros(unsigned(micros)))
+    }
+}
