@@ -48,7 +48,7 @@ impl Call {
             end_cause: end.cause,
             owners: record.owners.iter().map(ToString::to_string).collect(),
             media_nodes: record.media.nodes.iter().map(ToString::to_string).collect(),
-            takeovers: u32::try_from(record.owners.len().saturating_sub(1)).unwrap_or(u32::MAX),
+            takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
             reanchors: 0,
             legs: record.legs.iter().map(cdr_leg).collect(),
         }

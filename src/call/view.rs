@@ -32,7 +32,7 @@ impl Call {
             duration_ms: millis(now, record.created_at),
             owner: self.settings.node.to_string(),
             epoch: record.epoch.0,
-            takeovers: u32::try_from(record.owners.len().saturating_sub(1)).unwrap_or(u32::MAX),
+            takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
             hold: self.hold_state(),
             media: MediaView {
                 node: record.media.nodes.last().map(ToString::to_string),

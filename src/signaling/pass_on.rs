@@ -156,7 +156,7 @@ impl Worker {
         bytes: Bytes,
         hops: u8,
     ) -> bool {
-        if self.store.is_embedded() || self.peers.is_alone() || hops >= FORWARDS {
+        if self.store.is_embedded() || hops >= FORWARDS {
             return false;
         }
         let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else { return false };

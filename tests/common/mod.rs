@@ -12,8 +12,12 @@ pub(crate) mod baresip;
 pub(crate) mod phone;
 /// Ports that nobody uses.
 pub(crate) mod ports;
+/// A database server of our own.
+pub(crate) mod postgres;
 /// Processes that end with their test, and folders too.
 pub(crate) mod process;
+/// Retransmissions of our own phone.
+pub(crate) mod repeats;
 /// RTP of our own phone.
 pub(crate) mod rtp;
 /// The binary under test.

@@ -4,6 +4,7 @@
 //! by the same response and not shown twice; OPTIONS pings are answered by itself.
 
 use super::SOON;
+use super::repeats::Repeats;
 use bytes::Bytes;
 use holdfast::sip::framing::{StreamFramer, StreamItem};
 use holdfast::sip::{
@@ -33,13 +34,17 @@ pub(crate) struct Phone {
     /// What came once is not shown again.
     seen: HashSet<Bytes>,
     registration: (String, u32),
+    repeats: Repeats,
+    /// ACKs to 2xx, by what `acknowledged` names.
+    acknowledged: HashMap<String, Vec<u8>>,
 }
 
 impl Phone {
     pub(crate) fn udp(server: SocketAddr, user: &str, password: &str) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let local = socket.local_addr().expect("bound");
-        Self::new(Wire::Udp(socket), local, server, user, password)
+        let repeats = Repeats::over(socket.try_clone().expect("a second handle"), server);
+        Self { repeats, ..Self::new(Wire::Udp(socket), local, server, user, password) }
     }
 
     pub(crate) fn tcp(server: SocketAddr, user: &str, password: &str) -> Self {
@@ -59,6 +64,8 @@ impl Phone {
             answered: HashMap::new(),
             seen: HashSet::new(),
             registration: (unique("registration"), 0),
+            repeats: Repeats::default(),
+            acknowledged: HashMap::new(),
         }
     }
 
@@ -157,7 +164,7 @@ impl Phone {
     /// CANCEL of an INVITE (RFC 3261 §9.1).
     pub(crate) fn cancel(&mut self, invite: &Request) {
         let cancel = self.same_transaction(invite, Method::Cancel);
-        self.send(&cancel.to_bytes());
+        self.send_request(&cancel);
     }
 
     fn same_transaction(&self, invite: &Request, method: Method) -> Request {
@@ -182,9 +189,12 @@ impl Phone {
 
     /// ACK of a 2xx, with the late answer if there is one.
     pub(crate) fn acknowledge(&mut self, dialog: &Dialog, invite: &Request, sdp: Option<&str>) {
-        let mut ack = dialog.ack(invite.cseq().expect("a CSeq").number);
+        let sequence = invite.cseq().expect("a CSeq").number;
+        let mut ack = dialog.ack(sequence);
         set_sdp(&mut ack, sdp);
-        self.send_in_dialog(ack);
+        let ack = self.send_in_dialog(ack);
+        let key = format!("{sequence} INVITE {}", dialog.call_id);
+        self.acknowledged.insert(key, ack.to_bytes().to_vec());
     }
 
     /// Sends a request of a dialog and gives it as it went.
@@ -196,7 +206,7 @@ impl Phone {
         if request.headers.get(&HeaderName::Contact).is_none() {
             request.headers.push(HeaderName::Contact, self.contact());
         }
-        self.send(&request.to_bytes());
+        self.send_request(&request);
         request
     }
 
@@ -206,7 +216,11 @@ impl Phone {
         assert_eq!(self.response_to(&Method::Bye).status, Status(200));
     }
 
+    /// Sends a request, and over UDP says it again until it is answered.
     pub(crate) fn send_request(&mut self, request: &Request) {
+        if self.is_udp() {
+            self.repeats.sent(request);
+        }
         self.send(&request.to_bytes());
     }
 
@@ -228,6 +242,9 @@ impl Phone {
         }
         let bytes = response.to_bytes();
         self.answered.insert(key(request), bytes.to_vec());
+        if request.method == Method::Invite && (200..300).contains(&status) {
+            self.repeats.accepted(request, &bytes);
+        }
         self.send(&bytes);
         response
     }
@@ -360,6 +377,13 @@ impl Phone {
     }
 
     fn keep(&mut self, message: Message, first: bool) {
+        self.repeats.heard(&message);
+        if let Message::Response(response) = &message
+            && response.status.is_success()
+            && let Some(ack) = self.acknowledged.get(&acknowledged(response)).cloned()
+        {
+            return self.send(&ack);
+        }
         if let Message::Request(request) = &message {
             if let Some(answer) = self.answered.get(&key(request)).cloned() {
                 return self.send(&answer);
@@ -420,6 +444,12 @@ fn set_sdp(request: &mut Request, sdp: Option<&str>) {
         request.headers.push(HeaderName::ContentType, "application/sdp");
         request.body = sdp.to_owned().into();
     }
+}
+
+/// The INVITE that a 2xx answers: its repeats are acknowledged again (RFC 3261 §13.2.2.4).
+fn acknowledged(response: &Response) -> String {
+    let cseq = response.cseq().map(|cseq| format!("{} {}", cseq.number, cseq.method));
+    format!("{} {}", cseq.unwrap_or_default(), response.call_id().unwrap_or_default())
 }
 
 /// A server transaction (RFC 3261 §17.2.3).

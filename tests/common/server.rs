@@ -5,6 +5,8 @@ use super::{SOON, eventually, ports};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const TOKEN: &str = "token-of-the-tests-0123456789";
@@ -18,7 +20,96 @@ pub(crate) struct Server {
     pub(crate) signaling: Process,
     /// Of its own, when started so.
     pub(crate) media: Option<Process>,
-    folder: Folder,
+    folder: Arc<Folder>,
+    settings: Vec<(String, String)>,
+}
+
+/// What the processes of one host and one database share.
+#[derive(Clone)]
+pub(crate) struct Host {
+    folder: Arc<Folder>,
+    sip: SocketAddr,
+    /// Two control ports, one for each signaling process.
+    control: u16,
+    database: String,
+    number: Arc<AtomicU32>,
+}
+
+impl Host {
+    /// With a data directory and a SIP address of its own.
+    pub(crate) fn new(database: &str) -> Self {
+        Self {
+            folder: Arc::new(Folder::new("host")),
+            sip: local(ports::port()),
+            control: ports::port(),
+            database: database.to_owned(),
+            number: Arc::default(),
+        }
+    }
+
+    /// One more signaling process, ready for calls.
+    pub(crate) fn signaling(&self) -> Server {
+        let admin = local(ports::port());
+        let (sip, control) = (self.sip.to_string(), local(self.control).to_string());
+        let admin_text = admin.to_string();
+        let settings = [
+            ("HOLDFAST_SIP_BIND", sip.as_str()),
+            ("HOLDFAST_CONTROL_BIND", &control),
+            ("HOLDFAST_ADMIN_BIND", &admin_text),
+            ("HOLDFAST_ADMIN_TOKEN", TOKEN),
+            ("HOLDFAST_DATABASE_URL", &self.database),
+        ];
+        let signaling = self.process("signaling", &settings);
+        let folder = Arc::clone(&self.folder);
+        let settings = Vec::new();
+        let mut server = Server { sip: self.sip, admin, signaling, media: None, folder, settings };
+        server.wait_until_ready();
+        server
+    }
+
+    /// A media process.
+    pub(crate) fn media(&self) -> Process {
+        let media_ports = ports::media_ports();
+        let range = format!("{}-{}", media_ports.start(), media_ports.end());
+        let joins: Vec<String> =
+            (self.control..self.control + 4).map(|port| local(port).to_string()).collect();
+        let joins = joins.join(",");
+        let (admin, control) = (local(ports::port()).to_string(), local(ports::port()).to_string());
+        let settings = [
+            ("HOLDFAST_MEDIA_BIND", "127.0.0.1"),
+            ("HOLDFAST_MEDIA_PORTS", &range),
+            ("HOLDFAST_JOIN", &joins),
+            ("HOLDFAST_CONTROL_BIND", &control),
+            ("HOLDFAST_ADMIN_BIND", &admin),
+        ];
+        self.process("media", &settings)
+    }
+
+    fn process(&self, mode: &str, settings: &[(&str, &str)]) -> Process {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        start(&self.folder, mode, &format!("{mode}-{number}"), settings)
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The binary with these settings and no others of this environment.
+fn start(folder: &Folder, mode: &str, name: &str, settings: &[(&str, &str)]) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HOLDFAST_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(["serve", "--mode", mode])
+        .current_dir(folder.path())
+        .env("HOLDFAST_DATA_DIR", folder.file("data"))
+        .env("HOLDFAST_CLUSTER_SECRET", SECRET)
+        .env("HOLDFAST_LOG", "info,holdfast=debug")
+        .envs(settings.iter().copied());
+    let log = folder.file(&format!("{name}.log"));
+    Process::start(&format!("holdfast {name}"), &mut command, log, "the binary itself")
 }
 
 impl Server {
@@ -38,26 +129,11 @@ impl Server {
     }
 
     fn launch(settings: &[(&str, &str)], apart: bool) -> Self {
-        let folder = Folder::new("server");
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let folder = Arc::new(Folder::new("server"));
         let (sip, admin) = (local(ports::port()), local(ports::port()));
         let control = local(ports::port());
         let media_ports = ports::media_ports();
-        let process = |mode: &str, extra: &[(&str, &str)]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-            for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HOLDFAST_")) {
-                command.env_remove(name);
-            }
-            command
-                .args(["serve", "--mode", mode])
-                .current_dir(folder.path())
-                .env("HOLDFAST_DATA_DIR", folder.file("data"))
-                .env("HOLDFAST_CLUSTER_SECRET", SECRET)
-                .env("HOLDFAST_LOG", "info,holdfast=debug")
-                .envs(extra.iter().copied());
-            let log = folder.file(&format!("{mode}.log"));
-            Process::start(&format!("holdfast {mode}"), &mut command, log, "the binary itself")
-        };
+        let process = |mode: &str, extra: &[(&str, &str)]| start(&folder, mode, mode, extra);
         let (sip_text, admin_text) = (sip.to_string(), admin.to_string());
         let control_text = control.to_string();
         let ports_text = format!("{}-{}", media_ports.start(), media_ports.end());
@@ -82,9 +158,26 @@ impl Server {
         } else {
             (process("both", &[&of_signaling, &of_media[..], settings].concat()), None)
         };
-        let mut server = Self { sip, admin, signaling, media, folder };
+        let settings = [&of_signaling, &of_media[..], settings].concat();
+        let settings = settings.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let settings = settings.collect();
+        let mut server = Self { sip, admin, signaling, media, folder, settings };
         server.wait_until_ready();
         server
+    }
+
+    /// The only process once more, after its end, with what it left in its data directory.
+    pub(crate) fn start_again(&mut self) {
+        let settings: Vec<(&str, &str)> =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.signaling = start(&self.folder, "both", "both-again", &settings);
+        self.wait_until_ready();
+    }
+
+    /// Name of the node that answers.
+    pub(crate) fn node(&self) -> String {
+        let (_, health) = self.request("GET", "/health", None).expect("the node answers");
+        health["node"].as_str().expect("a name").to_owned()
     }
 
     fn wait_until_ready(&mut self) {

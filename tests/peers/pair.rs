@@ -3,6 +3,7 @@
 use super::common::phone::{Phone, audio_address, callee_dialog, sdp};
 use super::common::rtp::Talk;
 use super::common::server::Server;
+use super::common::{SOON, eventually};
 use holdfast::sip::{Dialog, Method, Status};
 
 pub(crate) const CALLER_HZ: u32 = 500;
@@ -26,11 +27,14 @@ pub(crate) struct Pair {
 /// A registered phone of `user`.
 pub(crate) fn phone(server: &Server, user: &str, transport: &str) -> Phone {
     let password = server.user(user);
-    let phone = match transport {
-        "tcp" => Phone::tcp(server.sip, user, password),
-        _ => Phone::udp(server.sip, user, password),
-    };
-    phone.registered()
+    // Another process of a switch learns a new password within a second: until then a phone tries again.
+    eventually(&format!("{user} registers"), SOON, || {
+        let mut phone = match transport {
+            "tcp" => Phone::tcp(server.sip, user, password),
+            _ => Phone::udp(server.sip, user, password),
+        };
+        (phone.register(&[]).status == Status(200)).then_some(phone)
+    })
 }
 
 impl Pair {

@@ -1,0 +1,12 @@
+//! Several processes that are one switch, on a real PostgreSQL, with real kills: what people on the phone notice of them.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../peers/pair.rs"]
+mod pair;
+
+mod drain;
+mod kill;
+mod restart;
+mod spread;
+mod switch;

@@ -1,0 +1,31 @@
+//! Everything goes and comes back: calls whose phones are still there go on, with their media.
+
+use crate::common::server::Server;
+use crate::pair::Pair;
+use crate::switch::{Switch, check_record};
+
+#[test]
+fn the_only_process_is_killed_and_started_again() {
+    let mut server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    server.signaling.kill();
+    server.start_again();
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&server.cdrs(1), 1);
+}
+
+#[test]
+fn all_signaling_processes_are_killed_and_started_again() {
+    let mut switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    pair.hear_each_other();
+    for mut server in switch.signaling.drain(..) {
+        server.signaling.kill();
+    }
+    pair.hear_each_other();
+    switch.signaling.push(switch.host.signaling());
+    pair.callee.hangs_up_on(&mut pair.caller);
+    check_record(&switch.survivor().cdrs(1), 1);
+}

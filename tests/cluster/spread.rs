@@ -1,0 +1,45 @@
+//! Any node, any message: phones whose messages reach different processes of one address.
+
+use crate::common::SOON;
+use crate::common::phone::sdp;
+use crate::pair::{Pair, phone};
+use crate::switch::Switch;
+use holdfast::sip::{Method, Status};
+
+/// The kernel spreads phones over the processes by their addresses: so many go to both.
+const PAIRS: usize = 6;
+
+#[test]
+fn whoever_is_reached_serves_the_call() {
+    let switch = Switch::start();
+    for _ in 0..PAIRS {
+        let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+        pair.hear_each_other();
+        pair.callee.hangs_up_on(&mut pair.caller);
+    }
+    let cdrs = switch.survivor().cdrs(PAIRS);
+    let owners: std::collections::HashSet<String> =
+        cdrs.iter().map(|cdr| cdr["owners"].to_string()).collect();
+    assert!(cdrs.iter().all(|cdr| cdr["takeovers"] == 0), "{cdrs:#?}");
+    assert_eq!(owners.len(), 2, "both processes had calls: {owners:?}");
+}
+
+#[test]
+fn a_phone_on_a_connection_of_one_process_is_called_by_another() {
+    let switch = Switch::start();
+    let server = switch.survivor();
+    let mut callee = phone(server, "1002", "tcp");
+    for _ in 0..PAIRS {
+        let mut caller = phone(server, "1001", "udp");
+        let offer = sdp(40_000, 1, "sendrecv");
+        let invite = caller.invite(&server.uri("1002"), Some(&offer));
+        let received = callee.request_of(&Method::Invite);
+        callee.respond(&received, 486, "callee", None);
+        callee.request_of(&Method::Ack);
+        let refused = caller.response_to(&Method::Invite);
+        assert_eq!(refused.status, Status(486));
+        caller.acknowledge_refusal(&invite, &refused);
+    }
+    assert!(!callee.comes(SOON / 20, |_| false));
+    assert_eq!(server.cdrs(PAIRS).len(), PAIRS);
+}

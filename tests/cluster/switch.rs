@@ -1,0 +1,72 @@
+//! The switch under test: two signaling processes and a media process of one host.
+
+use crate::common::postgres::Postgres;
+use crate::common::process::Process;
+use crate::common::server::{Host, Server};
+use crate::common::{SOON, eventually};
+use serde_json::Value;
+
+/// Processes that share a database, a SIP address and a data directory.
+pub(crate) struct Switch {
+    pub(crate) signaling: Vec<Server>,
+    pub(crate) _media: Process,
+    pub(crate) host: Host,
+    _postgres: Postgres,
+}
+
+impl Switch {
+    /// Two signaling processes that know each other, and a media process that both know.
+    pub(crate) fn start() -> Self {
+        let postgres = Postgres::start();
+        let host = Host::new(&postgres.url("postgres"));
+        let media = host.media();
+        let signaling = vec![host.signaling(), host.signaling()];
+        let switch = Self { signaling, _media: media, host, _postgres: postgres };
+        for server in &switch.signaling {
+            switch.wait_for_links(server, 2);
+        }
+        switch
+    }
+
+    /// So many other nodes have a link with this one.
+    pub(crate) fn wait_for_links(&self, server: &Server, count: usize) {
+        eventually("the nodes know each other", SOON, || {
+            let nodes = server.list("/nodes");
+            let own = nodes.iter().find(|node| node["name"] == server.node().as_str())?;
+            let up = own["links"].as_array()?.iter().filter(|link| link["state"] == "up");
+            (up.count() == count).then_some(())
+        });
+    }
+
+    /// The only live call, as any node tells of it, and which process owns it.
+    pub(crate) fn owner(&self) -> usize {
+        let owner = eventually("a call is there", SOON, || {
+            self.signaling.iter().find_map(|server| {
+                let calls = server.list("/calls");
+                Some(calls.first()?["owner"].as_str()?.to_owned())
+            })
+        });
+        let at = self.signaling.iter().position(|server| server.node() == owner);
+        at.expect("an owner among our processes")
+    }
+
+    /// Takes the owner's process out; it is dropped, and so killed, when the caller is done with it.
+    pub(crate) fn take_owner(&mut self) -> Server {
+        let owner = self.owner();
+        self.signaling.remove(owner)
+    }
+
+    /// The one that is left.
+    pub(crate) fn survivor(&self) -> &Server {
+        &self.signaling[0]
+    }
+}
+
+/// Exactly one record, of an answered call that was taken over so often.
+pub(crate) fn check_record(cdrs: &[Value], takeovers: u64) {
+    let [cdr] = cdrs else { panic!("one record: {cdrs:#?}") };
+    assert_eq!(cdr["disposition"], "answered", "{cdr:#?}");
+    assert_eq!(cdr["takeovers"], takeovers, "{cdr:#?}");
+    let (duration, billable) = (cdr["duration_ms"].as_u64(), cdr["billable_ms"].as_u64());
+    assert!(billable > Some(0) && billable <= duration, "{cdr:#?}");
+}
