@@ -24,7 +24,7 @@ impl Call {
         let now = self.now;
         let late = self.record.offer.is_none();
         let Some(leg) = self.record.leg_mut(id) else { return };
-        if leg.state == LegState::Confirmed && leg.answered_at.is_some() {
+        if leg.answered_at.is_some() {
             return self.end_foreign_answer(id, response);
         }
         leg.dialog.establish(response);
@@ -190,7 +190,11 @@ impl Call {
         self.record.bridge = Bridge::Leg(id);
         self.confirm(id);
         let rev = self.save();
-        self.respond_caller(Status(200), Some(rev), |response| set_sdp(response, &sdp));
+        let passed = core::mem::take(&mut self.record.passed);
+        self.respond_caller(Status(200), Some(rev), |response| {
+            super::send::pass(response, &passed);
+            set_sdp(response, &sdp);
+        });
     }
 
     /// A branch that lost answered all the same: acknowledged, then ended (RFC 3261 §13.2.2.4).
@@ -214,7 +218,7 @@ impl Call {
         if tag == leg.dialog.remote_tag {
             return;
         }
-        let (dialog, acknowledgement) = (leg.dialog.clone(), leg.acknowledgement.clone());
+        let dialog = leg.dialog.clone();
         let sequence = response.cseq().map_or(1, |cseq| cseq.number);
         if let Some(leg) = self.record.leg_mut(id) {
             leg.dialog.establish(response);
@@ -225,7 +229,6 @@ impl Call {
             let local_seq = leg.dialog.local_seq;
             leg.dialog = dialog;
             leg.dialog.local_seq = local_seq;
-            leg.acknowledgement = acknowledgement;
         }
     }
 

@@ -106,15 +106,11 @@ impl Call {
         self.finish(end, Some(&told), &[]);
     }
 
-    /// A phone is not there any more (408 or 481 within the dialog): the call is over.
-    pub(super) fn leg_is_gone(&mut self, id: LegId) {
+    /// A phone is not there any more (408 or 481 within the dialog): the call is over. It gets its BYE too (RFC 3261
+    /// §12.2.1.2): perhaps only our requests were lost.
+    pub(super) fn leg_is_gone(&mut self) {
         if self.record.phase != Phase::Confirmed {
             return;
-        }
-        let now = self.now;
-        if let Some(leg) = self.record.leg_mut(id) {
-            leg.state = LegState::Ended;
-            leg.ended_at = Some(now);
         }
         self.end_by_system(EndCause::RtpTimeout, "a phone does not answer any more");
     }

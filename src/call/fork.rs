@@ -132,7 +132,8 @@ impl Call {
             self.best = Some(Best { rank, status, passed });
         }
         if status.0 >= 600 {
-            self.end_branches(None, None);
+            let reason = format!("SIP;cause={}", status.0);
+            self.end_branches(None, Some(&reason));
         }
         if self.record.bridge == Bridge::Leg(id) {
             self.record.bridge = Bridge::Ringback;

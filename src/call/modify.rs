@@ -53,8 +53,7 @@ pub(super) enum Stage {
 impl Call {
     /// A re-INVITE of a confirmed leg's phone; its server transaction is open.
     pub(super) fn handle_reinvite(&mut self, id: LegId, sequence: u32) {
-        let call = self.record.id.0;
-        let now = self.now;
+        let offering = self.is_offering_to(id);
         let Some(leg) = self.record.leg_mut(id) else { return };
         let body = leg
             .servers
@@ -62,19 +61,7 @@ impl Call {
             .find(|server| server.method == Method::Invite && server.sequence == sequence)
             .and_then(|server| server.request.as_ref())
             .map_or(Body::Nothing, Body::of_request);
-        let another = leg.servers.iter().any(|server| {
-            server.method == Method::Invite
-                && server.sequence != sequence
-                && !server.transaction.is_completed()
-        });
-        if another {
-            let reply = Reply::new(id, Method::Invite, sequence, 500);
-            let seconds = retry_after_seconds(call, now);
-            return self.respond(&reply, |response| {
-                response.headers.push(HeaderName::RetryAfter, seconds.to_string());
-            });
-        }
-        if leg.open_client_invite().is_some() {
+        if offering || leg.open_client_invite().is_some() {
             return self.refuse(id, &Method::Invite, sequence, 491);
         }
         match body {
@@ -90,6 +77,23 @@ impl Call {
                 self.next_exchange();
             }
         }
+    }
+
+    /// An offer for this leg is on its way, or waits for the time to leave: the phone's own would wait for it for ever.
+    fn is_offering_to(&self, id: LegId) -> bool {
+        let waits = self.queued.iter().any(|queued| self.record.peer_of(*queued) == Some(id));
+        waits
+            || self.exchange.as_ref().is_some_and(|exchange| {
+                exchange.to == id && matches!(exchange.stage, Stage::Offered | Stage::Retry(_))
+            })
+    }
+
+    /// A second INVITE before the first has its final response (RFC 3261 §14.2): later, please.
+    pub(super) fn refuse_second_invite(&mut self, id: LegId, sequence: u32) {
+        let seconds = retry_after_seconds(self.record.id.0, self.now);
+        self.respond(&Reply::new(id, Method::Invite, sequence, 500), |response| {
+            response.headers.push(HeaderName::RetryAfter, seconds.to_string());
+        });
     }
 
     /// Begins the next exchange that waits, when both legs are free.
@@ -289,8 +293,12 @@ impl Call {
             exchange.stage = Stage::AwaitingAck;
         }
         let rev = self.save();
+        let passed = core::mem::take(&mut self.record.passed);
         let reply = Reply::new(exchange.from, Method::Invite, exchange.sequence, 200);
-        self.respond(&reply.behind(rev), |response| set_sdp(response, &sdp));
+        self.respond(&reply.behind(rev), |response| {
+            super::send::pass(response, &passed);
+            set_sdp(response, &sdp);
+        });
     }
 
     /// The ACK of a late offer brought the answer.
@@ -340,7 +348,7 @@ impl Call {
             408 | 481 => {
                 let status = response.status;
                 self.refuse_exchange(status, &[]);
-                self.leg_is_gone(exchange.to);
+                self.leg_is_gone();
             }
             _ => {
                 let status = match response.status.0 {

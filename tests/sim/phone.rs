@@ -91,11 +91,20 @@ pub struct Line {
     pub last_reinvite: Option<u16>,
     /// Our INVITE had no offer: the ACK answers.
     late: bool,
-    /// Theirs had none: their ACK must answer.
-    late_incoming: bool,
+    /// Theirs with this number had none: its ACK must answer.
+    late_incoming: Option<u32>,
     acks: Vec<(u32, Bytes)>,
     invites_seen: Vec<u32>,
     last_2xx: Option<(u32, Bytes)>,
+}
+
+impl Line {
+    /// Nobody talks for ever: when nothing else is planned, the phone hangs up after some time.
+    fn plan_to_end(&mut self, now: u64) {
+        if !self.plan.iter().any(|(_, act)| matches!(act, Act::Bye)) {
+            self.plan.push_back((now + 20_000_000, Act::Bye));
+        }
+    }
 }
 
 /// What a phone does by plan.
@@ -207,7 +216,7 @@ impl Phone {
             reinvite_open: false,
             last_reinvite: None,
             late,
-            late_incoming: false,
+            late_incoming: None,
             acks: Vec::new(),
             invites_seen: Vec::new(),
             last_2xx: None,
@@ -364,7 +373,13 @@ impl Phone {
     }
 
     fn reinvite(&mut self, at: usize, direction: &'static str, late: bool, now: u64) {
-        if self.lines[at].reinvite_open || self.lines[at].incoming.is_some() {
+        // RFC 3261 §14.1: nor while an INVITE of theirs waits for its ACK.
+        let call_id = &self.lines[at].call_id;
+        let owed = self
+            .pending
+            .iter()
+            .any(|pending| pending.call_id == *call_id && pending.kind == Kind::Success);
+        if owed || self.lines[at].reinvite_open || self.lines[at].incoming.is_some() {
             return;
         }
         let mut invite = self.dialog_request(at, Method::Invite);
@@ -462,6 +477,7 @@ impl Phone {
             line.last_2xx = Some((cseq, bytes.clone()));
             let plan = self.when_answered.iter().cloned();
             line.plan.extend(plan.map(|(after, act)| (now + after, act)));
+            line.plan_to_end(now);
             self.wait(bytes, Kind::Success, &call_id, cseq, now);
         } else {
             line.state = State::Over;
@@ -557,7 +573,7 @@ impl Phone {
             reinvite_open: false,
             last_reinvite: None,
             late: false,
-            late_incoming: request.body.is_empty(),
+            late_incoming: request.body.is_empty().then_some(cseq),
             acks: Vec::new(),
             invites_seen: vec![cseq],
             last_2xx: None,
@@ -608,7 +624,7 @@ impl Phone {
         let offered = String::from_utf8_lossy(&request.body).into_owned();
         let line = &mut self.lines[at];
         line.version += 1;
-        line.late_incoming = request.body.is_empty();
+        line.late_incoming = request.body.is_empty().then_some(cseq);
         if let Some(contact) = request.contact() {
             line.target = contact.uri.as_str().to_owned();
         }
@@ -635,12 +651,12 @@ impl Phone {
             pending.call_id == call_id && pending.cseq == cseq && pending.kind == Kind::Success
         });
         self.settle(&call_id, cseq, &[Kind::Success, Kind::Failure]);
-        if was_success && self.lines[at].late_incoming && self.lines[at].state == State::Up {
+        if was_success && self.lines[at].late_incoming == Some(cseq) && self.lines[at].state == State::Up {
             if request.body.is_empty() {
                 self.complain("ACK of a late offer without SDP");
             }
         }
-        if cseq == self.lines[at].remote_seq {
+        if was_success && self.lines[at].invites_seen.iter().max() == Some(&cseq) {
             self.take_sdp(at, &request.body);
         }
     }
@@ -804,6 +820,7 @@ impl Phone {
             line.state = State::Up;
             line.answered_at = Some(now);
             line.final_status = Some(200);
+            line.plan_to_end(now);
         }
         self.outbox.push(bytes);
     }
