@@ -84,10 +84,12 @@ impl Call {
                 caller.description.take(offer);
             }
             caller.set_sides(agreement.streams.iter().map(|stream| stream.offerer.clone()));
+            caller.note_hold(true);
         }
         if let Some(leg) = self.record.leg_mut(id) {
             leg.description.take(answer.clone());
             leg.set_sides(agreement.streams.iter().map(|stream| stream.answerer.clone()));
+            leg.note_hold(agreement.streams.iter().any(|stream| stream.offerer.direction.sends()));
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(super) struct Leg {
     pub description: LegDescription,
     pub policy: Policy,
     pub streams: Vec<Stream>,
+    /// The phone put us on hold.
+    pub holds: bool,
     /// User part of our Contact towards this phone, as it is to be shown in its call log.
     pub contact_user: String,
     /// Host that the phone knows us by (of its AOR or From).
@@ -252,9 +254,12 @@ impl Leg {
             .any(|side| side.direction.sends())
     }
 
-    /// The phone put us on hold: it does not want to hear us.
-    pub fn holds(&self) -> bool {
+    /// Notes whether the phone put us on hold: it does not want to hear us, though it was `offered` to. A phone that was
+    /// offered silence (inactive) can only answer so; what it wanted before stands.
+    pub fn note_hold(&mut self, offered: bool) {
         let mut sides = self.streams.iter().filter_map(|stream| stream.side.as_ref()).peekable();
-        sides.peek().is_some() && sides.all(|side| !side.direction.receives())
+        if offered {
+            self.holds = sides.peek().is_some() && sides.all(|side| !side.direction.receives());
+        }
     }
 }

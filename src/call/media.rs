@@ -121,7 +121,7 @@ impl Call {
                 let sends = self
                     .record
                     .leg(leg)
-                    .is_some_and(|leg| leg.is_live() && leg.phone_sends() && !leg.holds());
+                    .is_some_and(|leg| leg.is_live() && leg.phone_sends() && !leg.holds);
                 if self.record.phase == Phase::Confirmed && sends {
                     self.end_by_system(EndCause::RtpTimeout, "no RTP");
                 }

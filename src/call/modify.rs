@@ -228,11 +228,12 @@ impl Call {
         let to = self.record.leg(answerer).ok_or(missing)?;
         let agreement =
             offer_answer::agree(&offer, &from.description, &from.policy, answer, &to.description)?;
+        let offered = agreement.streams.iter().any(|stream| stream.offerer.direction.sends());
         let sides = agreement.streams.into_iter();
         let (offering, answering): (Vec<_>, Vec<_>) =
             sides.map(|stream| (stream.offerer, stream.answerer)).unzip();
-        self.change_sides(offerer, offer, offering);
-        self.change_sides(answerer, answer.clone(), answering);
+        self.change_sides(offerer, offer, offering, true);
+        self.change_sides(answerer, answer.clone(), answering, offered);
         Ok(())
     }
 
@@ -241,13 +242,15 @@ impl Call {
         id: LegId,
         description: Description,
         sides: Vec<offer_answer::StreamSide>,
+        offered: bool,
     ) {
         let call = self.record.id;
         let Some(leg) = self.record.leg_mut(id) else { return };
-        let held = leg.holds();
+        let held = leg.holds;
         leg.description.take(description);
         leg.set_sides(sides.into_iter());
-        let holds = leg.holds();
+        leg.note_hold(offered);
+        let holds = leg.holds;
         if holds != held {
             self.emit(Event::CallHold { call, leg: id, held: holds });
         }
@@ -424,7 +427,7 @@ impl Call {
                 };
                 let description = &mut leg.description;
                 let sdp = offer_answer::answer_alone(&offer, description, &sides, &local);
-                self.change_sides(id, offer, sides);
+                self.change_sides(id, offer, sides, true);
                 sdp
             }
         };
@@ -442,7 +445,7 @@ impl Call {
         let agreed = offer_answer::agree_alone(&answer, &leg.description, &leg.policy, true);
         match agreed {
             Ok(sides) => {
-                self.change_sides(id, answer, sides);
+                self.change_sides(id, answer, sides, true);
                 self.apply_media(Then::Nothing);
             }
             Err(_) => self.end_by_system(EndCause::Rejected, "no codec in common"),

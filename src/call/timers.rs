@@ -170,7 +170,7 @@ impl Call {
         for leg in &mut self.record.legs {
             let callee = leg.role == LegRole::Callee;
             let probed = leg.state == LegState::Confirmed
-                && (!leg.phone_sends() || leg.holds())
+                && (!leg.phone_sends() || leg.holds)
                 && (callee || !echo || !leg.phone_sends());
             leg.probe = match (probed, leg.probe.next_at) {
                 (false, _) => Probe::default(),

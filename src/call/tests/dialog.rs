@@ -116,8 +116,8 @@ fn an_unacknowledged_answer_is_repeated_then_the_call_ends() {
     bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
     bench.wait(Duration::from_secs(31));
     assert_eq!(count(&bench.heard(CALLER))["200 sdp"], 10);
-    bench.wait(Duration::from_secs(2));
-    assert_eq!(bench.heard(CALLER)[..1], ["BYE"]);
+    bench.wait(Duration::from_secs(1));
+    assert_eq!(bench.heard(CALLER), ["200 sdp", "BYE"]);
     assert!(bench.heard(&callee()).contains(&"BYE".to_owned()));
     bench.must_end();
     assert_eq!(bench.cdr().end_cause, EndCause::AckTimeout);

@@ -146,7 +146,7 @@ fn the_best_answer_is_what_the_caller_hears() {
 #[test]
 fn silence_and_unreachable_phones() {
     let mut bench = Bench::plain();
-    bench.wait(Duration::from_secs(33));
+    bench.wait(Duration::from_secs(32));
     assert_eq!(count(&bench.heard(&one()))["INVITE sdp"], 7, "T1 doubles until Timer B");
     assert_eq!(bench.heard(CALLER), ["100", "408"]);
     let mut bench = Bench::plain();
