@@ -1,5 +1,6 @@
 //! From a branch's 2xx to the caller's: agreement, media, one commit, then 200 and ACK. Late offers go the other way
-//! round: the callee's offer in the 200, the caller's answer in its ACK, and only then the callee's ACK (RFC 6337 §2.3).
+//! round: the callee's offer in the 200, the caller's answer in its ACK, and only then the callee's ACK (RFC 6337
+//! §2.3).
 
 use super::leg::{Leg, LegState};
 use super::media::Then;
@@ -291,10 +292,11 @@ fn bind_offerer(agreement: &mut Agreement, caller: &Leg) -> Result<(), Disagreem
         let known = |codec: &crate::control::Codec| {
             TRANSCODABLE.iter().any(|name| codec.encoding.eq_ignore_ascii_case(name))
         };
-        if !same && !(known(promised) && known(new)) {
+        if same || (known(promised) && known(new)) {
+            stream.offerer = side.clone();
+        } else {
             return Err(Disagreement::NoCodec);
         }
-        stream.offerer = side.clone();
     }
     Ok(())
 }

@@ -14,11 +14,12 @@ use crate::views::{EndCause, EndedBy};
 impl Call {
     pub(super) fn handle_request(&mut self, id: LegId, request: Request, flow: Flow) {
         let Some(cseq) = request.cseq() else { return };
-        match request.method {
-            Method::Ack => self.handle_ack(id, &request, cseq.number),
-            Method::Cancel => self.handle_cancel(id, &request, cseq.number, flow),
-            _ if self.repeat_response(id, &request, cseq.number) => {}
-            _ => self.handle_new_request(id, request, cseq.number, flow),
+        if request.method == Method::Ack {
+            self.handle_ack(id, &request, cseq.number);
+        } else if request.method == Method::Cancel {
+            self.handle_cancel(id, &request, cseq.number, flow);
+        } else if !self.repeat_response(id, &request, cseq.number) {
+            self.handle_new_request(id, request, cseq.number, flow);
         }
     }
 
@@ -85,7 +86,15 @@ impl Call {
             Method::Info => self.relay_info(id, sequence),
             Method::Notify => self.refuse(id, &method, sequence, 200),
             Method::Subscribe => self.refuse(id, &method, sequence, 489),
-            _ => {
+            Method::Ack
+            | Method::Cancel
+            | Method::Message
+            | Method::Prack
+            | Method::Publish
+            | Method::Refer
+            | Method::Register
+            | Method::Update
+            | Method::Other(_) => {
                 self.respond(&Reply::new(id, method, sequence, 405), |response| {
                     response.headers.set(HeaderName::Allow, headers::ALLOW);
                 });

@@ -24,9 +24,10 @@ impl Call {
         reason: Option<&str>,
         passed: &[(String, String)],
     ) {
-        let by = match cause {
-            EndCause::Rejected | EndCause::Bye if self.record.legs.len() > 1 => EndedBy::Callee,
-            _ => EndedBy::System,
+        let by_phone = matches!(cause, EndCause::Rejected | EndCause::Bye);
+        let by = match by_phone && self.record.legs.len() > 1 {
+            true => EndedBy::Callee,
+            false => EndedBy::System,
         };
         let end = End {
             at: self.now,

@@ -1,7 +1,8 @@
 //! What the branches of a fork answer, and what the caller is told of it (RFC 3261 §16.7 in spirit, as a B2BUA).
 //!
-//! Invariants: the caller sees one To tag; with more than one live branch it sees 180 without SDP; an SDP once given to it
-//! is repeated byte for byte; 6xx ends all; a phone's quarrel with us (401, 407, 415, 488, 5xx) never beats another's answer.
+//! Invariants: the caller sees one To tag; with more than one live branch it sees 180 without SDP; an SDP once given
+//! to it is repeated byte for byte; 6xx ends all; a phone's quarrel with us (401, 407, 415, 488, 5xx) never beats
+//! another's answer.
 
 use super::headers;
 use super::io::Query;

@@ -53,7 +53,7 @@ pub(super) struct Leg {
     pub servers: Vec<Server>,
     #[serde(skip)]
     pub clients: Vec<Client>,
-    /// Our last ACKs to 2xx, repeated when the 2xx is; more than one, because a re-INVITE may follow an ACK that was lost.
+    /// Our last ACKs to 2xx, repeated when the 2xx is; several, because a re-INVITE may follow an ACK that was lost.
     #[serde(skip)]
     pub acknowledgements: Vec<Acknowledgement>,
     /// BYE is due as soon as the ACK of our 2xx came (RFC 3261 §15: a callee waits for it).
@@ -254,8 +254,8 @@ impl Leg {
             .any(|side| side.direction.sends())
     }
 
-    /// Notes whether the phone put us on hold: it does not want to hear us, though it was `offered` to. A phone that was
-    /// offered silence (inactive) can only answer so; what it wanted before stands.
+    /// Notes whether the phone put us on hold: it does not want to hear us, though it was `offered` to. A phone that
+    /// was offered silence (inactive) can only answer so; what it wanted before stands.
     pub fn note_hold(&mut self, offered: bool) {
         let mut sides = self.streams.iter().filter_map(|stream| stream.side.as_ref()).peekable();
         if offered {

@@ -66,12 +66,6 @@ impl Call {
         }
         match body {
             Body::Bad(status) => self.refuse(id, &Method::Invite, sequence, status.0),
-            Body::Description(offer) if leg.description.is_repeat(&offer) => {
-                self.answer_repeat(id, sequence);
-            }
-            Body::Description(_) | Body::Nothing if self.record.bridge == Bridge::Echo => {
-                self.answer_echo(id, sequence, body.description());
-            }
             Body::Description(_) | Body::Nothing => {
                 self.queued.push_back(id);
                 self.next_exchange();
@@ -96,24 +90,38 @@ impl Call {
         });
     }
 
-    /// Begins the next exchange that waits, when both legs are free.
+    /// Begins the next exchange that waits, when both legs are free. A phone's re-INVITE may overtake its ACK, and the
+    /// ACK may bring an answer: that comes first.
     pub(super) fn next_exchange(&mut self) {
         if self.exchange.is_some() || self.record.phase != Phase::Confirmed {
             return;
         }
         let Some(from) = self.queued.front().copied() else { return };
+        let Some(leg) = self.record.leg_mut(from).filter(|leg| !leg.awaits_ack()) else { return };
+        let Some(server) = leg.open_server_invite() else {
+            self.queued.pop_front();
+            return self.next_exchange();
+        };
+        let sequence = server.sequence;
+        let request = server.request.as_ref();
+        let offer = request.and_then(|request| Body::of_request(request).description());
+        let passed = request.map(|request| headers::passed(&request.headers)).unwrap_or_default();
+        let repeated = offer.as_ref().is_some_and(|offer| leg.description.is_repeat(offer));
+        if self.record.bridge == Bridge::Echo {
+            self.queued.pop_front();
+            return self.answer_echo(from, sequence, offer);
+        }
+        if repeated {
+            self.queued.pop_front();
+            self.answer_repeat(from, sequence);
+            return self.next_exchange();
+        }
         let Some(to) = self.record.peer_of(from) else { return };
         let free = |leg: &super::leg::Leg| !leg.is_negotiating() && leg.owed_ack.is_none();
         if !self.record.leg(to).is_some_and(free) {
             return;
         }
         self.queued.pop_front();
-        let Some(leg) = self.record.leg_mut(from) else { return };
-        let Some(server) = leg.open_server_invite() else { return self.next_exchange() };
-        let sequence = server.sequence;
-        let request = server.request.as_ref();
-        let offer = request.and_then(|request| Body::of_request(request).description());
-        let passed = request.map(|request| headers::passed(&request.headers)).unwrap_or_default();
         self.exchange = Some(Exchange {
             from,
             to,

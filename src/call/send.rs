@@ -126,8 +126,8 @@ impl Call {
         self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request }));
     }
 
-    /// Acknowledges a 2xx to our INVITE with that number, now and whenever the 2xx is repeated. An offer in the 2xx that
-    /// has no answer (`sdp`) is refused line by line.
+    /// Acknowledges a 2xx to our INVITE with that number, now and whenever the 2xx is repeated. An offer in the 2xx
+    /// that has no answer (`sdp`) is refused line by line.
     pub(super) fn acknowledge(
         &mut self,
         leg: LegId,

@@ -415,8 +415,8 @@ fn caller_leg(
     })
 }
 
-/// Where requests of ours on the caller's dialog go: back where the INVITE came from; only a UDP phone that asked no rport
-/// and whose Contact names its own source address is reached at the Contact's port (design "Where a request goes").
+/// Where requests of ours on the caller's dialog go: back where the INVITE came from; only a UDP phone that asked no
+/// rport and whose Contact names its own source address is reached at the Contact's port.
 fn dialog_flow(request: &Request, flow: &Flow) -> Flow {
     let mut flow = *flow;
     let asked_rport = request.top_via().is_some_and(|via| via.param("rport").is_some());

@@ -36,7 +36,9 @@ fn methods_have_their_answers() {
 
 #[test]
 fn info_passes_with_its_answer() {
-    for (from, to, status) in [(CALLER.to_owned(), callee(), 200), (callee(), CALLER.to_owned(), 415)] {
+    for (from, to, status) in
+        [(CALLER.to_owned(), callee(), 200), (callee(), CALLER.to_owned(), 415)]
+    {
         let mut bench = Bench::answered();
         bench.heard(&callee());
         let body = "Signal=5\r\nDuration=160\r\n";

@@ -10,10 +10,9 @@ fn callee() -> String {
 #[test]
 fn either_phone_hangs_up() {
     let caller = CALLER.to_owned();
-    for (from, to, by) in [
-        (caller.clone(), callee(), EndedBy::Caller),
-        (callee(), caller, EndedBy::Callee),
-    ] {
+    for (from, to, by) in
+        [(caller.clone(), callee(), EndedBy::Caller), (callee(), caller, EndedBy::Callee)]
+    {
         let mut bench = Bench::answered();
         bench.heard(&to);
         bench.ask(&from, "BYE", 5, "", "");
@@ -145,5 +144,20 @@ fn a_callee_that_hangs_up_at_once() {
     bench.ask(&callee(), "BYE", 1, "", "");
     assert_eq!(bench.heard(CALLER), ["100", "480"]);
     assert_eq!(bench.heard(&callee()), ["INVITE sdp", "200", "ACK"]);
+    bench.must_end();
+}
+
+/// A media node that took the ports and then said nothing must not keep them.
+#[test]
+fn a_silent_media_node_is_told_to_release() {
+    let released = |bench: &Bench| {
+        bench.wishes.iter().any(|wish| matches!(wish, control::Request::Release(_)))
+    };
+    let mut bench = Bench::plain();
+    bench.media_silent = true;
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    bench.wait(Duration::from_millis(3_100));
+    assert!(released(&bench));
+    assert_eq!(bench.heard(CALLER), ["100", "503"]);
     bench.must_end();
 }

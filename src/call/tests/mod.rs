@@ -259,10 +259,10 @@ impl Bench {
     /// The last request with that method that went to an address.
     pub fn request(&self, to: &str, method: &Method) -> Request {
         let found = self.wire.iter().rev().find_map(|(address, message, _)| match message {
-            Message::Request(request) if address == to && request.method == *method => {
-                Some(request.clone())
+            Message::Request(request) => {
+                (address == to && request.method == *method).then(|| request.clone())
             }
-            _ => None,
+            Message::Response(_) => None,
         });
         found.unwrap_or_else(|| panic!("no {method} to {to}"))
     }
@@ -270,10 +270,10 @@ impl Bench {
     /// The last response with that status that went to an address.
     pub fn response(&self, to: &str, status: u16) -> Response {
         let found = self.wire.iter().rev().find_map(|(address, message, _)| match message {
-            Message::Response(response) if address == to && response.status.0 == status => {
-                Some(response.clone())
+            Message::Response(response) => {
+                (address == to && response.status.0 == status).then(|| response.clone())
             }
-            _ => None,
+            Message::Request(_) => None,
         });
         found.unwrap_or_else(|| panic!("no {status} to {to}"))
     }
@@ -284,7 +284,14 @@ impl Bench {
     }
 
     /// A phone answers the last request of a kind; `extra` are header lines.
-    pub fn answer_with(&mut self, from: &str, method: &Method, status: u16, extra: &str, body: &str) {
+    pub fn answer_with(
+        &mut self,
+        from: &str,
+        method: &Method,
+        status: u16,
+        extra: &str,
+        body: &str,
+    ) {
         let request = self.request(from, method);
         let tag = if from == CALLER { "calling".to_owned() } else { format!("t{from}") };
         let mut response = request.response(Status(status), Some(&tag.replace([':', '.'], "x")));
@@ -316,7 +323,8 @@ impl Bench {
         let leg = self.leg_of(from);
         let dialog = &self.call.record.leg(leg).expect("a leg").dialog;
         self.branch += 1;
-        let kind = if extra.contains("Content-Type") { "" } else { "Content-Type: application/sdp\r\n" };
+        let kind =
+            if extra.contains("Content-Type") { "" } else { "Content-Type: application/sdp\r\n" };
         let request = parse_request(format!(
             "{method} sip:us@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bKask{};rport\r\n\
              From: <sip:phone@pbx>;tag={}\r\nTo: <sip:us@pbx>;tag={}\r\nCall-ID: {}\r\n\

@@ -89,6 +89,17 @@ fn a_refused_reinvite_leaves_all_as_it_was() {
             assert_eq!(leg.description.received, known.description.received);
         }
         assert_eq!(bench.call.view(bench.now).hold, HoldState::None);
+        // What the callee was told before is in force again.
+        let first = bench.wire.iter().find_map(|(to, message, _)| match message {
+            Message::Request(invite) => (*to == callee()).then(|| invite.body.clone()),
+            Message::Response(_) => None,
+        });
+        bench.ask(&callee(), "INVITE", 1, "", &sdp(5_000, 1, ""));
+        let told = |body: &[u8]| text(body).replace(&origin(body), "");
+        let again = bench.response(&callee(), 200).body;
+        assert_eq!(told(&again), told(&first.expect("an INVITE")));
+        assert_ne!(origin(&again), origin(&refused.body));
+        bench.ask(&callee(), "ACK", 1, "", "");
         // The next offer has a version of its own: the phone has seen the refused one.
         bench.acknowledge(2, "");
         bench.ask(CALLER, "INVITE", 3, "", &sdp(4_400, 3, "a=inactive\r\n"));
@@ -124,10 +135,9 @@ fn a_phone_that_lost_its_dialog_ends_the_call() {
 #[test]
 fn glare_waits_by_who_made_the_call_id() {
     let caller = CALLER.to_owned();
-    for (from, to, low, high) in [
-        (caller.clone(), callee(), 2_100, 4_000),
-        (callee(), caller, 0, 2_000),
-    ] {
+    for (from, to, low, high) in
+        [(caller.clone(), callee(), 2_100, 4_000), (callee(), caller, 0, 2_000)]
+    {
         let mut bench = Bench::answered();
         bench.heard(&to);
         bench.ask(&from, "INVITE", 2, "", &sdp(4_400, 2, ""));
@@ -236,6 +246,8 @@ fn late_offer_of_a_reinvite() {
     assert_eq!(bench.heard(CALLER), [""; 0], "its ACK waits");
     bench.ask(&callee(), "ACK", 1, "", &sdp(5_000, 2, "a=recvonly\r\n"));
     assert_eq!(bench.heard(CALLER), ["ACK sdp"]);
+    let answer = text(&bench.request(CALLER, &Method::Ack).body);
+    assert!(answer.contains("m=audio 20"), "{answer}");
     assert_eq!(bench.call.view(bench.now).hold, HoldState::Caller);
 }
 
@@ -262,4 +274,22 @@ fn what_is_no_offer_is_refused() {
     bench.ask(CALLER, "INVITE", 3, "", "v=1 nonsense");
     assert_eq!(bench.heard(CALLER), ["415", "400"]);
     assert_eq!(bench.heard(&callee()), [""; 0]);
+}
+
+/// The network may turn a phone's ACK and its next INVITE round; the answer in the ACK is the older one.
+#[test]
+fn a_reinvite_that_overtakes_the_ack_waits_for_it() {
+    let mut bench = Bench::answered();
+    bench.heard(&callee());
+    bench.ask(CALLER, "INVITE", 2, "", "");
+    bench.answer(&callee(), 200, &sdp(5_000, 2, ""));
+    assert_eq!(bench.heard(CALLER), ["100", "200 sdp"]);
+    bench.ask(CALLER, "INVITE", 3, "", &sdp(4_000, 1, ""));
+    assert_eq!(bench.heard(CALLER), [""; 0]);
+    bench.acknowledge(2, &sdp(4_000, 2, "a=sendonly\r\n"));
+    assert_eq!(bench.call.view(bench.now).hold, HoldState::Caller);
+    assert_eq!(bench.heard(&callee()), ["INVITE", "ACK sdp", "INVITE sdp"]);
+    bench.answer(&callee(), 200, &sdp(5_000, 3, ""));
+    assert_eq!(bench.heard(CALLER), ["100", "200 sdp"]);
+    assert_eq!(bench.call.view(bench.now).hold, HoldState::None);
 }
