@@ -454,7 +454,11 @@ impl World {
     }
 
     fn send(&mut self, id: CallId, transmit: Transmit) {
-        let is_early = self.sabotage == Some(Sabotage::EarlyRelease);
+        let is_answer = transmit.bytes.starts_with(b"SIP/2.0 200");
+        let is_early = match self.sabotage {
+            Some(Sabotage::EarlyRelease) => true,
+            sabotage => is_answer && sabotage == Some(Sabotage::EarlyAnswer),
+        };
         let Some(slot) = self.slots.get_mut(&id) else { return };
         match transmit.behind {
             Some(rev) if rev > slot.saved => {

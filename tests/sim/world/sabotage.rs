@@ -9,6 +9,8 @@ use holdfast::sip::{HeaderName, Message, Method, Response};
 pub enum Sabotage {
     /// Messages do not wait for their commit.
     EarlyRelease,
+    /// The 200 does not wait for the answer's commit.
+    EarlyAnswer,
     /// BYE does not leave.
     NoBye,
     /// CANCEL does not leave.
@@ -30,8 +32,9 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::EarlyRelease,
+        Self::EarlyAnswer,
         Self::NoBye,
         Self::NoCancel,
         Self::NoRetransmission,
