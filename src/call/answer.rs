@@ -1,5 +1,6 @@
 //! From a branch's 2xx to the caller's: agreement, media, one commit, then 200 and ACK. Late offers go the other way
-//! round: the callee's offer in the 200, the caller's answer in its ACK, and only then the callee's ACK (RFC 6337 §2.3).
+//! round: the callee's offer in the 200, the caller's answer in its ACK, and only then the callee's ACK (RFC 6337
+//! §2.3).
 
 use super::leg::{Leg, LegState};
 use super::media::Then;
@@ -24,7 +25,7 @@ impl Call {
         let now = self.now;
         let late = self.record.offer.is_none();
         let Some(leg) = self.record.leg_mut(id) else { return };
-        if leg.state == LegState::Confirmed && leg.answered_at.is_some() {
+        if leg.answered_at.is_some() {
             return self.end_foreign_answer(id, response);
         }
         leg.dialog.establish(response);
@@ -84,10 +85,12 @@ impl Call {
                 caller.description.take(offer);
             }
             caller.set_sides(agreement.streams.iter().map(|stream| stream.offerer.clone()));
+            caller.note_hold(true);
         }
         if let Some(leg) = self.record.leg_mut(id) {
             leg.description.take(answer.clone());
             leg.set_sides(agreement.streams.iter().map(|stream| stream.answerer.clone()));
+            leg.note_hold(agreement.streams.iter().any(|stream| stream.offerer.direction.sends()));
         }
         Ok(())
     }
@@ -190,7 +193,11 @@ impl Call {
         self.record.bridge = Bridge::Leg(id);
         self.confirm(id);
         let rev = self.save();
-        self.respond_caller(Status(200), Some(rev), |response| set_sdp(response, &sdp));
+        let passed = core::mem::take(&mut self.record.passed);
+        self.respond_caller(Status(200), Some(rev), |response| {
+            super::send::pass(response, &passed);
+            set_sdp(response, &sdp);
+        });
     }
 
     /// A branch that lost answered all the same: acknowledged, then ended (RFC 3261 §13.2.2.4).
@@ -214,7 +221,7 @@ impl Call {
         if tag == leg.dialog.remote_tag {
             return;
         }
-        let (dialog, acknowledgement) = (leg.dialog.clone(), leg.acknowledgement.clone());
+        let dialog = leg.dialog.clone();
         let sequence = response.cseq().map_or(1, |cseq| cseq.number);
         if let Some(leg) = self.record.leg_mut(id) {
             leg.dialog.establish(response);
@@ -225,7 +232,6 @@ impl Call {
             let local_seq = leg.dialog.local_seq;
             leg.dialog = dialog;
             leg.dialog.local_seq = local_seq;
-            leg.acknowledgement = acknowledgement;
         }
     }
 
@@ -286,10 +292,11 @@ fn bind_offerer(agreement: &mut Agreement, caller: &Leg) -> Result<(), Disagreem
         let known = |codec: &crate::control::Codec| {
             TRANSCODABLE.iter().any(|name| codec.encoding.eq_ignore_ascii_case(name))
         };
-        if !same && !(known(promised) && known(new)) {
+        if same || (known(promised) && known(new)) {
+            stream.offerer = side.clone();
+        } else {
             return Err(Disagreement::NoCodec);
         }
-        stream.offerer = side.clone();
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::views::{Cdr, CdrLeg, Disposition, EndCause, EndedBy, Rfc3339};
 impl Call {
     pub(super) fn cdr(&self) -> Cdr {
         let record = &self.record;
-        let end = record.end.clone().unwrap_or_else(|| End {
+        let end = record.end.clone().unwrap_or(End {
             at: self.now,
             by: EndedBy::System,
             cause: EndCause::NodeLost,

@@ -14,11 +14,12 @@ use crate::views::{EndCause, EndedBy};
 impl Call {
     pub(super) fn handle_request(&mut self, id: LegId, request: Request, flow: Flow) {
         let Some(cseq) = request.cseq() else { return };
-        match request.method {
-            Method::Ack => self.handle_ack(id, &request, cseq.number),
-            Method::Cancel => self.handle_cancel(id, &request, cseq.number, flow),
-            _ if self.repeat_response(id, &request, cseq.number) => {}
-            _ => self.handle_new_request(id, request, cseq.number, flow),
+        if request.method == Method::Ack {
+            self.handle_ack(id, &request, cseq.number);
+        } else if request.method == Method::Cancel {
+            self.handle_cancel(id, &request, cseq.number, flow);
+        } else if !self.repeat_response(id, &request, cseq.number) {
+            self.handle_new_request(id, request, cseq.number, flow);
         }
     }
 
@@ -59,7 +60,8 @@ impl Call {
             if is_invite && let Some(contact) = request.contact() {
                 leg.dialog.refresh_target(&contact);
             }
-            if is_invite && in_order && leg.open_server_invite().is_none() {
+            let busy = leg.open_server_invite().is_some() || leg.open_client_invite().is_some();
+            if is_invite && in_order && !busy {
                 leg.open_invite = Some(request.to_bytes());
             }
         }
@@ -84,7 +86,15 @@ impl Call {
             Method::Info => self.relay_info(id, sequence),
             Method::Notify => self.refuse(id, &method, sequence, 200),
             Method::Subscribe => self.refuse(id, &method, sequence, 489),
-            _ => {
+            Method::Ack
+            | Method::Cancel
+            | Method::Message
+            | Method::Prack
+            | Method::Publish
+            | Method::Refer
+            | Method::Register
+            | Method::Update
+            | Method::Other(_) => {
                 self.respond(&Reply::new(id, method, sequence, 405), |response| {
                     response.headers.set(HeaderName::Allow, headers::ALLOW);
                 });
@@ -93,8 +103,16 @@ impl Call {
     }
 
     fn handle_invite_in_dialog(&mut self, id: LegId, sequence: u32) {
-        let confirmed = self.record.leg(id).is_some_and(|leg| leg.state == LegState::Confirmed);
-        if confirmed && self.record.phase == Phase::Confirmed {
+        let Some(leg) = self.record.leg(id) else { return };
+        let confirmed = leg.state == LegState::Confirmed;
+        let another = leg.servers.iter().any(|server| {
+            server.method == Method::Invite
+                && server.sequence != sequence
+                && !server.transaction.is_completed()
+        });
+        if another {
+            self.refuse_second_invite(id, sequence);
+        } else if confirmed && self.record.phase == Phase::Confirmed {
             self.handle_reinvite(id, sequence);
         } else {
             self.refuse(id, &Method::Invite, sequence, 491);
@@ -122,6 +140,11 @@ impl Call {
         };
         leg.ended_at = Some(now);
         leg.bye_after_ack = None;
+        leg.stop_waiting_for_ack(now);
+        if let Some(sequence) = leg.owed_ack {
+            // The BYE overtook it; a 2xx is acknowledged all the same (RFC 3261 §13.2.2.4).
+            self.acknowledge(id, sequence, None, None);
+        }
         if self.record.phase == Phase::Confirmed {
             if let Some(leg) = self.record.leg_mut(id) {
                 leg.state = LegState::Ended;
@@ -357,7 +380,7 @@ impl Call {
             Purpose::Invite => self.branch_failed(id, status, Vec::new()),
             Purpose::Modify => {
                 self.refuse_exchange(status, &[]);
-                self.leg_is_gone(id);
+                self.leg_is_gone();
             }
             Purpose::Relay { to, method, sequence } => {
                 self.refuse(to, &method, sequence, 408);

@@ -24,9 +24,10 @@ impl Call {
         reason: Option<&str>,
         passed: &[(String, String)],
     ) {
-        let by = match cause {
-            EndCause::Rejected | EndCause::Bye if self.record.legs.len() > 1 => EndedBy::Callee,
-            _ => EndedBy::System,
+        let by_phone = matches!(cause, EndCause::Rejected | EndCause::Bye);
+        let by = match by_phone && self.record.legs.len() > 1 {
+            true => EndedBy::Callee,
+            false => EndedBy::System,
         };
         let end = End {
             at: self.now,
@@ -106,15 +107,11 @@ impl Call {
         self.finish(end, Some(&told), &[]);
     }
 
-    /// A phone is not there any more (408 or 481 within the dialog): the call is over.
-    pub(super) fn leg_is_gone(&mut self, id: LegId) {
+    /// A phone is not there any more (408 or 481 within the dialog): the call is over. It gets its BYE too (RFC 3261
+    /// §12.2.1.2): perhaps only our requests were lost.
+    pub(super) fn leg_is_gone(&mut self) {
         if self.record.phase != Phase::Confirmed {
             return;
-        }
-        let now = self.now;
-        if let Some(leg) = self.record.leg_mut(id) {
-            leg.state = LegState::Ended;
-            leg.ended_at = Some(now);
         }
         self.end_by_system(EndCause::RtpTimeout, "a phone does not answer any more");
     }

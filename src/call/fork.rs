@@ -1,7 +1,8 @@
 //! What the branches of a fork answer, and what the caller is told of it (RFC 3261 §16.7 in spirit, as a B2BUA).
 //!
-//! Invariants: the caller sees one To tag; with more than one live branch it sees 180 without SDP; an SDP once given to it
-//! is repeated byte for byte; 6xx ends all; a phone's quarrel with us (401, 407, 415, 488, 5xx) never beats another's answer.
+//! Invariants: the caller sees one To tag; with more than one live branch it sees 180 without SDP; an SDP once given
+//! to it is repeated byte for byte; 6xx ends all; a phone's quarrel with us (401, 407, 415, 488, 5xx) never beats
+//! another's answer.
 
 use super::headers;
 use super::io::Query;
@@ -132,7 +133,8 @@ impl Call {
             self.best = Some(Best { rank, status, passed });
         }
         if status.0 >= 600 {
-            self.end_branches(None, None);
+            let reason = format!("SIP;cause={}", status.0);
+            self.end_branches(None, Some(&reason));
         }
         if self.record.bridge == Bridge::Leg(id) {
             self.record.bridge = Bridge::Ringback;

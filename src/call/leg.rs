@@ -28,6 +28,8 @@ pub(super) struct Leg {
     pub description: LegDescription,
     pub policy: Policy,
     pub streams: Vec<Stream>,
+    /// The phone put us on hold.
+    pub holds: bool,
     /// User part of our Contact towards this phone, as it is to be shown in its call log.
     pub contact_user: String,
     /// Host that the phone knows us by (of its AOR or From).
@@ -51,9 +53,9 @@ pub(super) struct Leg {
     pub servers: Vec<Server>,
     #[serde(skip)]
     pub clients: Vec<Client>,
-    /// Our last ACK to a 2xx, repeated when the 2xx is.
+    /// Our last ACKs to 2xx, repeated when the 2xx is; several, because a re-INVITE may follow an ACK that was lost.
     #[serde(skip)]
-    pub acknowledgement: Option<Acknowledgement>,
+    pub acknowledgements: Vec<Acknowledgement>,
     /// BYE is due as soon as the ACK of our 2xx came (RFC 3261 §15: a callee waits for it).
     #[serde(skip)]
     pub bye_after_ack: Option<Option<String>>,
@@ -178,6 +180,13 @@ pub(super) struct Probe {
     pub unanswered: u8,
 }
 
+impl Client {
+    /// An INVITE without final response.
+    pub fn is_open_invite(&self) -> bool {
+        self.method == Method::Invite && self.transaction.is_pending()
+    }
+}
+
 impl Leg {
     /// Not over.
     pub fn is_live(&self) -> bool {
@@ -207,20 +216,23 @@ impl Leg {
         self.servers.iter().any(|server| server.awaits_ack)
     }
 
+    /// The phone ended the dialog: its ACK is not needed any more.
+    pub fn stop_waiting_for_ack(&mut self, now: Timestamp) {
+        for server in self.servers.iter_mut().filter(|server| server.awaits_ack) {
+            server.awaits_ack = false;
+            server.transaction.handle_success_ack(now);
+        }
+    }
+
     /// Our INVITE still waits for its final response.
     pub fn open_client_invite(&mut self) -> Option<&mut Client> {
-        self.clients
-            .iter_mut()
-            .find(|client| client.method == Method::Invite && client.transaction.is_pending())
+        self.clients.iter_mut().find(|client| client.is_open_invite())
     }
 
     /// One offer at a time: nothing may be offered now (RFC 3261 §14.1).
     pub fn is_negotiating(&self) -> bool {
         self.awaits_ack()
-            || self
-                .clients
-                .iter()
-                .any(|client| client.method == Method::Invite && client.transaction.is_pending())
+            || self.clients.iter().any(Client::is_open_invite)
             || self
                 .servers
                 .iter()
@@ -242,9 +254,12 @@ impl Leg {
             .any(|side| side.direction.sends())
     }
 
-    /// The phone put us on hold: it does not want to hear us.
-    pub fn holds(&self) -> bool {
+    /// Notes whether the phone put us on hold: it does not want to hear us, though it was `offered` to. A phone that
+    /// was offered silence (inactive) can only answer so; what it wanted before stands.
+    pub fn note_hold(&mut self, offered: bool) {
         let mut sides = self.streams.iter().filter_map(|stream| stream.side.as_ref()).peekable();
-        sides.peek().is_some() && sides.all(|side| !side.direction.receives())
+        if offered {
+            self.holds = sides.peek().is_some() && sides.all(|side| !side.direction.receives());
+        }
     }
 }

@@ -91,7 +91,13 @@ impl Call {
             }
             Reply::Refused { reason: Refusal::Stale, .. } => {}
             Reply::Refused { rev, .. } if rev < self.record.media.rev => {}
-            Reply::Refused { .. } => self.handle_media_lost(),
+            Reply::Refused { .. } => {
+                // The first wish was refused: there is no session. Later ones leave it as it was.
+                let begun =
+                    self.record.leg(LegId::CALLER).is_some_and(|leg| !leg.streams.is_empty());
+                self.record.media.open &= begun;
+                self.handle_media_lost();
+            }
         }
     }
 
@@ -105,7 +111,6 @@ impl Call {
             }
             Phase::Confirmed => self.end_by_system(EndCause::NodeLost, "the media node is gone"),
             Phase::Routing | Phase::Ringing | Phase::Answering(_) => {
-                self.record.media.open = false;
                 self.fail(Status(503), EndCause::NodeLost, Some("no media node"));
             }
         }
@@ -121,7 +126,7 @@ impl Call {
                 let sends = self
                     .record
                     .leg(leg)
-                    .is_some_and(|leg| leg.is_live() && leg.phone_sends() && !leg.holds());
+                    .is_some_and(|leg| leg.is_live() && leg.phone_sends() && !leg.holds);
                 if self.record.phase == Phase::Confirmed && sends {
                     self.end_by_system(EndCause::RtpTimeout, "no RTP");
                 }

@@ -29,6 +29,9 @@ mod setup;
 mod timers;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use headers::{ACCEPT, ALLOW};
 pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Transmit};
 pub use record::VERSION as RECORD_VERSION;

@@ -53,8 +53,7 @@ pub(super) enum Stage {
 impl Call {
     /// A re-INVITE of a confirmed leg's phone; its server transaction is open.
     pub(super) fn handle_reinvite(&mut self, id: LegId, sequence: u32) {
-        let call = self.record.id.0;
-        let now = self.now;
+        let offering = self.is_offering_to(id);
         let Some(leg) = self.record.leg_mut(id) else { return };
         let body = leg
             .servers
@@ -62,29 +61,11 @@ impl Call {
             .find(|server| server.method == Method::Invite && server.sequence == sequence)
             .and_then(|server| server.request.as_ref())
             .map_or(Body::Nothing, Body::of_request);
-        let another = leg.servers.iter().any(|server| {
-            server.method == Method::Invite
-                && server.sequence != sequence
-                && !server.transaction.is_completed()
-        });
-        if another {
-            let reply = Reply::new(id, Method::Invite, sequence, 500);
-            let seconds = retry_after_seconds(call, now);
-            return self.respond(&reply, |response| {
-                response.headers.push(HeaderName::RetryAfter, seconds.to_string());
-            });
-        }
-        if leg.open_client_invite().is_some() {
+        if offering || leg.open_client_invite().is_some() {
             return self.refuse(id, &Method::Invite, sequence, 491);
         }
         match body {
             Body::Bad(status) => self.refuse(id, &Method::Invite, sequence, status.0),
-            Body::Description(offer) if leg.description.is_repeat(&offer) => {
-                self.answer_repeat(id, sequence);
-            }
-            Body::Description(_) | Body::Nothing if self.record.bridge == Bridge::Echo => {
-                self.answer_echo(id, sequence, body.description());
-            }
             Body::Description(_) | Body::Nothing => {
                 self.queued.push_back(id);
                 self.next_exchange();
@@ -92,24 +73,55 @@ impl Call {
         }
     }
 
-    /// Begins the next exchange that waits, when both legs are free.
+    /// An offer for this leg is on its way, or waits for the time to leave: the phone's own would wait for it for ever.
+    fn is_offering_to(&self, id: LegId) -> bool {
+        let waits = self.queued.iter().any(|queued| self.record.peer_of(*queued) == Some(id));
+        waits
+            || self.exchange.as_ref().is_some_and(|exchange| {
+                exchange.to == id && matches!(exchange.stage, Stage::Offered | Stage::Retry(_))
+            })
+    }
+
+    /// A second INVITE before the first has its final response (RFC 3261 §14.2): later, please.
+    pub(super) fn refuse_second_invite(&mut self, id: LegId, sequence: u32) {
+        let seconds = retry_after_seconds(self.record.id.0, self.now);
+        self.respond(&Reply::new(id, Method::Invite, sequence, 500), |response| {
+            response.headers.push(HeaderName::RetryAfter, seconds.to_string());
+        });
+    }
+
+    /// Begins the next exchange that waits, when both legs are free. A phone's re-INVITE may overtake its ACK, and the
+    /// ACK may bring an answer: that comes first.
     pub(super) fn next_exchange(&mut self) {
         if self.exchange.is_some() || self.record.phase != Phase::Confirmed {
             return;
         }
         let Some(from) = self.queued.front().copied() else { return };
+        let Some(leg) = self.record.leg_mut(from).filter(|leg| !leg.awaits_ack()) else { return };
+        let Some(server) = leg.open_server_invite() else {
+            self.queued.pop_front();
+            return self.next_exchange();
+        };
+        let sequence = server.sequence;
+        let request = server.request.as_ref();
+        let offer = request.and_then(|request| Body::of_request(request).description());
+        let passed = request.map(|request| headers::passed(&request.headers)).unwrap_or_default();
+        let repeated = offer.as_ref().is_some_and(|offer| leg.description.is_repeat(offer));
+        if self.record.bridge == Bridge::Echo {
+            self.queued.pop_front();
+            return self.answer_echo(from, sequence, offer);
+        }
+        if repeated {
+            self.queued.pop_front();
+            self.answer_repeat(from, sequence);
+            return self.next_exchange();
+        }
         let Some(to) = self.record.peer_of(from) else { return };
         let free = |leg: &super::leg::Leg| !leg.is_negotiating() && leg.owed_ack.is_none();
         if !self.record.leg(to).is_some_and(free) {
             return;
         }
         self.queued.pop_front();
-        let Some(leg) = self.record.leg_mut(from) else { return };
-        let Some(server) = leg.open_server_invite() else { return self.next_exchange() };
-        let sequence = server.sequence;
-        let request = server.request.as_ref();
-        let offer = request.and_then(|request| Body::of_request(request).description());
-        let passed = request.map(|request| headers::passed(&request.headers)).unwrap_or_default();
         self.exchange = Some(Exchange {
             from,
             to,
@@ -224,11 +236,12 @@ impl Call {
         let to = self.record.leg(answerer).ok_or(missing)?;
         let agreement =
             offer_answer::agree(&offer, &from.description, &from.policy, answer, &to.description)?;
+        let offered = agreement.streams.iter().any(|stream| stream.offerer.direction.sends());
         let sides = agreement.streams.into_iter();
         let (offering, answering): (Vec<_>, Vec<_>) =
             sides.map(|stream| (stream.offerer, stream.answerer)).unzip();
-        self.change_sides(offerer, offer, offering);
-        self.change_sides(answerer, answer.clone(), answering);
+        self.change_sides(offerer, offer, offering, true);
+        self.change_sides(answerer, answer.clone(), answering, offered);
         Ok(())
     }
 
@@ -237,13 +250,15 @@ impl Call {
         id: LegId,
         description: Description,
         sides: Vec<offer_answer::StreamSide>,
+        offered: bool,
     ) {
         let call = self.record.id;
         let Some(leg) = self.record.leg_mut(id) else { return };
-        let held = leg.holds();
+        let held = leg.holds;
         leg.description.take(description);
         leg.set_sides(sides.into_iter());
-        let holds = leg.holds();
+        leg.note_hold(offered);
+        let holds = leg.holds;
         if holds != held {
             self.emit(Event::CallHold { call, leg: id, held: holds });
         }
@@ -289,8 +304,12 @@ impl Call {
             exchange.stage = Stage::AwaitingAck;
         }
         let rev = self.save();
+        let passed = core::mem::take(&mut self.record.passed);
         let reply = Reply::new(exchange.from, Method::Invite, exchange.sequence, 200);
-        self.respond(&reply.behind(rev), |response| set_sdp(response, &sdp));
+        self.respond(&reply.behind(rev), |response| {
+            super::send::pass(response, &passed);
+            set_sdp(response, &sdp);
+        });
     }
 
     /// The ACK of a late offer brought the answer.
@@ -340,7 +359,7 @@ impl Call {
             408 | 481 => {
                 let status = response.status;
                 self.refuse_exchange(status, &[]);
-                self.leg_is_gone(exchange.to);
+                self.leg_is_gone();
             }
             _ => {
                 let status = match response.status.0 {
@@ -416,7 +435,7 @@ impl Call {
                 };
                 let description = &mut leg.description;
                 let sdp = offer_answer::answer_alone(&offer, description, &sides, &local);
-                self.change_sides(id, offer, sides);
+                self.change_sides(id, offer, sides, true);
                 sdp
             }
         };
@@ -434,7 +453,7 @@ impl Call {
         let agreed = offer_answer::agree_alone(&answer, &leg.description, &leg.policy, true);
         match agreed {
             Ok(sides) => {
-                self.change_sides(id, answer, sides);
+                self.change_sides(id, answer, sides, true);
                 self.apply_media(Then::Nothing);
             }
             Err(_) => self.end_by_system(EndCause::Rejected, "no codec in common"),

@@ -15,6 +15,8 @@ use bytes::Bytes;
 
 /// Content-Type of our bodies.
 const SDP: &str = "application/sdp";
+/// ACKs that a leg remembers: a 2xx is repeated for 32 s, and re-INVITEs may follow one another meanwhile.
+const ACKNOWLEDGEMENTS: usize = 8;
 
 impl Call {
     /// Answers an open request of a leg's phone; nothing happens when there is none.
@@ -42,21 +44,19 @@ impl Call {
         let bytes = response.to_bytes();
         server.transaction.handle_sent(to.status, self.now);
         server.last_response = Some(bytes.clone());
-        server.behind = to.behind;
+        // A provisional that still waits for its commit is not overtaken by the final response.
+        server.behind = to.behind.max(server.behind);
+        let behind = server.behind;
         server.awaits_ack = to.method == Method::Invite && to.status.is_success();
         if to.status.is_final() {
             server.request = None;
-            if to.method == Method::Invite && !to.status.is_success() {
+            let ours = leg.clients.iter().any(Client::is_open_invite);
+            if to.method == Method::Invite && !to.status.is_success() && !ours {
                 leg.open_invite = None;
             }
         }
         let flow = server.flow;
-        self.outputs.push_back(Output::Send(Transmit {
-            flow,
-            bytes,
-            behind: to.behind,
-            request: None,
-        }));
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
     }
 
     /// Answers with a status and nothing else.
@@ -126,8 +126,8 @@ impl Call {
         self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request }));
     }
 
-    /// Acknowledges a 2xx to our INVITE with that number, now and whenever the 2xx is repeated. An offer in the 2xx that
-    /// has no answer (`sdp`) is refused line by line.
+    /// Acknowledges a 2xx to our INVITE with that number, now and whenever the 2xx is repeated. An offer in the 2xx
+    /// that has no answer (`sdp`) is refused line by line.
     pub(super) fn acknowledge(
         &mut self,
         leg: LegId,
@@ -153,7 +153,10 @@ impl Call {
             set_sdp_request(&mut ack, sdp);
         }
         let bytes = ack.to_bytes();
-        leg.acknowledgement = Some(Acknowledgement {
+        if leg.acknowledgements.len() >= ACKNOWLEDGEMENTS {
+            leg.acknowledgements.remove(0);
+        }
+        leg.acknowledgements.push(Acknowledgement {
             sequence,
             remote_tag: leg.dialog.remote_tag.clone(),
             bytes: bytes.clone(),
@@ -170,9 +173,9 @@ impl Call {
         let sequence = response.cseq().map(|cseq| cseq.number);
         let tag = response.to().and_then(|to| to.tag());
         let Some(ack) = leg
-            .acknowledgement
-            .as_ref()
-            .filter(|ack| Some(ack.sequence) == sequence && Some(&ack.remote_tag) == tag.as_ref())
+            .acknowledgements
+            .iter()
+            .find(|ack| Some(ack.sequence) == sequence && Some(&ack.remote_tag) == tag.as_ref())
         else {
             return false;
         };
@@ -255,7 +258,11 @@ impl Call {
         if let Some(reason) = reason {
             bye.headers.push(HeaderName::Reason, reason);
         }
-        self.send_request(leg, bye, Purpose::Bye, None);
+        // Numbers on a dialog only rise: what still waits for its commit there goes first.
+        let requests = record.clients.iter().filter_map(|client| client.behind);
+        let acknowledgements = record.acknowledgements.iter().filter_map(|ack| ack.behind);
+        let behind = requests.chain(acknowledgements).max();
+        self.send_request(leg, bye, Purpose::Bye, behind);
     }
 }
 

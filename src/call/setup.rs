@@ -260,7 +260,8 @@ impl Call {
             description: LegDescription::new(key.sdp_session_id(locator)),
             policy: Policy { codecs: user.codecs.clone() },
             streams: Vec::new(),
-            contact_user: self.record.caller.extension.clone().unwrap_or_default(),
+            holds: false,
+            contact_user: self.caller_user(),
             domain,
             path: binding.path.clone(),
             diverted_by: diverted.to_vec(),
@@ -274,7 +275,7 @@ impl Call {
             open_invite: None,
             servers: Vec::new(),
             clients: Vec::new(),
-            acknowledgement: None,
+            acknowledgements: Vec::new(),
             bye_after_ack: None,
             probe: Probe::default(),
             statistics: Vec::new(),
@@ -288,6 +289,12 @@ impl Call {
             return "\"Anonymous\" <sip:anonymous@anonymous.invalid>".to_owned();
         }
         self.identity(domain)
+    }
+
+    /// User part of our Contact towards a callee; like From it tells nothing of a caller that asked so.
+    fn caller_user(&self) -> String {
+        let known = self.record.caller.extension.clone().filter(|_| !self.record.private);
+        known.unwrap_or_else(|| "anonymous".to_owned())
     }
 
     fn identity(&self, domain: &str) -> String {
@@ -377,6 +384,7 @@ fn caller_leg(
         description: LegDescription::new(settings.key.sdp_session_id(locator)),
         policy: Policy { codecs: caller.codecs.clone() },
         streams: Vec::new(),
+        holds: false,
         contact_user: request.uri.user().unwrap_or_default(),
         domain,
         path: Vec::new(),
@@ -400,15 +408,15 @@ fn caller_leg(
             behind: None,
         }],
         clients: Vec::new(),
-        acknowledgement: None,
+        acknowledgements: Vec::new(),
         bye_after_ack: None,
         probe: Probe::default(),
         statistics: Vec::new(),
     })
 }
 
-/// Where requests of ours on the caller's dialog go: back where the INVITE came from; only a UDP phone that asked no rport
-/// and whose Contact names its own source address is reached at the Contact's port (design "Where a request goes").
+/// Where requests of ours on the caller's dialog go: back where the INVITE came from; only a UDP phone that asked no
+/// rport and whose Contact names its own source address is reached at the Contact's port.
 fn dialog_flow(request: &Request, flow: &Flow) -> Flow {
     let mut flow = *flow;
     let asked_rport = request.top_via().is_some_and(|via| via.param("rport").is_some());

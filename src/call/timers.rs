@@ -170,7 +170,7 @@ impl Call {
         for leg in &mut self.record.legs {
             let callee = leg.role == LegRole::Callee;
             let probed = leg.state == LegState::Confirmed
-                && (!leg.phone_sends() || leg.holds())
+                && (!leg.phone_sends() || leg.holds)
                 && (callee || !echo || !leg.phone_sends());
             leg.probe = match (probed, leg.probe.next_at) {
                 (false, _) => Probe::default(),
@@ -201,7 +201,7 @@ impl Call {
 
     pub(super) fn probe_answered(&mut self, id: LegId, status: Status) {
         match status.0 {
-            481 => self.leg_is_gone(id),
+            481 => self.leg_is_gone(),
             408 => self.probe_unanswered(id),
             _ => {
                 if let Some(leg) = self.record.leg_mut(id) {
@@ -215,7 +215,7 @@ impl Call {
         let Some(leg) = self.record.leg_mut(id) else { return };
         leg.probe.unanswered += 1;
         if leg.probe.unanswered >= PROBES_UNANSWERED {
-            self.leg_is_gone(id);
+            self.leg_is_gone();
         }
     }
 }

@@ -46,7 +46,7 @@ impl Call {
     }
 
     fn hold_state(&self) -> HoldState {
-        let holds = |id| self.record.leg(id).is_some_and(Leg::holds);
+        let holds = |id| self.record.leg(id).is_some_and(|leg| leg.holds);
         let callee = match self.record.bridge {
             Bridge::Leg(callee) => holds(callee),
             Bridge::Nothing | Bridge::Echo | Bridge::Ringback => false,
@@ -86,7 +86,7 @@ impl Call {
             node: self.settings.node.to_string(),
             user_agent: leg.user_agent.clone(),
             last_status: leg.last_status,
-            held: leg.holds(),
+            held: leg.holds,
             streams: streams.collect(),
         }
     }

@@ -1,14 +1,16 @@
 //! A signaling node's calls against phones, network, store and media that are as unkind as the world, by seed.
 //!
-//! `HOLDFAST_SIM_CALLS=100000 cargo test --test sim` runs as many calls as wanted; `HOLDFAST_SIM_SEED=N` replays one
-//! seed with its whole trace.
+//! `HOLDFAST_SIM_CALLS=100000 cargo test --test sim -- --nocapture` runs as many calls as wanted and tells how often what
+//! happened; `HOLDFAST_SIM_FIRST=N` begins at another seed; `HOLDFAST_SIM_SEED=N` replays one seed with its whole trace.
 
+mod count;
 mod media;
 mod phone;
 mod random;
 mod world;
 
 use core::net::SocketAddr;
+use count::Count;
 use holdfast::directory::{Binding, User};
 use holdfast::ids::{Flow, NodeName, Transport};
 use holdfast::sip::digest::Ha1;
@@ -16,8 +18,35 @@ use holdfast::time::Timestamp;
 use holdfast::views::user::SrtpPolicy;
 use phone::{Act, Manners, Phone};
 use random::Random;
-use world::{SERVER, Weather, World};
+use world::{SERVER, Sabotage, Weather, World};
 
+/// Without these a run proves little.
+const MUST_HAPPEN: [&str; 24] = [
+    "network: lost",
+    "network: doubled",
+    "network: overtaken",
+    "phones: retransmissions",
+    "phones: cancelled",
+    "phones: re-INVITE cancelled",
+    "phones: re-INVITE Hold(0)",
+    "phones: re-INVITE Hold(1)",
+    "phones: re-INVITE Hold(2)",
+    "phones: re-INVITE LateReinvite",
+    "phones: re-INVITE MovePort",
+    "phones: re-INVITE answered 200",
+    "phones: re-INVITE answered 491",
+    "phones: re-INVITE answered 488",
+    "phones: vanished",
+    "media: silence reported",
+    "media: refused",
+    "media: silent",
+    "calls: held",
+    "calls: ended by Bye",
+    "calls: ended by RingTimeout",
+    "calls: ended by AckTimeout",
+    "calls: ended by RtpTimeout",
+    "audit: calls at rest",
+];
 /// Calls that one seed makes.
 const CALLS_PER_SEED: u64 = 4;
 
@@ -90,6 +119,8 @@ fn manners(random: &mut Random) -> Manners {
         refuse_reinvite: random
             .chance(200)
             .then(|| [488, 491, 500, 405][random.between(0, 4) as usize]),
+        patient: random.chance(300),
+        think_about_reinvite: random.chance(400).then(|| random.between(50_000, 3 * S)),
     }
 }
 
@@ -100,16 +131,24 @@ fn plan(random: &mut Random) -> Vec<(u64, Act)> {
         plan.push((random.between(20_000, 5 * S), Act::Cancel));
     }
     let mut at = random.between(2 * S, 8 * S);
-    for _ in 0..random.between(0, 4) {
-        let act = match random.between(0, 5) {
-            0 => Act::Hold,
-            1 => Act::Resume,
-            2 => Act::LateReinvite,
-            3 => Act::Info,
-            _ => Act::Hold,
+    for _ in 0..random.between(0, 5) {
+        let act = match random.between(0, 9) {
+            0..=2 => Act::Hold(random.between(0, 3) as u8),
+            3 | 4 => Act::Resume,
+            5 => Act::LateReinvite,
+            6 => Act::MovePort,
+            7 => Act::Refresh,
+            _ => Act::Info,
         };
+        let reinvite = !matches!(act, Act::Info);
         plan.push((at, act));
+        if reinvite && random.chance(100) {
+            plan.push((at + random.between(10_000, S), Act::CancelReinvite));
+        }
         at += random.between(10_000, 6 * S);
+    }
+    if random.chance(30) {
+        plan.push((random.between(0, 12 * S), Act::Vanish));
     }
     // In the end somebody hangs up; the phones of a call both plan it, so glare and crossing BYEs come about.
     plan.push((at + random.between(0, 10 * S), Act::Bye));
@@ -117,15 +156,25 @@ fn plan(random: &mut Random) -> Vec<(u64, Act)> {
     plan
 }
 
-fn run_seed(seed: u64) -> Result<World, (World, String)> {
+fn run_seed(
+    seed: u64,
+    sabotage: Option<Sabotage>,
+    is_traced: bool,
+) -> Result<World, Box<(World, String)>> {
     let mut random = Random::new(seed);
     let weather = Weather {
         loss: [0, 0, 20, 80][random.between(0, 4) as usize],
         duplication: [0, 50][random.between(0, 2) as usize],
         slow_store: [0, 0, 200][random.between(0, 3) as usize],
         media_refusal: [0, 0, 0, 50][random.between(0, 4) as usize],
+        media_silence: [0, 0, 0, 20][random.between(0, 4) as usize],
+        spread: [20_000, 20_000, 300_000, 2_000_000][random.between(0, 4) as usize],
     };
-    let mut world = World::new(seed, weather);
+    let mut world = World::new(seed, weather, sabotage);
+    world.is_traced = is_traced;
+    if random.chance(50) {
+        world.plan_hangup(random.between(0, 60_000_000));
+    }
     for number in 1..=5 {
         let extension = format!("100{number}");
         world.directory.set_user(user(&extension));
@@ -158,44 +207,61 @@ fn run_seed(seed: u64) -> Result<World, (World, String)> {
     world.run(600);
     match world.verdict() {
         Ok(()) => Ok(world),
-        Err(wrong) => Err((world, wrong)),
+        Err(wrong) => Err(Box::new((world, wrong))),
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "which seeds to run is for who starts the test")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// The seed again, with its trace, for a person.
+fn story(seed: u64) -> String {
+    let (world, end) = match run_seed(seed, None, true) {
+        Ok(world) => (world, "holds".to_owned()),
+        Err(broken) => (broken.0, format!("is broken:\n{}", broken.1)),
+    };
+    format!("{}\nseed {seed} {end}", world.trace.join("\n"))
 }
 
 #[test]
 fn calls_end_rightly_whatever_happens() {
     if let Some(seed) = number("HOLDFAST_SIM_SEED") {
-        match run_seed(seed) {
-            Ok(world) => println!("{}\nseed {seed} holds", world.trace.join("\n")),
-            Err((world, wrong)) => {
-                panic!("{}\nseed {seed} is broken:\n{wrong}", world.trace.join("\n"))
-            }
-        }
-        return;
+        let broken = run_seed(seed, None, false).is_err();
+        println!("{}", story(seed));
+        return assert!(!broken, "seed {seed} is broken");
     }
     let calls = number("HOLDFAST_SIM_CALLS").unwrap_or(8_000);
-    let seeds = calls.div_ceil(CALLS_PER_SEED);
-    let (mut answered, mut total) = (0, 0);
-    for seed in 0..seeds {
-        match run_seed(seed) {
-            Ok(world) => {
-                total += world.calls.len();
-                answered +=
-                    world.cdrs.values().flatten().filter(|cdr| cdr.answered_at.is_some()).count();
+    let first = number("HOLDFAST_SIM_FIRST").unwrap_or(0);
+    let mut count = Count::default();
+    for seed in first..first + calls.div_ceil(CALLS_PER_SEED) {
+        match run_seed(seed, None, false) {
+            Ok(mut world) => {
+                let total = world.calls.len();
+                (0..total).for_each(|_| count.add("calls: begun"));
+                count.merge(&mut world.count);
             }
-            Err((world, wrong)) => panic!(
-                "{}\nseed {seed} is broken:\n{wrong}\nreplay: HOLDFAST_SIM_SEED={seed} cargo test --test sim",
-                world.trace.join("\n")
+            Err(_) => panic!(
+                "{}\nreplay: HOLDFAST_SIM_SEED={seed} cargo test --test sim -- --nocapture",
+                story(seed)
             ),
         }
-        if seed % 1_000 == 999 {
-            println!("{} of {seeds} seeds, {total} calls, {answered} answered", seed + 1);
-        }
     }
-    println!("{total} calls, {answered} answered, every one ended in one true CDR");
-    assert!(answered * 4 > total, "too few calls are answered for this to mean anything");
+    println!("{count}every call ended in one true CDR");
+    for what in MUST_HAPPEN {
+        assert!(count.of(what) > 0, "{what} never happened: {count}");
+    }
+    let (begun, answered) = (count.of("calls: begun"), count.of("calls: answered"));
+    assert!(answered * 4 > begun, "too few calls are answered for this to mean anything");
+}
+
+/// A judge that never speaks is no judge: each broken rule is noticed at some seed.
+#[test]
+fn broken_rules_are_noticed() {
+    for sabotage in Sabotage::ALL {
+        let noticed = (0..200).find_map(|seed| run_seed(seed, Some(sabotage), false).err());
+        let Some(broken) = noticed else { panic!("{sabotage:?} was not noticed") };
+        println!("{sabotage:?}: {}", broken.1.lines().next().unwrap_or_default());
+    }
 }

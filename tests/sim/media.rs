@@ -1,14 +1,16 @@
 //! A media node as the simulator sees it: ports and wishes, no packets.
 
+use crate::phone::Voice;
 use holdfast::control::{
     Apply, Hears, LegState, Refusal, Reply, Request, SessionState, StreamState, StreamStatistics,
 };
 use holdfast::ids::{LegId, SessionId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub struct Media {
     sessions: BTreeMap<SessionId, Session>,
+    released: BTreeSet<SessionId>,
     next_port: u16,
     pub complaints: Vec<String>,
 }
@@ -33,7 +35,11 @@ impl Media {
             Request::Apply(apply) => Some(self.apply(apply)),
             Request::Release(release) => {
                 let session = self.sessions.remove(&release.session);
-                if session.is_none() {
+                if session.is_some() {
+                    self.released.insert(release.session);
+                }
+                // A session that was refused may be released all the same: who asks did not know it yet.
+                if session.is_none() && !self.released.insert(release.session) {
                     self.complaints.push(format!("session {} released twice", release.session));
                 }
                 Some(Reply::Released(SessionState {
@@ -90,35 +96,43 @@ impl Media {
         })
     }
 
-    /// The leg's phone is where the wish says, was told the port of the wish, and hears another leg.
+    /// RTP of that leg's phone is missed when it stays away.
+    pub fn expects_rtp(&self, session: SessionId, leg: LegId) -> bool {
+        let legs = self.sessions.get(&session).map(|session| &session.apply.spec.legs);
+        let spec = legs.and_then(|legs| legs.iter().find(|spec| spec.leg == leg));
+        spec.and_then(|spec| spec.streams.first())
+            .is_some_and(|stream| stream.from_phone && stream.rtp_timeout_ms > 0)
+    }
+
+    /// The leg's phone is where the wish says, was told the port of the wish, hears another leg, and hold is hold.
     pub fn check(
         &self,
         session: &str,
         leg: LegId,
-        phone_port: u16,
+        phone: Voice,
         told_port: Option<u16>,
     ) -> Result<(), String> {
-        let Some(session) =
-            self.sessions.values().find(|known| known.apply.session.to_string() == session)
-        else {
-            return Err(format!("no media session {session}"));
-        };
-        let Some(spec) = session.apply.spec.legs.iter().find(|spec| spec.leg == leg) else {
-            return Err("the leg has no media".into());
-        };
-        let Some(stream) = spec.streams.first() else { return Err("no stream".into()) };
+        let mut sessions = self.sessions.values();
+        let session = sessions
+            .find(|known| known.apply.session.to_string() == session)
+            .ok_or_else(|| format!("no media session {session}"))?;
+        let spec = session.apply.spec.legs.iter().find(|spec| spec.leg == leg);
+        let spec = spec.ok_or("the leg has no media")?;
+        let stream = spec.streams.first().ok_or("no stream")?;
         let remote = stream.remote.as_ref().map(|remote| remote.rtp.port());
-        if remote.is_some() && remote != Some(phone_port) {
-            return Err(format!("media goes to {remote:?}, the phone listens at {phone_port}"));
+        if remote.is_some() && remote != Some(phone.port) {
+            return Err(format!("media goes to {remote:?}, the phone listens at {}", phone.port));
         }
         if session.ports.get(&(leg, 0)).copied() != told_port {
-            return Err(format!(
-                "the phone was told {told_port:?}, the port is {:?}",
-                session.ports
-            ));
+            let ports = &session.ports;
+            return Err(format!("the phone was told {told_port:?}, the port is {ports:?}"));
         }
         if !matches!(stream.hears, Hears::Leg(_)) && stream.to_phone {
             return Err(format!("the phone hears {:?}", stream.hears));
+        }
+        if (stream.to_phone, stream.from_phone) != (phone.receives, phone.sends) {
+            let wish = (stream.to_phone, stream.from_phone);
+            return Err(format!("the wish is {wish:?} (to, from), the phone is {phone:?}"));
         }
         Ok(())
     }

@@ -1,9 +1,12 @@
 //! A phone of the simulator: one UA over UDP with its own transactions, strict about what RFC 3261 and 3264 promise it.
 //! It shares no transaction or dialog code with the switch.
 
-use crate::random::Random;
+mod called;
+mod calling;
+
+use crate::count::Count;
 use bytes::Bytes;
-use holdfast::sip::{HeaderName, Message, Method, NameAddr, Request, Response, Status, Uri};
+use holdfast::sip::{HeaderName, Message, Method, Request, Status, Uri};
 use std::collections::VecDeque;
 
 const T1: u64 = 500_000;
@@ -25,6 +28,32 @@ pub struct Manners {
     pub redirect_to: Option<String>,
     /// Refuses re-INVITE with this status.
     pub refuse_reinvite: Option<u16>,
+    /// Called, it never hangs up first.
+    pub patient: bool,
+    /// Microseconds until a re-INVITE is answered; `None`: at once.
+    pub think_about_reinvite: Option<u64>,
+}
+
+/// What a phone says of its audio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voice {
+    pub port: u16,
+    pub sends: bool,
+    pub receives: bool,
+    /// The old form of hold: c=0.0.0.0 in place of a direction.
+    zero: bool,
+}
+
+impl Voice {
+    fn direction(self) -> &'static str {
+        match (self.sends, self.receives) {
+            _ if self.zero => "sendrecv",
+            (true, true) => "sendrecv",
+            (true, false) => "sendonly",
+            (false, true) => "recvonly",
+            (false, false) => "inactive",
+        }
+    }
 }
 
 /// A message that waits to be sent again.
@@ -75,7 +104,14 @@ pub struct Line {
     pub remote_seq: u32,
     /// SDP version of ours.
     version: u32,
-    pub direction: &'static str,
+    /// It never hangs up first.
+    is_patient: bool,
+    /// In force.
+    pub local: Voice,
+    /// In a re-INVITE of ours that is open.
+    offered: Option<Voice>,
+    /// Its user put the other on hold.
+    holding: bool,
     /// Highest o= version of the switch, and the SDP of it.
     remote_version: u64,
     remote_sdp: String,
@@ -88,14 +124,31 @@ pub struct Line {
     /// Scheduled: (time, act).
     plan: VecDeque<(u64, Act)>,
     pub reinvite_open: bool,
-    pub last_reinvite: Option<u16>,
+    /// The act that sent it, to be tried again after 491.
+    reinvite_act: Option<Act>,
+    /// A re-INVITE of theirs that is thought about.
+    asked: Option<Request>,
     /// Our INVITE had no offer: the ACK answers.
     late: bool,
-    /// Theirs had none: their ACK must answer.
-    late_incoming: bool,
+    /// Theirs with this number had none: its ACK must answer.
+    late_incoming: Option<u32>,
     acks: Vec<(u32, Bytes)>,
     invites_seen: Vec<u32>,
     last_2xx: Option<(u32, Bytes)>,
+}
+
+impl Line {
+    /// Nobody talks for ever: when nothing else is planned, the phone hangs up after some time.
+    fn plan_to_end(&mut self, now: u64) {
+        if !self.is_patient && !self.plan.iter().any(|(_, act)| matches!(act, Act::Bye)) {
+            self.schedule(now + 20_000_000, Act::Bye);
+        }
+    }
+
+    fn schedule(&mut self, at: u64, act: Act) {
+        let behind = self.plan.iter().position(|(due, _)| *due > at).unwrap_or(self.plan.len());
+        self.plan.insert(behind, (at, act));
+    }
 }
 
 /// What a phone does by plan.
@@ -105,10 +158,20 @@ pub enum Act {
     Final(u16),
     Cancel,
     Bye,
-    Hold,
+    /// sendonly, inactive, or c=0.0.0.0.
+    Hold(u8),
     Resume,
     LateReinvite,
+    /// The same description again.
+    Refresh,
+    /// Another RTP port.
+    MovePort,
+    CancelReinvite,
+    /// Answers the re-INVITE it thought about.
+    AnswerReinvite,
     Info,
+    /// The battery is empty: nothing is sent or answered from now on.
+    Vanish,
 }
 
 /// A phone.
@@ -122,6 +185,9 @@ pub struct Phone {
     pub outbox: Vec<Bytes>,
     /// What the phone found wrong: a broken invariant.
     pub complaints: Vec<String>,
+    /// Call-IDs of the calls in which it vanished.
+    pub vanished: Vec<String>,
+    pub count: Count,
     counter: u64,
     /// Which RTP port it names.
     pub rtp_port: u16,
@@ -139,6 +205,8 @@ impl Phone {
             pending: Vec::new(),
             outbox: Vec::new(),
             complaints: Vec::new(),
+            vanished: Vec::new(),
+            count: Count::default(),
             counter: 0,
             rtp_port,
             when_answered: Vec::new(),
@@ -150,68 +218,29 @@ impl Phone {
         format!("{what}{}x{}", self.user, self.counter)
     }
 
-    fn sdp(&self, version: u32, direction: &str) -> String {
+    fn voice(&self) -> Voice {
+        Voice { port: self.rtp_port, sends: true, receives: true, zero: false }
+    }
+
+    fn sdp(&self, version: u32, voice: Voice) -> String {
         let host = self.address.split(':').next().unwrap_or_default();
+        let connection = if voice.zero { "0.0.0.0" } else { host };
         format!(
-            "v=0\r\no=- {0} {version} IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n\
-             m=audio {0} RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\na={direction}\r\n",
-            self.rtp_port
+            "v=0\r\no=- {0} {version} IN IP4 {host}\r\ns=-\r\nc=IN IP4 {connection}\r\nt=0 0\r\n\
+             m=audio {1} RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\na={2}\r\n",
+            self.rtp_port,
+            voice.port,
+            voice.direction(),
         )
     }
 
-    /// Calls; the plan says what follows, in microseconds from now.
-    pub fn call(&mut self, callee: &str, late: bool, plan: Vec<(u64, Act)>, now: u64) {
-        let call_id = self.token("call-");
-        let tag = self.token("tag");
-        let uri = Uri::parse(&format!("sip:{callee}@pbx")).expect("URI");
-        let mut invite = Request::new(Method::Invite, uri);
-        let branch = self.token("z9hG4bK");
-        let via = format!("SIP/2.0/UDP {};branch={branch};rport", self.address);
-        let local_uri = format!("sip:{}@pbx", self.user);
-        let fields = &mut invite.headers;
-        fields.push(HeaderName::Via, via);
-        fields.push(HeaderName::MaxForwards, "70");
-        fields.push(HeaderName::From, format!("<{local_uri}>;tag={tag}"));
-        fields.push(HeaderName::To, format!("<sip:{callee}@pbx>"));
-        fields.push(HeaderName::CallId, call_id.as_str());
-        fields.push(HeaderName::CSeq, "1 INVITE");
-        fields.push(HeaderName::Contact, format!("<sip:{}@{}>", self.user, self.address));
-        if !late {
-            fields.push(HeaderName::ContentType, "application/sdp");
-            invite.body = Bytes::from(self.sdp(1, "sendrecv"));
-        }
-        let bytes = invite.to_bytes();
-        self.outbox.push(bytes.clone());
-        self.wait(bytes, Kind::Invite, &call_id, 1, now);
-        self.lines.push(Line {
-            call_id,
-            caller: true,
-            state: State::Calling,
-            local_tag: tag,
-            remote_tag: String::new(),
-            local_uri,
-            remote_uri: format!("sip:{callee}@pbx"),
-            target: format!("sip:{callee}@pbx"),
-            local_seq: 1,
-            remote_seq: 0,
-            version: 1,
-            direction: "sendrecv",
-            remote_version: 0,
-            remote_sdp: String::new(),
-            answer: None,
-            answered_at: None,
-            final_status: None,
-            invite: Some(invite),
-            incoming: None,
-            plan: plan.into_iter().map(|(after, act)| (now + after, act)).collect(),
-            reinvite_open: false,
-            last_reinvite: None,
-            late,
-            late_incoming: false,
-            acks: Vec::new(),
-            invites_seen: Vec::new(),
-            last_2xx: None,
-        });
+    /// What a line answers to an offer: never more than it allows, and no hearing while its user holds.
+    fn reply(&self, at: usize, offer: &str) -> Voice {
+        let line = &self.lines[at];
+        let idle = offer.contains("a=inactive");
+        let sends = !idle && !offer.contains("a=sendonly");
+        let receives = !idle && !offer.contains("a=recvonly") && !line.holding;
+        Voice { port: line.local.port, sends, receives, zero: false }
     }
 
     fn wait(&mut self, bytes: Bytes, kind: Kind, call_id: &str, cseq: u32, now: u64) {
@@ -246,10 +275,11 @@ impl Phone {
     /// Nothing is open on a line.
     pub fn rests(&self, at: usize) -> bool {
         let line = &self.lines[at];
-        !line.reinvite_open && !self.pending.iter().any(|pending| pending.call_id == line.call_id)
+        let idle = !line.reinvite_open && line.asked.is_none();
+        idle && !self.pending.iter().any(|pending| pending.call_id == line.call_id)
     }
 
-    pub fn handle_time(&mut self, now: u64, random: &mut Random) {
+    pub fn handle_time(&mut self, now: u64) {
         let mut given_up = Vec::new();
         for pending in &mut self.pending {
             if pending.due > now {
@@ -260,12 +290,11 @@ impl Phone {
                 continue;
             }
             if pending.kind != Kind::InviteProceeding {
+                self.count.add("phones: retransmissions");
                 self.outbox.push(pending.bytes.clone());
             }
-            pending.interval = match pending.kind {
-                Kind::Invite => pending.interval * 2,
-                _ => (pending.interval * 2).min(T2),
-            };
+            let longest = if pending.kind == Kind::Invite { u64::MAX } else { T2 };
+            pending.interval = (pending.interval * 2).min(longest);
             pending.due = (now + pending.interval).min(pending.give_up);
         }
         for (call_id, cseq, kind) in given_up {
@@ -275,12 +304,13 @@ impl Phone {
         for at in 0..self.lines.len() {
             while self.lines[at].plan.front().is_some_and(|(due, _)| *due <= now) {
                 let Some((_, act)) = self.lines[at].plan.pop_front() else { break };
-                self.act(at, &act, now, random);
+                self.act(at, &act, now);
             }
         }
     }
 
     fn give_up(&mut self, call_id: &str, kind: Kind, now: u64) {
+        self.count.add(format!("phones: gave up on {kind:?}"));
         let Some(at) = self.lines.iter().position(|line| line.call_id == call_id) else { return };
         match kind {
             Kind::Success => {
@@ -292,16 +322,13 @@ impl Phone {
                 self.send_bye(at, now);
             }
             Kind::Invite | Kind::InviteProceeding => self.lines[at].state = State::Over,
-            Kind::Request => {
-                if self.lines[at].state == State::Up {
-                    self.lines[at].state = State::Over;
-                }
-            }
+            // No answer within the dialog: it is over, and the other side is told (RFC 3261 §12.2.1.2).
+            Kind::Request => self.send_bye(at, now),
             Kind::Failure => {}
         }
     }
 
-    fn act(&mut self, at: usize, act: &Act, now: u64, _random: &mut Random) {
+    fn act(&mut self, at: usize, act: &Act, now: u64) {
         let state = self.lines[at].state;
         match act {
             Act::Ring if state == State::Ringing => self.ring(at),
@@ -313,12 +340,40 @@ impl Phone {
                 self.cancel(at, now);
             }
             Act::Bye if state == State::Up => self.send_bye(at, now),
-            Act::Hold if state == State::Up => self.reinvite(at, "sendonly", false, now),
-            Act::Resume if state == State::Up => self.reinvite(at, "sendrecv", false, now),
-            Act::LateReinvite if state == State::Up => self.reinvite(at, "sendrecv", true, now),
+            Act::Hold(_) | Act::Resume | Act::LateReinvite | Act::Refresh | Act::MovePort
+                if state == State::Up =>
+            {
+                self.reinvite(at, act, now);
+            }
+            Act::CancelReinvite if state == State::Up && self.lines[at].reinvite_open => {
+                self.cancel(at, now);
+            }
+            Act::AnswerReinvite => self.answer_reinvite(at, now),
+            Act::Vanish if state != State::Over => self.vanish(at),
             Act::Info if state == State::Up => self.info(at, now),
-            _ => {}
+            Act::Ring
+            | Act::Final(_)
+            | Act::Cancel
+            | Act::Bye
+            | Act::Hold(_)
+            | Act::Resume
+            | Act::LateReinvite
+            | Act::Refresh
+            | Act::MovePort
+            | Act::CancelReinvite
+            | Act::Info
+            | Act::Vanish => self.count.add(format!("phones: too late for {act:?}")),
         }
+    }
+
+    fn vanish(&mut self, at: usize) {
+        let line = &mut self.lines[at];
+        line.state = State::Over;
+        line.plan.clear();
+        let call_id = line.call_id.clone();
+        self.pending.retain(|pending| pending.call_id != call_id);
+        self.count.add("phones: vanished");
+        self.vanished.push(call_id);
     }
 
     fn dialog_request(&mut self, at: usize, method: Method) -> Request {
@@ -338,76 +393,17 @@ impl Phone {
         request
     }
 
-    fn send_bye(&mut self, at: usize, now: u64) {
-        if self.lines[at].state == State::Over || self.lines[at].remote_tag.is_empty() {
-            return;
-        }
-        let bye = self.dialog_request(at, Method::Bye);
-        let line = &mut self.lines[at];
-        line.state = State::Over;
-        let (call_id, cseq) = (line.call_id.clone(), line.local_seq);
-        self.pending.retain(|pending| {
-            pending.call_id != call_id
-                || !matches!(pending.kind, Kind::Invite | Kind::InviteProceeding)
-        });
-        self.outbox.push(bye.to_bytes());
-        self.wait(bye.to_bytes(), Kind::Request, &call_id, cseq, now);
-    }
-
-    fn info(&mut self, at: usize, now: u64) {
-        let mut info = self.dialog_request(at, Method::Info);
-        info.headers.push(HeaderName::ContentType, "application/dtmf-relay");
-        info.body = Bytes::from_static(b"Signal=5\r\nDuration=160\r\n");
-        let (call_id, cseq) = (self.lines[at].call_id.clone(), self.lines[at].local_seq);
-        self.outbox.push(info.to_bytes());
-        self.wait(info.to_bytes(), Kind::Request, &call_id, cseq, now);
-    }
-
-    fn reinvite(&mut self, at: usize, direction: &'static str, late: bool, now: u64) {
-        if self.lines[at].reinvite_open || self.lines[at].incoming.is_some() {
-            return;
-        }
-        let mut invite = self.dialog_request(at, Method::Invite);
-        if !late {
-            self.lines[at].version += 1;
-            invite.headers.push(HeaderName::ContentType, "application/sdp");
-            invite.body = Bytes::from(self.sdp(self.lines[at].version, direction));
-        }
-        let line = &mut self.lines[at];
-        line.direction = direction;
-        line.late = late;
-        line.reinvite_open = true;
-        line.invite = Some(invite.clone());
-        let (call_id, cseq) = (line.call_id.clone(), line.local_seq);
-        self.outbox.push(invite.to_bytes());
-        self.wait(invite.to_bytes(), Kind::Invite, &call_id, cseq, now);
-    }
-
-    fn cancel(&mut self, at: usize, now: u64) {
-        let line = &self.lines[at];
-        let Some(invite) = line.invite.clone() else { return };
-        let proceeding = self.pending.iter().any(|pending| {
-            pending.call_id == line.call_id && pending.kind == Kind::InviteProceeding
-        });
-        if !proceeding {
-            // Only after a provisional: try again soon.
-            let soon = now + 200_000;
-            self.lines[at].plan.push_front((soon, Act::Cancel));
-            return;
-        }
-        let mut cancel = Request::new(Method::Cancel, invite.uri.clone());
-        for name in [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId] {
-            cancel.headers.push(name.clone(), invite.headers.get(&name).expect("copied"));
-        }
-        cancel.headers.push(HeaderName::CSeq, "1 CANCEL");
-        cancel.headers.push(HeaderName::MaxForwards, "70");
-        let call_id = line.call_id.clone();
-        self.outbox.push(cancel.to_bytes());
-        self.wait(cancel.to_bytes(), Kind::Request, &call_id, 1, now);
-    }
-
     pub fn handle_bytes(&mut self, bytes: &Bytes, now: u64) {
-        match Message::parse(bytes) {
+        let message = Message::parse(bytes);
+        let call_id = match &message {
+            Ok(Message::Request(request)) => request.call_id(),
+            Ok(Message::Response(response)) => response.call_id(),
+            Err(_) => None,
+        };
+        if call_id.is_some_and(|call_id| self.vanished.iter().any(|gone| gone == call_id)) {
+            return;
+        }
+        match message {
             Ok(Message::Request(request)) if !self.manners.dead => {
                 self.handle_request(&request, now)
             }
@@ -438,74 +434,6 @@ impl Phone {
         bytes
     }
 
-    fn ring(&mut self, at: usize) {
-        let line = &self.lines[at];
-        let Some(request) = line.incoming.clone() else { return };
-        let tag = line.local_tag.clone();
-        let early = self.manners.early_media && !request.body.is_empty();
-        let sdp = early.then(|| self.sdp(1, "sendrecv"));
-        self.respond(&request, if early { 183 } else { 180 }, &tag, sdp);
-    }
-
-    fn answer(&mut self, at: usize, status: u16, now: u64) {
-        let line = &self.lines[at];
-        let Some(request) = line.incoming.clone() else { return };
-        let (tag, call_id) = (line.local_tag.clone(), line.call_id.clone());
-        let cseq = request.cseq().map_or(0, |cseq| cseq.number);
-        let sdp = (status < 300).then(|| self.sdp(1, "sendrecv"));
-        let bytes = self.respond(&request, status, &tag, sdp);
-        let line = &mut self.lines[at];
-        line.incoming = None;
-        if status < 300 {
-            line.state = State::Up;
-            line.answered_at = Some(now);
-            line.last_2xx = Some((cseq, bytes.clone()));
-            let plan = self.when_answered.iter().cloned();
-            line.plan.extend(plan.map(|(after, act)| (now + after, act)));
-            self.wait(bytes, Kind::Success, &call_id, cseq, now);
-        } else {
-            line.state = State::Over;
-            self.wait(bytes, Kind::Failure, &call_id, cseq, now);
-        }
-    }
-
-    fn handle_request(&mut self, request: &Request, now: u64) {
-        let call_id = request.call_id().unwrap_or_default().to_owned();
-        let cseq = request.cseq().map_or(0, |cseq| cseq.number);
-        let at = self.lines.iter().position(|line| line.call_id == call_id);
-        match (&request.method, at) {
-            (Method::Invite, None) => self.handle_invite(request, now),
-            (Method::Invite, Some(at)) => self.handle_reinvite(at, request, cseq, now),
-            (Method::Ack, Some(at)) => self.handle_ack(at, request, cseq),
-            (Method::Cancel, Some(at)) => self.handle_cancel(at, request, cseq, now),
-            (Method::Bye, Some(at)) => {
-                let in_order = self.check_seq(at, cseq);
-                let tag = self.lines[at].local_tag.clone();
-                self.respond(request, if in_order { 200 } else { 500 }, &tag, None);
-                self.lines[at].state = State::Over;
-                self.lines[at].reinvite_open = false;
-                self.pending.retain(|pending| {
-                    pending.call_id != call_id
-                        || !matches!(
-                            pending.kind,
-                            Kind::Invite | Kind::InviteProceeding | Kind::Success
-                        )
-                });
-            }
-            (Method::Options | Method::Info, Some(at)) => {
-                let up = self.lines[at].state == State::Up;
-                self.check_seq(at, cseq);
-                let tag = self.lines[at].local_tag.clone();
-                self.respond(request, if up { 200 } else { 481 }, &tag, None);
-            }
-            (Method::Ack, None) => {}
-            (_, at) => {
-                let tag = at.map_or("none".to_owned(), |at| self.lines[at].local_tag.clone());
-                self.respond(request, 481, &tag, None);
-            }
-        }
-    }
-
     /// CSeq of new requests only rises; an equal one is a repeat.
     fn check_seq(&mut self, at: usize, cseq: u32) -> bool {
         let line = &mut self.lines[at];
@@ -514,153 +442,6 @@ impl Phone {
         }
         line.remote_seq = cseq;
         true
-    }
-
-    fn handle_invite(&mut self, request: &Request, now: u64) {
-        let tag = self.token("tag");
-        let from = request.from().expect("From");
-        let to = request.to().expect("To");
-        let target = request.contact().map(|contact| contact.uri.as_str().to_owned());
-        if request.to().and_then(|to| to.tag()).is_some() {
-            self.respond(request, 481, &tag, None);
-            return;
-        }
-        let mut plan = VecDeque::new();
-        if let Some(after) = self.manners.ring_after {
-            plan.push_back((now + after, Act::Ring));
-        }
-        if let Some((status, after)) = self.manners.answer {
-            plan.push_back((now + after, Act::Final(status)));
-        }
-        let cseq = request.cseq().map_or(0, |cseq| cseq.number);
-        self.lines.push(Line {
-            call_id: request.call_id().unwrap_or_default().to_owned(),
-            caller: false,
-            state: State::Ringing,
-            local_tag: tag.clone(),
-            remote_tag: from.tag().unwrap_or_default(),
-            local_uri: to.uri.as_str().to_owned(),
-            remote_uri: from.uri.as_str().to_owned(),
-            target: target.unwrap_or_default(),
-            local_seq: 0,
-            remote_seq: cseq,
-            version: 1,
-            direction: "sendrecv",
-            remote_version: 0,
-            remote_sdp: String::new(),
-            answer: None,
-            answered_at: None,
-            final_status: None,
-            invite: None,
-            incoming: Some(request.clone()),
-            plan,
-            reinvite_open: false,
-            last_reinvite: None,
-            late: false,
-            late_incoming: request.body.is_empty(),
-            acks: Vec::new(),
-            invites_seen: vec![cseq],
-            last_2xx: None,
-        });
-        let at = self.lines.len() - 1;
-        self.take_sdp(at, &request.body);
-        self.respond(request, 100, &tag, None);
-    }
-
-    fn handle_reinvite(&mut self, at: usize, request: &Request, cseq: u32, now: u64) {
-        let line = &self.lines[at];
-        let tag = line.local_tag.clone();
-        if let Some((seq, bytes)) = &line.last_2xx
-            && *seq == cseq
-        {
-            self.outbox.push(bytes.clone());
-            return;
-        }
-        if line.invites_seen.contains(&cseq) {
-            if line.state == State::Ringing {
-                self.respond(request, 180, &tag, None);
-            }
-            return; // a repeat, perhaps late
-        }
-        self.lines[at].invites_seen.push(cseq);
-        if !self.check_seq(at, cseq) {
-            // The network turned two requests round; that the switch counts up is judged where it sends.
-            self.respond(request, 500, &tag, None);
-            return;
-        }
-        let line = &self.lines[at];
-        let call_id = line.call_id.clone();
-        let status = if line.state != State::Up {
-            481
-        } else if line.reinvite_open {
-            491
-        } else if let Some(status) = self.manners.refuse_reinvite {
-            status
-        } else {
-            200
-        };
-        if status != 200 {
-            let bytes = self.respond(request, status, &tag, None);
-            self.wait(bytes, Kind::Failure, &call_id, cseq, now);
-            return;
-        }
-        self.take_sdp(at, &request.body);
-        let offered = String::from_utf8_lossy(&request.body).into_owned();
-        let line = &mut self.lines[at];
-        line.version += 1;
-        line.late_incoming = request.body.is_empty();
-        if let Some(contact) = request.contact() {
-            line.target = contact.uri.as_str().to_owned();
-        }
-        let held = offered.contains("a=sendonly");
-        let idle = offered.contains("a=inactive");
-        let direction = match (idle, held, line.direction) {
-            (true, _, _) => "inactive",
-            (_, true, "sendonly") => "inactive",
-            (_, true, _) => "recvonly",
-            (_, _, "sendonly") if offered.contains("a=recvonly") => "sendonly",
-            (_, _, "sendonly") => "sendonly",
-            _ => "sendrecv",
-        };
-        let version = line.version;
-        let sdp = self.sdp(version, direction);
-        let bytes = self.respond(request, 200, &tag, Some(sdp));
-        self.lines[at].last_2xx = Some((cseq, bytes.clone()));
-        self.wait(bytes, Kind::Success, &call_id, cseq, now);
-    }
-
-    fn handle_ack(&mut self, at: usize, request: &Request, cseq: u32) {
-        let call_id = self.lines[at].call_id.clone();
-        let was_success = self.pending.iter().any(|pending| {
-            pending.call_id == call_id && pending.cseq == cseq && pending.kind == Kind::Success
-        });
-        self.settle(&call_id, cseq, &[Kind::Success, Kind::Failure]);
-        if was_success && self.lines[at].late_incoming && self.lines[at].state == State::Up {
-            if request.body.is_empty() {
-                self.complain("ACK of a late offer without SDP");
-            }
-        }
-        if cseq == self.lines[at].remote_seq {
-            self.take_sdp(at, &request.body);
-        }
-    }
-
-    fn handle_cancel(&mut self, at: usize, request: &Request, cseq: u32, now: u64) {
-        let line = &self.lines[at];
-        let tag = line.local_tag.clone();
-        self.respond(request, 200, &tag, None);
-        let line = &self.lines[at];
-        let initial = line.incoming.clone().filter(|invite| {
-            line.state == State::Ringing && invite.cseq().map(|cseq| cseq.number) == Some(cseq)
-        });
-        if let Some(invite) = initial {
-            let bytes = self.respond(&invite, 487, &tag, None);
-            let line = &mut self.lines[at];
-            line.state = State::Over;
-            line.incoming = None;
-            let call_id = line.call_id.clone();
-            self.wait(bytes, Kind::Failure, &call_id, cseq, now);
-        }
     }
 
     /// The switch's SDP: its version only rises, and rises when the text changes.
@@ -690,150 +471,5 @@ impl Phone {
         let text = &self.lines[at].remote_sdp;
         let media = text.lines().find(|line| line.starts_with("m=audio"))?;
         media.split(' ').nth(1)?.parse().ok()
-    }
-
-    fn handle_response(&mut self, response: &Response, now: u64) {
-        let Some(cseq) = response.cseq() else { return };
-        let call_id = response.call_id().unwrap_or_default().to_owned();
-        let Some(at) = self.lines.iter().position(|line| line.call_id == call_id) else { return };
-        if cseq.method != Method::Invite {
-            if response.status.is_final() {
-                self.settle(&call_id, cseq.number, &[Kind::Request]);
-            }
-            return;
-        }
-        if response.status.is_provisional() {
-            self.handle_provisional(at, response, cseq.number);
-        } else if response.status.is_success() {
-            self.handle_success(at, response, cseq.number, now);
-        } else {
-            self.handle_failure(at, response, cseq.number);
-        }
-    }
-
-    fn handle_provisional(&mut self, at: usize, response: &Response, cseq: u32) {
-        let call_id = self.lines[at].call_id.clone();
-        for pending in &mut self.pending {
-            if pending.call_id == call_id && pending.cseq == cseq && pending.kind == Kind::Invite {
-                pending.kind = Kind::InviteProceeding;
-                pending.give_up = pending.due + 300_000_000;
-                pending.due = pending.give_up;
-            }
-        }
-        if response.status.0 > 100 && self.lines[at].state == State::Calling {
-            self.lines[at].state = State::Ringing;
-        }
-        if response.status.0 > 100 {
-            self.check_tag(at, response);
-            self.check_answer(at, response);
-        }
-    }
-
-    /// The caller sees one To tag.
-    fn check_tag(&mut self, at: usize, response: &Response) {
-        let tag = response.to().and_then(|to| to.tag()).unwrap_or_default();
-        if tag.is_empty() {
-            return self.complain("18x or 2xx without To tag");
-        }
-        let line = &mut self.lines[at];
-        if line.remote_tag.is_empty() {
-            line.remote_tag = tag;
-        } else if line.remote_tag != tag {
-            self.complain("a second To tag");
-        }
-    }
-
-    /// An answer once given is repeated byte for byte.
-    fn check_answer(&mut self, at: usize, response: &Response) {
-        if response.body.is_empty() || self.lines[at].local_seq > 1 || self.lines[at].late {
-            return;
-        }
-        let text = String::from_utf8_lossy(&response.body).into_owned();
-        match &self.lines[at].answer {
-            None => self.lines[at].answer = Some(text),
-            Some(known) if *known != text => {
-                let known = known.clone();
-                self.complain(format!("another answer:\n{known}\nthen\n{text}"));
-            }
-            Some(_) => {}
-        }
-    }
-
-    fn handle_success(&mut self, at: usize, response: &Response, cseq: u32, now: u64) {
-        let call_id = self.lines[at].call_id.clone();
-        if let Some((_, bytes)) = self.lines[at].acks.iter().find(|(seq, _)| *seq == cseq) {
-            self.outbox.push(bytes.clone());
-            return;
-        }
-        self.settle(&call_id, cseq, &[Kind::Invite, Kind::InviteProceeding]);
-        self.check_tag(at, response);
-        if cseq == 1 {
-            self.check_answer(at, response);
-        }
-        self.take_sdp(at, &response.body);
-        let contact = response.contact().map(|contact: NameAddr| contact.uri.as_str().to_owned());
-        if response.body.is_empty() {
-            self.complain("2xx to INVITE without SDP");
-        }
-        let (late, version, direction) =
-            (self.lines[at].late, self.lines[at].version, self.lines[at].direction);
-        let ack_sdp = late.then(|| self.sdp(version, direction));
-        let branch = self.token("z9hG4bK");
-        let line = &mut self.lines[at];
-        if let Some(contact) = contact {
-            line.target = contact;
-        }
-        let mut ack = Request::new(Method::Ack, Uri::parse(&line.target).expect("target"));
-        let fields = &mut ack.headers;
-        fields.push(HeaderName::Via, format!("SIP/2.0/UDP {};branch={branch};rport", self.address));
-        fields.push(HeaderName::MaxForwards, "70");
-        fields.push(HeaderName::From, format!("<{}>;tag={}", line.local_uri, line.local_tag));
-        fields.push(HeaderName::To, format!("<{}>;tag={}", line.remote_uri, line.remote_tag));
-        fields.push(HeaderName::CallId, line.call_id.as_str());
-        fields.push(HeaderName::CSeq, format!("{cseq} ACK"));
-        if let Some(sdp) = ack_sdp {
-            fields.push(HeaderName::ContentType, "application/sdp");
-            ack.body = Bytes::from(sdp);
-        }
-        let bytes = ack.to_bytes();
-        line.acks.push((cseq, bytes.clone()));
-        if line.reinvite_open {
-            line.reinvite_open = false;
-            line.last_reinvite = Some(200);
-        } else if cseq == 1 && matches!(line.state, State::Calling | State::Ringing) {
-            line.state = State::Up;
-            line.answered_at = Some(now);
-            line.final_status = Some(200);
-        }
-        self.outbox.push(bytes);
-    }
-
-    fn handle_failure(&mut self, at: usize, response: &Response, cseq: u32) {
-        let call_id = self.lines[at].call_id.clone();
-        self.settle(&call_id, cseq, &[Kind::Invite, Kind::InviteProceeding]);
-        let line = &mut self.lines[at];
-        let Some(invite) = line.invite.clone() else { return };
-        if invite.cseq().map(|cseq| cseq.number) != Some(cseq) {
-            return;
-        }
-        let mut ack = Request::new(Method::Ack, invite.uri.clone());
-        for name in [HeaderName::Via, HeaderName::From, HeaderName::CallId] {
-            ack.headers.push(name.clone(), invite.headers.get(&name).expect("copied"));
-        }
-        ack.headers.push(HeaderName::To, response.headers.get(&HeaderName::To).expect("To"));
-        ack.headers.push(HeaderName::CSeq, format!("{cseq} ACK"));
-        ack.headers.push(HeaderName::MaxForwards, "70");
-        self.outbox.push(ack.to_bytes());
-        let line = &mut self.lines[at];
-        if cseq == 1 && line.caller {
-            line.state = State::Over;
-            line.final_status = Some(response.status.0);
-        } else if line.reinvite_open {
-            line.reinvite_open = false;
-            line.last_reinvite = Some(response.status.0);
-            if matches!(response.status.0, 408 | 481) {
-                line.state = State::Over;
-            }
-        }
     }
 }

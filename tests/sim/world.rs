@@ -1,38 +1,70 @@
 //! The world of the simulator: one signaling node's outputs interpreted over a network, a store and a media node that
 //! are late, lossy and out of order, in one thread and by one seed.
 
+mod judge;
+mod sabotage;
+
+pub use sabotage::Sabotage;
+
+use crate::count::Count;
 use crate::media::Media;
-use crate::phone::{Phone, State};
+use crate::phone::Phone;
 use crate::random::Random;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use holdfast::call::{Answer, Call, Input, Invitation, Output, Query, Save, Settings, Transmit};
+use holdfast::control::{Report, ReportKind};
 use holdfast::directory::Directory;
+use holdfast::event::Event;
 use holdfast::ids::{
-    CallId, ClusterKey, Epoch, Flow, Incarnation, LegId, NodeName, Rev, Transport,
+    CallId, ClusterKey, Epoch, Flow, Incarnation, LegId, NodeName, Rev, SessionId, Transport,
 };
 use holdfast::routing;
 use holdfast::sip::address::{Advertise, stamp_via};
 use holdfast::sip::{Message, Method, Request, Status};
 use holdfast::time::Timestamp;
-use holdfast::views::{Cdr, Disposition};
+use holdfast::views::Cdr;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 pub const SERVER: &str = "10.0.0.1:5060";
 /// Far more than a seed needs: a timer that never clears is found.
 const MOST_STEPS: u64 = 100_000;
+const RTP_TIMEOUT: u64 = 60_000_000;
 const START: u64 = 1_700_000_000_000_000;
 
 /// Something that will happen.
 #[derive(Debug)]
 enum Happening {
-    ToNode { from: String, bytes: Bytes },
-    ToPhone { address: String, bytes: Bytes },
-    Committed { call: CallId, rev: Rev },
-    FromMedia { call: CallId, reply: holdfast::control::Reply },
-    Routed { call: CallId, number: u32, uri: holdfast::sip::Uri },
+    ToNode {
+        from: String,
+        bytes: Bytes,
+    },
+    ToPhone {
+        address: String,
+        bytes: Bytes,
+    },
+    Committed {
+        call: CallId,
+        rev: Rev,
+        record: Vec<u8>,
+    },
+    FromMedia {
+        call: CallId,
+        reply: holdfast::control::Reply,
+    },
+    Routed {
+        call: CallId,
+        number: u32,
+        uri: holdfast::sip::Uri,
+    },
+    /// The media node looks whether RTP of a phone that vanished from that dialog is missed.
+    Missed {
+        call_id: String,
+    },
+    /// An operator ends whatever call there is.
+    Hangup,
 }
 
 #[derive(Debug)]
@@ -66,6 +98,10 @@ pub struct Weather {
     pub duplication: u64,
     pub slow_store: u64,
     pub media_refusal: u64,
+    /// The media node does not answer.
+    pub media_silence: u64,
+    /// A message takes up to so long, in microseconds: above T1 phones and node repeat what only is late.
+    pub spread: u64,
 }
 
 #[derive(Debug)]
@@ -74,6 +110,10 @@ struct Slot {
     committed: Rev,
     held: Vec<Transmit>,
     saved: Rev,
+    /// What the store holds of it.
+    stored: Vec<u8>,
+    /// The store knows of its answer.
+    answer_stored: bool,
 }
 
 pub struct World {
@@ -97,10 +137,19 @@ pub struct World {
     branches: HashSet<String>,
     sequences: HashMap<String, u32>,
     next_audit: u64,
+    pub count: Count,
+    /// Of the last message to each address: when it will arrive.
+    arrivals: HashMap<String, u64>,
+    sabotage: Option<Sabotage>,
+    sent_once: HashSet<Bytes>,
+    /// Dialogs whose phone vanished.
+    missed: HashSet<String>,
+    /// Keeps the trace, which costs more than the calls.
+    pub is_traced: bool,
 }
 
 impl World {
-    pub fn new(seed: u64, weather: Weather) -> Self {
+    pub fn new(seed: u64, weather: Weather, sabotage: Option<Sabotage>) -> Self {
         let settings = Settings {
             key: ClusterKey::new(b"simulated cluster"),
             node: NodeName("sim-1".into()),
@@ -132,6 +181,12 @@ impl World {
             branches: HashSet::new(),
             sequences: HashMap::new(),
             next_audit: START,
+            count: Count::default(),
+            arrivals: HashMap::new(),
+            sabotage,
+            sent_once: HashSet::new(),
+            missed: HashSet::new(),
+            is_traced: false,
         }
     }
 
@@ -139,9 +194,12 @@ impl World {
         Timestamp::from_micros(self.now)
     }
 
-    fn note(&mut self, what: String) {
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if !self.is_traced {
+            return;
+        }
         let at = (self.now - START) as f64 / 1e6;
-        self.trace.push(format!("{at:10.4} {what}"));
+        self.trace.push(format!("{at:10.4} {}", what()));
     }
 
     fn schedule(&mut self, after: u64, what: Happening) {
@@ -149,14 +207,26 @@ impl World {
         self.queue.push(Scheduled { at: self.now + after, order: self.order, what });
     }
 
-    /// Through the network: lost, doubled, late.
-    fn carry(&mut self, make: impl Fn() -> Happening) {
+    /// Through the network: lost, doubled, late, overtaken.
+    fn carry(&mut self, to: &str, make: impl Fn() -> Happening) {
+        self.count.add("network: sent");
         if self.random.chance(self.weather.loss) {
-            return self.note("   (lost)".into());
+            self.count.add("network: lost");
+            return self.note(|| "   (lost)".into());
         }
-        let copies = if self.random.chance(self.weather.duplication) { 2 } else { 1 };
-        for _ in 0..copies {
-            let delay = self.random.between(200, 20_000);
+        let doubled = self.random.chance(self.weather.duplication);
+        if doubled {
+            self.count.add("network: doubled");
+        }
+        for _ in 0..if doubled { 2 } else { 1 } {
+            let slow = self.random.chance(50);
+            let most = if slow { self.weather.spread } else { 20_000 };
+            let delay = self.random.between(200, most);
+            let arrival = self.arrivals.entry(to.to_owned()).or_default();
+            if *arrival > self.now + delay {
+                self.count.add("network: overtaken");
+            }
+            *arrival = (*arrival).max(self.now + delay);
             self.schedule(delay, make());
         }
     }
@@ -207,7 +277,9 @@ impl World {
                     self.drain_phone(at);
                 }
             }
-            Happening::Committed { call, rev } => self.committed(call, rev),
+            Happening::Committed { call, rev, record } => self.committed(call, rev, record),
+            Happening::Missed { call_id } => self.miss_rtp(call_id),
+            Happening::Hangup => self.hang_up(),
             Happening::FromMedia { call, reply } => {
                 let node = NodeName("media-1".into());
                 self.input(call, Input::Media { node, reply });
@@ -223,7 +295,7 @@ impl World {
         let now = self.now;
         for at in 0..self.phones.len() {
             if self.phones[at].next_due().is_some_and(|due| due <= now) {
-                self.phones[at].handle_time(now, &mut self.random);
+                self.phones[at].handle_time(now);
                 self.drain_phone(at);
             }
         }
@@ -232,9 +304,15 @@ impl World {
     pub fn drain_phone(&mut self, at: usize) {
         let from = self.phones[at].address.clone();
         for bytes in core::mem::take(&mut self.phones[at].outbox) {
-            self.note(format!("{} -> node  {}", from, first_line(&bytes)));
+            self.note(|| format!("{} -> node  {}", from, first_line(&bytes)));
             let from = from.clone();
-            self.carry(|| Happening::ToNode { from: from.clone(), bytes: bytes.clone() });
+            self.carry("node", || Happening::ToNode { from: from.clone(), bytes: bytes.clone() });
+        }
+        self.count.merge(&mut self.phones[at].count);
+        for call_id in self.phones[at].vanished.clone() {
+            if self.missed.insert(call_id.clone()) {
+                self.schedule(RTP_TIMEOUT, Happening::Missed { call_id });
+            }
         }
         let complaints = core::mem::take(&mut self.phones[at].complaints);
         self.complaints.extend(complaints);
@@ -329,7 +407,14 @@ impl World {
         let now = self.time();
         match Call::new(self.settings.clone(), invitation, now) {
             Some(call) => {
-                let slot = Slot { call, committed: Rev(0), held: Vec::new(), saved: Rev(0) };
+                let slot = Slot {
+                    call,
+                    committed: Rev(0),
+                    held: Vec::new(),
+                    saved: Rev(0),
+                    stored: Vec::new(),
+                    answer_stored: false,
+                };
                 self.slots.insert(id, slot);
                 self.drain_call(id);
             }
@@ -339,7 +424,7 @@ impl World {
 
     fn answer_outside(&mut self, request: &Request, flow: &Flow, status: u16) {
         let bytes = request.response(Status(status), Some("outside")).to_bytes();
-        self.transmit(Transmit { flow: *flow, bytes, behind: None, request: None });
+        self.transmit(None, Transmit { flow: *flow, bytes, behind: None, request: None });
     }
 
     pub fn input(&mut self, id: CallId, input: Input) {
@@ -360,7 +445,7 @@ impl World {
                     self.schedule(10, Happening::Routed { call: id, number, uri });
                 }
                 Output::Ask(Query::Resolve { .. }) => {}
-                Output::Event(event) => self.note(format!("   event {event:?}")),
+                Output::Event(event) => self.take_event(&event),
             }
         }
         if self.slots.get(&id).is_some_and(|slot| slot.call.is_over() && slot.held.is_empty()) {
@@ -369,44 +454,39 @@ impl World {
     }
 
     fn send(&mut self, id: CallId, transmit: Transmit) {
+        let is_answer = transmit.bytes.starts_with(b"SIP/2.0 200");
+        let is_early = match self.sabotage {
+            Some(Sabotage::EarlyRelease) => true,
+            sabotage => is_answer && sabotage == Some(Sabotage::EarlyAnswer),
+        };
         let Some(slot) = self.slots.get_mut(&id) else { return };
         match transmit.behind {
             Some(rev) if rev > slot.saved => {
                 self.complaints.push(format!("call {id} waits for a rev that was never saved"));
             }
-            Some(rev) if rev > slot.committed => slot.held.push(transmit),
-            _ => self.transmit(transmit),
+            Some(rev) if rev > slot.committed && !is_early => slot.held.push(transmit),
+            _ => self.transmit(Some(id), transmit),
         }
     }
 
-    /// CSeq of new requests on a dialog only rises (a known branch is a repeat; ACK and CANCEL name an older number).
-    fn judge_sequence(&mut self, bytes: &Bytes) {
-        let Ok(Message::Request(request)) = Message::parse(bytes) else {
-            return;
-        };
-        let branch = request.top_via().and_then(|via| via.branch().map(str::to_owned));
-        let (Some(branch), Some(cseq)) = (branch, request.cseq()) else { return };
-        if matches!(request.method, Method::Ack | Method::Cancel) || !self.branches.insert(branch) {
-            return;
-        }
-        let call_id = request.call_id().unwrap_or_default().to_owned();
-        let known = self.sequences.entry(call_id.clone()).or_default();
-        if cseq.number <= *known {
-            self.complaints.push(format!("dialog {call_id}: CSeq {} after {known}", cseq.number));
-        }
-        *known = cseq.number;
-    }
-
-    fn transmit(&mut self, transmit: Transmit) {
-        self.judge_sequence(&transmit.bytes);
+    fn transmit(&mut self, id: Option<CallId>, transmit: Transmit) {
         let address = transmit.flow.remote.to_string();
-        self.note(format!("node -> {}  {}", address, first_line(&transmit.bytes)));
-        let bytes = transmit.bytes;
-        self.carry(|| Happening::ToPhone { address: address.clone(), bytes: bytes.clone() });
+        let Some(bytes) = self.spoil(&transmit.bytes) else { return };
+        if let Ok(message) = Message::parse(&bytes) {
+            self.judge_sequence(&message);
+            if let Some(id) = id {
+                self.judge_promise(id, &message);
+            }
+        }
+        self.note(|| format!("node -> {}  {}", address, first_line(&bytes)));
+        self.carry(&address, || Happening::ToPhone {
+            address: address.clone(),
+            bytes: bytes.clone(),
+        });
     }
 
     fn save(&mut self, save: Save) {
-        self.note(format!("   save rev {} ended {}", save.rev.0, save.ended));
+        self.note(|| format!("   save rev {} ended {}", save.rev.0, save.ended));
         let slow = self.random.chance(self.weather.slow_store);
         let delay = if slow { self.random.between(50_000, 900_000) } else { 3_000 };
         let Some(slot) = self.slots.get_mut(&save.id) else { return };
@@ -426,13 +506,16 @@ impl World {
         if !save.ended && save.record.len() > 32_000 {
             self.complaints.push(format!("a record of {} bytes", save.record.len()));
         }
-        let (call, rev) = (save.id, save.rev);
-        self.schedule(delay, Happening::Committed { call, rev });
+        let (call, rev, record) = (save.id, save.rev, save.record);
+        self.schedule(delay, Happening::Committed { call, rev, record });
     }
 
-    fn committed(&mut self, id: CallId, rev: Rev) {
+    fn committed(&mut self, id: CallId, rev: Rev, record: Vec<u8>) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        slot.committed = slot.committed.max(rev);
+        if rev > slot.committed {
+            slot.committed = rev;
+            slot.stored = record;
+        }
         let committed = slot.committed;
         let held = core::mem::take(&mut slot.held);
         let (free, held): (Vec<_>, Vec<_>) =
@@ -441,107 +524,70 @@ impl World {
             slot.held = held;
         }
         for transmit in free {
-            self.transmit(transmit);
+            self.transmit(Some(id), transmit);
         }
         self.drain_call(id);
     }
 
     fn ask_media(&mut self, call: CallId, request: holdfast::control::Request) {
+        let is_release = matches!(request, holdfast::control::Request::Release(_));
+        if is_release && self.sabotage == Some(Sabotage::KeepMedia) {
+            return;
+        }
         let refuse = self.random.chance(self.weather.media_refusal);
         let answer = self.media.handle(&request, refuse);
         self.complaints.extend(core::mem::take(&mut self.media.complaints));
+        if self.random.chance(self.weather.media_silence) {
+            return self.count.add("media: silent");
+        }
+        if matches!(answer, Some(holdfast::control::Reply::Refused { .. })) {
+            self.count.add("media: refused");
+        }
         if let Some(reply) = answer {
             let delay = self.random.between(300, 4_000);
             self.schedule(delay, Happening::FromMedia { call, reply });
         }
     }
 
-    /// Once a simulated second: calls whose phones are both at rest are wired rightly.
-    fn audit(&mut self) {
-        if self.now < self.next_audit {
-            return;
+    /// What a media node does when a phone's RTP stays away: it says so, as long as it is expected.
+    fn miss_rtp(&mut self, call_id: String) {
+        let now = self.time();
+        let found = self.slots.iter().find_map(|(id, slot)| {
+            let view = slot.call.view(now);
+            let leg = view.legs.iter().find(|leg| leg.call_id == call_id)?;
+            Some((*id, LegId(leg.id)))
+        });
+        let Some((id, leg)) = found else { return };
+        let session = SessionId::from(id);
+        if self.media.expects_rtp(session, leg) {
+            self.count.add("media: silence reported");
+            let kind = ReportKind::Silence { leg, silent_ms: 60_000 };
+            self.input(id, Input::Report(Report { session, number: 1, kind }));
         }
-        self.next_audit = self.now + 1_000_000;
-        let views: Vec<_> = self.slots.values().map(|slot| slot.call.view(self.time())).collect();
-        for view in views {
-            if view.answered_at.is_none() || view.state != holdfast::views::CallState::Confirmed {
-                continue;
-            }
-            let mut ends = Vec::new();
-            for leg in &view.legs {
-                for (at, phone) in self.phones.iter().enumerate() {
-                    if let Some(line) =
-                        phone.lines.iter().position(|line| line.call_id == leg.call_id)
-                        && leg.state == "confirmed"
-                    {
-                        ends.push((leg.id, at, line));
-                    }
-                }
-            }
-            let resting = ends.len() == 2
-                && ends.iter().all(|(_, phone, line)| {
-                    let phone = &self.phones[*phone];
-                    phone.lines[*line].state == State::Up && phone.rests(*line)
-                });
-            if resting && !self.in_flight() {
-                for (leg, phone, line) in &ends {
-                    let phone = &self.phones[*phone];
-                    if let Err(wrong) = self.media.check(
-                        view.media.session_id.as_deref().unwrap_or_default(),
-                        LegId(*leg),
-                        phone.rtp_port,
-                        phone.remote_rtp(*line),
-                    ) {
-                        self.complaints.push(format!("call {} leg {leg}: {wrong}", view.id));
-                    }
-                }
-            }
+        self.schedule(RTP_TIMEOUT, Happening::Missed { call_id });
+    }
+
+    /// An operator ends a call some time from now.
+    pub fn plan_hangup(&mut self, after: u64) {
+        self.schedule(after, Happening::Hangup);
+    }
+
+    fn hang_up(&mut self) {
+        if let Some(id) = self.slots.keys().next().copied() {
+            self.count.add("operator: hung up");
+            self.input(id, Input::Hangup { reason: Some("maintenance".to_owned()) });
         }
     }
 
-    /// Some message is still on its way.
-    fn in_flight(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
-    /// What must be true when all is over.
-    pub fn verdict(&mut self) -> Result<(), String> {
-        let mut wrong = core::mem::take(&mut self.complaints);
-        for phone in &self.phones {
-            for line in &phone.lines {
-                if line.state != State::Over {
-                    wrong.push(format!(
-                        "phone {} thinks call {} is {:?}",
-                        phone.address, line.call_id, line.state
-                    ));
-                }
-            }
+    fn take_event(&mut self, event: &Event) {
+        self.note(|| format!("   event {event:?}"));
+        if let Event::CallEnded { end_cause, .. } = event {
+            self.count.add(format!("calls: ended by {end_cause:?}"));
+        } else if matches!(event, Event::CallAnswered { .. }) {
+            self.count.add("calls: answered");
+        } else if matches!(event, Event::CallHold { held: true, .. }) {
+            self.count.add("calls: held");
         }
-        for (id, slot) in &self.slots {
-            wrong.push(format!("call {id} is not over: {:?}", slot.call.next_timeout()));
-        }
-        wrong.extend(self.media.leaks());
-        for (id, call_id) in &self.calls {
-            let cdrs = self.cdrs.get(id).map(Vec::as_slice).unwrap_or_default();
-            let [cdr] = cdrs else {
-                wrong.push(format!("call {id} has {} CDRs", cdrs.len()));
-                continue;
-            };
-            let caller = self
-                .phones
-                .iter()
-                .flat_map(|phone| &phone.lines)
-                .find(|line| line.caller && line.call_id == *call_id);
-            let heard_answer = caller.is_some_and(|line| line.answered_at.is_some());
-            let answered = cdr.disposition == Disposition::Answered;
-            if heard_answer && !answered {
-                wrong.push(format!("call {id}: the caller was answered, the CDR says {cdr:?}"));
-            }
-            if answered != cdr.answered_at.is_some() {
-                wrong.push(format!("call {id}: answered_at and disposition differ: {cdr:?}"));
-            }
-        }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 }
 

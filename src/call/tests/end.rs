@@ -1,0 +1,163 @@
+//! Every way a call ends reaches every leg, once, in order, and in one CDR; what must wait for a commit says so.
+
+use super::*;
+use crate::views::{Disposition, EndCause, EndedBy};
+
+fn callee() -> String {
+    phone(1002, 1)
+}
+
+#[test]
+fn either_phone_hangs_up() {
+    let caller = CALLER.to_owned();
+    for (from, to, by) in
+        [(caller.clone(), callee(), EndedBy::Caller), (callee(), caller, EndedBy::Callee)]
+    {
+        let mut bench = Bench::answered();
+        bench.heard(&to);
+        bench.ask(&from, "BYE", 5, "", "");
+        assert_eq!(bench.response(&from, 200).cseq().map(|cseq| cseq.method), Some(Method::Bye));
+        assert_eq!(bench.heard(&to), ["BYE"]);
+        bench.answer_with(&to, &Method::Bye, 200, "", "");
+        bench.must_end();
+        let cdr = bench.cdr();
+        assert_eq!((cdr.ended_by, cdr.end_cause), (by, EndCause::Bye));
+        assert_eq!(cdr.disposition, Disposition::Answered);
+    }
+}
+
+/// RFC 3261 §15: the callee of a dialog sends no BYE before the ACK; so we, towards the caller.
+#[test]
+fn bye_waits_for_the_ack() {
+    let mut bench = Bench::plain();
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    bench.ask(&callee(), "BYE", 1, "", "");
+    assert_eq!(bench.heard(CALLER), ["100", "200 sdp"]);
+    bench.acknowledge(1, "");
+    assert_eq!(bench.heard(CALLER), ["BYE"]);
+    bench.answer_with(CALLER, &Method::Bye, 200, "", "");
+    bench.must_end();
+}
+
+#[test]
+fn a_bye_in_place_of_the_ack_ends_the_repeats_of_the_answer() {
+    let mut bench = Bench::plain();
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    bench.heard(CALLER);
+    bench.ask(CALLER, "BYE", 2, "", "");
+    bench.answer_with(&callee(), &Method::Bye, 200, "", "");
+    bench.wait(Duration::from_secs(33));
+    assert_eq!(bench.heard(CALLER), ["200"]);
+    let missing = |event: &Event| matches!(event, Event::AckMissing { .. });
+    assert!(!bench.events.iter().any(missing));
+    bench.must_end();
+}
+
+/// A BYE that overtook what still waits for its commit would make numbers of the dialog fall.
+#[test]
+fn a_bye_does_not_overtake_what_waits_for_its_commit() {
+    let mut bench = Bench::answered();
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4_400, 2, ""));
+    bench.ask(CALLER, "BYE", 3, "", "");
+    let behind = |bench: &Bench, method: Method| {
+        let last = bench.wire.iter().rev().find(|(to, message, _)| {
+            matches!(message, Message::Request(request) if request.method == method)
+                && *to == callee()
+        });
+        last.and_then(|(_, _, behind)| *behind)
+    };
+    assert!(behind(&bench, Method::Invite).is_some());
+    assert!(behind(&bench, Method::Bye) >= behind(&bench, Method::Invite));
+}
+
+/// 100, INVITE, 18x with SDP, 200 and ACK wait for a rev that was saved before them.
+#[test]
+fn what_acknowledges_waits_for_its_commit() {
+    let mut bench = Bench::plain();
+    bench.answer(&callee(), 180, "");
+    bench.answer(&callee(), 183, &sdp(5_000, 1, ""));
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    let behind: Vec<_> = bench
+        .wire
+        .iter()
+        .map(|(_, message, behind)| (in_short(message), behind.map(|rev| rev.0)))
+        .collect();
+    let expected = [
+        ("100", Some(1)),
+        ("INVITE sdp", Some(1)),
+        ("180", Some(1)),
+        ("183 sdp", Some(2)),
+        ("ACK", Some(3)),
+        ("200 sdp", Some(3)),
+    ];
+    assert_eq!(behind, expected.map(|(what, rev)| (what.to_owned(), rev)));
+}
+
+#[test]
+fn an_operator_ends_a_call() {
+    let mut bench = Bench::answered();
+    bench.heard(&callee());
+    bench.input(Input::Hangup { reason: Some("line \"7\"\r\nX: y".to_owned()) });
+    for to in [CALLER.to_owned(), callee()] {
+        assert_eq!(bench.heard(&to), ["BYE"]);
+        let bye = bench.request(&to, &Method::Bye);
+        let reason = bye.headers.get(&HeaderName::Reason);
+        assert_eq!(reason, Some("Q.850;cause=16;text=\"line 7X: y\""));
+        bench.answer_with(&to, &Method::Bye, 200, "", "");
+    }
+    bench.must_end();
+    assert_eq!(bench.cdr().ended_by, EndedBy::Admin);
+}
+
+#[test]
+fn a_lost_media_node_ends_the_call() {
+    let mut bench = Bench::answered();
+    bench.heard(&callee());
+    bench.media_silent = true;
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4_400, 2, ""));
+    bench.answer(&callee(), 200, &sdp(5_000, 2, ""));
+    bench.wait(Duration::from_millis(3_100));
+    assert_eq!(bench.heard(CALLER), ["100", "487", "BYE"]);
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp", "ACK", "BYE"]);
+    bench.must_end();
+    assert_eq!(bench.cdr().end_cause, EndCause::NodeLost);
+}
+
+#[test]
+fn an_answer_without_usable_sdp_is_no_answer() {
+    for body in ["", "v=0\r\no=- 1 1 IN IP4 1.1.1.1\r\ns=-\r\nt=0 0\r\nm=video 9 RTP/AVP 96\r\n"] {
+        let mut bench = Bench::plain();
+        bench.answer(&callee(), 200, body);
+        assert_eq!(bench.heard(CALLER), ["100", "488"], "{body}");
+        assert_eq!(bench.heard(&callee()), ["INVITE sdp", "ACK", "BYE"]);
+        bench.answer_with(&callee(), &Method::Bye, 200, "", "");
+        bench.must_end();
+    }
+}
+
+/// A callee that says BYE between its 200 and the caller's is over for the caller too, and its 200 is acknowledged.
+#[test]
+fn a_callee_that_hangs_up_at_once() {
+    let mut bench = Bench::plain();
+    bench.media_silent = true;
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    bench.ask(&callee(), "BYE", 1, "", "");
+    assert_eq!(bench.heard(CALLER), ["100", "480"]);
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp", "200", "ACK"]);
+    bench.must_end();
+}
+
+/// A media node that took the ports and then said nothing must not keep them.
+#[test]
+fn a_silent_media_node_is_told_to_release() {
+    let released = |bench: &Bench| {
+        bench.wishes.iter().any(|wish| matches!(wish, control::Request::Release(_)))
+    };
+    let mut bench = Bench::plain();
+    bench.media_silent = true;
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    bench.wait(Duration::from_millis(3_100));
+    assert!(released(&bench));
+    assert_eq!(bench.heard(CALLER), ["100", "503"]);
+    bench.must_end();
+}
