@@ -56,6 +56,9 @@ impl World {
             return;
         }
         self.next_audit = self.now + 1_000_000;
+        if self.in_flight() {
+            return;
+        }
         let views: Vec<_> = self.slots.values().map(|slot| slot.call.view(self.time())).collect();
         for view in views {
             if view.answered_at.is_none() || view.state != holdfast::views::CallState::Confirmed {
@@ -77,7 +80,7 @@ impl World {
                     let phone = &self.phones[*phone];
                     phone.lines[*line].state == State::Up && phone.rests(*line)
                 });
-            if resting && !self.in_flight() {
+            if resting {
                 self.count.add("audit: calls at rest");
                 for (leg, phone, line) in &ends {
                     let phone = &self.phones[*phone];
