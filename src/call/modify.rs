@@ -54,6 +54,7 @@ impl Call {
     /// A re-INVITE of a confirmed leg's phone; its server transaction is open.
     pub(super) fn handle_reinvite(&mut self, id: LegId, sequence: u32) {
         let offering = self.is_offering_to(id);
+        let (now, brings_answer) = (self.now, self.awaits_answer_of(id));
         let Some(leg) = self.record.leg_mut(id) else { return };
         let body = leg
             .servers
@@ -67,10 +68,22 @@ impl Call {
         match body {
             Body::Bad(status) => self.refuse(id, &Method::Invite, sequence, status.0),
             Body::Description(_) | Body::Nothing => {
+                if !brings_answer {
+                    // Who goes on has our 2xx. Its ACK may have gone to a node that is no more.
+                    leg.stop_waiting_for_ack(now);
+                }
                 self.queued.push_back(id);
                 self.next_exchange();
             }
         }
+    }
+
+    /// The ACK of our 2xx to this leg's phone answers an offer of ours.
+    fn awaits_answer_of(&self, id: LegId) -> bool {
+        let late = self.exchange.as_ref().is_some_and(|exchange| {
+            exchange.from == id && exchange.stage == Stage::AwaitingAck
+        });
+        late || self.record.bridge == Bridge::Echo
     }
 
     /// An offer for this leg is on its way, or waits for the time to leave: the phone's own would wait for it for ever.

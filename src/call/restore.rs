@@ -9,7 +9,7 @@ use super::offer::Body;
 use super::record::{CallRecord, Phase};
 use super::send::{Reply, set_sdp};
 use super::{Call, Settings, fork};
-use crate::ids::{Epoch, LegId};
+use crate::ids::{Epoch, LegId, Rev};
 use crate::limits;
 use crate::sip::transaction::{ClientTransaction, ServerTransaction};
 use crate::sip::{Message, Method, Request, Status};
@@ -65,6 +65,10 @@ impl Call {
             let reliable = leg.flow.transport.is_reliable();
             let branch = request.top_via().and_then(|via| key.locate_branch(via.branch()?));
             let Some(sequence) = request.cseq().map(|cseq| cseq.number) else { continue };
+            if leg.owed_ack == Some(sequence) && branch.is_some() {
+                // Its 2xx came.
+                continue;
+            }
             match branch {
                 Some((_, number)) => {
                     let mut transaction = ClientTransaction::new(true, reliable, now);
@@ -122,6 +126,7 @@ impl Call {
 
     fn resume_confirmed(&mut self) {
         let rev = self.save();
+        self.pay_acknowledgements(rev);
         let open: Vec<(LegId, u32, Option<String>)> = self
             .record
             .legs
@@ -152,6 +157,34 @@ impl Call {
             }
         }
         self.next_exchange();
+    }
+
+    /// A 2xx of a phone whose ACK may not have left: again does no harm. An offer in it waits for the answer that the ACK
+    /// of the other phone will bring.
+    fn pay_acknowledgements(&mut self, rev: Rev) {
+        let owed = self.record.legs.iter().filter(|leg| leg.state == LegState::Confirmed);
+        let owed: Vec<_> = owed
+            .filter_map(|leg| Some((leg.id, leg.owed_ack?, leg.owed_answer.clone())))
+            .collect();
+        for (id, sequence, offer) in owed {
+            let from = self.record.peer_of(id);
+            let open = from.and_then(|from| self.record.leg_mut(from)?.open_server_invite());
+            let open = open.map(|server| server.sequence);
+            match (offer, from.zip(open)) {
+                (Some(offer), Some((from, sequence))) => {
+                    self.exchange = Some(Exchange {
+                        from,
+                        to: id,
+                        sequence,
+                        offer: Some(*offer),
+                        stage: Stage::AwaitingAck,
+                        attempts: 0,
+                        backup: None,
+                    });
+                }
+                (_, _) => self.acknowledge(id, sequence, None, Some(rev)),
+            }
+        }
     }
 
     fn resume_exchange(&mut self, from: LegId, to: LegId, sequence: u32) {
