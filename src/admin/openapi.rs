@@ -8,7 +8,9 @@ use axum::{Json, Router};
 use std::sync::Arc;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, Response, ResponseBuilder};
+use utoipa::openapi::{
+    ContentBuilder, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder, Schema,
+};
 use utoipa::{Modify, OpenApi};
 
 pub(super) fn router() -> Router<Arc<Admin>> {
@@ -43,6 +45,9 @@ fn document() -> Document {
     document.nest("/api/v1", api)
 }
 
+/// What callers send: a field that is absent keeps its value, or takes the default.
+const REQUEST_BODIES: [&str; 3] = ["DrainRequest", "NewUser", "UserChange"];
+
 /// What every operation of the API has: the token, and the ways in which any of them fails.
 struct Common;
 
@@ -50,6 +55,15 @@ impl Modify for Common {
     fn modify(&self, document: &mut Document) {
         let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         document.components.get_or_insert_default().add_security_scheme("token", token);
+        for (name, schema) in &mut document.components.get_or_insert_default().schemas {
+            if let (false, RefOr::T(Schema::Object(object))) =
+                (REQUEST_BODIES.contains(&name.as_str()), schema)
+            {
+                // A field of an answer is null, never absent; the password stands only in the answer that set it.
+                let always = object.properties.keys().filter(|field| *field != "password");
+                object.required = always.cloned().collect();
+            }
+        }
         for item in document.paths.paths.values_mut() {
             let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
@@ -62,7 +76,7 @@ impl Modify for Common {
 fn add_failures(operation: &mut Operation) {
     let mut add = |status: &str, description: &str| {
         let responses = &mut operation.responses.responses;
-        let problem = || utoipa::openapi::RefOr::T(problem(description));
+        let problem = || RefOr::T(problem(description));
         responses.entry(status.to_owned()).or_insert_with(problem);
     };
     add("401", "No token, or a wrong one");
@@ -78,7 +92,7 @@ fn add_failures(operation: &mut Operation) {
         add("422", "A field is wrong: see errors");
     }
     for (status, response) in &mut operation.responses.responses {
-        if let (true, utoipa::openapi::RefOr::T(response)) = (status.starts_with('4'), response) {
+        if let (true, RefOr::T(response)) = (status.starts_with('4'), response) {
             let description = core::mem::take(&mut response.description);
             *response = problem(&description);
         }

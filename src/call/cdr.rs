@@ -4,6 +4,7 @@ use super::Call;
 use super::leg::Leg;
 use super::quality::{milliseconds, mos};
 use super::record::{End, Party};
+use crate::sip::NameAddr;
 use crate::time::Timestamp;
 use crate::views::call::{CallDirection, PartyView};
 use crate::views::{Cdr, CdrLeg, Disposition, EndCause, EndedBy, Rfc3339};
@@ -95,9 +96,15 @@ fn cdr_leg(leg: &Leg) -> CdrLeg {
 pub(super) fn party(party: &Party) -> PartyView {
     PartyView {
         extension: party.extension.clone(),
-        uri: party.uri.clone(),
+        uri: uri_of(&party.uri),
         display_name: (!party.display_name.is_empty()).then(|| party.display_name.clone()),
     }
+}
+
+/// The URI of a name-addr, as the API shows it.
+pub(super) fn uri_of(name_addr: &str) -> String {
+    let uri = NameAddr::parse(name_addr).map(|parsed| parsed.uri.as_str().to_owned());
+    uri.unwrap_or_else(|_| name_addr.to_owned())
 }
 
 pub(super) fn millis(later: Timestamp, earlier: Timestamp) -> u64 {

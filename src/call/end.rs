@@ -143,7 +143,8 @@ impl Call {
         if answered {
             self.refuse_open_reinvites();
         } else {
-            self.respond_failure(status, &end, passed);
+            let told = told.filter(|_| end.by == EndedBy::Admin);
+            self.respond_failure(status, &end, told, passed);
         }
         let ids: Vec<LegId> = self.record.legs.iter().map(|leg| leg.id).collect();
         for id in ids {
@@ -153,12 +154,21 @@ impl Call {
         self.release_media();
     }
 
-    fn respond_failure(&mut self, status: Status, end: &End, passed: &[(String, String)]) {
+    fn respond_failure(
+        &mut self,
+        status: Status,
+        end: &End,
+        told: Option<&str>,
+        passed: &[(String, String)],
+    ) {
         let has_reason = passed.iter().any(|(name, _)| name == HeaderName::Reason.as_str());
         let q850 = end.q850.filter(|_| !has_reason && end.cause == EndCause::RingTimeout);
         let retry = (status == Status(503)).then(|| self.retry_after());
         self.respond_caller(status, None, |response| {
             pass(response, passed);
+            if let Some(reason) = told {
+                response.headers.push(HeaderName::Reason, reason);
+            }
             if let Some(cause) = q850 {
                 response.headers.push(HeaderName::Reason, format!("Q.850;cause={cause}"));
             }

@@ -446,12 +446,18 @@ fn asks_privacy(request: &Request) -> bool {
     })
 }
 
-/// Host part of an address of record, for the From of calls to that phone.
+/// What an address of record says after the `@`, its port too, for the From of calls to that phone: a call back from its
+/// call log goes where it registered.
 fn domain_of(aor: &str) -> String {
-    match Uri::parse(aor).ok().and_then(|uri| uri.host()) {
+    let uri = Uri::parse(aor).ok();
+    let host = match uri.as_ref().and_then(Uri::host) {
         Some(Host::Ip(ip)) => bracketed(ip),
         Some(Host::Name(name)) => name,
-        None => "anonymous.invalid".to_owned(),
+        None => return "anonymous.invalid".to_owned(),
+    };
+    match uri.as_ref().and_then(Uri::port) {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A live call as the REST API shows it.
 
 use super::Call;
-use super::cdr::{millis, party};
+use super::cdr::{millis, party, uri_of};
 use super::leg::{Leg, Stream};
 use super::quality::{milliseconds, mos};
 use super::record::Bridge;
@@ -74,8 +74,8 @@ impl Call {
             call_id: dialog.call_id.clone(),
             local_tag: dialog.local_tag.clone(),
             remote_tag: Some(dialog.remote_tag.clone()).filter(|tag| !tag.is_empty()),
-            local_uri: dialog.local_party.clone(),
-            remote_uri: dialog.remote_party.clone(),
+            local_uri: uri_of(&dialog.local_party),
+            remote_uri: uri_of(&dialog.remote_party),
             remote_target: dialog.remote_target.as_str().to_owned(),
             route_set: dialog.route_set.clone(),
             local_seq: dialog.local_seq,

@@ -26,11 +26,12 @@ impl Worker {
             }
             Command::Deregister(id, answer) => _ = answer.send(self.deregister(&id)),
             Command::Nodes(answer) => {
-                let mut views = vec![self.node_view()];
-                views.extend(self.media_views());
+                let (own, media) = (self.node_view(), self.media_views());
                 let store = self.store.clone();
                 self.background.spawn(async move {
+                    let mut views = vec![own];
                     add_others(&mut views, &store).await;
+                    add_media(&mut views, media);
                     _ = answer.send(views);
                 });
             }
@@ -87,8 +88,10 @@ impl Worker {
     }
 
     fn set_drain(&mut self, node: &str, drain: bool, end_calls: bool) -> bool {
+        // A node that is both has one name and two halves.
+        let is_media = self.media.drain(node, drain);
         if node != &*self.settings.node.0 {
-            return self.media.drain(node, drain);
+            return is_media;
         }
         self.draining = drain.then(|| {
             let (started_at, deadline_at) = (self.now, self.now + self.drain_timeout);
@@ -98,6 +101,22 @@ impl Worker {
             self.ending = self.calls.iter().map(|(id, _)| id).collect();
         }
         true
+    }
+}
+
+/// Media nodes; one that is the other half of a node known already is shown with it.
+fn add_media(views: &mut Vec<NodeView>, media: Vec<NodeView>) {
+    for half in media {
+        match views.iter_mut().find(|view| view.name == half.name) {
+            Some(node) => {
+                node.media = half.media;
+                node.sessions = half.sessions;
+                node.transcoded_sessions = half.transcoded_sessions;
+                node.max_sessions = half.max_sessions;
+                node.tick_late_p99_ms = half.tick_late_p99_ms;
+            }
+            None => views.push(half),
+        }
     }
 }
 

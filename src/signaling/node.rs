@@ -73,6 +73,7 @@ impl Worker {
     /// This node in the API.
     pub(super) fn node_view(&self) -> NodeView {
         let settings = &self.settings;
+        let clustered = !self.store.is_embedded();
         let count = |count: usize| Some(u64::try_from(count).unwrap_or(u64::MAX));
         let advertise = settings.advertise.public.as_ref().map(|(host, port)| match port {
             Some(port) => format!("{host}:{port}"),
@@ -97,7 +98,7 @@ impl Worker {
             control_version: control::VERSION,
             started_at: Some(Rfc3339(self.started_at)),
             last_seen_at: Some(Rfc3339(self.now)),
-            lease_expires_at: None,
+            lease_expires_at: clustered.then(|| Rfc3339(self.now + self.lease)),
             sip: sip.collect(),
             media: None,
             control: Some(self.control.to_string()),

@@ -13,13 +13,11 @@ impl Worker {
     pub(super) fn handle_out_of_dialog(&mut self, request: &Request, flow: &Flow) {
         match &request.method {
             Method::Options => self.answer_options(request, flow),
-            // Phones keep their NAT open so; whoever asks learns nothing.
+            // Phones keep their NAT open so, and know no credentials for it; whoever asks learns nothing.
             Method::Notify if is_keep_alive(request) => self.refuse(request, flow, 200),
-            Method::Subscribe => {
-                if self.authenticate(request, flow).is_some() {
-                    self.refuse(request, flow, 489);
-                }
-            }
+            // A source address is no credential: what is not offered is told to users only.
+            _ if self.authenticate(request, flow).is_none() => {}
+            Method::Subscribe => self.refuse(request, flow, 489),
             // They make sense in a dialog only.
             Method::Bye | Method::Info | Method::Notify => self.refuse(request, flow, 481),
             Method::Other(_) => self.refuse_method(request, flow, 501),
