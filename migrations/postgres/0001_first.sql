@@ -31,10 +31,11 @@ create table users (
     document text not null
 );
 
--- Change feed: which user changed in which transaction. Read below the oldest open transaction.
+-- Change feed: in which transaction a user last changed. Read below the oldest open transaction. One row a user, removed
+-- ones too, so it grows with the users and not with their changes.
 create table changes (
-    transaction_id xid8 not null default pg_current_xact_id(),
-    extension text not null
+    extension text primary key,
+    transaction_id xid8 not null default pg_current_xact_id()
 );
 create index changes_transaction on changes (transaction_id);
 
