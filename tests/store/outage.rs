@@ -80,11 +80,11 @@ async fn a_commit_that_waits_for_a_lock_is_given_up() {
     unavailable(COMMIT, "commit", store.commit(&batch(vec![save(1, 2)]))).await;
     let found = store.call(CallId(1)).await.expect("others are served").expect("stored");
     assert_eq!(found.rev.0, 1);
-    lock.rollback().await.expect("unlocked");
-    assert_eq!(commit(&store, vec![save(1, 3)]).await, [CallOutcome::Done]);
     let running = "select count(*) from pg_stat_activity
          where state <> 'idle' and application_name = 'holdfast' and datname = current_database()";
-    assert_eq!(database.number(running).await, 0);
+    assert_eq!(database.number(running).await, 0, "before the lock is released");
+    lock.rollback().await.expect("unlocked");
+    assert_eq!(commit(&store, vec![save(1, 3)]).await, [CallOutcome::Done]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,9 +19,9 @@ const PATIENCE: Duration = Duration::from_millis(1_400);
 /// Creating the schema, or waiting for another node that does.
 const MIGRATION_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The server gives up what we gave up, so that the fate of a commit is known when it is offered again, and a frozen
+/// The server gives up before we do, so that the fate of a commit is known when it is offered again, and a frozen
 /// node holds nobody up. Plans keep to the indexes: they are made once, when a table may still be empty.
-const SETTINGS: &str = "set statement_timeout = '10s'; \
+const SETTINGS: &str = "set statement_timeout = '9s'; \
     set idle_in_transaction_session_timeout = '10s'; \
     set enable_seqscan = off; set enable_mergejoin = off; set jit = off";
 
