@@ -1,7 +1,7 @@
 //! CDRs by every filter, page by page, and by a cursor that misses no late commit.
 
 use crate::database::Database;
-use crate::samples::{cdr, commit, ended, save, second};
+use crate::samples::{cdr, commit, ended, save, second, user};
 use holdfast::call::Save;
 use holdfast::ids::CallId;
 use holdfast::store::{CdrQuery, Store};
@@ -124,7 +124,7 @@ async fn a_cursor_misses_no_late_commit() {
     let mut late = session.begin().await.expect("a transaction");
     late.execute(
         "insert into cdrs (sequence, id, created_at, extensions, disposition, document)
-         select pg_current_xact_id()::text::bigint * 65536 + 1, 'late', created_at, extensions,
+         select cdr_sequence(pg_current_xact_id()) + 1, 'late', created_at, extensions,
              disposition, replace(document, id, 'late') from cdrs",
     )
     .await
@@ -144,4 +144,32 @@ async fn a_cursor_misses_no_late_commit() {
     seen.sort();
     let [one, two] = [1, 2].map(|id| CallId(id).to_string());
     assert_eq!(seen, [one, two, "late".to_owned()]);
+}
+
+/// `pg_dump` keeps what is in the tables, but the other server counts its transactions from the beginning.
+#[tokio::test]
+async fn a_database_restored_on_another_server_goes_on() {
+    let database = Database::postgres().await;
+    let store = database.open().await;
+    commit(&store, vec![ended(save(1, 1))]).await;
+    store.create_user(&user("1001")).await.expect("made");
+    drop(store);
+    database
+        .execute(
+            "update cdrs set sequence = sequence + 1000000::bigint * 65536;
+             update changes
+             set transaction_id = (transaction_id::text::bigint + 1000000)::text::xid8",
+        )
+        .await;
+    for id in 2..=3 {
+        let store = database.open().await;
+        commit(&store, vec![ended(save(id, 1))]).await;
+        database.settle().await;
+        let all = CdrQuery { limit: 100, ..CdrQuery::default() };
+        let cdrs = store.cdrs(&all).await.expect("readable");
+        let ids = cdrs.iter().map(|cdr| cdr.id.parse::<CallId>().expect("an id").0);
+        assert_eq!(ids.collect::<Vec<_>>(), (1..=id).collect::<Vec<_>>(), "in their order");
+        let (changes, _) = store.changes(0).await.expect("readable");
+        assert_eq!(changes.len(), 1);
+    }
 }

@@ -37,7 +37,7 @@ with input as (
     select id from updated union all select id from inserted
 ), cdr as (
     insert into cdrs (sequence, id, created_at, extensions, disposition, document)
-    select pg_current_xact_id()::text::bigint * 65536 + row_number() over (),
+    select cdr_sequence(pg_current_xact_id()) + row_number() over (),
         c.id, c.created_at, string_to_array(c.extensions, ' '), c.disposition, c.document
     from unnest($8::bytea[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[])
         as c (call_id, id, created_at, extensions, disposition, document)

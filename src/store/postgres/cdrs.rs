@@ -9,8 +9,8 @@ impl Session {
     pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "select sequence, document from cdrs
-             where transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-                 and sequence > $1
+             where sequence > $1
+                 and sequence < cdr_sequence(pg_snapshot_xmin(pg_current_snapshot()))
                  and ($2::bigint is null or created_at >= $2)
                  and ($3::bigint is null or created_at < $3)
                  and ($4::text is null or extensions @> array[$4])

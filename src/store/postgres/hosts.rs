@@ -25,6 +25,18 @@ const SETTINGS: &str = "set statement_timeout = '9s'; \
     set idle_in_transaction_session_timeout = '10s'; \
     set enable_seqscan = off; set enable_mergejoin = off; set jit = off";
 
+/// A dump that was restored on another server holds transaction ids of the future: CDRs and changes that would not be read,
+/// and sequences that would be given twice.
+const RESTORED: &str = "
+lock table settings in exclusive mode;
+insert into settings (name, value)
+select 'cdr_sequence_offset',
+    (max(sequence) / 65536 + 1 - pg_snapshot_xmin(pg_current_snapshot())::text::bigint)::text
+from cdrs having max(sequence) >= cdr_sequence(pg_snapshot_xmax(pg_current_snapshot()))
+on conflict (name) do update set value = excluded.value;
+update changes set transaction_id = pg_current_xact_id()
+where transaction_id >= pg_snapshot_xmax(pg_current_snapshot())";
+
 /// Pools on the hosts of a URL.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Postgres {
@@ -115,6 +127,7 @@ impl Host {
         migrations::check(found.fetch_one(&mut connection).await, &migrator)?;
         let done = migrator.run(&mut connection).await;
         done.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        connection.execute(RESTORED).await?;
         let _ = connection.close().await;
         Ok(())
     }
