@@ -1,5 +1,5 @@
-//! The schema's steps, embedded from `migrations/`: two folders, the same numbers. A schema that a newer release made is
-//! not touched; steps are expand/contract, so the release before runs on it too.
+//! The schema's steps, embedded from `migrations/`: two folders, the same numbers. A schema that a newer release made
+//! is not touched; steps are expand/contract, so the release before runs on it too.
 
 use super::StoreError;
 use sqlx::SqlSafeStr as _;

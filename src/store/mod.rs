@@ -1,8 +1,8 @@
 //! The only SQL: one door in domain terms, PostgreSQL and SQLite behind it, one conformance suite for both.
 //!
-//! Invariants: every write of a call names owner, epoch and a greater rev than stored, so a fenced node writes nothing;
-//! a CDR is inserted by the transaction that ends its call, and a batch is one transaction; an error is never an absence;
-//! every call ends within a deadline, and no read is without a bound.
+//! Invariants: every write of a call names owner, epoch and a greater rev than stored, so a fenced node writes
+//! nothing; a CDR is inserted by the transaction that ends its call, and a batch is one transaction; an error is never
+//! an absence; every call ends within a deadline, and no read is without a bound.
 
 mod batch;
 mod migrations;
@@ -111,7 +111,8 @@ pub enum StoreError {
     Corrupt(String),
     /// The schema is newer than this release.
     #[error(
-        "the database has schema version {found}, this release knows {known}: start the newer release"
+        "the database has schema version {found}, this release knows {known}: start the newer \
+         release"
     )]
     NewerSchema {
         /// In the database.

@@ -56,8 +56,8 @@ pub(super) fn is_storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
-/// Everybody that a search by extension finds, separated by spaces. What no user can be called is left out: an index has
-/// no room for a word of kilobytes, and a space would make two of one.
+/// Everybody that a search by extension finds, separated by spaces. What no user can be called is left out: an index
+/// has no room for a word of kilobytes, and a space would make two of one.
 pub(super) fn cdr_extensions(cdr: &Cdr) -> String {
     let legs = cdr.legs.iter().map(|leg| &leg.extension);
     let parties = [&cdr.caller.extension, &cdr.callee.extension];

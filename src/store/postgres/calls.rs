@@ -12,9 +12,9 @@ use crate::store::{CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
 use std::collections::HashSet;
 
-/// An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into nothing. What belongs
-/// to a call joins `done`, so a fenced node writes no CDR either. Rows go in in one order everywhere, so that two nodes with the
-/// same keys or users wait for each other and never in a circle.
+/// An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into nothing. What
+/// belongs to a call joins `done`, so a fenced node writes no CDR either. Rows go in in one order everywhere, so that
+/// two nodes with the same keys or users wait for each other and never in a circle.
 const COMMIT: &str = "
 with input as (
     select * from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[],

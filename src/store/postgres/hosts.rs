@@ -1,7 +1,8 @@
 //! The hosts of the URL, one of which takes writes, and sessions with it.
 //!
-//! Invariants: a session is used again only when its last statement ended well; after any doubt (an error, a statement given
-//! up) the host is asked whether it takes writes before it is used, and the others in turn when it does not answer.
+//! Invariants: a session is used again only when its last statement ended well; after any doubt (an error, a statement
+//! given up) the host is asked whether it takes writes before it is used, and the others in turn when it does not
+//! answer.
 
 use crate::store::{StoreError, migrations};
 use core::str::FromStr;
@@ -25,8 +26,8 @@ const SETTINGS: &str = "set statement_timeout = '9s'; \
     set idle_in_transaction_session_timeout = '10s'; \
     set enable_seqscan = off; set enable_mergejoin = off; set jit = off";
 
-/// A dump that was restored on another server holds transaction ids of the future: CDRs and changes that would not be read,
-/// and sequences that would be given twice.
+/// A dump that was restored on another server holds transaction ids of the future: CDRs and changes that would not be
+/// read, and sequences that would be given twice.
 const RESTORED: &str = "
 lock table settings in exclusive mode;
 insert into settings (name, value)

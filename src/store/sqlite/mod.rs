@@ -1,7 +1,7 @@
 //! SQLite behind the door: alone on one machine, no server needed.
 //!
-//! One write connection, `synchronous=full`: an acknowledged write survives a power cut. Statements are multi-row, never
-//! row by row: what costs is the hop to the connection's thread.
+//! One write connection, `synchronous=full`: an acknowledged write survives a power cut. Statements are multi-row,
+//! never row by row: what costs is the hop to the connection's thread.
 
 mod calls;
 mod cdrs;
