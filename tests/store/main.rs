@@ -46,6 +46,8 @@ mod feed;
 mod hosts;
 /// The store away and back.
 mod outage;
+/// Claims of a dead owner's calls.
+mod ownership;
 /// Two nodes at once.
 mod races;
 /// Calls, users, bindings as they look.

@@ -9,11 +9,12 @@ use crate::store::rows::{ClaimRow, call_id, claimed_call, signed, unsigned};
 use crate::store::{ClaimedCall, StoreError};
 use crate::time::Timestamp;
 
+/// What is claimed is chosen once: a plan that looked again for each row would find more than the limit.
 const CLAIM: &str = "
-update calls c set owner = $2, epoch = c.epoch + 1
-from (
+with dead as materialized (
     select id from calls where owner = $1 and ended_at is null limit $3 for update skip locked
-) dead
+)
+update calls c set owner = $2, epoch = c.epoch + 1 from dead
 where c.id = dead.id
 returning c.id, c.key, c.epoch, c.rev, c.record";
 
