@@ -11,12 +11,11 @@ create table calls (
 ) with (fillfactor = 50, toast_tuple_target = 8160);
 create index calls_owner on calls (owner);
 
--- Call detail records. The sequence is made of the transaction's id and a row number, and readers see only what is older than
--- every open transaction: so who polls by `sequence > last` misses no late commit.
+-- Call detail records. The sequence is made of the transaction's id (cdr_sequence) and a row number, and readers see only what
+-- is below the oldest open transaction: so who polls by `sequence > last` misses no late commit.
 create table cdrs (
     sequence bigint primary key,
     id text not null unique,
-    transaction_id xid8 not null default pg_current_xact_id(),
     created_at bigint not null,
     extensions text[] not null,
     disposition text not null,
@@ -31,10 +30,11 @@ create table users (
     document text not null
 );
 
--- Change feed: which user changed in which transaction. Read below the oldest open transaction.
+-- Change feed: in which transaction a user last changed. Read below the oldest open transaction. One row a user, removed
+-- ones too, so it grows with the users and not with their changes.
 create table changes (
-    transaction_id xid8 not null default pg_current_xact_id(),
-    extension text not null
+    extension text primary key,
+    transaction_id xid8 not null default pg_current_xact_id()
 );
 create index changes_transaction on changes (transaction_id);
 
@@ -49,6 +49,13 @@ create table settings (
     name text primary key,
     value text not null
 );
+
+-- Where the sequences of a transaction's CDRs begin. Transaction ids begin anew on a server that a dump is restored on: the
+-- offset, set when a node finds it so, keeps sequences rising.
+create function cdr_sequence(xid8) returns bigint language sql stable as $$
+    select ($1::text::bigint + coalesce(
+        (select value::bigint from settings where name = 'cdr_sequence_offset'), 0)) * 65536
+$$;
 
 -- Who is alive and where.
 create table nodes (

@@ -27,10 +27,10 @@ create table users (
     document text not null
 ) without rowid;
 
--- Change feed.
+-- Change feed: the last change of each user, removed ones too. A replaced row gets a new position.
 create table changes (
     position integer primary key autoincrement,
-    extension text not null
+    extension text not null unique
 );
 
 -- One row a user with all its bindings.

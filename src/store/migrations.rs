@@ -1,5 +1,5 @@
-//! The schema's steps, embedded from `migrations/`: two folders, the same numbers. A schema that a newer release made is
-//! not touched; steps are expand/contract, so the release before runs on it too.
+//! The schema's steps, embedded from `migrations/`: two folders, the same numbers. A schema that a newer release made
+//! is not touched; steps are expand/contract, so the release before runs on it too.
 
 use super::StoreError;
 use sqlx::SqlSafeStr as _;
@@ -35,7 +35,13 @@ pub(super) fn check(
     match found {
         // One step ahead is the release after this one, in the middle of a rolling upgrade.
         Ok(Some(found)) if found > known + 1 => Err(StoreError::NewerSchema { found, known }),
-        Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+        Ok(_) => Ok(()),
+        Err(sqlx::Error::Database(error)) if is_no_table(&*error) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_no_table(error: &dyn sqlx::error::DatabaseError) -> bool {
+    // SQLite has one code for all that is wrong with a statement.
+    error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
 }

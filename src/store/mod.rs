@@ -1,7 +1,8 @@
 //! The only SQL: one door in domain terms, PostgreSQL and SQLite behind it, one conformance suite for both.
 //!
-//! Invariants: every write of a call names owner, epoch and a greater rev than stored, so a fenced node writes nothing;
-//! a CDR is inserted by the statement that ends its call; a batch is one statement; an error is never an absence.
+//! Invariants: every write of a call names owner, epoch and a greater rev than stored, so a fenced node writes
+//! nothing; a CDR is inserted by the transaction that ends its call, and a batch is one transaction; an error is never
+//! an absence; every call ends within a deadline, and no read is without a bound.
 
 mod batch;
 mod migrations;
@@ -14,7 +15,9 @@ use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
 use crate::views::Cdr;
+use batch::Part;
 use core::time::Duration;
+use rows::is_storable;
 
 /// What became of a call's write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +111,8 @@ pub enum StoreError {
     Corrupt(String),
     /// The schema is newer than this release.
     #[error(
-        "the database has schema version {found}, this release knows {known}: start the newer release"
+        "the database has schema version {found}, this release knows {known}: start the newer \
+         release"
     )]
     NewerSchema {
         /// In the database.
@@ -150,8 +154,12 @@ pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
 const DEADLINE: Duration = Duration::from_secs(3);
 /// The same for a commit, whose fate would be in doubt.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
-/// The same for an import, a chunk each.
+/// Users a statement of an import.
 const IMPORT_CHUNK: usize = 500;
+/// Rows a statement when a whole table is loaded.
+const PAGE: usize = 5_000;
+/// Tombstones a statement of a sweep.
+const SWEEP_CHUNK: u32 = 5_000;
 
 /// The door. `connect` chooses the back end by the URL. Cheap to clone; every call has a deadline inside.
 #[derive(Clone, Debug)]
@@ -170,7 +178,12 @@ macro_rules! ask {
     ($self:ident, $deadline:expr, $method:ident($($argument:expr),*)) => {
         within($deadline, async {
             match &$self.backend {
-                Backend::Postgres(store) => store.$method($($argument),*).await,
+                Backend::Postgres(store) => {
+                    let mut session = store.session().await?;
+                    let result = session.$method($($argument),*).await;
+                    session.settle(&result);
+                    result
+                }
                 Backend::Sqlite(store) => store.$method($($argument),*).await,
             }
         })
@@ -194,10 +207,11 @@ impl Store {
         matches!(self.backend, Backend::Sqlite(_))
     }
 
-    /// One commit: one statement for calls with their CDRs, one for bindings. A row that the database refuses does not
-    /// fail its neighbours. Outcomes in the order of `batch.calls`.
+    /// One commit of calls with their CDRs, and of bindings. A row that the database refuses does not fail its
+    /// neighbours. Outcomes in the order of `batch.calls`.
     pub async fn commit(&self, batch: &Batch) -> Result<Vec<CallOutcome>, StoreError> {
-        ask!(self, COMMIT_DEADLINE, commit(batch))
+        let Some(part) = Part::of(batch) else { return Ok(Vec::new()) };
+        ask!(self, COMMIT_DEADLINE, commit(part))
     }
 
     /// A call that is stored and not ended.
@@ -261,30 +275,60 @@ impl Store {
 
     /// Sweeps tombstones older than `TOMBSTONE_LIFE`; how many went.
     pub async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
-        ask!(self, DEADLINE, sweep(now))
+        let before = now - TOMBSTONE_LIFE;
+        let mut gone = 0;
+        loop {
+            // A statement without a bound would outlast its deadline when there is much to do, and then for ever.
+            let swept = ask!(self, DEADLINE, sweep(before, SWEEP_CHUNK))?;
+            gone += swept;
+            if swept < u64::from(SWEEP_CHUNK) {
+                return Ok(gone);
+            }
+        }
     }
 
-    /// Every user.
+    /// Every user. Not of one moment: a change during the load is in the feed from before it.
     pub async fn users(&self) -> Result<Vec<User>, StoreError> {
-        ask!(self, DEADLINE, users())
+        let mut users: Vec<User> = Vec::new();
+        loop {
+            let after = users.last().map_or("", |user| user.extension.as_str());
+            let page = ask!(self, DEADLINE, users_after(after, PAGE))?;
+            let is_last = page.len() < PAGE;
+            for document in &page {
+                users.push(rows::user(document)?);
+            }
+            if is_last {
+                return Ok(users);
+            }
+        }
     }
 
     /// One user.
     pub async fn user(&self, extension: &str) -> Result<Option<User>, StoreError> {
+        if !is_storable(extension) {
+            return Ok(None);
+        }
         ask!(self, DEADLINE, user(extension))
     }
 
     /// `Exists` when taken.
     pub async fn create_user(&self, user: &User) -> Result<(), StoreError> {
-        ask!(self, DEADLINE, create_user(user))
+        check_storable(core::slice::from_ref(user))?;
+        let existing = ask!(self, DEADLINE, import_users(core::slice::from_ref(user), false))?;
+        match existing.into_iter().next() {
+            Some(extension) => Err(StoreError::Exists(extension)),
+            None => Ok(()),
+        }
     }
 
-    /// Many at once, a statement a chunk; those that exist are returned (and replaced when `update`).
+    /// Many at once, each extension at most once, a transaction a chunk; those that exist are returned (and replaced
+    /// when `update`).
     pub async fn import_users(
         &self,
         users: &[User],
         update: bool,
     ) -> Result<Vec<String>, StoreError> {
+        check_storable(users)?;
         let mut existing = Vec::new();
         for chunk in users.chunks(IMPORT_CHUNK) {
             existing.extend(ask!(self, COMMIT_DEADLINE, import_users(chunk, update))?);
@@ -294,26 +338,51 @@ impl Store {
 
     /// False when there is none.
     pub async fn update_user(&self, user: &User) -> Result<bool, StoreError> {
+        if !is_storable(&user.extension) {
+            return Ok(false);
+        }
         ask!(self, DEADLINE, update_user(user))
     }
 
     /// With its bindings. False when there was none.
     pub async fn delete_user(&self, extension: &str) -> Result<bool, StoreError> {
+        if !is_storable(extension) {
+            return Ok(false);
+        }
         ask!(self, DEADLINE, delete_user(extension))
     }
 
     /// Every binding not expired.
     pub async fn bindings(&self, now: Timestamp) -> Result<Vec<Binding>, StoreError> {
-        ask!(self, DEADLINE, bindings(now))
+        let (mut live, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = ask!(self, DEADLINE, bindings_after(&after, PAGE))?;
+            let is_last = page.len() < PAGE;
+            for (extension, document) in page {
+                let bindings = rows::bindings(&document)?.into_iter();
+                live.extend(bindings.filter(|binding| binding.expires_at > now));
+                after = extension;
+            }
+            if is_last {
+                return Ok(live);
+            }
+        }
     }
 
     /// Bindings of one user.
     pub async fn bindings_of(&self, extension: &str) -> Result<Vec<Binding>, StoreError> {
+        if !is_storable(extension) {
+            return Ok(Vec::new());
+        }
         ask!(self, DEADLINE, bindings_of(extension))
     }
 
     /// CDRs, ascending by sequence.
     pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
+        let words = [&query.extension, &query.disposition];
+        if words.into_iter().flatten().any(|word| !is_storable(word)) {
+            return Ok(Vec::new());
+        }
         ask!(self, DEADLINE, cdrs(query))
     }
 
@@ -353,6 +422,13 @@ impl Store {
     }
 }
 
+fn check_storable(users: &[User]) -> Result<(), StoreError> {
+    if users.iter().all(|user| is_storable(&user.extension)) {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt("an extension with a NUL in it".to_owned()))
+}
+
 async fn within<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
@@ -364,11 +440,11 @@ async fn within<T>(
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
-                Self::Corrupt(error.to_string())
-            }
-            other => Self::Unavailable(other.to_string()),
+        let why = error.to_string();
+        if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+            Self::Corrupt(why)
+        } else {
+            Self::Unavailable(why)
         }
     }
 }

@@ -5,9 +5,12 @@ use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
 use crate::views::Cdr;
+use std::collections::BTreeSet;
 
 /// First byte of a bindings document.
 const BINDINGS_VERSION: u8 = 1;
+/// Longest extension that a CDR is found by; those of users are shorter.
+const EXTENSION_BYTES: usize = 128;
 
 /// Unsigned numbers of ours are far below 2^63; a stored negative one is corrupt and becomes 0.
 pub(super) fn signed(number: u64) -> i64 {
@@ -38,17 +41,6 @@ pub(super) fn bindings(document: &[u8]) -> Result<Vec<Binding>, StoreError> {
     }
 }
 
-pub(super) fn live_bindings(
-    documents: impl Iterator<Item = Vec<u8>>,
-    now: Timestamp,
-) -> Result<Vec<Binding>, StoreError> {
-    let mut live = Vec::new();
-    for document in documents {
-        live.extend(bindings(&document)?.into_iter().filter(|binding| binding.expires_at > now));
-    }
-    Ok(live)
-}
-
 pub(super) fn cdr_document(cdr: &Cdr) -> String {
     serde_json::to_string(cdr).expect("CDRs are plain data")
 }
@@ -59,14 +51,23 @@ pub(super) fn cdr(sequence: i64, document: &str) -> Result<Cdr, StoreError> {
     Ok(Cdr { sequence: unsigned(sequence), ..cdr })
 }
 
-/// Everybody that a search by extension finds.
-pub(super) fn cdr_extensions(cdr: &Cdr) -> Vec<String> {
-    let legs = cdr.legs.iter().filter_map(|leg| leg.extension.clone());
-    let parties = [cdr.caller.extension.clone(), cdr.callee.extension.clone()];
-    let mut all: Vec<String> = parties.into_iter().flatten().chain(legs).collect();
-    all.sort();
-    all.dedup();
-    all
+/// PostgreSQL has no NUL in a text: a name with one is nobody's, and is not asked for.
+pub(super) fn is_storable(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+/// Everybody that a search by extension finds, separated by spaces. What no user can be called is left out: an index
+/// has no room for a word of kilobytes, and a space would make two of one.
+pub(super) fn cdr_extensions(cdr: &Cdr) -> String {
+    let legs = cdr.legs.iter().map(|leg| &leg.extension);
+    let parties = [&cdr.caller.extension, &cdr.callee.extension];
+    let all = parties.into_iter().chain(legs).filter_map(Option::as_deref);
+    let is_word = |word: &&str| {
+        (1..=EXTENSION_BYTES).contains(&word.len())
+            && !word.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    let words: BTreeSet<&str> = all.filter(is_word).collect();
+    Vec::from_iter(words).join(" ")
 }
 
 /// As in the API: `no_answer`.

@@ -1,19 +1,20 @@
-//! Calls in PostgreSQL: one statement a commit, fenced row by row, CDRs in the same breath.
+//! Calls in PostgreSQL: one statement a commit, fenced row by row, CDRs and bindings in the same breath.
 
-use super::Postgres;
+use super::Session;
 use crate::call::Save;
 use crate::ids::{CallId, Incarnation};
-use crate::store::batch::{Standing, is_bad_row, outcomes};
+use crate::store::batch::{Part, Standing, is_bad_row, outcomes};
 use crate::store::rows::{
     CallRow, bindings_document, call_id, cdr_document, cdr_extensions, disposition, signed,
     stored_call, unsigned,
 };
-use crate::store::{Batch, BindingsWrite, CallOutcome, StoreError, StoredCall, TOMBSTONE_LIFE};
+use crate::store::{CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
 use std::collections::HashSet;
 
-/// An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into nothing. What belongs
-/// to a call joins `done`, so a fenced node writes no CDR either.
+/// An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into nothing. What
+/// belongs to a call joins `done`, so a fenced node writes no CDR either. Rows go in in one order everywhere, so that
+/// two nodes with the same keys or users wait for each other and never in a circle.
 const COMMIT: &str = "
 with input as (
     select * from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[],
@@ -29,18 +30,24 @@ with input as (
     insert into calls (id, key, owner, epoch, rev, ended_at, record)
     select id, key, owner, epoch, rev, ended_at, record from input i
     where not exists (select 1 from calls c where c.id = i.id)
+    order by key
     on conflict do nothing
     returning id
 ), done as (
     select id from updated union all select id from inserted
 ), cdr as (
     insert into cdrs (sequence, id, created_at, extensions, disposition, document)
-    select pg_current_xact_id()::text::bigint * 65536 + row_number() over (),
+    select cdr_sequence(pg_current_xact_id()) + row_number() over (),
         c.id, c.created_at, string_to_array(c.extensions, ' '), c.disposition, c.document
     from unnest($8::bytea[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[])
         as c (call_id, id, created_at, extensions, disposition, document)
     join done on done.id = c.call_id
     on conflict (id) do nothing
+), bound as (
+    insert into bindings (extension, document)
+    select extension, document from unnest($14::text[], $15::bytea[]) as b (extension, document)
+    order by extension
+    on conflict (extension) do update set document = excluded.document
 )
 select id from done";
 
@@ -60,19 +67,21 @@ struct Columns {
     cdr_extensions: Vec<String>,
     cdr_disposition: Vec<String>,
     cdr_document: Vec<String>,
+    extension: Vec<String>,
+    bindings: Vec<Vec<u8>>,
 }
 
 impl Columns {
-    fn of(saves: &[Save]) -> Self {
+    fn of(part: Part<'_>) -> Self {
         let mut columns = Self::default();
-        for save in saves {
+        for save in part.calls {
             let id = save.id.0.to_be_bytes().to_vec();
             columns.ended_at.push(save.cdr.as_ref().map(|cdr| signed(cdr.ended_at.0.as_micros())));
             if let Some(cdr) = &save.cdr {
                 columns.cdr_call.push(id.clone());
                 columns.cdr_id.push(cdr.id.clone());
                 columns.cdr_created_at.push(signed(cdr.created_at.0.as_micros()));
-                columns.cdr_extensions.push(cdr_extensions(cdr).join(" "));
+                columns.cdr_extensions.push(cdr_extensions(cdr));
                 columns.cdr_disposition.push(disposition(cdr));
                 columns.cdr_document.push(cdr_document(cdr));
             }
@@ -83,26 +92,39 @@ impl Columns {
             columns.rev.push(signed(save.rev.0));
             columns.record.push(save.record.clone());
         }
+        for write in part.storable_bindings() {
+            columns.extension.push(write.extension.clone());
+            columns.bindings.push(bindings_document(&write.bindings));
+        }
         columns
     }
 }
 
-impl Postgres {
-    pub async fn commit(&self, batch: &Batch) -> Result<Vec<CallOutcome>, StoreError> {
-        if !batch.bindings.is_empty() {
-            self.commit_bindings(&batch.bindings).await?;
+impl Session {
+    pub async fn commit(&mut self, part: Part<'_>) -> Result<Vec<CallOutcome>, StoreError> {
+        let mut parts = vec![part];
+        let mut outcomes = Vec::with_capacity(part.calls.len());
+        // One bad row must not fail its neighbours: halves until it stands alone.
+        while let Some(part) = parts.pop() {
+            match self.write(part).await {
+                Ok(written) => outcomes.extend(self.outcomes(part.calls, &written).await?),
+                Err(error) if is_bad_row(&error) => match part.halves() {
+                    Some([first, second]) => parts.extend([second, first]),
+                    None => outcomes.extend(part.rejected(&error)),
+                },
+                Err(error) => return Err(error.into()),
+            }
         }
-        if batch.calls.is_empty() { Ok(Vec::new()) } else { self.commit_calls(&batch.calls).await }
+        Ok(outcomes)
     }
 
-    async fn commit_calls(&self, saves: &[Save]) -> Result<Vec<CallOutcome>, StoreError> {
-        let written = match self.write_calls(saves).await {
-            Ok(written) => written,
-            Err(error) if is_bad_row(&error) => return self.halve(saves, &error).await,
-            Err(error) => return Err(error.into()),
-        };
+    async fn outcomes(
+        &mut self,
+        saves: &[Save],
+        written: &[Vec<u8>],
+    ) -> Result<Vec<CallOutcome>, StoreError> {
         if written.len() == saves.len() {
-            return Ok(saves.iter().map(|_| CallOutcome::Done).collect());
+            return Ok(vec![CallOutcome::Done; saves.len()]);
         }
         let written: HashSet<CallId> =
             written.iter().map(|id| call_id(id)).collect::<Result<_, _>>()?;
@@ -114,13 +136,14 @@ impl Postgres {
         )
         .bind(ids)
         .bind(keys)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection)
         .await?;
         outcomes(saves, &written, &standing)
     }
 
-    async fn write_calls(&self, saves: &[Save]) -> Result<Vec<Vec<u8>>, sqlx::Error> {
-        let columns = Columns::of(saves);
+    /// Ids of the calls that were written.
+    async fn write(&mut self, part: Part<'_>) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+        let columns = Columns::of(part);
         sqlx::query_scalar(COMMIT)
             .bind(columns.id)
             .bind(columns.key)
@@ -135,53 +158,24 @@ impl Postgres {
             .bind(columns.cdr_extensions)
             .bind(columns.cdr_disposition)
             .bind(columns.cdr_document)
-            .fetch_all(&self.pool)
+            .bind(columns.extension)
+            .bind(columns.bindings)
+            .fetch_all(&mut *self.connection)
             .await
     }
 
-    /// One bad row must not fail its neighbours: halves until it stands alone.
-    async fn halve(
-        &self,
-        saves: &[Save],
-        error: &sqlx::Error,
-    ) -> Result<Vec<CallOutcome>, StoreError> {
-        if saves.len() == 1 {
-            return Ok(vec![CallOutcome::Rejected(error.to_string())]);
-        }
-        let (left, right) = saves.split_at(saves.len() / 2);
-        let mut outcomes = Box::pin(self.commit_calls(left)).await?;
-        outcomes.extend(Box::pin(self.commit_calls(right)).await?);
-        Ok(outcomes)
-    }
-
-    async fn commit_bindings(&self, writes: &[BindingsWrite]) -> Result<(), StoreError> {
-        let extensions: Vec<&str> = writes.iter().map(|write| write.extension.as_str()).collect();
-        let documents: Vec<Vec<u8>> =
-            writes.iter().map(|write| bindings_document(&write.bindings)).collect();
-        sqlx::query(
-            "insert into bindings (extension, document)
-             select * from unnest($1::text[], $2::bytea[])
-             on conflict (extension) do update set document = excluded.document",
-        )
-        .bind(extensions)
-        .bind(documents)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    pub async fn call(&self, id: CallId) -> Result<Option<StoredCall>, StoreError> {
+    pub async fn call(&mut self, id: CallId) -> Result<Option<StoredCall>, StoreError> {
         let row: Option<CallRow> = sqlx::query_as(
             "select id, owner, epoch, rev, record from calls where id = $1 and ended_at is null",
         )
         .bind(id.0.to_be_bytes().to_vec())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.connection)
         .await?;
         row.map(stored_call).transpose()
     }
 
     pub async fn calls_of(
-        &self,
+        &mut self,
         owner: Incarnation,
         limit: u32,
     ) -> Result<Vec<StoredCall>, StoreError> {
@@ -191,24 +185,29 @@ impl Postgres {
         )
         .bind(signed(owner.0))
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(stored_call).collect()
     }
 
-    pub async fn owners(&self) -> Result<Vec<Incarnation>, StoreError> {
+    pub async fn owners(&mut self) -> Result<Vec<Incarnation>, StoreError> {
         let rows: Vec<i64> =
             sqlx::query_scalar("select distinct owner from calls where ended_at is null")
-                .fetch_all(&self.pool)
+                .fetch_all(&mut *self.connection)
                 .await?;
         Ok(rows.into_iter().map(|owner| Incarnation(unsigned(owner))).collect())
     }
 
-    pub async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query("delete from calls where ended_at < $1")
-            .bind(signed((now - TOMBSTONE_LIFE).as_micros()))
-            .execute(&self.pool)
-            .await?;
+    /// Nobody else writes tombstones, so their places do not move.
+    pub async fn sweep(&mut self, before: Timestamp, most: u32) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "delete from calls where ctid = any(array(
+                 select ctid from calls where ended_at < $1 limit $2))",
+        )
+        .bind(signed(before.as_micros()))
+        .bind(i64::from(most))
+        .execute(&mut *self.connection)
+        .await?;
         Ok(done.rows_affected())
     }
 }

@@ -1,16 +1,16 @@
 //! CDRs in PostgreSQL: read below the oldest open transaction, so who polls by sequence misses nothing.
 
-use super::Postgres;
+use super::Session;
 use crate::store::rows::{cdr, signed};
 use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
 
-impl Postgres {
-    pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
+impl Session {
+    pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "select sequence, document from cdrs
-             where transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-                 and sequence > $1
+             where sequence > $1
+                 and sequence < cdr_sequence(pg_snapshot_xmin(pg_current_snapshot()))
                  and ($2::bigint is null or created_at >= $2)
                  and ($3::bigint is null or created_at < $3)
                  and ($4::text is null or extensions @> array[$4])
@@ -23,7 +23,7 @@ impl Postgres {
         .bind(query.extension.clone())
         .bind(query.disposition.clone())
         .bind(i64::from(query.limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection)
         .await?;
         rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
     }

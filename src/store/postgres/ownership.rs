@@ -3,17 +3,18 @@
 //! Invariant: a claim raises the epoch in the statement that reads the record, so two claimers never have the same call
 //! and a former owner's next write changes nothing.
 
-use super::Postgres;
+use super::Session;
 use crate::ids::{CallId, Incarnation};
 use crate::store::rows::{ClaimRow, call_id, claimed_call, signed, unsigned};
 use crate::store::{ClaimedCall, StoreError};
 use crate::time::Timestamp;
 
+/// What is claimed is chosen once: a plan that looked again for each row would find more than the limit.
 const CLAIM: &str = "
-update calls c set owner = $2, epoch = c.epoch + 1
-from (
+with dead as materialized (
     select id from calls where owner = $1 and ended_at is null limit $3 for update skip locked
-) dead
+)
+update calls c set owner = $2, epoch = c.epoch + 1 from dead
 where c.id = dead.id
 returning c.id, c.key, c.epoch, c.rev, c.record";
 
@@ -22,9 +23,9 @@ update calls set owner = $2, epoch = epoch + 1
 where id = $3 and owner = $1 and ended_at is null
 returning id, key, epoch, rev, record";
 
-impl Postgres {
+impl Session {
     pub async fn claim(
-        &self,
+        &mut self,
         from: Incarnation,
         to: Incarnation,
         limit: u32,
@@ -33,13 +34,13 @@ impl Postgres {
             .bind(signed(from.0))
             .bind(signed(to.0))
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.connection)
             .await?;
         rows.into_iter().map(claimed_call).collect()
     }
 
     pub async fn claim_call(
-        &self,
+        &mut self,
         id: CallId,
         from: Incarnation,
         to: Incarnation,
@@ -48,42 +49,42 @@ impl Postgres {
             .bind(signed(from.0))
             .bind(signed(to.0))
             .bind(id.0.to_be_bytes().to_vec())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.connection)
             .await?;
         row.map(claimed_call).transpose()
     }
 
-    pub async fn owner(&self, id: CallId) -> Result<Option<Incarnation>, StoreError> {
+    pub async fn owner(&mut self, id: CallId) -> Result<Option<Incarnation>, StoreError> {
         let owner: Option<i64> =
             sqlx::query_scalar("select owner from calls where id = $1 and ended_at is null")
                 .bind(id.0.to_be_bytes().to_vec())
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *self.connection)
                 .await?;
         Ok(owner.map(|owner| Incarnation(unsigned(owner))))
     }
 
-    pub async fn owned(&self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {
+    pub async fn owned(&mut self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {
         let ids: Vec<Vec<u8>> =
             sqlx::query_scalar("select id from calls where owner = $1 and ended_at is null")
                 .bind(signed(owner.0))
-                .fetch_all(&self.pool)
+                .fetch_all(&mut *self.connection)
                 .await?;
         ids.iter().map(|id| call_id(id)).collect()
     }
 
-    pub async fn call_of_key(&self, key: &[u8; 16]) -> Result<Option<CallId>, StoreError> {
+    pub async fn call_of_key(&mut self, key: &[u8; 16]) -> Result<Option<CallId>, StoreError> {
         let id: Option<Vec<u8>> =
             sqlx::query_scalar("select id from calls where key = $1 and ended_at is null")
                 .bind(key.to_vec())
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *self.connection)
                 .await?;
         id.map(|id| call_id(&id)).transpose()
     }
 
-    pub async fn clock(&self) -> Result<Timestamp, StoreError> {
+    pub async fn clock(&mut self) -> Result<Timestamp, StoreError> {
         let micros: i64 =
             sqlx::query_scalar("select (extract(epoch from clock_timestamp()) * 1e6)::bigint")
-                .fetch_one(&self.pool)
+                .fetch_one(&mut *self.connection)
                 .await?;
         Ok(Timestamp::from_micros(unsigned(micros)))
     }

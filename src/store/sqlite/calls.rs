@@ -3,60 +3,49 @@
 use super::Sqlite;
 use crate::call::Save;
 use crate::ids::{CallId, Incarnation};
-use crate::store::batch::{Standing, is_bad_row, outcomes};
+use crate::store::batch::{Part, Standing, is_bad_row, outcomes};
 use crate::store::rows::{
     CallRow, bindings_document, call_id, cdr_document, cdr_extensions, disposition, signed,
     stored_call, unsigned,
 };
-use crate::store::{Batch, BindingsWrite, CallOutcome, StoreError, StoredCall, TOMBSTONE_LIFE};
+use crate::store::{BindingsWrite, CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
 use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::HashSet;
 
 impl Sqlite {
-    pub async fn commit(&self, batch: &Batch) -> Result<Vec<CallOutcome>, StoreError> {
-        let mut transaction = self.writer.begin().await?;
-        if !batch.bindings.is_empty() {
-            write_bindings(&mut transaction, &batch.bindings).await?;
-        }
-        let written = match write_calls(&mut transaction, &batch.calls).await {
-            Ok(written) => written,
-            Err(error) if is_bad_row(&error) => {
-                transaction.rollback().await?;
-                return self.halve(batch, &error).await;
+    pub async fn commit(&self, part: Part<'_>) -> Result<Vec<CallOutcome>, StoreError> {
+        let mut parts = vec![part];
+        let mut all = Vec::with_capacity(part.calls.len());
+        // One bad row must not fail its neighbours: halves until it stands alone.
+        while let Some(part) = parts.pop() {
+            match self.write(part).await {
+                Ok((written, standing)) => all.extend(outcomes(part.calls, &written, &standing)?),
+                Err(error) if is_bad_row(&error) => match part.halves() {
+                    Some([first, second]) => parts.extend([second, first]),
+                    None => all.extend(part.rejected(&error)),
+                },
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => return Err(error.into()),
-        };
-        let standing = if written.len() == batch.calls.len() {
-            Vec::new()
-        } else {
-            standing(&mut transaction, &batch.calls).await?
-        };
-        transaction.commit().await?;
-        outcomes(&batch.calls, &written, &standing)
+        }
+        Ok(all)
     }
 
-    /// One bad row must not fail its neighbours: halves until it stands alone.
-    async fn halve(
-        &self,
-        batch: &Batch,
-        error: &sqlx::Error,
-    ) -> Result<Vec<CallOutcome>, StoreError> {
-        if batch.calls.len() <= 1 {
-            let bindings = Batch { calls: Vec::new(), bindings: batch.bindings.clone() };
-            Box::pin(self.commit(&bindings)).await?;
-            return Ok(batch
-                .calls
-                .iter()
-                .map(|_| CallOutcome::Rejected(error.to_string()))
-                .collect());
+    /// Ids of the calls that were written, and what stands in the way of the others.
+    async fn write(&self, part: Part<'_>) -> Result<(HashSet<CallId>, Vec<Standing>), sqlx::Error> {
+        let mut transaction = self.begin().await?;
+        let bindings: Vec<_> = part.storable_bindings().collect();
+        if !bindings.is_empty() {
+            write_bindings(&mut transaction, &bindings).await?;
         }
-        let (left, right) = batch.calls.split_at(batch.calls.len() / 2);
-        let left = Batch { calls: left.to_vec(), bindings: batch.bindings.clone() };
-        let right = Batch { calls: right.to_vec(), bindings: Vec::new() };
-        let mut outcomes = Box::pin(self.commit(&left)).await?;
-        outcomes.extend(Box::pin(self.commit(&right)).await?);
-        Ok(outcomes)
+        let written = write_calls(&mut transaction, part.calls).await?;
+        let standing = if written.len() == part.calls.len() {
+            Vec::new()
+        } else {
+            standing(&mut transaction, part.calls).await?
+        };
+        transaction.commit().await?;
+        Ok((written, standing))
     }
 
     pub async fn call(&self, id: CallId) -> Result<Option<StoredCall>, StoreError> {
@@ -93,11 +82,14 @@ impl Sqlite {
         Ok(rows.into_iter().map(|owner| Incarnation(unsigned(owner))).collect())
     }
 
-    pub async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let done = sqlx::query("delete from calls where ended_at < ?1")
-            .bind(signed((now - TOMBSTONE_LIFE).as_micros()))
-            .execute(&self.writer)
-            .await?;
+    pub async fn sweep(&self, before: Timestamp, most: u32) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "delete from calls where id in (select id from calls where ended_at < ?1 limit ?2)",
+        )
+        .bind(signed(before.as_micros()))
+        .bind(i64::from(most))
+        .execute(&self.writer)
+        .await?;
         Ok(done.rows_affected())
     }
 }
@@ -109,16 +101,14 @@ async fn write_calls(
     if saves.is_empty() {
         return Ok(HashSet::new());
     }
-    // A first save has no row to update.
-    let later: Vec<&Save> = saves.iter().filter(|save| save.rev.0 > 1).collect();
+    // A first save mostly has no row to update, but a claim counts its revs anew.
+    let (first, later): (Vec<&Save>, Vec<&Save>) = saves.iter().partition(|save| save.rev.0 <= 1);
     let mut written = HashSet::new();
-    if !later.is_empty() {
-        written.extend(ids(update_calls(connection, &later).await?));
-    }
+    written.extend(ids(update_calls(connection, &later).await?));
     let new: Vec<&Save> = saves.iter().filter(|save| !written.contains(&save.id)).collect();
-    if !new.is_empty() {
-        written.extend(ids(insert_calls(connection, &new).await?));
-    }
+    written.extend(ids(insert_calls(connection, &new).await?));
+    let claims: Vec<&Save> = first.into_iter().filter(|save| !written.contains(&save.id)).collect();
+    written.extend(ids(update_calls(connection, &claims).await?));
     insert_cdrs(connection, saves, &written).await?;
     Ok(written)
 }
@@ -131,6 +121,9 @@ async fn update_calls(
     connection: &mut SqliteConnection,
     saves: &[&Save],
 ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+    if saves.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut query = QueryBuilder::new("with input (id, owner, epoch, rev, ended_at, record) as (");
     query.push_values(saves, |mut row, save| {
         row.push_bind(save.id.0.to_be_bytes().to_vec())
@@ -157,6 +150,9 @@ async fn insert_calls(
     connection: &mut SqliteConnection,
     saves: &[&Save],
 ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+    if saves.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut query =
         QueryBuilder::new("insert into calls (id, key, owner, epoch, rev, ended_at, record) ");
     query.push_values(saves, |mut row, save| {
@@ -187,7 +183,7 @@ async fn insert_cdrs(
     query.push_values(cdrs, |mut row, cdr| {
         row.push_bind(cdr.id.clone())
             .push_bind(signed(cdr.created_at.0.as_micros()))
-            .push_bind(format!(" {} ", cdr_extensions(cdr).join(" ")))
+            .push_bind(format!(" {} ", cdr_extensions(cdr)))
             .push_bind(disposition(cdr))
             .push_bind(cdr_document(cdr));
     });
@@ -216,7 +212,7 @@ async fn standing(
 
 async fn write_bindings(
     connection: &mut SqliteConnection,
-    writes: &[BindingsWrite],
+    writes: &[&BindingsWrite],
 ) -> Result<(), sqlx::Error> {
     let mut query = QueryBuilder::new("insert into bindings (extension, document) ");
     query.push_values(writes, |mut row, write| {

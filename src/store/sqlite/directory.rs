@@ -2,16 +2,16 @@
 
 use super::Sqlite;
 use crate::directory::{Binding, User};
-use crate::store::rows::{bindings, change, live_bindings, user, user_document};
+use crate::store::rows::{bindings, change, signed, user, user_document};
 use crate::store::{Change, StoreError};
-use crate::time::Timestamp;
 use sqlx::{QueryBuilder, SqliteConnection};
 
 impl Sqlite {
-    pub async fn users(&self) -> Result<Vec<User>, StoreError> {
-        let documents: Vec<String> =
-            sqlx::query_scalar("select document from users").fetch_all(&self.readers).await?;
-        documents.iter().map(|document| user(document)).collect()
+    pub async fn users_after(&self, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
+        let query = sqlx::query_scalar(
+            "select document from users where extension > ?1 order by extension limit ?2",
+        );
+        Ok(query.bind(after).bind(signed(most as u64)).fetch_all(&self.readers).await?)
     }
 
     pub async fn user(&self, extension: &str) -> Result<Option<User>, StoreError> {
@@ -23,14 +23,6 @@ impl Sqlite {
         document.map(|document| user(&document)).transpose()
     }
 
-    pub async fn create_user(&self, user: &User) -> Result<(), StoreError> {
-        let existing = self.import_users(core::slice::from_ref(user), false).await?;
-        match existing.into_iter().next() {
-            Some(extension) => Err(StoreError::Exists(extension)),
-            None => Ok(()),
-        }
-    }
-
     pub async fn import_users(
         &self,
         users: &[User],
@@ -39,7 +31,7 @@ impl Sqlite {
         if users.is_empty() {
             return Ok(Vec::new());
         }
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.begin().await?;
         let mut query = QueryBuilder::new("select extension from users where extension in (");
         let mut names = query.separated(", ");
         for user in users {
@@ -64,7 +56,7 @@ impl Sqlite {
     }
 
     pub async fn update_user(&self, user: &User) -> Result<bool, StoreError> {
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.begin().await?;
         let done = sqlx::query("update users set document = ?2 where extension = ?1")
             .bind(&user.extension)
             .bind(user_document(user))
@@ -79,7 +71,7 @@ impl Sqlite {
     }
 
     pub async fn delete_user(&self, extension: &str) -> Result<bool, StoreError> {
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.begin().await?;
         let done = sqlx::query("delete from users where extension = ?1")
             .bind(extension)
             .execute(&mut *transaction)
@@ -96,10 +88,16 @@ impl Sqlite {
         Ok(gone)
     }
 
-    pub async fn bindings(&self, now: Timestamp) -> Result<Vec<Binding>, StoreError> {
-        let documents: Vec<Vec<u8>> =
-            sqlx::query_scalar("select document from bindings").fetch_all(&self.readers).await?;
-        live_bindings(documents.into_iter(), now)
+    pub async fn bindings_after(
+        &self,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let query = sqlx::query_as(
+            "select extension, document from bindings
+             where extension > ?1 order by extension limit ?2",
+        );
+        Ok(query.bind(after).bind(signed(most as u64)).fetch_all(&self.readers).await?)
     }
 
     pub async fn bindings_of(&self, extension: &str) -> Result<Vec<Binding>, StoreError> {
@@ -113,9 +111,9 @@ impl Sqlite {
 
     pub async fn changes(&self, position: i64) -> Result<(Vec<Change>, i64), StoreError> {
         let rows: Vec<(i64, String, Option<String>)> = sqlx::query_as(
-            "select max(c.position), c.extension, u.document
+            "select c.position, c.extension, u.document
              from changes c left join users u using (extension)
-             where c.position > ?1 group by c.extension",
+             where c.position > ?1",
         )
         .bind(position)
         .fetch_all(&self.readers)
@@ -135,7 +133,7 @@ async fn feed(connection: &mut SqliteConnection, extensions: &[String]) -> Resul
     if extensions.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::new("insert into changes (extension) ");
+    let mut query = QueryBuilder::new("insert or replace into changes (extension) ");
     query.push_values(extensions, |mut row, extension| {
         row.push_bind(extension.clone());
     });

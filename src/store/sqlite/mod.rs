@@ -1,7 +1,7 @@
 //! SQLite behind the door: alone on one machine, no server needed.
 //!
-//! One write connection, `synchronous=full`: an acknowledged write survives a power cut. Statements are multi-row, never
-//! row by row: what costs is the hop to the connection's thread.
+//! One write connection, `synchronous=full`: an acknowledged write survives a power cut. Statements are multi-row,
+//! never row by row: what costs is the hop to the connection's thread.
 
 mod calls;
 mod cdrs;
@@ -11,10 +11,16 @@ mod ownership;
 use super::rows::{control_text, node, signed};
 use super::{NodeRow, StoreError, migrations};
 use core::time::Duration;
+use sqlx::Transaction;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use std::path::Path;
+
+/// Somebody else holds the lock: a backup, a shell.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a connection out of the pool.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One writer, several readers.
 #[derive(Clone, Debug)]
@@ -31,10 +37,14 @@ impl Sqlite {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5))
+            // Below the deadline of a statement: the connection's thread must not go on for one that nobody awaits.
+            .busy_timeout(BUSY_TIMEOUT)
             .statement_cache_capacity(256);
         let pool = |connections| {
-            SqlitePoolOptions::new().max_connections(connections).test_before_acquire(false)
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(PATIENCE)
+                .test_before_acquire(false)
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         migrate(&writer).await?;
@@ -85,8 +95,12 @@ impl Sqlite {
     }
 
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("select 1").execute(&self.writer).await?;
-        Ok(())
+        Ok(self.begin().await?.rollback().await?)
+    }
+
+    /// Takes the lock at once: a transaction that reads first and then writes fails when another came between.
+    async fn begin(&self) -> Result<Transaction<'static, sqlx::Sqlite>, sqlx::Error> {
+        self.writer.begin_with("begin immediate").await
     }
 }
 

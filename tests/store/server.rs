@@ -1,0 +1,153 @@
+//! A PostgreSQL of our own on a loopback port, in a folder of its own.
+//!
+//! Invariant: it ends with the process that started it, however that one ends: a shell between the two reads a pipe from us
+//! and stops the server when our end is closed.
+
+use crate::common::{SOON, eventually, ports};
+use nix::unistd::{Uid, User};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Says nothing and waits; `keep` leaves the folder for the next start.
+const GUARD: &str = r#"
+folder=$1; shift
+"$@" >>"$folder/log" 2>&1 & server=$!
+read -r word
+kill -INT $server; wait $server
+[ "$word" = keep ] || rm -rf "$folder"
+"#;
+
+/// A running or stopped server.
+pub(crate) struct Server {
+    folder: PathBuf,
+    programs: PathBuf,
+    port: u16,
+    guard: Option<Child>,
+}
+
+impl Server {
+    /// One for all tests of this binary that do not stop it.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Server> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// A new one.
+    pub(crate) fn start() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("holdfast-postgres-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("a folder for the server");
+        if let Some(user) = owner() {
+            let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+            chown(&folder, Some(uid), Some(gid)).expect("root may give folders away");
+        }
+        let mut server = Self { folder, programs: programs(), port: ports::port(), guard: None };
+        server.initialize();
+        server.run();
+        server
+    }
+
+    fn initialize(&self) {
+        let mut command = as_owner(&self.programs.join("initdb"));
+        command.args(["-A", "trust", "-U", "holdfast", "-E", "UTF8", "--locale=C", "-N", "-D"]);
+        let output = command.arg(self.folder.join("data")).output().expect("initdb runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn run(&mut self) {
+        let log = self.folder.join("log");
+        let before = ready(&log);
+        let mut command = as_owner(Path::new("sh"));
+        command.args(["-c", GUARD, "sh"]).arg(&self.folder);
+        command.arg(self.programs.join("postgres")).arg("-D").arg(self.folder.join("data"));
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=200",
+            "fsync=off",
+            "deadlock_timeout=100ms",
+            &format!("port={}", self.port),
+        ] {
+            command.args(["-c", setting]);
+        }
+        let guard = command.stdin(Stdio::piped()).spawn().expect("a shell");
+        self.guard = Some(guard);
+        eventually("PostgreSQL is ready", SOON, || (ready(&log) > before).then_some(()));
+    }
+
+    /// Stops it as an operator would; its connections break.
+    pub(crate) fn stop(&mut self) {
+        self.end("keep\n");
+    }
+
+    fn end(&mut self, word: &str) {
+        let Some(mut guard) = self.guard.take() else { return };
+        if let Some(mut pipe) = guard.stdin.take() {
+            let _ = pipe.write_all(word.as_bytes());
+        }
+        let _ = guard.wait();
+    }
+
+    /// `host:port`.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The URL of a database.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://holdfast@{}/{database}", self.host())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end("");
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// How often the log says that the server takes connections.
+fn ready(log: &Path) -> usize {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    log.matches("database system is ready to accept connections").count()
+}
+
+/// PostgreSQL does not run as root: then it runs as the user that its package made.
+fn owner() -> Option<User> {
+    Uid::effective().is_root().then(|| {
+        let found = User::from_name("postgres").expect("users can be read");
+        found.expect("there is no user postgres: apt-get install -y postgresql")
+    })
+}
+
+fn as_owner(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if let Some(user) = owner() {
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).current_dir("/");
+    }
+    command
+}
+
+/// Debian keeps them out of the path, a folder a version: the newest.
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| {
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .filter(|(_, folder)| folder.join("initdb").exists())
+        .collect();
+    folders.sort();
+    let newest = folders.pop();
+    newest.expect("PostgreSQL is not installed: apt-get install -y postgresql").1
+}
