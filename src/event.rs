@@ -1,7 +1,8 @@
 //! What happened: one enum with five readers (log line, metric, CDR, ladder, test snapshot). Machines emit it, shells
 //! hand it on.
 //!
-//! Invariant: a log reads like a story of calls; numbers and URIs are in fields marked personal, never in the variant's name.
+//! Invariant: a log reads like a story of calls; numbers and URIs are in fields marked personal, never in the
+//! variant's name.
 
 use crate::ids::{CallId, LegId, NodeName};
 use crate::views::{CallState, Disposition, EndCause, EndedBy};

@@ -110,7 +110,9 @@ pub async fn prepare(
     if is_first {
         credentials.users = FIRST_USERS.map(|extension| planned(extension, &before)).to_vec();
     }
-    credentials.write(data.path())?;
+    if credentials != before {
+        credentials.write(data.path())?;
+    }
     if !is_first {
         return Ok(credentials);
     }

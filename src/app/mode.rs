@@ -4,6 +4,7 @@
 //! halves.
 
 use super::config::{Config, Secret};
+use super::data_dir::{DataDir, Holder};
 use crate::event::Event;
 use crate::ids::{ClusterKey, Incarnation, NodeName};
 use crate::media::{self, MediaNode, PortRange};
@@ -12,11 +13,12 @@ use crate::operator::Command;
 use crate::signaling::{self, SignalingNode};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
 use core::time::Duration;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -165,6 +167,7 @@ async fn sessions_end(node: &MediaNode) {
 impl Parts<'_> {
     async fn start_signaling(&self, part: SignalingPart) -> anyhow::Result<SignalingNode> {
         let config = self.config;
+        self.refuse_strangers()?;
         let secret = self.secrets.first().context("a cluster without a secret")?;
         let signaling = signaling::Config {
             node: NodeName(self.node.into()),
@@ -188,6 +191,30 @@ impl Parts<'_> {
         let telemetry = self.telemetry.clone();
         let events = Arc::new(move |event: &Event| telemetry.handle(event));
         Ok(signaling::start(signaling, part.store, part.commands, events).await?)
+    }
+
+    /// Processes of one data directory share the SIP port; a stranger on it would get its share of what our phones
+    /// say.
+    fn refuse_strangers(&self) -> anyhow::Result<()> {
+        let is_sibling =
+            |holder: &Holder| holder.name != self.node && holder.mode != Mode::Media.name();
+        if DataDir::holders(&self.config.data_dir).iter().any(is_sibling) {
+            return Ok(());
+        }
+        for address in self.config.sip.bind.iter().filter(|address| address.port() != 0) {
+            // Bound without sharing, for a moment: that fails when anybody else is there.
+            let taken = UdpSocket::bind(address)
+                .map(drop)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
+            if taken {
+                bail!(
+                    "sip_bind {address} is taken by another program, or by a Holdfast with another \
+                     data directory (`ss -lnup` names it): stop that, set HOLDFAST_SIP_BIND, or \
+                     give both the same HOLDFAST_DATA_DIR"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// `signaling` is where our own other half takes control connections.

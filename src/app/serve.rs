@@ -17,6 +17,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Telemetry};
 use anyhow::Context;
 use core::time::Duration;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::File;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -62,8 +63,17 @@ struct Base {
     telemetry: Telemetry,
 }
 
+/// Every phone on TCP and every stream has descriptors: as many as the system allows.
+fn raise_descriptors() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
+        tracing::warn!("only {soft} descriptors: `ulimit -n` limits phones on TCP and calls");
+    }
+}
+
 fn run(config: Config, host: &Host) -> anyhow::Result<Exit> {
     tell_settings(&config);
+    raise_descriptors();
     let mut base = prepare(config, host)?;
     let admin = Admin::new(
         &base.slot.name,

@@ -11,6 +11,9 @@ use crate::sip::transaction::{RequestAction, ResponseAction, ServerTransaction};
 use crate::sip::{HeaderName, Method, Request, Response, Status};
 use crate::views::{EndCause, EndedBy};
 
+/// A leg with too many open transactions is to wait until some are over.
+const RETRY_SECONDS: &str = "5";
+
 impl Call {
     pub(super) fn handle_request(&mut self, id: LegId, request: Request, flow: Flow) {
         let Some(cseq) = request.cseq() else { return };
@@ -47,21 +50,26 @@ impl Call {
         let from_tag = request.from().and_then(|from| from.tag()).unwrap_or_default();
         let now = self.now;
         let Some(leg) = self.record.leg_mut(id) else { return };
-        if leg.servers.len() + leg.clients.len() >= limits::TRANSACTIONS_PER_CALL {
-            return;
-        }
         let reply_flow = crate::sip::address::reply_flow(&request, &flow);
+        let open = leg.servers.len() + leg.clients.len();
+        if open >= limits::TRANSACTIONS_PER_CALL && request.method != Method::Bye {
+            let mut response = request.response(Status(503), Some(&leg.dialog.local_tag));
+            response.headers.push(HeaderName::RetryAfter, RETRY_SECONDS);
+            let bytes = response.to_bytes();
+            let transmit = Transmit { flow: reply_flow, bytes, behind: None, request: None };
+            return self.outputs.push_back(Output::Send(transmit));
+        }
         let is_invite = request.method == Method::Invite;
         let method = request.method.clone();
         let in_dialog = from_tag == leg.dialog.remote_tag;
         let in_order = in_dialog && leg.dialog.accept_seq(sequence);
-        if in_dialog {
+        if in_order {
             leg.flow = flow;
             if is_invite && let Some(contact) = request.contact() {
                 leg.dialog.refresh_target(&contact);
             }
             let busy = leg.open_server_invite().is_some() || leg.open_client_invite().is_some();
-            if is_invite && in_order && !busy {
+            if is_invite && !busy {
                 leg.open_invite = Some(request.to_bytes());
             }
         }

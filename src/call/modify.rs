@@ -80,9 +80,10 @@ impl Call {
 
     /// The ACK of our 2xx to this leg's phone answers an offer of ours.
     fn awaits_answer_of(&self, id: LegId) -> bool {
-        let late = self.exchange.as_ref().is_some_and(|exchange| {
-            exchange.from == id && exchange.stage == Stage::AwaitingAck
-        });
+        let late = self
+            .exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.from == id && exchange.stage == Stage::AwaitingAck);
         late || self.record.bridge == Bridge::Echo
     }
 

@@ -159,13 +159,12 @@ impl Call {
         self.next_exchange();
     }
 
-    /// A 2xx of a phone whose ACK may not have left: again does no harm. An offer in it waits for the answer that the ACK
-    /// of the other phone will bring.
+    /// A 2xx of a phone whose ACK may not have left: again does no harm. An offer in it waits for the answer that the
+    /// ACK of the other phone will bring.
     fn pay_acknowledgements(&mut self, rev: Rev) {
         let owed = self.record.legs.iter().filter(|leg| leg.state == LegState::Confirmed);
-        let owed: Vec<_> = owed
-            .filter_map(|leg| Some((leg.id, leg.owed_ack?, leg.owed_answer.clone())))
-            .collect();
+        let owed: Vec<_> =
+            owed.filter_map(|leg| Some((leg.id, leg.owed_ack?, leg.owed_answer.clone()))).collect();
         for (id, sequence, offer) in owed {
             let from = self.record.peer_of(id);
             let open = from.and_then(|from| self.record.leg_mut(from)?.open_server_invite());

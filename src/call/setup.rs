@@ -446,8 +446,8 @@ fn asks_privacy(request: &Request) -> bool {
     })
 }
 
-/// What an address of record says after the `@`, its port too, for the From of calls to that phone: a call back from its
-/// call log goes where it registered.
+/// What an address of record says after the `@`, its port too, for the From of calls to that phone: a call back from
+/// its call log goes where it registered.
 fn domain_of(aor: &str) -> String {
     let uri = Uri::parse(aor).ok();
     let host = match uri.as_ref().and_then(Uri::host) {

@@ -69,7 +69,8 @@ pub struct StreamSpec {
     /// Whom the phone speaks from, as far as signaling knows: our address is the one the kernel uses to reach it
     /// (unless `HOLDFAST_MEDIA_ADVERTISE` says otherwise). Its family is the stream's family.
     pub peer: Option<IpAddr>,
-    /// Where the phone listens; `None` before its SDP is known (ports are open, nothing is sent, what comes is latched).
+    /// Where the phone listens; `None` before its SDP is known (ports are open, nothing is sent, what comes is
+    /// latched).
     pub remote: Option<RemoteStream>,
     /// What we agreed with this phone; `None` before that.
     pub codec: Option<Codec>,
@@ -77,7 +78,8 @@ pub struct StreamSpec {
     pub telephone_event: Option<TelephoneEvent>,
     /// Comfort noise (RFC 3389), payload type 13 both ways.
     pub comfort_noise: bool,
-    /// Other payload types the phone may send and that pass unchanged to the stream it is heard on: (received, sent there).
+    /// Other payload types the phone may send and that pass unchanged to the stream it is heard on: (received, sent
+    /// there).
     pub passed: Vec<(u8, u8)>,
     /// We send media to the phone (its direction allows receiving). When false only keep-alives leave (RFC 6263).
     pub to_phone: bool,

@@ -107,6 +107,10 @@ impl Directory {
     pub fn bindings_mut(&mut self, extension: &str) -> &mut [Binding] {
         self.bindings.get_mut(extension).map_or(&mut [], Vec::as_mut_slice)
     }
+    /// To change every binding.
+    pub fn all_bindings_mut(&mut self) -> impl Iterator<Item = &mut Binding> {
+        self.bindings.values_mut().flatten()
+    }
     /// Every user.
     pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
         self.users.values()

@@ -61,7 +61,8 @@ pub enum StartError {
     Control(SocketAddr, io::Error),
     /// RTP ports cannot be bound.
     #[error(
-        "{0} is not an address of this host: set HOLDFAST_MEDIA_ADVERTISE to it and HOLDFAST_MEDIA_BIND to an address of this host or 0.0.0.0"
+        "{0} is not an address of this host: set HOLDFAST_MEDIA_ADVERTISE to it and \
+         HOLDFAST_MEDIA_BIND to an address of this host or 0.0.0.0"
     )]
     Bind(IpAddr),
     /// Threads or descriptors.

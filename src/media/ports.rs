@@ -81,6 +81,15 @@ impl Ports {
             }
             self.resting.push_back((now + REST, port));
         }
+        // What is unused is another's: the pair that rested longest comes before a refusal.
+        for _ in 0..TRIES.min(self.resting.len()) {
+            let (_, port) = self.resting.pop_front()?;
+            if let Some(pair) = bind(address, port) {
+                self.in_use.insert(port);
+                return Some(pair);
+            }
+            self.resting.push_back((now + REST, port));
+        }
         None
     }
 

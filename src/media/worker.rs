@@ -1,8 +1,8 @@
 //! THE loop of a media node: epoll, one receive and one send a packet, timer work by timerfd. No tokio, no lock, no
 //! allocation and no log on a packet's path. A session lives on one worker.
 //!
-//! Invariants: a panic ends one session, is counted, and the worker lives; commands are bounded; a session's sockets are
-//! closed with it.
+//! Invariants: a panic ends one session, is counted, and the worker lives; commands are bounded; a session's sockets
+//! are closed with it.
 
 use super::ports::Ports;
 use super::{Addresses, Shared};
@@ -364,6 +364,10 @@ impl Worker {
         for _ in 0..PACKETS_A_TURN {
             let Some(Some(open)) = self.sockets.get(slot) else { return };
             let Some((length, source)) = open.socket.receive(buffer) else { return };
+            if length == buffer.len() {
+                // It was longer, and what is left is no packet of anybody.
+                continue;
+            }
             let (id, endpoint) = (open.session, open.endpoint);
             let now = clock::now();
             let forward = self

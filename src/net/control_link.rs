@@ -1,4 +1,5 @@
-//! The control channel's transport: framed TCP, encrypted with Noise NNpsk0 except on loopback, heartbeats, bounded queues.
+//! The control channel's transport: framed TCP, encrypted with Noise NNpsk0 except on loopback, heartbeats, bounded
+//! queues.
 //!
 //! The dialer opens with a preamble (magic, plain or Noise); then both send `Hello`; then frames flow both ways. A link
 //! whose peer is silent for `HEARTBEAT_TIMEOUT`, or takes nothing for as long, is broken.
@@ -78,8 +79,8 @@ pub enum LinkError {
 /// Control ports of a host.
 pub const PORTS: core::ops::RangeInclusive<u16> = 7_070..=7_089;
 
-/// Binds a control address. A port that is taken gives way to the next free one: up to the end of `PORTS`, and as many as
-/// those for a port outside of them.
+/// Binds a control address. A port that is taken gives way to the next free one: up to the end of `PORTS`, and as
+/// many as those for a port outside of them.
 pub async fn listen(wanted: SocketAddr) -> io::Result<TcpListener> {
     let first = wanted.port();
     let last = match first {

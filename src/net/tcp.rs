@@ -1,8 +1,8 @@
 //! SIP over TCP (RFC 3261 §18): listeners, their connections and those we open. Keep-alives are answered here (RFC 5626
 //! §4.4.1); whole messages go to the worker.
 //!
-//! Invariants: connections, bytes waiting to be written and messages waiting to be handled are bounded; a peer that reads
-//! nothing, or sends half a message and stops, is closed.
+//! Invariants: connections, bytes waiting to be written and messages waiting to be handled are bounded; a peer that
+//! reads nothing, or sends half a message and stops, is closed.
 
 use crate::ids::{ConnectionId, Flow, Transport};
 use crate::limits;
@@ -28,6 +28,8 @@ const WRITE_QUEUE: usize = 512;
 const PARTIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Nothing at all for so long: closed. Phones register anew every two minutes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
+/// The same before its first whole message: nobody is there yet.
+const SILENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A peer that takes no byte for so long: closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer to a broken message leaves before the connection closes.
@@ -236,11 +238,12 @@ async fn serve(
 async fn read(mut reader: OwnedReadHalf, flow: Flow, connections: &Connections) {
     let mut framer = StreamFramer::default();
     let mut buffer = vec![0; 16 * 1024];
-    let mut partial_since = None;
+    let (mut partial_since, mut has_spoken) = (None, false);
     loop {
         let patience = match partial_since {
             Some(since) => PARTIAL_TIMEOUT.saturating_sub(tokio::time::Instant::now() - since),
-            None => IDLE_TIMEOUT,
+            None if has_spoken => IDLE_TIMEOUT,
+            None => SILENT_TIMEOUT,
         };
         let read = tokio::time::timeout(patience, reader.read(&mut buffer)).await;
         let Ok(Ok(length @ 1..)) = read else { return };
@@ -253,6 +256,7 @@ async fn read(mut reader: OwnedReadHalf, flow: Flow, connections: &Connections) 
                     connections.send(&flow, Bytes::from_static(b"\r\n"));
                 }
                 StreamItem::Message(bytes) => {
+                    has_spoken = true;
                     if connections.events.send(TcpEvent::Message { flow, bytes }).await.is_err() {
                         return;
                     }

@@ -122,7 +122,8 @@ impl UdpEndpoint {
         self.counters
     }
 
-    /// Waits for datagrams and appends what came, at most `BATCH`. Sends meanwhile what waited. Cancelling loses nothing.
+    /// Waits for datagrams and appends what came, at most `BATCH`. Sends meanwhile what waited. Cancelling loses
+    /// nothing.
     pub async fn recv_batch(&mut self, out: &mut Vec<Datagram>) -> io::Result<()> {
         loop {
             let interest = if self.backlog.is_empty() {

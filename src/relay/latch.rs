@@ -2,7 +2,7 @@
 //!
 //! Invariants: a pinned source is left only for one that carries the same stream on (or that was
 //! signalled) after 500 ms of silence, or when a new description reopens the window; whatever else
-//! comes is refused.
+//! comes is refused. A source on a host that nobody named gives way to the signalled one at once.
 
 use crate::time::Timestamp;
 use core::net::{IpAddr, SocketAddr};
@@ -74,6 +74,9 @@ impl Latch {
         self.signalled = signalled;
         self.generation = Some(generation);
         self.opened_at = now;
+        // Who spoke before the description, from a host that it does not name, begins anew.
+        self.candidate =
+            self.candidate.filter(|held| signalled.is_none() || self.rank(held.source) > 0);
         if let Some(pinned) = self.pinned.take() {
             self.former = Some(pinned);
             // Who speaks from where we send already need not be believed anew.
@@ -98,7 +101,11 @@ impl Latch {
             self.last_at = now;
             return Verdict::Accepted;
         }
-        if self.pinned.is_some() {
+        if let Some(pinned) = self.pinned {
+            if self.signalled == Some(source) && self.rank(pinned) == 0 {
+                // A stranger was quicker: the phone itself speaks now.
+                return self.pin(source, now);
+            }
             let silent = now.saturating_since(self.last_at) >= REBIND_SILENCE;
             if silent && (self.signalled == Some(source) || continues()) {
                 return self.pin(source, now);
@@ -280,6 +287,17 @@ mod tests {
         check(&mut latch, &[(1_100, moved, false, Pinned), (1_120, NAT, true, Rejected)]);
         assert!(!latch.describe(peer, Some((address(moved), 4)), now), "it speaks from there");
         assert_eq!(latch.destination(), Some(address(moved)));
+    }
+
+    #[test]
+    fn a_stranger_that_was_quicker_gives_way_to_the_signalled_address() {
+        let mut latch = latch();
+        for at in [0, 20, 40, 60] {
+            check(&mut latch, &[(at, STRANGER, false, Accepted)]);
+        }
+        check(&mut latch, &[(320, STRANGER, false, Pinned), (340, STRANGER, false, Accepted)]);
+        check(&mut latch, &[(350, SIGNALLED, false, Pinned), (360, STRANGER, true, Rejected)]);
+        assert_eq!(latch.destination(), Some(address(SIGNALLED)));
     }
 
     #[test]

@@ -53,8 +53,8 @@ const UNSUPPORTED_SCHEME: Status = Status(416);
 /// Star codes are a table, not code.
 const SERVICES: [(&str, Service); 1] = [("*43", Service::Echo)];
 
-/// Decides for a dialled URI. `now` drops expired bindings; bindings with a lost flow are not rung. The host part is not
-/// compared: a phone may know this server by any address or name.
+/// Decides for a dialled URI. `now` drops expired bindings; bindings with a lost flow are not rung. The host part is
+/// not compared: a phone may know this server by any address or name.
 pub fn route(directory: &Directory, uri: &Uri, now: Timestamp) -> Decision {
     let extension = match uri.scheme() {
         Scheme::Sip | Scheme::Sips | Scheme::Tel => uri.user(),

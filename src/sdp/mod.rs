@@ -4,8 +4,10 @@
 //! rtcp-mux, ssrc and groups of one phone never reach the other.
 
 pub mod description;
+mod leg_description;
 pub mod offer_answer;
 mod payload_types;
 
 pub use description::{Description, Direction, Format, MediaDescription, SdpError};
-pub use offer_answer::{Agreement, LegDescription, Policy, StreamAgreement};
+pub use leg_description::{LegDescription, Line};
+pub use offer_answer::{Agreement, Policy, StreamAgreement};

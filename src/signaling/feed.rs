@@ -12,6 +12,7 @@ use crate::net::clock;
 use crate::sip::Uri;
 use crate::store::{Change, Store, StoreError};
 use core::time::Duration;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 
@@ -153,11 +154,20 @@ impl Worker {
         self.directory.set_bindings(extension, bindings);
     }
 
-    /// A connection that an earlier life of this node held.
+    /// A connection that an earlier life of this node held; of a node that is alone, any that it did not accept itself.
     fn is_lost(&self, binding: &Binding) -> bool {
         let own: &NodeName = &self.settings.node;
+        let ours = binding.node == *own || self.store.is_embedded();
         let connection = binding.flow.connection;
-        binding.node == *own && connection.is_some_and(|id| !self.by_connection.contains_key(&id))
+        ours && connection.is_some_and(|id| !self.by_connection.contains_key(&id))
+    }
+
+    /// Connections of nodes that are no more are gone with them.
+    pub(super) fn lose_connections_of_others(&mut self, alive: &HashSet<&str>) {
+        for binding in self.directory.all_bindings_mut() {
+            binding.flow_lost |=
+                binding.flow.connection.is_some() && !alive.contains(&*binding.node.0);
+        }
     }
 
     /// Asks the store for a user that the directory does not know, or whose phones it does not know.

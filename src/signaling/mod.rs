@@ -139,7 +139,10 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A SIP address.
-    #[error("cannot listen for SIP on {address}: {source}; {}", advice(.source, "HOLDFAST_SIP_BIND"))]
+    #[error(
+        "cannot listen for SIP on {address}: {source}; {}",
+        advice(.source, "HOLDFAST_SIP_BIND")
+    )]
     Sip {
         /// Which.
         address: SocketAddr,
@@ -207,7 +210,8 @@ impl SignalingNode {
     }
 }
 
-/// Starts a node: binds its sockets, then serves on a thread of its own. The store's work stays on the caller's runtime.
+/// Starts a node: binds its sockets, then serves on a thread of its own. The store's work stays on the caller's
+/// runtime.
 pub async fn start(
     config: Config,
     store: Store,

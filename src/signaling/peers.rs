@@ -1,7 +1,7 @@
 //! Other signaling nodes: who is there, who is proven dead, who owns which call as far as we learnt (design §4).
 //!
-//! Invariants: a node is dead only when nobody listens where it did, when a later start of it answers, or when its lease
-//! ran out by the store's clock while we renewed ours; what is learnt of owners is a hint and is bounded.
+//! Invariants: a node is dead only when nobody listens where it did, when a later start of it answers, or when its
+//! lease ran out by the store's clock while we renewed ours; what is learnt of owners is a hint and is bounded.
 
 use super::links::PeerAddress;
 use super::media_pool::LinkNumber;

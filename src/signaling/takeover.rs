@@ -1,7 +1,7 @@
 //! Calls of dead owners come here: claimed in batches, restored from their records, carried on (design §4 "Takeover").
 //!
-//! Invariants: a call is claimed before it is restored, so one node speaks for it; a record that cannot be read costs its
-//! own call; a call with a message waiting is claimed before the others.
+//! Invariants: a call is claimed before it is restored, so one node speaks for it; a record that cannot be read costs
+//! its own call; a call with a message waiting is claimed before the others.
 
 use super::calls::Session;
 use super::links::PeerAddress;
@@ -119,9 +119,14 @@ impl Worker {
             };
             let is_fresh = now.saturating_since(row.seen_at) <= self.lease;
             if is_fresh && self.peers.begin_dial(&peer, own) {
-                tokio::spawn(self.links.clone().dial(peer));
+                self.background.spawn(self.links.clone().dial(peer));
             }
         }
+        let fresh = rows.iter().filter(|row| now.saturating_since(row.seen_at) <= self.lease);
+        let mut alive: HashSet<&str> = fresh.map(|row| &*row.name.0).collect();
+        let own_name = self.settings.node.clone();
+        alive.insert(&own_name.0);
+        self.lose_connections_of_others(&alive);
         let judges = self.may_judge(now, &rows);
         for row in rows.iter().filter(signals) {
             let expired = now.saturating_since(row.seen_at) > self.lease;
@@ -189,7 +194,7 @@ impl Worker {
     /// The link to a peer broke: whether it lives is found out at once.
     pub(super) fn peer_down(&mut self, peer: PeerAddress) {
         tracing::warn!(node = %peer.name, "the link with signaling node {} broke", peer.name);
-        tokio::spawn(self.links.clone().judge(peer));
+        self.background.spawn(self.links.clone().judge(peer));
     }
 
     /// Proven: its calls are anybody's.

@@ -139,7 +139,7 @@ impl Worker {
         let (row, rows) = watch::channel(None);
         let hello = config.hello(bound.control);
         let links = Links::new(hello, config.secrets.clone(), wakeups.clone());
-        tokio::spawn(links.clone().accept(bound.listener));
+        background.spawn(links.clone().accept(bound.listener));
         background.spawn(takeover::watch(store.clone(), wakeups.clone()));
         background.spawn(feed::follow(store.clone(), Arc::clone(&reload), wakeups.clone()));
         let identity = (config.node.clone(), config.incarnation, config.mode);
@@ -235,6 +235,13 @@ impl Worker {
                 self.guard(Self::turn);
             }
             self.sockets.flush();
+            // Sockets that are never empty must not starve the tasks of connections, nor what waits in other inlets.
+            tokio::task::yield_now().await;
+            while wakeups.len() < BATCH
+                && let Ok(wakeup) = inlets.wakeups.try_recv()
+            {
+                wakeups.push(wakeup);
+            }
         }
         self.leave().await;
     }
@@ -253,8 +260,8 @@ impl Worker {
         }
     }
 
-    /// A process that was stopped, or starved, may have lost its calls meanwhile: it proves its ownership before it says
-    /// another word.
+    /// A process that was stopped, or starved, may have lost its calls meanwhile: it proves its ownership before it
+    /// says another word.
     fn notice_gap(&mut self, now: Timestamp) {
         let gap = now.saturating_since(self.now);
         self.now = now;
@@ -376,7 +383,10 @@ impl Worker {
                     self.reapply.extend(self.calls_on(&node));
                     self.emit(&Event::MediaNode { node, up: true });
                 } else {
-                    tracing::warn!(media_node = %node, "a later start of media node {node} is here already");
+                    tracing::warn!(
+                        media_node = %node,
+                        "a later start of media node {node} is here already"
+                    );
                 }
             }
             Wakeup::Frame(number, frame) => self.handle_frame(number, *frame),

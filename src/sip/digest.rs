@@ -237,7 +237,8 @@ pub enum Verdict {
     Malformed,
 }
 
-/// Checks the Authorization (or Proxy-Authorization) of a request. `ha1_of` looks a user up; a user that is not there is
+/// Checks the Authorization (or Proxy-Authorization) of a request. `ha1_of` looks a user up; a user that is not there
+/// is
 /// checked against a dummy, so the time tells nothing. Of several credentials the best counts: a phone may answer both
 /// challenges.
 pub fn verify(

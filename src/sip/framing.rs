@@ -53,9 +53,9 @@ impl StreamFramer {
         }
     }
 
-    /// Part of a message is here and the rest is not.
+    /// Part of a message is here and the rest is not. What may be half a keep-alive is none.
     pub fn has_partial(&self) -> bool {
-        !self.buffer.is_empty()
+        self.buffer.iter().any(|byte| !matches!(byte, b'\r' | b'\n' | b'\0'))
     }
 
     /// The next item, `None` when more bytes are needed. Single CRLFs (pongs) and NULs between messages are skipped.

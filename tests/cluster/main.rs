@@ -1,4 +1,5 @@
-//! Several processes that are one switch, on a real PostgreSQL, with real kills: what people on the phone notice of them.
+//! Several processes that are one switch, on a real PostgreSQL, with real kills: what people on the phone notice of
+//! them.
 
 #[path = "../common/mod.rs"]
 mod common;

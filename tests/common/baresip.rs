@@ -120,8 +120,8 @@ impl Baresip {
         self.process.kill();
     }
 
-    /// Waits for an event (`CALL_INCOMING`, `CALL_RINGING`, `CALL_ESTABLISHED`, `CALL_CLOSED` …) that was not waited for
-    /// before, and gives its parameter.
+    /// Waits for an event (`CALL_INCOMING`, `CALL_RINGING`, `CALL_ESTABLISHED`, `CALL_CLOSED` …) that was not waited
+    /// for before, and gives its parameter.
     pub(crate) fn event(&mut self, kind: &str) -> String {
         let deadline = Instant::now() + SOON * 2;
         loop {

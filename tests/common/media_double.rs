@@ -48,7 +48,8 @@ impl MediaDouble {
             Request::Apply(apply) => {
                 let mut legs = Vec::new();
                 for leg in &apply.spec.legs {
-                    let streams = leg.streams.iter().map(|stream| self.open(stream.index, stream.port));
+                    let streams =
+                        leg.streams.iter().map(|stream| self.open(stream.index, stream.port));
                     legs.push(LegState { leg: leg.leg, streams: streams.collect() });
                 }
                 let (session, epoch, rev) = (apply.session, apply.epoch, apply.rev);

@@ -1,7 +1,8 @@
-//! What tests against the running binary share: the server as a process, phones of several makes, tones to judge audio by.
+//! What tests against the running binary share: the server as a process, phones of several makes, tones to judge
+//! audio by.
 //!
-//! Invariants: nothing sleeps where it can wait for an event, every wait has an end, and a missing tool is a failure that
-//! names the package, never a skip.
+//! Invariants: nothing sleeps where it can wait for an event, every wait has an end, and a missing tool is a failure
+//! that names the package, never a skip.
 
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]

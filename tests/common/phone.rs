@@ -1,7 +1,7 @@
 //! Our own phone: says exactly what a test wants said, over UDP or TCP, and tells what it was told.
 //!
-//! Invariants: what is sent within a dialog goes to the dialog's remote target; retransmissions of a request are answered
-//! by the same response and not shown twice; OPTIONS pings are answered by itself.
+//! Invariants: what is sent within a dialog goes to the dialog's remote target; retransmissions of a request are
+//! answered by the same response and not shown twice; OPTIONS pings are answered by itself.
 
 use super::SOON;
 use super::repeats::Repeats;

@@ -1,7 +1,7 @@
 //! A PostgreSQL of our own on a loopback port, in a folder of its own.
 //!
-//! Invariant: it ends with the process that started it, however that one ends: a shell between the two reads a pipe from us
-//! and stops the server when our end is closed.
+//! Invariant: it ends with the process that started it, however that one ends: a shell between the two reads a pipe
+//! from us and stops the server when our end is closed.
 
 use super::{SOON, eventually, ports};
 use nix::unistd::{Uid, User};

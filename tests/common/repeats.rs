@@ -1,5 +1,5 @@
-//! What a UDP phone says again until it is answered (RFC 3261 §17.1, §13.3.1.4): requests, and a 2xx to INVITE. A thread
-//! of its own does it, whatever the test waits for meanwhile.
+//! What a UDP phone says again until it is answered (RFC 3261 §17.1, §13.3.1.4): requests, and a 2xx to INVITE. A
+//! thread of its own does it, whatever the test waits for meanwhile.
 
 use holdfast::sip::{Message, Method, Request};
 use std::net::{SocketAddr, UdpSocket};

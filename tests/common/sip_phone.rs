@@ -148,8 +148,8 @@ impl Phone {
 
     /// Answers a request of the server.
     pub async fn answer(&self, request: &Request, status: u16, sdp: Option<&str>) {
-        let mut response =
-            request.response(holdfast::sip::Status(status), Some(&format!("to-{}", self.extension)));
+        let mut response = request
+            .response(holdfast::sip::Status(status), Some(&format!("to-{}", self.extension)));
         let contact = format!("<sip:{}@{}>", self.extension, self.local);
         response.headers.push(HeaderName::Contact, contact);
         if let Some(sdp) = sdp {

@@ -1,7 +1,9 @@
 //! A signaling node's calls against phones, network, store and media that are as unkind as the world, by seed.
 //!
-//! `HOLDFAST_SIM_CALLS=100000 cargo test --test sim -- --nocapture` runs as many calls as wanted and tells how often what
-//! happened; `HOLDFAST_SIM_FIRST=N` begins at another seed; `HOLDFAST_SIM_SEED=N` replays one seed with its whole trace.
+//! `HOLDFAST_SIM_CALLS=100000 cargo test --test sim -- --nocapture` runs as many calls as wanted and tells how often
+//! what
+//! happened; `HOLDFAST_SIM_FIRST=N` begins at another seed; `HOLDFAST_SIM_SEED=N` replays one seed with its whole
+//! trace.
 
 mod count;
 mod media;

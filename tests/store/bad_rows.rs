@@ -1,7 +1,7 @@
 //! A row that the database refuses is refused alone; what no back end may trip over is kept from it.
 //!
-//! PostgreSQL really refuses a NUL in a text. SQLite takes any text and any number into these tables and a blob of up to
-//! 1 GB: it has no bad row of its own that a test could offer, so a trigger plays one there.
+//! PostgreSQL really refuses a NUL in a text. SQLite takes any text and any number into these tables and a blob of up
+//! to 1 GB: it has no bad row of its own that a test could offer, so a trigger plays one there.
 
 use crate::database::Database;
 use crate::samples::{all_cdrs, batch, bind, commit, ended, save, user};

@@ -1,9 +1,9 @@
 //! What statements cost PostgreSQL: updates of calls stay HOT, rows are found by index, a commit is one transaction.
 
 use crate::common::SOON;
+use crate::common::postgres::Postgres;
 use crate::database::Database;
 use crate::samples::{bind, ended, save};
-use crate::server::Server;
 use holdfast::call::Save;
 use holdfast::store::{Batch, Store};
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ async fn counts(database: &Database, table: &str, updates: i64) -> [i64; 3] {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn updates_are_hot_and_rows_are_found_by_index() {
     // Alone on its server: a transaction of another test keeps old versions of rows from being pruned.
-    let server = Server::start();
+    let server = Postgres::start();
     let database = Database::on(&server, "cost").await;
     let store = database.open().await;
     for table in ["calls", "bindings", "cdrs"] {

@@ -1,8 +1,8 @@
 //! A fresh database of either kind, and a way past the store to look into it.
 
 use crate::common::SOON;
+use crate::common::postgres::Postgres;
 use crate::common::process::Folder;
-use crate::server::Server;
 use holdfast::store::Store;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,11 +22,11 @@ impl Database {
     }
 
     pub(crate) async fn postgres() -> Self {
-        Self::on(Server::shared(), &format!("test{}", next())).await
+        Self::on(Postgres::shared(), &format!("test{}", next())).await
     }
 
     /// A database of that name on that server.
-    pub(crate) async fn on(server: &Server, name: &str) -> Self {
+    pub(crate) async fn on(server: &Postgres, name: &str) -> Self {
         let template = Self { url: server.url("postgres"), folder: None };
         template.execute(&format!("create database {name}")).await;
         Self { url: server.url(name), folder: None }

@@ -1,9 +1,9 @@
 //! Several hosts in one URL: they are tried in turn for one that takes writes, at the start and whenever it goes.
 
+use crate::common::postgres::Postgres;
 use crate::common::{SOON, ports};
 use crate::database::Database;
 use crate::samples::{batch, commit, save};
-use crate::server::Server;
 use holdfast::store::{CallOutcome, Store, StoreError};
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ fn dead() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_host_is_taken_when_one_is_dead_or_takes_no_writes() {
-    let (mut first, second) = (Server::start(), Server::start());
+    let (mut first, second) = (Postgres::start(), Postgres::start());
     let one = Database::on(&first, "cluster").await;
     let other = Database::on(&second, "cluster").await;
     let (first_host, second_host) = (first.host(), second.host());

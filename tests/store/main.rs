@@ -1,5 +1,5 @@
-//! One conformance suite for the store, run against SQLite and against a PostgreSQL of our own; then what only one of them
-//! can do wrong: hosts in turn, outages, what a statement costs.
+//! One conformance suite for the store, run against SQLite and against a PostgreSQL of our own; then what only one of
+//! them can do wrong: hosts in turn, outages, what a statement costs.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
@@ -52,7 +52,5 @@ mod ownership;
 mod races;
 /// Calls, users, bindings as they look.
 mod samples;
-/// A PostgreSQL that ends with these tests.
-mod server;
 /// Users and bindings.
 mod users;

@@ -1,9 +1,9 @@
 //! The store away and back: an error within its deadline, never an absence; and it works again by itself.
 
+use crate::common::postgres::Postgres;
 use crate::common::process::Folder;
 use crate::database::Database;
 use crate::samples::{batch, commit, ended, save, user};
-use crate::server::Server;
 use holdfast::ids::CallId;
 use holdfast::store::{CallOutcome, Store, StoreError};
 use sqlx::{Connection as _, Executor as _};
@@ -32,7 +32,7 @@ async fn unavailable<T: core::fmt::Debug>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_goes_and_comes_back() {
-    let mut server = Server::start();
+    let mut server = Postgres::start();
     let database = Database::on(&server, "away").await;
     let store = database.open().await;
     store.create_user(&user("1001")).await.expect("made");

@@ -1,4 +1,5 @@
-//! The rules of a call, one by one: a bench with scripted phones, a store that commits at once, a media node that obeys.
+//! The rules of a call, one by one: a bench with scripted phones, a store that commits at once, a media node that
+//! obeys.
 
 mod dialog;
 mod end;

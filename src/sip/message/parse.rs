@@ -18,8 +18,8 @@ const MESSAGE_TOO_LARGE: Status = Status(513);
 type Flaw = (Status, &'static str);
 
 impl Message {
-    /// Parses one whole message: header and body as framed (over UDP: the datagram; Content-Length cuts it, a longer one
-    /// is 400, an absent one means the rest).
+    /// Parses one whole message: header and body as framed (over UDP: the datagram; Content-Length cuts it, a longer
+    /// one is 400, an absent one means the rest).
     pub fn parse(bytes: &Bytes) -> Result<Self, MessageError> {
         let mut lines = Lines::new(bytes);
         let first = text_of(lines.next().ok_or(MessageError::NotSip)?);

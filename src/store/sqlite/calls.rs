@@ -33,18 +33,18 @@ impl Sqlite {
 
     /// Ids of the calls that were written, and what stands in the way of the others.
     async fn write(&self, part: Part<'_>) -> Result<(HashSet<CallId>, Vec<Standing>), sqlx::Error> {
-        let mut transaction = self.begin().await?;
+        let mut writer = self.begin().await?;
         let bindings: Vec<_> = part.storable_bindings().collect();
         if !bindings.is_empty() {
-            write_bindings(&mut transaction, &bindings).await?;
+            write_bindings(writer.connection(), &bindings).await?;
         }
-        let written = write_calls(&mut transaction, part.calls).await?;
+        let written = write_calls(writer.connection(), part.calls).await?;
         let standing = if written.len() == part.calls.len() {
             Vec::new()
         } else {
-            standing(&mut transaction, part.calls).await?
+            standing(writer.connection(), part.calls).await?
         };
-        transaction.commit().await?;
+        writer.commit().await?;
         Ok((written, standing))
     }
 

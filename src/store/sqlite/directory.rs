@@ -31,14 +31,15 @@ impl Sqlite {
         if users.is_empty() {
             return Ok(Vec::new());
         }
-        let mut transaction = self.begin().await?;
+        let mut writer = self.begin().await?;
         let mut query = QueryBuilder::new("select extension from users where extension in (");
         let mut names = query.separated(", ");
         for user in users {
             names.push_bind(user.extension.clone());
         }
         query.push(")");
-        let existing: Vec<String> = query.build_query_scalar().fetch_all(&mut *transaction).await?;
+        let existing: Vec<String> =
+            query.build_query_scalar().fetch_all(writer.connection()).await?;
         let mut query = QueryBuilder::new("insert into users (extension, document) ");
         query.push_values(users, |mut row, user| {
             row.push_bind(user.extension.clone()).push_bind(user_document(user));
@@ -49,42 +50,43 @@ impl Sqlite {
             " on conflict do nothing"
         });
         query.push(" returning extension");
-        let written: Vec<String> = query.build_query_scalar().fetch_all(&mut *transaction).await?;
-        feed(&mut transaction, &written).await?;
-        transaction.commit().await?;
+        let written: Vec<String> =
+            query.build_query_scalar().fetch_all(writer.connection()).await?;
+        feed(writer.connection(), &written).await?;
+        writer.commit().await?;
         Ok(existing)
     }
 
     pub async fn update_user(&self, user: &User) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut writer = self.begin().await?;
         let done = sqlx::query("update users set document = ?2 where extension = ?1")
             .bind(&user.extension)
             .bind(user_document(user))
-            .execute(&mut *transaction)
+            .execute(writer.connection())
             .await?;
         let changed = done.rows_affected() > 0;
         if changed {
-            feed(&mut transaction, core::slice::from_ref(&user.extension)).await?;
+            feed(writer.connection(), core::slice::from_ref(&user.extension)).await?;
         }
-        transaction.commit().await?;
+        writer.commit().await?;
         Ok(changed)
     }
 
     pub async fn delete_user(&self, extension: &str) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut writer = self.begin().await?;
         let done = sqlx::query("delete from users where extension = ?1")
             .bind(extension)
-            .execute(&mut *transaction)
+            .execute(writer.connection())
             .await?;
         sqlx::query("delete from bindings where extension = ?1")
             .bind(extension)
-            .execute(&mut *transaction)
+            .execute(writer.connection())
             .await?;
         let gone = done.rows_affected() > 0;
         if gone {
-            feed(&mut transaction, &[extension.to_owned()]).await?;
+            feed(writer.connection(), &[extension.to_owned()]).await?;
         }
-        transaction.commit().await?;
+        writer.commit().await?;
         Ok(gone)
     }
 

@@ -11,7 +11,8 @@ mod ownership;
 use super::rows::{control_text, node, signed};
 use super::{NodeRow, StoreError, migrations};
 use core::time::Duration;
-use sqlx::Transaction;
+use sqlx::SqliteConnection;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -95,12 +96,43 @@ impl Sqlite {
     }
 
     pub async fn ping(&self) -> Result<(), StoreError> {
-        Ok(self.begin().await?.rollback().await?)
+        let writer = self.begin().await?;
+        Ok(writer.commit().await?)
     }
 
     /// Takes the lock at once: a transaction that reads first and then writes fails when another came between.
-    async fn begin(&self) -> Result<Transaction<'static, sqlx::Sqlite>, sqlx::Error> {
-        self.writer.begin_with("begin immediate").await
+    async fn begin(&self) -> Result<Writer, sqlx::Error> {
+        let mut writer = Writer { connection: Some(self.writer.acquire().await?) };
+        sqlx::raw_sql("begin immediate").execute(writer.connection()).await?;
+        Ok(writer)
+    }
+}
+
+/// A write transaction. Unless it is committed, its connection is not used again: an error (a full disk, a failing one)
+/// may have ended SQLite's transaction already, and a call that was given up may be in the midst of one.
+#[derive(Debug)]
+struct Writer {
+    connection: Option<PoolConnection<sqlx::Sqlite>>,
+}
+
+impl Writer {
+    /// For statements.
+    fn connection(&mut self) -> &mut SqliteConnection {
+        self.connection.as_deref_mut().expect("it is taken by the commit only")
+    }
+
+    async fn commit(mut self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql("commit").execute(self.connection()).await?;
+        self.connection = None;
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.close_on_drop();
+        }
     }
 }
 

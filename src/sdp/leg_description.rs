@@ -1,0 +1,173 @@
+//! What is remembered of a leg's descriptions, and how ours are written (RFC 8866).
+//!
+//! Invariants: SDP is written from the model; the o= version rises by one exactly when our SDP differs from the last
+//! one sent.
+
+use super::{Description, Direction, Format};
+use core::fmt::Write as _;
+use core::net::{IpAddr, SocketAddr};
+use serde::{Deserialize, Serialize};
+
+/// What is remembered of a leg's descriptions, in the call's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegDescription {
+    /// o= sess-id of ours, derived.
+    pub session_id: u64,
+    /// o= sess-version of the last SDP sent.
+    pub version: u64,
+    /// Our last SDP sent, as text; `None` before the first.
+    pub sent: Option<String>,
+    /// Their last SDP that took effect.
+    pub received: Option<Description>,
+    /// Counts descriptions that took effect: the latch generation.
+    pub generation: u32,
+    /// Meaning of payload types on this leg: (we tell the phone to send with, format). Never changes meaning.
+    pub ours: Vec<Format>,
+    /// Of each of the leg's m= lines: the stream index it carries, or `None` when it is refused.
+    pub lines: Vec<Line>,
+}
+
+/// One m= line of a leg's dialog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The anchored stream, `None`: port 0 for ever or until re-offered.
+    pub stream: Option<u8>,
+    /// `audio` …
+    pub kind: String,
+    /// As offered.
+    pub protocol: String,
+    /// Format list to repeat when the line is refused.
+    pub raw_formats: String,
+}
+
+impl LegDescription {
+    /// Of a new leg.
+    pub fn new(session_id: u64) -> Self {
+        Self {
+            session_id,
+            version: 0,
+            sent: None,
+            received: None,
+            generation: 0,
+            ours: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Their SDP says nothing new but perhaps its o= line: it is answered by us. A phone that forgets to raise its
+    /// version is still heard, so the o= line alone decides nothing.
+    pub fn is_repeat(&self, description: &Description) -> bool {
+        self.received.as_ref().is_some_and(|known| known.media == description.media)
+    }
+
+    /// A description takes effect: kept, and the generation counted when transport or formats changed.
+    pub fn take(&mut self, description: Description) {
+        let transport = |description: &Description| -> Vec<_> {
+            let media = description.media.iter();
+            media.map(|media| (media.rtp, media.rtcp, media.formats.clone())).collect()
+        };
+        let changed =
+            self.received.as_ref().is_none_or(|known| transport(known) != transport(&description));
+        if changed {
+            self.generation += 1;
+        }
+        self.received = Some(description);
+    }
+
+    /// What was in force before `refused`, our offer that the phone did not take: the same text under a new version,
+    /// because the phone has seen the version of the refused one.
+    pub fn after_refusal(mut self, refused: &Self) -> Self {
+        let old = format!("o=- {} {} ", self.session_id, self.version);
+        self.version = refused.version + 1;
+        let new = format!("o=- {} {} ", self.session_id, self.version);
+        self.sent = self.sent.map(|text| text.replacen(&old, &new, 1));
+        self.ours.clone_from(&refused.ours);
+        self
+    }
+
+    /// The text that is sent now: the version rises exactly when something else in it differs from the last.
+    pub(super) fn settle(&mut self, lines: &[OwnLine], local: &[SocketAddr]) -> String {
+        let same = self.render(lines, local);
+        if self.sent.as_ref() == Some(&same) {
+            return same;
+        }
+        self.version += 1;
+        let text = self.render(lines, local);
+        self.sent = Some(text.clone());
+        text
+    }
+
+    fn render(&self, lines: &[OwnLine], local: &[SocketAddr]) -> String {
+        let first = local.first().map_or(IpAddr::V4(core::net::Ipv4Addr::LOCALHOST), |a| a.ip());
+        let mut text = String::with_capacity(512);
+        let address = connection(first);
+        let (id, version) = (self.session_id, self.version);
+        let _ =
+            write!(text, "v=0\r\no=- {id} {version} {address}\r\ns=-\r\nc={address}\r\nt=0 0\r\n");
+        for line in lines {
+            line.render(&mut text, local, first);
+        }
+        text
+    }
+}
+
+/// A media line of ours.
+#[derive(Clone, Debug)]
+pub(super) struct OwnLine {
+    pub line: Line,
+    /// `None`: port 0.
+    pub active: Option<OwnStream>,
+}
+
+/// What an open line of ours says.
+#[derive(Clone, Debug)]
+pub(super) struct OwnStream {
+    pub formats: Vec<Format>,
+    pub direction: Direction,
+    pub ptime_ms: Option<u16>,
+    pub maxptime_ms: Option<u16>,
+}
+
+impl OwnLine {
+    fn render(&self, text: &mut String, local: &[SocketAddr], first: IpAddr) {
+        let Line { stream, kind, protocol, raw_formats } = &self.line;
+        let address = stream.and_then(|index| local.get(usize::from(index)));
+        let Some((stream, address)) = self.active.as_ref().zip(address) else {
+            let _ = write!(text, "m={kind} 0 {protocol} {raw_formats}\r\n");
+            return;
+        };
+        let _ = write!(text, "m={kind} {} {protocol}", address.port());
+        for format in &stream.formats {
+            let _ = write!(text, " {}", format.payload_type);
+        }
+        text.push_str("\r\n");
+        if address.ip() != first {
+            let _ = write!(text, "c={}\r\n", connection(address.ip()));
+        }
+        for format in &stream.formats {
+            let Format { payload_type, encoding, clock_rate_hz, channels, fmtp } = format;
+            let _ = write!(text, "a=rtpmap:{payload_type} {encoding}/{clock_rate_hz}");
+            if *channels > 1 {
+                let _ = write!(text, "/{channels}");
+            }
+            text.push_str("\r\n");
+            if let Some(fmtp) = fmtp {
+                let _ = write!(text, "a=fmtp:{payload_type} {fmtp}\r\n");
+            }
+        }
+        if let Some(ptime) = stream.ptime_ms {
+            let _ = write!(text, "a=ptime:{ptime}\r\n");
+        }
+        if let Some(maxptime) = stream.maxptime_ms {
+            let _ = write!(text, "a=maxptime:{maxptime}\r\n");
+        }
+        let _ = write!(text, "a={}\r\n", stream.direction.name());
+    }
+}
+
+fn connection(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => format!("IN IP4 {ip}"),
+        IpAddr::V6(ip) => format!("IN IP6 {ip}"),
+    }
+}
