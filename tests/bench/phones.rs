@@ -149,14 +149,14 @@ impl Phones {
         }
     }
 
-    /// Registers everybody once.
+    /// Registers everybody, again when somebody was refused: a server may learn of its users a moment after their import.
     pub(crate) fn register_all(&mut self, rate: u32) {
         let window = Duration::from_secs_f64(self.users.len() as f64 / f64::from(rate));
         let (kind, none) = (Kind::Register, Duration::ZERO);
         let plan = Plan { kind, rate, warmup: none, window, hold: none };
-        let seen = self.run(&plan, &Meter::default());
-        let all = self.users.len();
-        assert!(seen.failed * 100 < all, "{} of {all} registrations failed", seen.failed);
+        let failed = |_| self.run(&plan, &Meter::default()).failed;
+        let last = (0..3).map(failed).find(|failed| *failed == 0);
+        assert!(last.is_some(), "registrations fail");
     }
 
     /// An open loop.

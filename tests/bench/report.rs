@@ -118,7 +118,8 @@ impl Case {
 fn range(mut values: Vec<f64>, digits: usize) -> String {
     values.sort_by(f64::total_cmp);
     let (Some(least), Some(most)) = (values.first(), values.last()) else { return String::new() };
-    let median = format!("{:.digits$}", values[values.len() / 2]);
+    let middle = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+    let median = format!("{middle:.digits$}");
     let (least, most) = (format!("{least:.digits$}"), format!("{most:.digits$}"));
     if least == most { median } else { format!("{median} ({least}-{most})") }
 }

@@ -35,6 +35,8 @@ pub(crate) struct RtpLoad {
     wires: Vec<Wire>,
     reader: Reader,
     streams: VecDeque<Stream>,
+    /// Number of the run, as its packets are marked; the mark 0 counts for none.
+    run: u8,
 }
 
 struct Stream {
@@ -49,7 +51,7 @@ struct Stream {
 impl RtpLoad {
     pub(crate) fn new() -> Self {
         let wires = (0..WIRES * 2).map(|_| Wire::new()).collect();
-        Self { wires, reader: Reader::new(), streams: VecDeque::new() }
+        Self { wires, reader: Reader::new(), streams: VecDeque::new(), run: 0 }
     }
 
     /// Where side A and side B of a call want their packets.
@@ -75,6 +77,7 @@ impl RtpLoad {
         let from = begin + clock::in_nanos(warmup);
         let to = from + clock::in_nanos(window);
         let count = self.streams.len().max(1) as Nanos;
+        self.run = self.run % 255 + 1;
         for (number, stream) in self.streams.iter_mut().enumerate() {
             // Spread over the interval, as calls of strangers are.
             stream.next = begin + INTERVAL * number as Nanos / count;
@@ -89,7 +92,7 @@ impl RtpLoad {
             if now >= to {
                 break;
             }
-            while let Some(late) = self.send_next(from) {
+            while let Some(late) = self.send_next(from, to) {
                 lates.extend(late);
             }
             self.listen(&mut heard);
@@ -107,16 +110,16 @@ impl RtpLoad {
     }
 
     /// Sends what is most due; `None` when nothing is. Tells how late, of packets that count.
-    fn send_next(&mut self, counted_from: Nanos) -> Option<Option<Nanos>> {
+    fn send_next(&mut self, from: Nanos, to: Nanos) -> Option<Option<Nanos>> {
         let now = clock::now();
-        let mut stream = self.streams.pop_front_if(|stream| stream.next <= now)?;
-        let counts = now >= counted_from;
+        let mut stream = self.streams.pop_front_if(|stream| stream.next <= now.min(to))?;
+        let counts = stream.next >= from;
         let mut packet = [0xff; PACKET_BYTES];
         packet[..2].copy_from_slice(&[0x80, 0]);
         packet[2..4].copy_from_slice(&stream.sequence.to_be_bytes());
         packet[4..8].copy_from_slice(&stream.timestamp.to_be_bytes());
         packet[8..12].copy_from_slice(&stream.source.to_be_bytes());
-        packet[12] = u8::from(counts);
+        packet[12] = if counts { self.run } else { 0 };
         packet[13..21].copy_from_slice(&now.to_be_bytes());
         self.wires[stream.wire].send(&packet, stream.to);
         let late = now - stream.next;
@@ -128,10 +131,11 @@ impl RtpLoad {
     }
 
     fn listen(&mut self, heard: &mut Vec<Nanos>) {
+        let run = self.run;
         for wire in &self.wires {
             self.reader.read(wire, |bytes, _, at| {
                 // RTCP is of other lengths.
-                if bytes.len() != PACKET_BYTES || bytes[12] != 1 {
+                if bytes.len() != PACKET_BYTES || bytes[12] != run {
                     return;
                 }
                 let time = bytes[13..21].try_into().map(Nanos::from_be_bytes);

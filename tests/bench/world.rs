@@ -10,7 +10,6 @@ use nix::unistd::Pid;
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -109,13 +108,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a program on the servers' core, with its outputs in `log` below its folder. Behind `setpriv`, which has the
-    /// kernel end it when we are gone.
+    /// Starts a program on the servers' core, with its outputs in a log below its folder. Behind `setpriv`, which has the
+    /// kernel end it when we are gone, and `setsid`: where the kernel shares time by sessions, a generator in the session
+    /// of busy servers would starve.
     pub(crate) fn start(name: &str, stop: Signal, folder: &Path, command: &Command) -> Self {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).expect("a log");
-        let mut guarded = Command::new("setpriv");
-        guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
+        let mut guarded = Command::new("setsid");
+        guarded.args(["setpriv", "--pdeathsig", "KILL", "--"]).arg(command.get_program());
         guarded.args(command.get_args()).current_dir(command.get_current_dir().unwrap_or(folder));
         for (name, value) in command.get_envs() {
             match value {
@@ -124,7 +124,7 @@ impl Daemon {
             };
         }
         let errors = output.try_clone().expect("a second handle");
-        guarded.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        guarded.stdin(Stdio::null()).stdout(output).stderr(errors);
         // A child inherits both the core and what is blocked.
         pin(SERVER_CORE);
         ends().thread_unblock().expect("a mask");
