@@ -66,6 +66,7 @@ fn measured(
     let came = heard.latencies.len();
     let counted = Counted {
         units: came,
+        offered: heard.sent,
         failed: heard.sent.saturating_sub(came),
         repeated: came.saturating_sub(heard.sent),
         latencies: heard.latencies,

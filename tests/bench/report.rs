@@ -3,6 +3,13 @@
 use super::clock::Nanos;
 use super::usage::Used;
 
+/// Share of what was offered; below it a server is overloaded, and no longer compared at the same rate.
+const KEPT_UP: f64 = 0.97;
+/// Lateness of the generator (99th percentile) above which a run is noisy.
+const LATE_MS: f64 = 1.0;
+/// Cores of other processes above which a run is noisy.
+const STRANGERS: f64 = 0.1;
+
 /// Of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
@@ -11,6 +18,7 @@ pub(crate) struct Figures {
     p50_ms: f64,
     p99_ms: f64,
     units: usize,
+    offered: usize,
     failed: usize,
     repeated: usize,
     late_ms: f64,
@@ -22,6 +30,8 @@ pub(crate) struct Figures {
 #[derive(Debug)]
 pub(crate) struct Counted {
     pub(crate) units: usize,
+    /// What the window had room for at the rate.
+    pub(crate) offered: usize,
     pub(crate) failed: usize,
     pub(crate) repeated: usize,
     pub(crate) latencies: Vec<Nanos>,
@@ -41,6 +51,7 @@ impl Figures {
             p50_ms: ms(at(50)),
             p99_ms: ms(at(99)),
             units: counted.units,
+            offered: counted.offered,
             failed: counted.failed,
             repeated: counted.repeated,
             late_ms: ms(counted.late),
@@ -112,6 +123,23 @@ impl Case {
         }
         let ratios = self.pairs.iter().map(|[peer, ours]| ours.total() / peer.total()).collect();
         println!("\nCPU of Holdfast / peer, median of pairs: {}", range(ratios, 2));
+        self.print_doubts();
+    }
+
+    /// Why the ratio is not to be believed: who falls behind does other work, and strangers spoil caches and clocks.
+    fn print_doubts(&self) {
+        for (side, name) in self.names.iter().enumerate() {
+            let count = |is_so: &dyn Fn(&Figures) -> bool| {
+                self.pairs.iter().filter(|pair| is_so(&pair[side])).count()
+            };
+            let behind = count(&|run| (run.units as f64) < run.offered as f64 * KEPT_UP);
+            let noisy = count(&|run| run.late_ms > LATE_MS || run.strangers > STRANGERS);
+            for (runs, what) in [(behind, "did not keep up with the rate"), (noisy, "were noisy")] {
+                if runs > 0 {
+                    println!("DOUBT: {name}: {runs} of {} runs {what}", self.pairs.len());
+                }
+            }
+        }
     }
 }
 

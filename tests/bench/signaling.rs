@@ -125,8 +125,10 @@ fn measured(phones: &mut Phones, plan: &Plan, meter: &Meter) -> Figures {
     // Anew before each run: what was registered before the other's run may have expired.
     phones.register_all(FIRST_RATE);
     let seen = phones.run(plan, meter);
+    let offered = f64::from(plan.rate) * plan.window.as_secs_f64();
     let counted = Counted {
         units: seen.done,
+        offered: offered as usize,
         failed: seen.failed,
         repeated: seen.repeated,
         latencies: seen.latencies,
