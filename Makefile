@@ -8,6 +8,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
 # SIPp, baresip and PostgreSQL are the peers that tests talk to.
 TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql
+# Kamailio and rtpengine are what benchmarks compare with.
+BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql
 
 # Installs what is missing of the Debian packages $(1); asks nobody, and does nothing when all are there.
 define need
@@ -28,7 +30,7 @@ fi; \
 command -v cargo >/dev/null || { echo "no cargo here; get Rust from https://rustup.rs"; exit 1; }
 endef
 
-.PHONY: run build test lint
+.PHONY: run build test bench lint
 
 run: build ## Build what is needed and start a server for the phones of this network
 	./target/release/holdfast serve
@@ -40,6 +42,10 @@ build: ## The release binary
 test: ## All tests: units, vectors, simulator, both databases, real phones
 	$(call need,$(TEST_PACKAGES))
 	cargo test --locked --no-fail-fast
+
+bench: ## Load on Holdfast and its peers in turn; BENCH="call --rate 400" chooses, BENCH=--quick only tries it
+	$(call need,$(BENCH_PACKAGES))
+	cargo bench --locked --bench load -- $(BENCH)
 
 lint: ## Formatting and clippy, no warning left
 	cargo fmt --check

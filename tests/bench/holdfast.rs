@@ -1,0 +1,115 @@
+//! The product as its users start it: a signaling and a media process, so that the CPU of each is known.
+
+use super::phones::{extension, password};
+use super::usage::Meter;
+use super::world::{Daemon, Side, World, port};
+use nix::sys::signal::Signal;
+use std::env;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const TOKEN: &str = "token-of-the-bench-0123456789";
+const SECRET: &str = "secret-of-the-bench-0123456789";
+/// Pairs rest for some seconds after a call: enough for 1,000 calls a second.
+const MEDIA_PORTS: &str = "10000-31999";
+
+/// Where calls are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    Sqlite,
+    Postgres,
+}
+
+/// A switch of two processes.
+pub(crate) struct Holdfast {
+    pub(crate) sip: SocketAddrV4,
+    pub(crate) meter: Meter,
+    admin: SocketAddrV4,
+    _signaling: Daemon,
+    _media: Daemon,
+}
+
+/// The binary under test: `HOLDFAST_BIN`, or the one that cargo has built with this.
+pub(crate) fn binary() -> PathBuf {
+    env::var_os("HOLDFAST_BIN").map_or(env!("CARGO_BIN_EXE_holdfast").into(), PathBuf::from)
+}
+
+impl Holdfast {
+    /// Ready, with its users imported.
+    pub(crate) fn start(world: &World, keeps: Keeps, users: usize) -> Self {
+        let folder = world.folder("holdfast");
+        let local = || SocketAddrV4::new(Ipv4Addr::LOCALHOST, port());
+        let (sip, admin, control) = (local(), local(), local());
+        let mut signaling = command(&folder, "signaling");
+        signaling
+            .env("HOLDFAST_SIP_BIND", sip.to_string())
+            .env("HOLDFAST_CONTROL_BIND", control.to_string())
+            .env("HOLDFAST_ADMIN_BIND", admin.to_string())
+            .env("HOLDFAST_ADMIN_TOKEN", TOKEN);
+        let mut groups = Vec::new();
+        if keeps == Keeps::Postgres {
+            let database = world.database(Side::Holdfast);
+            signaling.env("HOLDFAST_DATABASE_URL", database.fresh("holdfast"));
+            groups.push(("database", database.id()));
+        }
+        let mut media = command(&folder, "media");
+        media
+            .env("HOLDFAST_JOIN", control.to_string())
+            .env("HOLDFAST_CONTROL_BIND", local().to_string())
+            .env("HOLDFAST_ADMIN_BIND", local().to_string())
+            .env("HOLDFAST_MEDIA_BIND", "127.0.0.1")
+            .env("HOLDFAST_MEDIA_PORTS", MEDIA_PORTS);
+        let mut signaling = Daemon::start("signaling", Signal::SIGTERM, &folder, &signaling);
+        signaling.until("serves health", || get(admin, "/live").is_some());
+        // Told politely it would wait for its sessions.
+        let media = Daemon::start("media", Signal::SIGKILL, &folder, &media);
+        groups.insert(0, ("signaling", signaling.id()));
+        groups.insert(1, ("media", media.id()));
+        let ready = || get(admin, "/ready").is_some_and(|text| text.contains("\"ready\""));
+        signaling.until("is ready", ready);
+        let switch =
+            Self { sip, meter: Meter(groups), admin, _signaling: signaling, _media: media };
+        switch.import(users);
+        switch
+    }
+
+    fn import(&self, users: usize) {
+        let mut csv = "extension,password\n".to_owned();
+        for user in 0..users {
+            writeln!(csv, "{},{}", extension(user), password(user)).expect("a String");
+        }
+        let url = format!("http://{}/api/v1/users/import?on_conflict=fail", self.admin);
+        let answer = agent()
+            .post(&url)
+            .header("Authorization", format!("Bearer {TOKEN}"))
+            .header("Content-Type", "text/csv")
+            .send(&csv);
+        let told = answer.expect("the API answers").body_mut().read_to_string().expect("text");
+        assert!(told.contains(&format!("\"created\":{users},")), "{told}");
+    }
+}
+
+fn command(folder: &Path, mode: &str) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("HOLDFAST_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(["serve", "--mode", mode])
+        .env("HOLDFAST_DATA_DIR", folder.join("data"))
+        .env("HOLDFAST_CLUSTER_SECRET", SECRET)
+        .env("HOLDFAST_LOG", "warn");
+    command
+}
+
+fn agent() -> ureq::Agent {
+    let time = Some(Duration::from_secs(60));
+    ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(time).build())
+}
+
+fn get(server: SocketAddrV4, path: &str) -> Option<String> {
+    agent().get(format!("http://{server}{path}")).call().ok()?.body_mut().read_to_string().ok()
+}

@@ -1,0 +1,58 @@
+//! Load on the binary and on its peers, A B A B in one run: CPU a unit, latency, loss (`docs/performance.md`).
+//!
+//! Invariants: only figures of one run are compared; servers and databases are pinned to one core, the generator to
+//! another; the generator is an open loop that sleeps; everything it starts ends with it.
+//!
+//! The file is no `main.rs`, for cargo would take that for a test.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report on the terminal")]
+#![allow(clippy::disallowed_methods, reason = "measured in real time, started by the environment")]
+
+/// Time as the kernel stamps packets.
+mod clock;
+/// The product as its users start it.
+mod holdfast;
+/// The peer in signaling.
+mod kamailio;
+/// Where it was measured, with which versions.
+mod machine;
+/// What is to be measured.
+mod options;
+/// Phones by the thousand in one thread.
+mod phones;
+/// A database server for each contender.
+mod postgres;
+/// RTP relays: Holdfast and rtpengine.
+mod relay;
+/// Figures, tables, ratios of pairs.
+mod report;
+/// RTP streams by the hundred in one thread.
+mod rtp_load;
+/// The peer in media.
+mod rtpengine;
+/// Registrations and calls: Holdfast and Kamailio.
+mod signaling;
+/// CPU of process trees.
+mod usage;
+/// UDP in batches, with the kernel's time of arrival.
+mod wire;
+/// Processes and folders that end with the run.
+mod world;
+
+use clap::Parser;
+use options::{Options, Work};
+use world::World;
+
+fn main() {
+    let options = Options::parse();
+    let world = World::new();
+    machine::describe(&options);
+    for work in options.work() {
+        match work {
+            Work::Register => signaling::registrations(&options, &world),
+            Work::Call => signaling::calls(&options, &world),
+            Work::Relay => relay::relays(&options, &world),
+        }
+    }
+    drop(world);
+}

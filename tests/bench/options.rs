@@ -1,0 +1,93 @@
+//! What is to be measured, as given on the command line.
+
+use clap::{Parser, ValueEnum};
+use std::time::Duration;
+
+/// A kind of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Work {
+    /// Users that refresh their registrations.
+    Register,
+    /// INVITE-100-180-200-ACK, a pause, BYE-200.
+    Call,
+    /// Two-way PCMU calls through a media relay.
+    Relay,
+}
+
+/// Measures Holdfast and its peers in turn.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Options {
+    /// What to measure; all when none is named.
+    work: Vec<Work>,
+    /// Pairs of a case.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Length of a measured window.
+    #[arg(long, default_value_t = 6)]
+    seconds: u64,
+    /// Load before the window, in seconds.
+    #[arg(long, default_value_t = 2)]
+    warmup: u64,
+    /// Registrations or calls a second; 1500 and 400 when not given.
+    #[arg(long)]
+    rate: Option<u32>,
+    /// Users, half of them called by the others.
+    #[arg(long)]
+    users: Option<usize>,
+    /// From ACK to BYE.
+    #[arg(long, default_value_t = 1_000)]
+    hold_ms: u64,
+    /// Two-way calls of `relay`; comma separated.
+    #[arg(long, value_delimiter = ',')]
+    calls: Option<Vec<usize>>,
+    /// Only cases whose name holds this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Everything once and briefly: shows that it works, measures nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Said by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    pub(crate) fn work(&self) -> Vec<Work> {
+        if self.work.is_empty() { Work::value_variants().to_vec() } else { self.work.clone() }
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        if self.quick { 1 } else { self.runs.max(1) }
+    }
+
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_secs(if self.quick { 1 } else { self.seconds.max(1) })
+    }
+
+    pub(crate) fn warmup(&self) -> Duration {
+        if self.quick { Duration::from_millis(500) } else { Duration::from_secs(self.warmup) }
+    }
+
+    pub(crate) fn hold(&self) -> Duration {
+        Duration::from_millis(if self.quick { 200 } else { self.hold_ms })
+    }
+
+    pub(crate) fn rate(&self, default: u32) -> u32 {
+        let default = if self.quick { default / 4 } else { default };
+        self.rate.unwrap_or(default).max(1)
+    }
+
+    pub(crate) fn users(&self) -> usize {
+        self.users.unwrap_or(if self.quick { 1_000 } else { 10_000 }).max(2)
+    }
+
+    pub(crate) fn relay_calls(&self) -> Vec<usize> {
+        let default = if self.quick { vec![20] } else { vec![100, 500] };
+        self.calls.clone().unwrap_or(default)
+    }
+
+    /// The case is wanted. In a quick run only those that stand for their kind.
+    pub(crate) fn wants(&self, case: &str, stands_for_its_kind: bool) -> bool {
+        case.contains(&self.only) && (stands_for_its_kind || !self.quick)
+    }
+}
