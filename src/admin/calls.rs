@@ -53,6 +53,7 @@ pub(super) async fn list(
         CallState::Terminating => "terminating",
     });
     let filter = CallFilter {
+        id: None,
         state: state.map(str::to_owned),
         extension: query.extension,
         owner: query.owner,

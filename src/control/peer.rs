@@ -31,6 +31,38 @@ pub enum PeerFrame {
     },
     /// The sender has saved all its calls and says no more of them: the receiver may claim them.
     HandOver,
+    /// Which calls of the receiver match? Answered by `Calls`.
+    AskCalls {
+        /// Number of the question, the asker's.
+        id: u64,
+        /// JSON of the filter.
+        filter: String,
+    },
+    /// A part of the answer.
+    Calls {
+        /// Of the question.
+        id: u64,
+        /// JSON of a list of calls; empty: none.
+        document: Vec<u8>,
+        /// Nothing more comes.
+        last: bool,
+    },
+    /// End this call, if it is yours. Answered by `HungUp`.
+    AskHangup {
+        /// Number of the question, the asker's.
+        id: u64,
+        /// Its id.
+        call: String,
+        /// In words, for Reason and CDR.
+        reason: Option<String>,
+    },
+    /// The answer.
+    HungUp {
+        /// Of the question.
+        id: u64,
+        /// It was the sender's call.
+        done: bool,
+    },
 }
 
 /// A message that was passed on so often found nobody: it is dropped.

@@ -3,6 +3,7 @@
 
 use crate::directory::User;
 use crate::views::{CallView, NodeView, RegistrationView};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 /// A command and where its answer goes.
@@ -42,9 +43,10 @@ pub enum Command {
 }
 
 /// Which calls.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are the API's")]
 pub struct CallFilter {
+    pub id: Option<String>,
     pub state: Option<String>,
     pub extension: Option<String>,
     pub owner: Option<String>,

@@ -1,5 +1,6 @@
 //! What operators ask of the node: every command is answered, none waits in the worker.
 
+use super::gather::Asker;
 use super::views;
 use super::worker::{Drain, Worker};
 use crate::call::Input;
@@ -18,9 +19,21 @@ impl Worker {
     pub(super) fn handle_command(&mut self, command: Command) {
         // Who asked may have gone: an answer that nobody takes is no error.
         match command {
-            Command::Calls(filter, answer) => _ = answer.send(self.call_views(&filter)),
-            Command::Call(id, answer) => _ = answer.send(self.call_view(&id)),
-            Command::Hangup(id, reason, answer) => _ = answer.send(self.hang_up(&id, reason)),
+            Command::Calls(filter, answer) => {
+                let own = self.call_views(&filter);
+                self.gather(&filter, own, Asker::Calls(answer));
+            }
+            Command::Call(id, answer) => match self.call_view(&id) {
+                Some(view) => _ = answer.send(Some(view)),
+                None => {
+                    let filter = CallFilter { id: Some(id), ..CallFilter::default() };
+                    self.gather(&filter, Vec::new(), Asker::Call(answer));
+                }
+            },
+            Command::Hangup(id, reason, answer) => match self.hang_up(&id, reason.clone()) {
+                true => _ = answer.send(true),
+                false => self.hang_up_elsewhere(&id, reason.as_deref(), answer),
+            },
             Command::Registrations(extension, answer) => {
                 _ = answer.send(self.registrations(extension.as_deref()));
             }
@@ -45,7 +58,10 @@ impl Worker {
         }
     }
 
-    fn call_views(&self, filter: &CallFilter) -> Vec<CallView> {
+    pub(super) fn call_views(&self, filter: &CallFilter) -> Vec<CallView> {
+        if let Some(id) = &filter.id {
+            return self.call_view(id).into_iter().collect();
+        }
         let mut views: Vec<CallView> = self
             .calls
             .iter()
@@ -64,7 +80,7 @@ impl Worker {
         Some(slot.call.view(self.now))
     }
 
-    fn hang_up(&mut self, id: &str, reason: Option<String>) -> bool {
+    pub(super) fn hang_up(&mut self, id: &str, reason: Option<String>) -> bool {
         let id = id
             .parse::<CallId>()
             .ok()

@@ -13,6 +13,7 @@ mod calls;
 mod commands;
 mod committer;
 mod feed;
+mod gather;
 mod ingress;
 mod invite;
 mod links;

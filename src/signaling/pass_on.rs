@@ -193,6 +193,12 @@ impl Worker {
                     self.take_bindings(&extension, bindings);
                 }
             }
+            PeerFrame::AskCalls { id, filter } => self.answer_calls(link, id, &filter),
+            PeerFrame::Calls { id, document, last } => self.take_calls(link, id, &document, last),
+            PeerFrame::AskHangup { id, call, reason } => {
+                self.answer_hangup(link, id, &call, reason);
+            }
+            PeerFrame::HungUp { id, done } => self.take_hung_up(link, id, done),
             PeerFrame::HandOver => {
                 if let Some(from) = self.peers.incarnation_of(link) {
                     self.claim_from(from);

@@ -5,6 +5,7 @@
 
 use super::calls::{Calls, Slot};
 use super::committer::Committer;
+use super::gather::Gathering;
 use super::links::Links;
 use super::media_pool::MediaPool;
 use super::outputs::catch_bug;
@@ -76,6 +77,7 @@ pub(super) struct Worker {
     pub media: MediaPool,
     pub links: Links,
     pub peers: Peers,
+    pub gathering: Gathering,
     pub watch: Watch,
     pub lease: Duration,
     /// After a gap: nothing is handled until the store has said which calls are still ours.
@@ -160,6 +162,7 @@ impl Worker {
             media: MediaPool::default(),
             links,
             peers: Peers::default(),
+            gathering: Gathering::default(),
             watch: Watch::default(),
             lease: config.lease,
             proving: false,
@@ -341,6 +344,7 @@ impl Worker {
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep_bindings();
         }
+        self.end_questions();
         self.was_ready |= self.loaded && self.media.has_room();
         let view = self.node_view();
         self.row.send_replace(Some(view));

@@ -25,6 +25,27 @@ fn whoever_is_reached_serves_the_call() {
 }
 
 #[test]
+fn any_node_shows_and_ends_a_call() {
+    let switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    let calls: Vec<_> = switch.signaling.iter().map(|server| server.list("/calls")).collect();
+    let ids: Vec<&str> = calls.iter().filter_map(|calls| calls[0]["id"].as_str()).collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids[0], ids[1]);
+    let path = format!("/calls/{}", ids[0]);
+    let other = &switch.signaling[1 - switch.owner()];
+    assert_eq!(other.api("GET", &path, None).0, 200);
+    assert_eq!(other.api("DELETE", &format!("{path}?reason=test"), None).0, 202);
+    for side in [&mut pair.caller, &mut pair.callee] {
+        let bye = side.phone.request_of(&Method::Bye);
+        side.phone.respond(&bye, 200, "unused", None);
+    }
+    let cdrs = other.cdrs(1);
+    assert_eq!(cdrs[0]["ended_by"], "admin", "{cdrs:#?}");
+    assert_eq!(other.api("DELETE", &path, None).0, 404);
+}
+
+#[test]
 fn a_phone_on_a_connection_of_one_process_is_called_by_another() {
     let switch = Switch::start();
     let server = switch.survivor();

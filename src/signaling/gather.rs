@@ -1,0 +1,174 @@
+//! What operators ask of calls, whoever owns them: every peer is asked over its link, and what came within the patience
+//! of an operator is the answer.
+//!
+//! Invariants: a question waits for peers that were there when it was asked, and not longer than `PATIENCE`; an answer
+//! comes in parts that fit a frame.
+
+use super::media_pool::LinkNumber;
+use super::worker::Worker;
+use crate::control::PeerFrame;
+use crate::ids::NodeName;
+use crate::operator::CallFilter;
+use crate::time::Timestamp;
+use crate::views::CallView;
+use core::time::Duration;
+use std::collections::{HashMap, HashSet};
+use tokio::sync::oneshot;
+
+/// Peers that do not answer so long are left out.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Calls a frame: a view is a few kilobytes.
+const CALLS_A_FRAME: usize = 32;
+
+/// Who waits for what.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// All that match.
+    Calls(oneshot::Sender<Vec<CallView>>),
+    /// One, by its id.
+    Call(oneshot::Sender<Option<CallView>>),
+    /// Whether anybody ended it.
+    Hangup(oneshot::Sender<bool>),
+}
+
+/// A question under way.
+#[derive(Debug)]
+struct Open {
+    asker: Asker,
+    found: Vec<CallView>,
+    waiting: HashSet<NodeName>,
+    until: Timestamp,
+}
+
+/// Questions under way, by number.
+#[derive(Debug, Default)]
+pub(super) struct Gathering {
+    open: HashMap<u64, Open>,
+    numbers: u64,
+}
+
+impl Worker {
+    /// Asks everybody for calls; `own` are those of this node.
+    pub(super) fn gather(&mut self, filter: &CallFilter, own: Vec<CallView>, asker: Asker) {
+        let question = serde_json::to_string(filter).unwrap_or_default();
+        self.ask_peers(own, asker, |id| PeerFrame::AskCalls { id, filter: question.clone() });
+    }
+
+    /// Asks everybody to end a call that is not here.
+    pub(super) fn hang_up_elsewhere(
+        &mut self,
+        call: &str,
+        reason: Option<&str>,
+        answer: oneshot::Sender<bool>,
+    ) {
+        let (call, reason) = (call.to_owned(), reason.map(str::to_owned));
+        self.ask_peers(Vec::new(), Asker::Hangup(answer), |id| PeerFrame::AskHangup {
+            id,
+            call: call.clone(),
+            reason: reason.clone(),
+        });
+    }
+
+    fn ask_peers(
+        &mut self,
+        found: Vec<CallView>,
+        asker: Asker,
+        question: impl Fn(u64) -> PeerFrame,
+    ) {
+        self.gathering.numbers += 1;
+        let id = self.gathering.numbers;
+        let names: Vec<NodeName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
+        let waiting =
+            names.into_iter().filter(|name| self.peers.send(name, question(id))).collect();
+        let until = self.now + PATIENCE;
+        self.gathering.open.insert(id, Open { asker, found, waiting, until });
+        self.finish_if_complete(id);
+    }
+
+    /// A peer asks for our calls.
+    pub(super) fn answer_calls(&mut self, link: LinkNumber, id: u64, filter: &str) {
+        let Some(name) = self.peers.name_of(link).cloned() else { return };
+        let filter: CallFilter = serde_json::from_str(filter).unwrap_or_default();
+        let views = self.call_views(&filter);
+        let mut parts = views.chunks(CALLS_A_FRAME).peekable();
+        if parts.peek().is_none() {
+            self.peers.send(&name, PeerFrame::Calls { id, document: Vec::new(), last: true });
+        }
+        while let Some(part) = parts.next() {
+            let document = serde_json::to_vec(part).unwrap_or_default();
+            let last = parts.peek().is_none();
+            self.peers.send(&name, PeerFrame::Calls { id, document, last });
+        }
+    }
+
+    /// A peer asks us to end a call.
+    pub(super) fn answer_hangup(
+        &mut self,
+        link: LinkNumber,
+        id: u64,
+        call: &str,
+        reason: Option<String>,
+    ) {
+        let Some(name) = self.peers.name_of(link).cloned() else { return };
+        let done = self.hang_up(call, reason);
+        self.peers.send(&name, PeerFrame::HungUp { id, done });
+    }
+
+    /// A part of a peer's answer.
+    pub(super) fn take_calls(&mut self, link: LinkNumber, id: u64, document: &[u8], last: bool) {
+        let Some(name) = self.peers.name_of(link).cloned() else { return };
+        let Some(open) = self.gathering.open.get_mut(&id) else { return };
+        if let Ok(views) = serde_json::from_slice::<Vec<CallView>>(document) {
+            open.found.extend(views);
+        }
+        if last {
+            open.waiting.remove(&name);
+            self.finish_if_complete(id);
+        }
+    }
+
+    /// A peer ended the call, or has none of that id.
+    pub(super) fn take_hung_up(&mut self, link: LinkNumber, id: u64, done: bool) {
+        let Some(name) = self.peers.name_of(link).cloned() else { return };
+        let Some(open) = self.gathering.open.get_mut(&id) else { return };
+        open.waiting.remove(&name);
+        if done {
+            if let Some(Open { asker: Asker::Hangup(answer), .. }) = self.gathering.open.remove(&id)
+            {
+                // Who asked may have gone.
+                let _ = answer.send(true);
+            }
+            return;
+        }
+        self.finish_if_complete(id);
+    }
+
+    /// Questions whose peers are silent are answered with what is there.
+    pub(super) fn end_questions(&mut self) {
+        let now = self.now;
+        let due = self.gathering.open.iter().filter(|(_, open)| open.until <= now);
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.finish(id);
+        }
+    }
+
+    fn finish_if_complete(&mut self, id: u64) {
+        if self.gathering.open.get(&id).is_some_and(|open| open.waiting.is_empty()) {
+            self.finish(id);
+        }
+    }
+
+    fn finish(&mut self, id: u64) {
+        let Some(Open { asker, mut found, .. }) = self.gathering.open.remove(&id) else { return };
+        // Ids sort by time.
+        found.sort_by(|one, other| one.id.cmp(&other.id));
+        // A call that moved between two answers is in both.
+        found.dedup_by(|one, other| one.id == other.id);
+        // Who asked may have gone.
+        match asker {
+            Asker::Calls(answer) => _ = answer.send(found),
+            Asker::Call(answer) => _ = answer.send(found.into_iter().next()),
+            Asker::Hangup(answer) => _ = answer.send(false),
+        }
+    }
+}
