@@ -4,7 +4,7 @@ use super::common::phone::{Phone, audio_address, callee_dialog, sdp};
 use super::common::rtp::Talk;
 use super::common::server::Server;
 use super::common::{SOON, eventually};
-use holdfast::sip::{Dialog, Method, Status};
+use holdfast::sip::{Dialog, Method, Request, Response, Status};
 
 pub(crate) const CALLER_HZ: u32 = 500;
 pub(crate) const CALLEE_HZ: u32 = 900;
@@ -37,9 +37,21 @@ pub(crate) fn phone(server: &Server, user: &str, transport: &str) -> Phone {
     })
 }
 
-impl Pair {
-    /// 1001 calls 1002, who rings and answers.
-    pub(crate) fn talking(server: &Server, transports: [&str; 2]) -> Self {
+/// 1001 calls 1002; what both have until it is answered.
+pub(crate) struct Attempt {
+    pub(crate) caller: Phone,
+    pub(crate) callee: Phone,
+    caller_talk: Talk,
+    callee_talk: Talk,
+    /// As the caller sent it.
+    pub(crate) invite: Request,
+    /// As the callee got it.
+    pub(crate) received: Request,
+}
+
+impl Attempt {
+    /// The INVITE is with the callee.
+    pub(crate) fn new(server: &Server, transports: [&str; 2]) -> Self {
         let mut caller = phone(server, "1001", transports[0]);
         let mut callee = phone(server, "1002", transports[1]);
         let (caller_talk, callee_talk) = (Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ));
@@ -47,21 +59,47 @@ impl Pair {
         let invite = caller.invite(&server.uri("1002"), Some(&offer));
         let received = callee.request_of(&Method::Invite);
         callee_talk.to(audio_address(&received.body));
-        callee.respond(&received, 180, "callee", None);
-        caller.response_with(180);
-        let answer = sdp(callee_talk.port, 1, "sendrecv");
-        callee.respond(&received, 200, "callee", Some(&answer));
-        let accepted = caller.response_to(&Method::Invite);
+        Self { caller, callee, caller_talk, callee_talk, invite, received }
+    }
+
+    /// It rings, and the caller knows.
+    pub(crate) fn ringing(mut self) -> Self {
+        self.callee.respond(&self.received, 180, "callee", None);
+        self.caller.response_with(180);
+        self
+    }
+
+    /// The callee answers; the caller has not acknowledged yet.
+    pub(crate) fn accepted(&mut self) -> Response {
+        let answer = sdp(self.callee_talk.port, 1, "sendrecv");
+        self.callee.respond(&self.received, 200, "callee", Some(&answer));
+        let accepted = self.caller.response_to(&Method::Invite);
         assert_eq!(accepted.status, Status(200));
+        accepted
+    }
+
+    /// The caller acknowledges.
+    pub(crate) fn acknowledged(self, accepted: &Response) -> Pair {
+        let Self { mut caller, callee, caller_talk, callee_talk, invite, received } = self;
         caller_talk.to(audio_address(&accepted.body));
-        let caller_dialog = Phone::caller_dialog(&invite, &accepted);
+        let caller_dialog = Phone::caller_dialog(&invite, accepted);
         caller.acknowledge(&caller_dialog, &invite, None);
-        callee.request_of(&Method::Ack);
         let callee_dialog = callee_dialog(&received, "callee");
-        Self {
+        Pair {
             caller: Side { phone: caller, talk: caller_talk, dialog: caller_dialog, version: 1 },
             callee: Side { phone: callee, talk: callee_talk, dialog: callee_dialog, version: 1 },
         }
+    }
+}
+
+impl Pair {
+    /// 1001 calls 1002, who rings and answers.
+    pub(crate) fn talking(server: &Server, transports: [&str; 2]) -> Self {
+        let mut attempt = Attempt::new(server, transports).ringing();
+        let accepted = attempt.accepted();
+        let mut pair = attempt.acknowledged(&accepted);
+        pair.callee.phone.request_of(&Method::Ack);
+        pair
     }
 
     /// Each hears the other.
