@@ -72,6 +72,7 @@ fn config() -> Config {
         control_bind: "127.0.0.1:0".parse().expect("literal"),
         drain_timeout: Duration::from_secs(60),
         lease: Duration::from_secs(3),
+        journals: None,
     }
 }
 
@@ -171,7 +172,11 @@ async fn phones_register_and_only_as_themselves() {
     let registrations = registrations.await.expect("answers");
     assert_eq!(registrations.len(), 1);
     assert_eq!(registrations[0].source, phone.local.to_string());
-    assert_eq!(node.store.bindings_of("1001").await.expect("read").len(), 1, "stored before the 200");
+    assert_eq!(
+        node.store.bindings_of("1001").await.expect("read").len(),
+        1,
+        "stored before the 200"
+    );
 
     draft = phone.draft("REGISTER", "1002");
     assert_eq!(status(&phone.ask_authenticated(&draft).await.1), 403, "another's address");
@@ -246,7 +251,9 @@ async fn bad_input_is_survived() {
     let good = phone.draft("OPTIONS", "1002");
     let text = phone.text(&good);
     // Nothing is said to these.
-    for bytes in [&b"\r\n\r\n"[..], b"\0", b"\0\0\0\0", b"no SIP", &[0xFF; 40], b"SIP/2.0 200 OK\r\n\r\n"] {
+    for bytes in
+        [&b"\r\n\r\n"[..], b"\0", b"\0\0\0\0", b"no SIP", &[0xFF; 40], b"SIP/2.0 200 OK\r\n\r\n"]
+    {
         phone.send_bytes(bytes).await;
     }
     let ack = phone.draft("ACK", "1002");

@@ -40,11 +40,16 @@ pub(crate) fn phone(server: &Server, user: &str, transport: &str) -> Phone {
 impl Pair {
     /// 1001 calls 1002, who rings and answers.
     pub(crate) fn talking(server: &Server, transports: [&str; 2]) -> Self {
-        let mut caller = phone(server, "1001", transports[0]);
-        let mut callee = phone(server, "1002", transports[1]);
+        let caller = phone(server, "1001", transports[0]);
+        let callee = phone(server, "1002", transports[1]);
+        Self::between(caller, callee, &server.uri("1002"))
+    }
+
+    /// One registered phone calls another, which rings and answers.
+    pub(crate) fn between(mut caller: Phone, mut callee: Phone, uri: &str) -> Self {
         let (caller_talk, callee_talk) = (Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ));
         let offer = sdp(caller_talk.port, 1, "sendrecv");
-        let invite = caller.invite(&server.uri("1002"), Some(&offer));
+        let invite = caller.invite(uri, Some(&offer));
         let received = callee.request_of(&Method::Invite);
         callee_talk.to(audio_address(&received.body));
         callee.respond(&received, 180, "callee", None);
