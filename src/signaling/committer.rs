@@ -2,8 +2,8 @@
 //!
 //! Invariants: a call is in a batch at most once and its saves reach the store in the order of their revs: while one is
 //! in flight the next waits, and of those that wait the latest stands for all (it holds what they held). Nothing is
-//! lost to an error of the store: what it did not take is offered again. What it does not take in time is written to the
-//! journal too; whichever has it first, the messages and answers that waited for it leave.
+//! lost to an error of the store: what it did not take is offered again. What it does not take in time is written to
+//! the journal too; whichever has it first, the messages and answers that waited for it leave.
 
 use super::answer::HeldAnswer;
 use super::ledger::{Doing, Key, Ledger, Version, Work};
@@ -211,6 +211,26 @@ impl Committer {
     /// Nothing waits and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.calls.is_empty() && self.bindings.is_empty()
+    }
+
+    /// All that the store is owed is on disk: this process may end, and a later start hands it over.
+    pub(super) fn is_safe(&self) -> bool {
+        let flying = self.in_flight.as_ref();
+        let saves = flying.into_iter().flat_map(|flight| &flight.batch.calls);
+        let saved = self
+            .calls
+            .values
+            .values()
+            .chain(saves)
+            .all(|save| self.ledger.keeps(&Key::Call(save.id), version_of(save)));
+        let numbers = flying.into_iter().flat_map(|flight| {
+            flight.batch.bindings.iter().map(|write| &write.extension).zip(&flight.numbers)
+        });
+        let waiting = self.bindings.values.iter().map(|(name, write)| (name, &write.number));
+        saved
+            && waiting.chain(numbers).all(|(extension, number)| {
+                self.ledger.keeps(&Key::User(extension.clone()), (0, *number))
+            })
     }
 
     /// The next batch, when it is time and no other is under way.
@@ -555,8 +575,10 @@ mod tests {
         let kept = committer.journaled(&done(2), at(152));
         assert_eq!(kept.calls, [(CallId(1), Rev(1)), (CallId(2), Rev(1))]);
         assert_eq!(committer.kept(), (2, Some(at(152))));
+        assert!(!committer.is_safe());
         assert_eq!(written(committer.poll_journal(at(153))), [(2, 2)], "at once from now on");
         committer.journaled(&done(1), at(154));
+        assert!(committer.is_safe());
         assert!(!committer.is_failing() && committer.is_keeping());
         committer.finish(true, at(3_000)).expect("was under way");
         let removal = Work::Remove(vec![CallId(1)], Vec::new());

@@ -2,8 +2,8 @@
 //! (design §4).
 //!
 //! Where to read: `worker` (THE loop), `ingress` (datagram → decision), `register` and `invite` (what decisions lead
-//! to), `outputs` (a step of a call), `committer` (group commit), `journal` (while the store is away), `calls` (the table), `media_pool` (media nodes),
-//! `feed` (the directory's sources).
+//! to), `outputs` (a step of a call), `committer` (group commit), `journal` (the store is away), `calls` (the table),
+//! `media_pool` (media nodes), `feed` (the directory's sources).
 //!
 //! Invariants: the worker owns all state and takes no lock; whatever is slow is a task that reports over a bounded
 //! channel; nothing here grows without a bound.

@@ -200,7 +200,7 @@ impl Worker {
         let mut wakeups = Vec::new();
         let mut commands = Vec::new();
         let mut stop_at: Option<Timestamp> = None;
-        while stop_at.is_none_or(|at| self.now < at && !self.committer.is_idle()) {
+        while stop_at.is_none_or(|at| self.now < at && !self.committer.is_safe()) {
             let sleep = tokio::time::sleep_until(self.next_wake());
             tokio::select! {
                 result = self.sockets.receive(&mut received) => {

@@ -151,6 +151,77 @@ fn a_process_that_is_killed_meanwhile_leaves_all_in_its_journal() {
 }
 
 #[test]
+fn a_sibling_hands_over_what_a_dead_process_kept() {
+    let mut site = Site::start();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    let sibling = site.host.signaling();
+    site.stop_postgres();
+    let ([first], new) = live_through(&site, old, others);
+    let outlived = std::mem::replace(&mut site.server, sibling);
+    drop(outlived);
+    new.hear_each_other();
+    site.postgres.run();
+    site.server.signaling.says("was replayed");
+    let back = || (site.server.list("/calls").len() == 1).then_some(());
+    eventually("the call is adopted", SOON, back);
+    new.hear_each_other();
+    let ended = [first, hang_up(new)];
+    assert_eq!(site.server.cdrs(2).len(), 2);
+    let (cdrs, bindings) = site.stored();
+    check_cdrs(&cdrs, &ended);
+    assert_eq!(bindings, 1);
+}
+
+#[test]
+fn a_database_that_takes_no_writes_is_an_outage_too() {
+    let site = Site::start();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    site.set_read_only("on");
+    let ([first], new) = live_through(&site, old, others);
+    // Longer than a lease: nobody is judged meanwhile.
+    std::thread::sleep(Duration::from_secs(4));
+    new.hear_each_other();
+    let ended = [first, hang_up(new)];
+    site.set_read_only("off");
+    eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
+    let (cdrs, bindings) = site.stored();
+    check_cdrs(&cdrs, &ended);
+    assert_eq!(bindings, 1);
+}
+
+#[test]
+fn without_a_journal_new_calls_are_refused_and_it_is_said_before() {
+    let postgres = Postgres::start();
+    let host = Host::new(&postgres.url("postgres"));
+    let _media = host.media();
+    eventually("the data directory", SOON, || host.data("").is_dir().then_some(()));
+    std::fs::write(host.data("journal"), "not a folder").expect("written");
+    let server = host.begin_signaling();
+    server.signaling.says("no journal: while the store is away new calls get 503");
+    let reason = "there is no journal for an outage of the store";
+    let says_only_this = || {
+        let ready = server.readiness().1;
+        let reasons = ready["reasons"].as_array()?;
+        let [only] = &reasons[..] else { return None };
+        only.as_str()?.contains(reason).then_some(())
+    };
+    eventually("readiness says so", SOON, says_only_this);
+    let mut site = Site { password: server.user("1005"), server, _media, host, postgres };
+    let mut pair = Pair::talking(&site.server, ["udp", "udp"]);
+    site.stop_postgres();
+    let mut phone = Phone::udp(site.server.sip, "1005", site.password);
+    // The first one finds the outage out.
+    assert_eq!(phone.register(&[]).status, Status(503));
+    let told = site.server.readiness().1.to_string();
+    assert!(told.contains("the store takes no writes: new calls get 503"), "{told}");
+    pair.caller.hangs_up_on(&mut pair.callee);
+    site.postgres.run();
+    assert_eq!(site.server.cdrs(1).len(), 1);
+}
+
+#[test]
 fn a_slow_store_slows_nobody() {
     let site = Site::start();
     let phones = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
@@ -169,6 +240,19 @@ fn a_slow_store_slows_nobody() {
 }
 
 impl Site {
+    /// Sessions that are there obey too.
+    fn set_read_only(&self, value: &str) {
+        use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+        let url = self.postgres.url("postgres");
+        let setting = format!("alter system set default_transaction_read_only = {value}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut session = PgConnection::connect(&url).await.expect("connected");
+            session.execute(AssertSqlSafe(setting)).await.expect("set");
+            session.execute("select pg_reload_conf()").await.expect("set");
+        });
+    }
+
     /// From now on, for three seconds, nobody else writes a call.
     fn lock_calls(&self) -> std::thread::JoinHandle<()> {
         use sqlx::{Connection as _, Executor as _, PgConnection};

@@ -4,6 +4,7 @@ use super::process::{Folder, Process};
 use super::{SOON, eventually, ports};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,6 +46,11 @@ impl Host {
             database: database.to_owned(),
             number: Arc::default(),
         }
+    }
+
+    /// A file in the data directory.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.folder.file("data").join(name)
     }
 
     /// One more signaling process, ready for calls.
@@ -195,7 +201,7 @@ impl Server {
 
     /// HTTP status and document of `/ready`.
     pub(crate) fn readiness(&self) -> (u16, Value) {
-        self.request("GET", "/ready", None).expect("the node answers")
+        eventually("the node answers", SOON, || self.request("GET", "/ready", None))
     }
 
     /// Makes a user and gives its password.
