@@ -28,6 +28,8 @@ pub const CONTACTS_PER_USER: usize = 10;
 pub const CALLS_PER_NODE: usize = 100_000;
 /// Outputs of all machines that wait for a commit; above it new calls get 503.
 pub const HELD_OUTPUTS: usize = 200_000;
+/// Calls and users whose rows the store is owed; above it new calls get 503.
+pub const OWED_WRITES: usize = 200_000;
 /// Rows a commit.
 pub const COMMIT_BATCH: usize = 500;
 /// Commands of operators that wait for the worker.

@@ -19,6 +19,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
 use core::time::Duration;
 use std::net::UdpSocket;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -92,6 +93,8 @@ pub struct Parts<'run> {
     pub incarnation: Incarnation,
     /// The slice of the media ports that is ours.
     pub media_ports: PortRange,
+    /// Where journals are kept.
+    pub journals: PathBuf,
     /// Cluster secrets, current first.
     pub secrets: &'run [Secret],
     /// Where events go.
@@ -187,6 +190,7 @@ impl Parts<'_> {
             control_bind: config.control_bind,
             drain_timeout: config.drain_timeout,
             lease: config.lease,
+            journals: Some(self.journals.clone()),
         };
         let telemetry = self.telemetry.clone();
         let events = Arc::new(move |event: &Event| telemetry.handle(event));

@@ -206,6 +206,7 @@ async fn start(
         slot: base.slot.number,
         incarnation: incarnation(base.slot.number),
         media_ports: base.media_ports.range,
+        journals: base.data.path().join("journal"),
         secrets: &base.secrets,
         telemetry: base.telemetry.clone(),
     };

@@ -20,8 +20,10 @@ pub(super) struct Slot {
     key: [u8; 16],
     /// Top Via of the first INVITE: branch and sent-by.
     origin: String,
-    /// Greatest stored rev.
+    /// Greatest rev that the store or the journal has.
     pub committed: Rev,
+    /// Greatest rev that the store has.
+    pub stored: Rev,
     /// Greatest rev that was handed to the committer.
     pub saved: Rev,
     held: VecDeque<(Rev, Transmit)>,
@@ -52,6 +54,7 @@ impl Slot {
             key,
             origin,
             committed: Rev(0),
+            stored: Rev(0),
             saved: Rev(0),
             held: VecDeque::new(),
             stranded: Vec::new(),
@@ -215,6 +218,13 @@ impl Calls {
         }
         self.held = self.held.saturating_sub(released.len());
         released
+    }
+
+    /// The store itself has it.
+    pub(super) fn note_stored(&mut self, id: CallId, rev: Rev) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.stored = slot.stored.max(rev);
+        }
     }
 
     /// Notes when a call wants to be woken.

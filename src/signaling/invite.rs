@@ -95,10 +95,13 @@ impl Worker {
         if self.draining.is_some() {
             return Some(("Draining", SOON_SECONDS));
         }
-        if self.calls.len() >= limits::CALLS_PER_NODE || self.calls.held() >= limits::HELD_OUTPUTS {
+        if self.calls.len() >= limits::CALLS_PER_NODE
+            || self.calls.held() >= limits::HELD_OUTPUTS
+            || self.committer.owed() >= limits::OWED_WRITES
+        {
             return Some(("Overloaded", LATER_SECONDS));
         }
-        if self.committer.is_failing() {
+        if self.committer.cannot_keep() {
             return Some(("Store Unavailable", LATER_SECONDS));
         }
         if !self.media.has_room() {

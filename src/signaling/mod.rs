@@ -2,8 +2,8 @@
 //! (design §4).
 //!
 //! Where to read: `worker` (THE loop), `ingress` (datagram → decision), `register` and `invite` (what decisions lead
-//! to), `outputs` (a step of a call), `committer` (group commit), `calls` (the table), `media_pool` (media nodes),
-//! `feed` (the directory's sources).
+//! to), `outputs` (a step of a call), `committer` (group commit), `journal` (the store is away), `calls` (the table),
+//! `media_pool` (media nodes), `feed` (the directory's sources).
 //!
 //! Invariants: the worker owns all state and takes no lock; whatever is slow is a task that reports over a bounded
 //! channel; nothing here grows without a bound.
@@ -16,6 +16,8 @@ mod feed;
 mod gather;
 mod ingress;
 mod invite;
+mod journal;
+mod ledger;
 mod links;
 mod media_pool;
 mod names;
@@ -44,8 +46,10 @@ use crate::sip::address::Advertise;
 use crate::store::Store;
 use core::net::SocketAddr;
 use core::time::Duration;
+use journal::Keeping;
 use sockets::Sockets;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use tokio::runtime::Handle;
@@ -97,6 +101,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// `HOLDFAST_LEASE_MS`: ownership without renewal.
     pub lease: Duration,
+    /// Where processes of this host keep what the database does not take in time.
+    pub journals: Option<PathBuf>,
 }
 
 impl Config {
@@ -220,13 +226,14 @@ pub async fn start(
     events: EventSink,
 ) -> Result<SignalingNode, StartError> {
     let background = Handle::current();
+    let keeping = Keeping::open(config.journals.clone(), &config.node.0, &store).await;
     let (stop, stopped) = watch::channel(false);
     let (started, wait) = oneshot::channel();
     let thread = thread::Builder::new().name("signaling".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => runtime.block_on(async move {
-                match bind(&config).await {
+                match bind(&config, keeping).await {
                     Ok(bound) => {
                         let addresses = (bound.sockets.local(), bound.control);
                         if started.send(Ok(addresses)).is_err() {
@@ -250,12 +257,12 @@ pub async fn start(
     Ok(SignalingNode { sip, control, stop, thread })
 }
 
-async fn bind(config: &Config) -> Result<Bound, StartError> {
+async fn bind(config: &Config, keeping: Keeping) -> Result<Bound, StartError> {
     let sockets = Sockets::bind(&config.sip_bind, config.node.number())
         .map_err(|(address, source)| StartError::Sip { address, source })?;
     let address = config.control_bind;
     let control = |source| StartError::Control { address, source };
     let listener = control_link::listen(address).await.map_err(control)?;
     let control = listener.local_addr().map_err(control)?;
-    Ok(Bound { sockets, control, listener })
+    Ok(Bound { sockets, control, listener, keeping })
 }

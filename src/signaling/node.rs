@@ -9,7 +9,7 @@ use crate::ids::{Incarnation, NodeName};
 use crate::net::clock;
 use crate::operator::Readiness;
 use crate::store::{NodeRow, Store};
-use crate::views::node::{DrainView, JournalView, LinkView, MediaListener, SipListener};
+use crate::views::node::{DrainView, LinkView, MediaListener, SipListener};
 use crate::views::{NodeState, NodeView, Rfc3339};
 use core::net::SocketAddr;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -57,9 +57,7 @@ impl Worker {
         } else if !self.store_readable {
             reasons.push("the store cannot be read".to_owned());
         }
-        if self.committer.is_failing() {
-            reasons.push("the store takes no writes".to_owned());
-        }
+        reasons.extend(self.storing_faults());
         if !self.media.has_room() {
             reasons.push("no media node with room: new calls get 503".to_owned());
         }
@@ -110,7 +108,7 @@ impl Worker {
             max_sessions: None,
             cpu_percent: Some(self.cpu_percent()),
             tick_late_p99_ms: None,
-            journal: Some(JournalView { entries: 0, bytes: 0, oldest_at: None }),
+            journal: Some(self.journal_view()),
             drain: self.draining.map(|drain| DrainView {
                 started_at: Rfc3339(drain.started_at),
                 deadline_at: Some(Rfc3339(drain.deadline_at)),

@@ -3,6 +3,7 @@
 //! Invariants: a call is drained to `None` after every mutation, and answers that are known at once go in only then. A
 //! panic ends that one call: its media is released, its row is written with a CDR, the node lives.
 
+use super::answer::HeldAnswer;
 use super::calls::Session;
 use super::wakeup::Found;
 use super::worker::Worker;
@@ -84,7 +85,7 @@ impl Worker {
         self.forget_if_over(id);
     }
 
-    fn forget_if_over(&mut self, id: CallId) {
+    pub(super) fn forget_if_over(&mut self, id: CallId) {
         let over = self.calls.get(id).is_some_and(|slot| slot.is_over());
         if over {
             self.calls.remove(id);
@@ -249,12 +250,17 @@ impl Worker {
                 }
             }
             Err(error) => {
-                tracing::error!("the store took nothing: {error}");
-                for answer in finished.replies {
-                    let (request, flow) = (answer.request, answer.flow);
-                    self.refuse_for_now(&request, &flow, "Store Unavailable", 5);
-                }
+                tracing::debug!("the store took nothing: {error}");
+                self.refuse_held(finished.replies);
+                self.tell_outage(Some(&error));
             }
+        }
+    }
+
+    /// Nothing of these was kept: the phones come again.
+    pub(super) fn refuse_held(&mut self, held: Vec<HeldAnswer>) {
+        for HeldAnswer { request, flow, .. } in held {
+            self.refuse_for_now(&request, &flow, "Store Unavailable", 5);
         }
     }
 
@@ -262,6 +268,7 @@ impl Worker {
         let id = save.id;
         match outcome {
             CallOutcome::Done => {
+                self.calls.note_stored(id, save.rev);
                 for transmit in self.calls.commit(id, save.rev) {
                     self.send(id, transmit);
                 }

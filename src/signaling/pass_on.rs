@@ -4,6 +4,7 @@
 //! Invariants: a message is passed on at most `FORWARDS` times; looking an owner up is a task, bounded in number; a
 //! message whose call nobody owns gets 481, one whose owner is in doubt gets nothing and is repeated by its phone.
 
+use super::journal::replay_dead;
 use super::media_pool::LinkNumber;
 use super::peers::Life;
 use super::wakeup::Wakeup;
@@ -124,9 +125,14 @@ impl Worker {
         let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else { return };
         let (store, wakeups, own) =
             (self.store.clone(), self.wakeups.clone(), self.settings.incarnation);
+        let journals = self.keeping.folder.clone();
         self.background.spawn(async move {
             let _permit = permit;
-            let found = match store.claim_call(stray.call, owner, own).await {
+            let claimed = async {
+                replay_dead(journals.as_deref(), &store).await?;
+                store.claim_call(stray.call, owner, own).await
+            };
+            let found = match claimed.await {
                 Ok(Some(claimed)) => Found::Claimed(Box::new(claimed)),
                 // Another claimed it meanwhile; the phone's next repeat finds that one.
                 Ok(None) | Err(_) => Found::Unknown,

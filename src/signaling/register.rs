@@ -52,7 +52,9 @@ impl Worker {
     }
 
     fn cannot_store(&self) -> bool {
-        self.committer.is_failing() || self.committer.held() >= limits::HELD_OUTPUTS
+        self.committer.cannot_keep()
+            || self.committer.held() >= limits::HELD_OUTPUTS
+            || self.committer.owed() >= limits::OWED_WRITES
     }
 
     /// Puts a user's bindings in force and on their way to the store.
@@ -82,6 +84,7 @@ impl Worker {
     /// A peer registered a phone, or removed one: known here at once. What the peer saved is not saved again.
     pub(super) fn take_bindings(&mut self, extension: &str, bindings: Vec<Binding>) {
         let moved = moved_flows(self.directory.bindings(extension), &bindings);
+        self.committer.supersede_bindings(extension, &bindings);
         self.directory.set_bindings(extension, bindings);
         for moved in moved {
             self.move_calls(extension, &moved);

@@ -4,6 +4,7 @@
 //! its own call; a call with a message waiting is claimed before the others.
 
 use super::calls::Session;
+use super::journal::replay_dead;
 use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
 use super::outputs::catch_bug;
@@ -15,7 +16,7 @@ use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame, Release, Request};
 use crate::event::Event;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev, SessionId};
-use crate::store::{ClaimedCall, NodeRow, Store};
+use crate::store::{ClaimedCall, JournalFolder, NodeRow, Store};
 use crate::time::Timestamp;
 use core::time::Duration;
 use std::collections::HashSet;
@@ -44,7 +45,12 @@ pub(super) async fn watch(store: Store, wakeups: mpsc::Sender<Wakeup>) {
                     return;
                 }
             }
-            Err(error) => tracing::debug!("the table of nodes cannot be read: {error}"),
+            Err(error) => {
+                tracing::debug!("the table of nodes cannot be read: {error}");
+                if wakeups.send(Wakeup::NodesUnknown).await.is_err() {
+                    return;
+                }
+            }
         }
         if wakeups.is_closed() {
             return;
@@ -67,13 +73,24 @@ async fn look(store: &Store, turn: u32) -> Result<Judgement, crate::store::Store
 /// Claims all calls of a dead owner.
 async fn claim_all(
     store: Store,
+    journals: Option<Arc<JournalFolder>>,
     from: Incarnation,
     to: Incarnation,
     wakeups: mpsc::Sender<Wakeup>,
 ) {
     let mut failures = 0_u32;
+    let mut is_replayed = false;
     loop {
-        match store.claim(from, to, CLAIMED_AT_ONCE).await {
+        let claimed = async {
+            if !is_replayed {
+                // What it did while the store was away goes first.
+                replay_dead(journals.as_deref(), &store).await?;
+            }
+            store.claim(from, to, CLAIMED_AT_ONCE).await
+        };
+        let claimed = claimed.await;
+        is_replayed |= claimed.is_ok();
+        match claimed {
             Ok(calls) if calls.is_empty() => return,
             Ok(calls) => {
                 failures = 0;
@@ -103,6 +120,16 @@ pub(super) struct Watch {
     nameless: HashSet<Incarnation>,
     /// Our own row was fresh since then, without a gap.
     fresh_since: Option<Timestamp>,
+    /// The last look, by the store's clock.
+    looked_at: Option<Timestamp>,
+}
+
+impl Watch {
+    /// While the store cannot be asked nobody renews a lease, so none is judged until ours was renewed anew.
+    pub(super) fn forget(&mut self) {
+        self.fresh_since = None;
+        self.nameless.clear();
+    }
 }
 
 impl Worker {
@@ -143,10 +170,15 @@ impl Worker {
         }
     }
 
-    /// Others' leases are judged only by who renewed its own for a whole lease without a gap.
+    /// Others' leases are judged only by who renewed its own for a whole lease without a gap, and just now: when the store
+    /// takes no writes all rows grow old together, and the last one written must not judge the others.
     fn may_judge(&mut self, now: Timestamp, rows: &[NodeRow]) -> bool {
         let own = rows.iter().find(|row| row.incarnation == self.settings.incarnation);
-        let fresh = own.is_some_and(|row| now.saturating_since(row.seen_at) <= self.lease);
+        let fresh = own.is_some_and(|row| now.saturating_since(row.seen_at) <= self.lease / 2);
+        let looked_at = self.watch.looked_at.replace(now);
+        if looked_at.is_some_and(|at| now.saturating_since(at) > self.lease) {
+            self.watch.forget();
+        }
         let since = &mut self.watch.fresh_since;
         *since = fresh.then(|| since.unwrap_or(now));
         since.is_some_and(|since| now.saturating_since(since) >= self.lease)
@@ -212,7 +244,8 @@ impl Worker {
     pub(super) fn claim_from(&mut self, from: Incarnation) {
         let (store, to, wakeups) =
             (self.store.clone(), self.settings.incarnation, self.wakeups.clone());
-        self.background.spawn(claim_all(store, from, to, wakeups));
+        let journals = self.keeping.folder.clone();
+        self.background.spawn(claim_all(store, journals, from, to, wakeups));
     }
 
     /// Calls that are ours from now on.
@@ -241,7 +274,7 @@ impl Worker {
         let (node, state) = (call.media_node().cloned(), call.state());
         self.calls.insert(call, key, String::new());
         if let Some(slot) = self.calls.get_mut(id) {
-            (slot.saved, slot.committed) = (rev, rev);
+            (slot.saved, slot.committed, slot.stored) = (rev, rev, rev);
             slot.media = node.map(|node| adopted_session(node, id, epoch));
         }
         self.emit(&Event::CallAdopted { call: id, state });

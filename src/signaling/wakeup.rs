@@ -22,6 +22,8 @@ pub(super) const QUEUE: usize = 4_096;
 pub(super) enum Wakeup {
     /// The commit under way ended; outcomes in the order of its calls.
     Committed(Result<Vec<CallOutcome>, StoreError>),
+    /// The journal's work ended, in the same way; the size of its files.
+    Journaled(Result<Vec<CallOutcome>, StoreError>, u64),
     /// Everything that the store knows of users and bindings.
     Loaded(Vec<User>, Vec<Binding>),
     /// All users again, after an import.
@@ -34,6 +36,8 @@ pub(super) enum Wakeup {
     Found(Box<Found>),
     /// The table of nodes, now and then with the owners of calls.
     Nodes(Box<Judgement>),
+    /// The table of nodes cannot be read: leases are not judged.
+    NodesUnknown,
     /// Calls that we claimed.
     Claimed(Vec<ClaimedCall>),
     /// The owner of a message's call was looked up.

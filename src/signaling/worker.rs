@@ -6,6 +6,7 @@
 use super::calls::{Calls, Slot};
 use super::committer::Committer;
 use super::gather::Gathering;
+use super::journal::Keeping;
 use super::links::Links;
 use super::media_pool::MediaPool;
 use super::outputs::catch_bug;
@@ -74,6 +75,7 @@ pub(super) struct Worker {
     pub directory: Directory,
     pub calls: Calls,
     pub committer: Committer,
+    pub keeping: Keeping,
     pub media: MediaPool,
     pub links: Links,
     pub peers: Peers,
@@ -124,6 +126,7 @@ pub(super) struct Bound {
     pub sockets: Sockets,
     pub control: SocketAddr,
     pub listener: TcpListener,
+    pub keeping: Keeping,
 }
 
 impl Worker {
@@ -137,6 +140,10 @@ impl Worker {
         wakeups: mpsc::Sender<Wakeup>,
     ) -> Self {
         let now = clock::now();
+        let mut committer = Committer::default();
+        if bound.keeping.has_journal() {
+            committer.use_journal();
+        }
         let reload = Arc::new(Notify::new());
         let (row, rows) = watch::channel(None);
         let hello = config.hello(bound.control);
@@ -158,7 +165,8 @@ impl Worker {
             sockets: bound.sockets,
             directory: Directory::default(),
             calls: Calls::default(),
-            committer: Committer::default(),
+            committer,
+            keeping: bound.keeping,
             media: MediaPool::default(),
             links,
             peers: Peers::default(),
@@ -195,7 +203,7 @@ impl Worker {
         let mut wakeups = Vec::new();
         let mut commands = Vec::new();
         let mut stop_at: Option<Timestamp> = None;
-        while stop_at.is_none_or(|at| self.now < at && !self.committer.is_idle()) {
+        while stop_at.is_none_or(|at| self.now < at && !self.committer.is_safe()) {
             let sleep = tokio::time::sleep_until(self.next_wake());
             tokio::select! {
                 result = self.sockets.receive(&mut received) => {
@@ -291,7 +299,7 @@ impl Worker {
         let Ok(owned) = owned else { return };
         let owned: HashSet<CallId> = owned.into_iter().collect();
         let is_lost = |(id, slot): &(CallId, &Slot)| {
-            slot.committed.0 > 0 && !slot.call.lingers() && !owned.contains(id)
+            slot.stored.0 > 0 && !slot.call.lingers() && !owned.contains(id)
         };
         let lost: Vec<CallId> = self.calls.iter().filter(is_lost).map(|(id, _)| id).collect();
         for id in &lost {
@@ -331,6 +339,8 @@ impl Worker {
             self.tick();
         }
         self.begin_commit();
+        self.begin_journal();
+        self.tell_outage(None);
     }
 
     fn tick(&mut self) {
@@ -363,6 +373,7 @@ impl Worker {
     fn handle_wakeup(&mut self, wakeup: Wakeup) {
         match wakeup {
             Wakeup::Committed(result) => self.handle_committed(result),
+            Wakeup::Journaled(result, bytes) => self.handle_journaled(result, bytes),
             Wakeup::Loaded(users, bindings) => self.handle_loaded(users, bindings),
             Wakeup::Users(users) => self.handle_users(users),
             Wakeup::Changes(changes) => self.handle_changes(changes),
@@ -370,6 +381,7 @@ impl Worker {
             Wakeup::Found(found) => self.handle_found(*found),
             Wakeup::Answer(call, answer) => self.input(call, Input::Answer(answer)),
             Wakeup::Nodes(judgement) => self.handle_nodes(*judgement),
+            Wakeup::NodesUnknown => self.watch.forget(),
             Wakeup::Claimed(calls) => self.handle_claimed(calls),
             Wakeup::StrayFound(found) => {
                 let (stray, found) = *found;

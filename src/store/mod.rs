@@ -5,6 +5,7 @@
 //! an absence; every call ends within a deadline, and no read is without a bound.
 
 mod batch;
+mod journal;
 mod migrations;
 mod postgres;
 mod rows;
@@ -17,6 +18,7 @@ use crate::time::Timestamp;
 use crate::views::Cdr;
 use batch::Part;
 use core::time::Duration;
+pub use journal::{Journal, JournalFolder, ReplayLock, Replayed};
 use rows::is_storable;
 
 /// What became of a call's write.

@@ -8,6 +8,7 @@ mod pair;
 
 mod drain;
 mod kill;
+mod outage;
 mod restart;
 mod spread;
 mod switch;

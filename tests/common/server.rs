@@ -4,6 +4,7 @@ use super::process::{Folder, Process};
 use super::{SOON, eventually, ports};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,8 +48,20 @@ impl Host {
         }
     }
 
+    /// A file in the data directory.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.folder.file("data").join(name)
+    }
+
     /// One more signaling process, ready for calls.
     pub(crate) fn signaling(&self) -> Server {
+        let mut server = self.begin_signaling();
+        server.wait_until_ready();
+        server
+    }
+
+    /// One more signaling process, whatever it may wait for.
+    pub(crate) fn begin_signaling(&self) -> Server {
         let admin = local(ports::port());
         let (sip, control) = (self.sip.to_string(), local(self.control).to_string());
         let admin_text = admin.to_string();
@@ -62,9 +75,7 @@ impl Host {
         let signaling = self.process("signaling", &settings);
         let folder = Arc::clone(&self.folder);
         let settings = Vec::new();
-        let mut server = Server { sip: self.sip, admin, signaling, media: None, folder, settings };
-        server.wait_until_ready();
-        server
+        Server { sip: self.sip, admin, signaling, media: None, folder, settings }
     }
 
     /// A media process.
@@ -180,12 +191,17 @@ impl Server {
         health["node"].as_str().expect("a name").to_owned()
     }
 
-    fn wait_until_ready(&mut self) {
+    pub(crate) fn wait_until_ready(&mut self) {
         eventually("the server is ready", SOON * 2, || {
             assert!(self.signaling.is_running(), "the server ended");
             let (status, body) = self.request("GET", "/ready", None)?;
             (status == 200 && body["status"] == "ready").then_some(())
         });
+    }
+
+    /// HTTP status and document of `/ready`.
+    pub(crate) fn readiness(&self) -> (u16, Value) {
+        eventually("the node answers", SOON, || self.request("GET", "/ready", None))
     }
 
     /// Makes a user and gives its password.

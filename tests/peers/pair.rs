@@ -52,11 +52,16 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// The INVITE is with the callee.
     pub(crate) fn new(server: &Server, transports: [&str; 2]) -> Self {
-        let mut caller = phone(server, "1001", transports[0]);
-        let mut callee = phone(server, "1002", transports[1]);
+        let caller = phone(server, "1001", transports[0]);
+        let callee = phone(server, "1002", transports[1]);
+        Self::between(caller, callee, &server.uri("1002"))
+    }
+
+    /// The same, of registered phones.
+    pub(crate) fn between(mut caller: Phone, mut callee: Phone, uri: &str) -> Self {
         let (caller_talk, callee_talk) = (Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ));
         let offer = sdp(caller_talk.port, 1, "sendrecv");
-        let invite = caller.invite(&server.uri("1002"), Some(&offer));
+        let invite = caller.invite(uri, Some(&offer));
         let received = callee.request_of(&Method::Invite);
         callee_talk.to(audio_address(&received.body));
         Self { caller, callee, caller_talk, callee_talk, invite, received }
@@ -95,7 +100,16 @@ impl Attempt {
 impl Pair {
     /// 1001 calls 1002, who rings and answers.
     pub(crate) fn talking(server: &Server, transports: [&str; 2]) -> Self {
-        let mut attempt = Attempt::new(server, transports).ringing();
+        Self::answered(Attempt::new(server, transports))
+    }
+
+    /// One registered phone calls another, which rings and answers.
+    pub(crate) fn between(caller: Phone, callee: Phone, uri: &str) -> Self {
+        Self::answered(Attempt::between(caller, callee, uri))
+    }
+
+    fn answered(attempt: Attempt) -> Self {
+        let mut attempt = attempt.ringing();
         let accepted = attempt.accepted();
         let mut pair = attempt.acknowledged(&accepted);
         pair.callee.phone.request_of(&Method::Ack);

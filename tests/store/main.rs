@@ -44,6 +44,8 @@ mod database;
 mod feed;
 /// Several hosts in one URL.
 mod hosts;
+/// What a journal kept, replayed.
+mod journal;
 /// The store away and back.
 mod outage;
 /// Claims of a dead owner's calls.

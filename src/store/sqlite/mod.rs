@@ -6,6 +6,7 @@
 mod calls;
 mod cdrs;
 mod directory;
+mod journal;
 mod ownership;
 
 use super::rows::{control_text, node, signed};

@@ -1,0 +1,275 @@
+//! PostgreSQL goes away and comes back: people on the phone notice nothing, and everything is in it afterwards, once.
+
+use crate::common::phone::Phone;
+use crate::common::postgres::Postgres;
+use crate::common::process::Process;
+use crate::common::server::{Host, Server};
+use crate::common::{SOON, eventually};
+use crate::pair::{Pair, phone, reinvite};
+use holdfast::sip::Status;
+use holdfast::store::{CdrQuery, Store};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// A switch whose database can be stopped, with users that it knows.
+struct Site {
+    server: Server,
+    _media: Process,
+    host: Host,
+    postgres: Postgres,
+    /// Of every user.
+    password: &'static str,
+}
+
+impl Site {
+    fn start() -> Self {
+        let postgres = Postgres::start();
+        let host = Host::new(&postgres.url("postgres"));
+        let (media, server) = (host.media(), host.signaling());
+        let password = server.user("1005");
+        Self { server, _media: media, host, postgres, password }
+    }
+
+    fn stop_postgres(&mut self) {
+        self.postgres.stop();
+        eventually("the outage is noticed", SOON, || {
+            (self.server.readiness().1["status"] == "degraded").then_some(())
+        });
+    }
+
+    /// The phone of a user that no node saw before.
+    fn register_1005(&self) {
+        let mut phone = Phone::udp(self.server.sip, "1005", self.password);
+        assert_eq!(phone.register(&[]).status, Status(200));
+    }
+
+    /// Degraded, never down, and it says what is kept.
+    fn check_degraded(&self) {
+        let (status, ready) = self.server.readiness();
+        assert_eq!((status, &ready["status"]), (200, &Value::from("degraded")), "{ready}");
+        let reasons = ready["reasons"].to_string();
+        assert!(reasons.contains("kept in the journal"), "{reasons}");
+        let journal = self.journal();
+        assert!(journal["entries"].as_u64() > Some(0), "{journal}");
+        assert!(journal["bytes"].as_u64() > Some(0) && journal["oldest_at"].is_string());
+    }
+
+    fn journal(&self) -> Value {
+        let nodes = self.server.list("/nodes");
+        let own = nodes.iter().find(|node| node["name"] == self.server.node().as_str());
+        own.expect("itself")["journal"].clone()
+    }
+
+    /// As a reader of its own finds it in PostgreSQL: CDRs, the first ended one first, and how many phones 1005 has.
+    fn stored(&self) -> (Vec<holdfast::views::Cdr>, usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let store = Store::connect(&self.postgres.url("postgres")).await.expect("there");
+            let query = CdrQuery { limit: 100, ..CdrQuery::default() };
+            let mut cdrs = store.cdrs(&query).await.expect("read");
+            cdrs.sort_by_key(|cdr| cdr.ended_at.0);
+            (cdrs, store.bindings_of("1005").await.expect("read").len())
+        })
+    }
+}
+
+/// When a call ended, as seen from outside.
+type Span = (Timestamp, Timestamp);
+
+fn hang_up(mut pair: Pair) -> Span {
+    let before = Timestamp::now();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    (before, Timestamp::now())
+}
+
+/// One CDR for each call, of answered ones, that ended when they did.
+fn check_cdrs(cdrs: &[holdfast::views::Cdr], ended: &[Span]) {
+    assert_eq!(cdrs.len(), ended.len(), "{cdrs:#?}");
+    for (cdr, (first, last)) in cdrs.iter().zip(ended) {
+        // A CDR counts milliseconds.
+        let at = i64::try_from(cdr.ended_at.0.as_millis()).expect("a time of ours");
+        let span = first.as_millisecond()..=last.as_millisecond();
+        assert!(span.contains(&at), "{span:?}: {cdr:#?}");
+        assert!(cdr.billable_ms > 0 && cdr.billable_ms <= cdr.duration_ms, "{cdr:#?}");
+    }
+}
+
+/// A call from before is held, resumed and ended, one is made anew, a phone registers.
+fn live_through(site: &Site, mut old: Pair, [caller, callee]: [Phone; 2]) -> ([Span; 1], Pair) {
+    old.hear_each_other();
+    let Pair { caller: from, callee: to } = &mut old;
+    reinvite(from, to, "sendonly", "recvonly", false);
+    reinvite(from, to, "sendrecv", "sendrecv", false);
+    let ended = hang_up(old);
+    let new = Pair::between(caller, callee, &site.server.uri("1004"));
+    new.hear_each_other();
+    site.register_1005();
+    site.check_degraded();
+    ([ended], new)
+}
+
+#[test]
+fn calls_and_registrations_go_on_while_postgres_is_stopped() {
+    let mut site = Site::start();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    site.stop_postgres();
+    let ([first], new) = live_through(&site, old, others);
+    let ended = [first, hang_up(new)];
+    site.postgres.run();
+    site.server.wait_until_ready();
+    eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
+    let (cdrs, bindings) = site.stored();
+    check_cdrs(&cdrs, &ended);
+    assert_eq!(bindings, 1);
+    assert_eq!(site.server.cdrs(2).len(), 2);
+    assert!(site.server.signaling.log().contains("the store takes writes again"));
+}
+
+#[test]
+fn a_process_that_is_killed_meanwhile_leaves_all_in_its_journal() {
+    let mut site = Site::start();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    site.stop_postgres();
+    let ([first], new) = live_through(&site, old, others);
+    site.server.signaling.kill();
+    site.server = site.host.begin_signaling();
+    new.hear_each_other();
+    site.postgres.run();
+    site.server.wait_until_ready();
+    site.server.signaling.says("was replayed");
+    // Live again, with its media.
+    eventually("the call is back", SOON, || (site.server.list("/calls").len() == 1).then_some(()));
+    new.hear_each_other();
+    let ended = [first, hang_up(new)];
+    assert_eq!(site.server.cdrs(2).len(), 2);
+    let (cdrs, bindings) = site.stored();
+    check_cdrs(&cdrs, &ended);
+    assert_eq!(bindings, 1);
+}
+
+#[test]
+fn a_sibling_hands_over_what_a_dead_process_kept() {
+    let mut site = Site::start();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    let sibling = site.host.signaling();
+    site.stop_postgres();
+    let ([first], new) = live_through(&site, old, others);
+    let outlived = std::mem::replace(&mut site.server, sibling);
+    drop(outlived);
+    new.hear_each_other();
+    site.postgres.run();
+    site.server.signaling.says("was replayed");
+    let back = || (site.server.list("/calls").len() == 1).then_some(());
+    eventually("the call is adopted", SOON, back);
+    new.hear_each_other();
+    let ended = [first, hang_up(new)];
+    assert_eq!(site.server.cdrs(2).len(), 2);
+    let (cdrs, bindings) = site.stored();
+    check_cdrs(&cdrs, &ended);
+    assert_eq!(bindings, 1);
+}
+
+#[test]
+fn a_database_that_takes_no_writes_is_an_outage_too() {
+    let site = Site::start();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    site.set_read_only("on");
+    let ([first], new) = live_through(&site, old, others);
+    // Longer than a lease: nobody is judged meanwhile.
+    std::thread::sleep(Duration::from_secs(4));
+    new.hear_each_other();
+    let ended = [first, hang_up(new)];
+    site.set_read_only("off");
+    eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
+    let (cdrs, bindings) = site.stored();
+    check_cdrs(&cdrs, &ended);
+    assert_eq!(bindings, 1);
+}
+
+#[test]
+fn without_a_journal_new_calls_are_refused_and_it_is_said_before() {
+    let postgres = Postgres::start();
+    let host = Host::new(&postgres.url("postgres"));
+    let _media = host.media();
+    eventually("the data directory", SOON, || host.data("").is_dir().then_some(()));
+    std::fs::write(host.data("journal"), "not a folder").expect("written");
+    let server = host.begin_signaling();
+    server.signaling.says("no journal: while the store is away new calls get 503");
+    let reason = "there is no journal for an outage of the store";
+    let says_only_this = || {
+        let ready = server.readiness().1;
+        let reasons = ready["reasons"].as_array()?;
+        let [only] = &reasons[..] else { return None };
+        only.as_str()?.contains(reason).then_some(())
+    };
+    eventually("readiness says so", SOON, says_only_this);
+    let mut site = Site { password: server.user("1005"), server, _media, host, postgres };
+    let mut pair = Pair::talking(&site.server, ["udp", "udp"]);
+    site.stop_postgres();
+    let mut phone = Phone::udp(site.server.sip, "1005", site.password);
+    // The first one finds the outage out.
+    assert_eq!(phone.register(&[]).status, Status(503));
+    let told = site.server.readiness().1.to_string();
+    assert!(told.contains("the store takes no writes: new calls get 503"), "{told}");
+    pair.caller.hangs_up_on(&mut pair.callee);
+    site.postgres.run();
+    assert_eq!(site.server.cdrs(1).len(), 1);
+}
+
+#[test]
+fn a_slow_store_slows_nobody() {
+    let site = Site::start();
+    let phones = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    let lock = site.lock_calls();
+    let begin = Instant::now();
+    let [caller, callee] = phones;
+    let pair = Pair::between(caller, callee, &site.server.uri("1004"));
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(1), "set up in {took:?}");
+    pair.hear_each_other();
+    let ended = hang_up(pair);
+    assert!(!lock.is_finished(), "the store was slow all the while");
+    lock.join().expect("unlocked");
+    eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
+    check_cdrs(&site.stored().0, &[ended]);
+}
+
+impl Site {
+    /// Sessions that are there obey too.
+    fn set_read_only(&self, value: &str) {
+        use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+        let url = self.postgres.url("postgres");
+        let setting = format!("alter system set default_transaction_read_only = {value}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut session = PgConnection::connect(&url).await.expect("connected");
+            session.execute(AssertSqlSafe(setting)).await.expect("set");
+            session.execute("select pg_reload_conf()").await.expect("set");
+        });
+    }
+
+    /// From now on, for three seconds, nobody else writes a call.
+    fn lock_calls(&self) -> std::thread::JoinHandle<()> {
+        use sqlx::{Connection as _, Executor as _, PgConnection};
+        let url = self.postgres.url("postgres");
+        let (locked, wait) = std::sync::mpsc::channel();
+        let lock = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let mut session = PgConnection::connect(&url).await.expect("connected");
+                let mut lock = session.begin().await.expect("a transaction");
+                lock.execute("lock table calls in exclusive mode").await.expect("locked");
+                locked.send(()).expect("awaited");
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                lock.rollback().await.expect("unlocked");
+            });
+        });
+        wait.recv().expect("locked");
+        lock
+    }
+}
