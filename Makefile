@@ -28,7 +28,7 @@ fi; \
 command -v cargo >/dev/null || { echo "no cargo here; get Rust from https://rustup.rs"; exit 1; }
 endef
 
-.PHONY: run build test lint
+.PHONY: run build images test lint
 
 run: build ## Build what is needed and start a server for the phones of this network
 	./target/release/holdfast serve
@@ -36,6 +36,9 @@ run: build ## Build what is needed and start a server for the phones of this net
 build: ## The release binary
 	$(call need,$(BUILD_PACKAGES))
 	cargo build --release --locked
+
+images: ## The images that compose.yaml runs; without a registry on a base that is made here
+	docker/build-images.sh
 
 test: ## All tests: units, vectors, simulator, both databases, real phones
 	$(call need,$(TEST_PACKAGES))
