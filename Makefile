@@ -9,6 +9,11 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
 # SIPp, baresip and PostgreSQL are the peers that tests talk to.
 TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql
 
+# Docker comes from more than one place: what is there is left alone. WITHOUT_DOCKER=1 leaves out what needs it.
+DOCKER_PACKAGES = $(if $(WITHOUT_DOCKER),,binutils debootstrap \
+  $(if $(shell command -v docker),,docker.io) \
+  $(if $(shell docker compose version 2>/dev/null || command -v docker-compose),,docker-compose))
+
 # Installs what is missing of the Debian packages $(1); asks nobody, and does nothing when all are there.
 define need
 @missing=; \
@@ -41,7 +46,7 @@ images: ## The images that compose.yaml runs; without a registry on a base that 
 	docker/build-images.sh
 
 test: ## All tests: units, vectors, simulator, both databases, real phones
-	$(call need,$(TEST_PACKAGES))
+	$(call need,$(TEST_PACKAGES) $(DOCKER_PACKAGES))
 	cargo test --locked --no-fail-fast
 
 lint: ## Formatting and clippy, no warning left

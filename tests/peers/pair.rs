@@ -1,8 +1,8 @@
 //! Two phones of our own that talk through the server, each with a tone.
 
+use super::common::api::Api;
 use super::common::phone::{Phone, audio_address, callee_dialog, sdp};
 use super::common::rtp::Talk;
-use super::common::server::Server;
 use super::common::{SOON, eventually};
 use holdfast::sip::{Dialog, Method, Status};
 
@@ -25,7 +25,7 @@ pub(crate) struct Pair {
 }
 
 /// A registered phone of `user`.
-pub(crate) fn phone(server: &Server, user: &str, transport: &str) -> Phone {
+pub(crate) fn phone(server: &Api, user: &str, transport: &str) -> Phone {
     let password = server.user(user);
     // Another process of a switch learns a new password within a second: until then a phone tries again.
     eventually(&format!("{user} registers"), SOON, || {
@@ -39,7 +39,7 @@ pub(crate) fn phone(server: &Server, user: &str, transport: &str) -> Phone {
 
 impl Pair {
     /// 1001 calls 1002, who rings and answers.
-    pub(crate) fn talking(server: &Server, transports: [&str; 2]) -> Self {
+    pub(crate) fn talking(server: &Api, transports: [&str; 2]) -> Self {
         let mut caller = phone(server, "1001", transports[0]);
         let mut callee = phone(server, "1002", transports[1]);
         let (caller_talk, callee_talk) = (Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ));
