@@ -11,6 +11,11 @@ TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql
 # Kamailio and rtpengine are what benchmarks compare with.
 BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql
 
+# Docker comes from more than one place: what is there is left alone. WITHOUT_DOCKER=1 leaves out what needs it.
+DOCKER_PACKAGES = $(if $(WITHOUT_DOCKER),,binutils debootstrap \
+  $(if $(shell command -v docker),,docker.io) \
+  $(if $(shell docker compose version 2>/dev/null || command -v docker-compose),,docker-compose))
+
 # Installs what is missing of the Debian packages $(1); asks nobody, and does nothing when all are there.
 define need
 @missing=; \
@@ -30,7 +35,7 @@ fi; \
 command -v cargo >/dev/null || { echo "no cargo here; get Rust from https://rustup.rs"; exit 1; }
 endef
 
-.PHONY: run build test bench lint
+.PHONY: run build images test bench lint
 
 run: build ## Build what is needed and start a server for the phones of this network
 	./target/release/holdfast serve
@@ -39,8 +44,11 @@ build: ## The release binary
 	$(call need,$(BUILD_PACKAGES))
 	cargo build --release --locked
 
+images: ## The images that compose.yaml runs; without a registry on a base that is made here
+	docker/build-images.sh
+
 test: ## All tests: units, vectors, simulator, both databases, real phones
-	$(call need,$(TEST_PACKAGES))
+	$(call need,$(TEST_PACKAGES) $(DOCKER_PACKAGES))
 	cargo test --locked --no-fail-fast
 
 bench: ## Load on Holdfast and its peers in turn; BENCH="call --rate 400" chooses, BENCH=--quick only tries it

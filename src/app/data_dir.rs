@@ -79,7 +79,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |error: &io::Error| DataDirError::Unusable { text: advice(path, error) };
         std::fs::create_dir_all(path.join("slots")).map_err(|error| unusable(&error))?;
-        let probe = path.join(format!(".probe-{}", std::process::id()));
+        let probe = scratch_file(path, "probe");
         File::create(&probe).map_err(|error| unusable(&error))?;
         std::fs::remove_file(&probe).map_err(|error| unusable(&error))?;
         Ok(Self { path: path.to_path_buf() })
@@ -177,7 +177,7 @@ impl DataDir {
         if let Some(secret) = read_secret(&path)? {
             return Ok(secret);
         }
-        let fresh = self.path.join(format!(".{name}-{}", std::process::id()));
+        let fresh = scratch_file(&self.path, name);
         let mut bytes = [0_u8; 32];
         rand::rng().fill_bytes(&mut bytes);
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -192,6 +192,14 @@ impl DataDir {
             Ok(()) | Err(_) => {}
         }
         read_secret(&path)?.ok_or_else(|| failed(&io::Error::from(io::ErrorKind::NotFound)))
+    }
+
+    /// Waits until no other process of this host is at its first start. Held until the file is dropped.
+    pub fn lock_first_start(&self) -> Result<File, DataDirError> {
+        let path = self.path.join("first_start.lock");
+        let file = lock_file(&path)?;
+        file.lock().map_err(|error| io_error(&path, &error))?;
+        Ok(file)
     }
 
     /// The secret is there.
@@ -213,14 +221,11 @@ impl DataDir {
     }
 
     fn try_lock(&self, path: &Path) -> Result<Option<File>, DataDirError> {
-        let failed = |error: &io::Error| io_error(path, error);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(path).map_err(|error| failed(&error))?;
+        let file = lock_file(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed(&error)),
+            Err(TryLockError::Error(error)) => Err(io_error(path, &error)),
         }
     }
 }
@@ -246,6 +251,11 @@ pub fn pid_namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino())
 }
 
+/// A name that no other process of this host writes to: in containers every process has the id 1.
+pub fn scratch_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}-{}-{}", pid_namespace(), std::process::id()))
+}
+
 /// Writes a file that only its owner reads.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
@@ -253,6 +263,12 @@ pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+fn lock_file(path: &Path) -> Result<File, DataDirError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path).map_err(|error| io_error(path, &error))
 }
 
 fn read_secret(path: &Path) -> Result<Option<Secret>, DataDirError> {

@@ -1,10 +1,11 @@
 //! The first start: what a person needs to put a phone to use, made, kept and told.
 //!
 //! Invariants: passwords are on disk before their users exist, so a start that breaks off loses
-//! none; users are made once in the life of a database, not again when they were removed.
+//! none; users are made once in the life of a database, not again when they were removed; of several
+//! processes of a host one at a time is at its first start, so the others tell what it made.
 
 use super::config::{Config, SipConfig};
-use super::data_dir::{DataDir, write_private};
+use super::data_dir::{DataDir, scratch_file, write_private};
 use super::host::Host;
 use crate::admin::users::{generate_password, new_user};
 use crate::store::{Store, StoreError};
@@ -62,7 +63,7 @@ impl Credentials {
     fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let path = Self::path(data_dir);
         let text = serde_json::to_string_pretty(self)? + "\n";
-        let fresh = data_dir.join(format!(".credentials-{}", std::process::id()));
+        let fresh = scratch_file(data_dir, "credentials");
         let written = write_private(&fresh, &text).and_then(|()| std::fs::rename(&fresh, &path));
         written.with_context(|| path.display().to_string())
     }
@@ -104,6 +105,8 @@ pub async fn prepare(
     data: &DataDir,
     known: Credentials,
 ) -> anyhow::Result<Credentials> {
+    let shared = data.clone();
+    let _lock = tokio::task::spawn_blocking(move || shared.lock_first_start()).await??;
     let before = Credentials::read(data.path())?.unwrap_or_default();
     let mut credentials = Credentials { users: before.users.clone(), ..known };
     let is_first = store.setting(USERS_MADE).await?.is_none() && store.users().await?.is_empty();

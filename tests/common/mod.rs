@@ -7,6 +7,8 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
+/// The REST API of a switch.
+pub(crate) mod api;
 /// A real phone, driven through its control socket.
 pub(crate) mod baresip;
 /// Our own phone, for what no real one can be made to do.

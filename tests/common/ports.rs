@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// Phones open TLS on the next port as well: numbers are spaced.
 const SPACING: u16 = 4;
 const SIGNALING: (u16, u16) = (11_000, 2_000);
+/// Control ports of the processes of one host, which take them one after the other.
+pub(crate) const CONTROL_PORTS: u16 = 16;
+const CONTROL: (u16, u16) = (19_000, 60);
 const MEDIA: (u16, u16) = (20_000, 60);
 const MEDIA_PORTS: u16 = 160;
 
@@ -19,6 +22,17 @@ pub(crate) fn port() -> u16 {
         let free = is_free_for_udp(port)
             && (port..port + 2).all(|port| TcpListener::bind(at(port)).is_ok());
         free.then_some(port)
+    })
+}
+
+/// The first of `CONTROL_PORTS`, for the processes of one host.
+pub(crate) fn control_ports() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let (first, count) = CONTROL;
+    next(&TAKEN, count, |slot| {
+        let first = first + slot * CONTROL_PORTS;
+        let mut range = first..first + CONTROL_PORTS;
+        range.all(|port| TcpListener::bind(at(port)).is_ok()).then_some(first)
     })
 }
 

@@ -1,23 +1,22 @@
 //! The binary under test as its users start it: settings in the environment, a data directory of its own, the REST API.
 
+use super::api::Api;
 use super::process::{Folder, Process};
 use super::{SOON, eventually, ports};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 const TOKEN: &str = "token-of-the-tests-0123456789";
 const SECRET: &str = "secret-of-the-tests-0123456789";
-const PASSWORD: &str = "correct-horse-battery";
 
 /// One or two processes that are one switch.
 pub(crate) struct Server {
-    pub(crate) sip: SocketAddr,
-    admin: SocketAddr,
+    api: Api,
     pub(crate) signaling: Process,
     /// Of its own, when started so.
     pub(crate) media: Option<Process>,
@@ -75,7 +74,8 @@ impl Host {
         let signaling = self.process("signaling", &settings);
         let folder = Arc::clone(&self.folder);
         let settings = Vec::new();
-        Server { sip: self.sip, admin, signaling, media: None, folder, settings }
+        let api = Api { sip: self.sip, admin, token: TOKEN.to_owned() };
+        Server { api, signaling, media: None, folder, settings }
     }
 
     /// A media process.
@@ -121,6 +121,13 @@ fn start(folder: &Folder, mode: &str, name: &str, settings: &[(&str, &str)]) -> 
         .envs(settings.iter().copied());
     let log = folder.file(&format!("{name}.log"));
     Process::start(&format!("holdfast {name}"), &mut command, log, "the binary itself")
+}
+
+impl Deref for Server {
+    type Target = Api;
+    fn deref(&self) -> &Api {
+        &self.api
+    }
 }
 
 impl Server {
@@ -172,7 +179,8 @@ impl Server {
         let settings = [&of_signaling, &of_media[..], settings].concat();
         let settings = settings.into_iter().map(|(name, value)| (name.into(), value.into()));
         let settings = settings.collect();
-        let mut server = Self { sip, admin, signaling, media, folder, settings };
+        let api = Api { sip, admin, token: TOKEN.to_owned() };
+        let mut server = Self { api, signaling, media, folder, settings };
         server.wait_until_ready();
         server
     }
@@ -183,12 +191,6 @@ impl Server {
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         self.signaling = start(&self.folder, "both", "both-again", &settings);
         self.wait_until_ready();
-    }
-
-    /// Name of the node that answers.
-    pub(crate) fn node(&self) -> String {
-        let (_, health) = self.request("GET", "/health", None).expect("the node answers");
-        health["node"].as_str().expect("a name").to_owned()
     }
 
     pub(crate) fn wait_until_ready(&mut self) {
@@ -202,84 +204,5 @@ impl Server {
     /// HTTP status and document of `/ready`.
     pub(crate) fn readiness(&self) -> (u16, Value) {
         eventually("the node answers", SOON, || self.request("GET", "/ready", None))
-    }
-
-    /// Makes a user and gives its password.
-    pub(crate) fn user(&self, extension: &str) -> &'static str {
-        let user = json!({"extension": extension, "password": PASSWORD});
-        let (status, told) = self.api("POST", "/users", Some(&user));
-        if status == 409 {
-            // One of the first start.
-            let (status, told) = self.api(
-                "PATCH",
-                &format!("/users/{extension}"),
-                Some(&json!({"password": PASSWORD})),
-            );
-            assert_eq!(status, 200, "{told}");
-        } else {
-            assert_eq!(status, 201, "{told}");
-        }
-        PASSWORD
-    }
-
-    /// A request to the API; there must be an answer.
-    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-        self.request(method, &format!("/api/v1{path}"), body).expect("the API answers")
-    }
-
-    /// Items of a list.
-    pub(crate) fn list(&self, path: &str) -> Vec<Value> {
-        let (status, body) = self.api("GET", path, None);
-        assert_eq!(status, 200, "{body}");
-        body["items"].as_array().expect("items").clone()
-    }
-
-    /// Waits until all calls are over and gives the CDRs.
-    pub(crate) fn cdrs(&self, count: usize) -> Vec<Value> {
-        eventually("no call is left", SOON * 4, || self.list("/calls").is_empty().then_some(()));
-        eventually(&format!("{count} CDRs"), SOON, || {
-            let cdrs = self.list("/cdrs");
-            assert!(cdrs.len() <= count, "more CDRs than calls: {cdrs:#?}");
-            (cdrs.len() == count).then_some(cdrs)
-        })
-    }
-
-    /// Waits for so many registrations of an extension.
-    pub(crate) fn registrations(&self, extension: &str, count: usize) -> Vec<Value> {
-        eventually(&format!("{count} registrations of {extension}"), SOON, || {
-            let found = self.list(&format!("/registrations?extension={extension}"));
-            (found.len() == count).then_some(found)
-        })
-    }
-
-    /// As a person dials it.
-    pub(crate) fn uri(&self, user: &str) -> String {
-        format!("sip:{user}@{}", self.sip)
-    }
-
-    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
-        let agent = ureq::Agent::new_with_config(
-            ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .timeout_global(Some(Duration::from_secs(10)))
-                .build(),
-        );
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.admin))
-            .header("Authorization", format!("Bearer {TOKEN}"));
-        let answer = match body {
-            Some(body) => agent.run(
-                request
-                    .header("Content-Type", "application/json")
-                    .body(body.to_string())
-                    .expect("a request"),
-            ),
-            None => agent.run(request.body(()).expect("a request")),
-        };
-        let mut answer = answer.ok()?;
-        let text = answer.body_mut().read_to_string().ok()?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Some((answer.status().as_u16(), body))
     }
 }

@@ -1,8 +1,8 @@
 //! Two phones of our own that talk through the server, each with a tone.
 
+use super::common::api::Api;
 use super::common::phone::{Phone, audio_address, callee_dialog, sdp};
 use super::common::rtp::Talk;
-use super::common::server::Server;
 use super::common::{SOON, eventually};
 use holdfast::sip::{Dialog, Method, Request, Response, Status};
 
@@ -25,7 +25,7 @@ pub(crate) struct Pair {
 }
 
 /// A registered phone of `user`.
-pub(crate) fn phone(server: &Server, user: &str, transport: &str) -> Phone {
+pub(crate) fn phone(server: &Api, user: &str, transport: &str) -> Phone {
     let password = server.user(user);
     // Another process of a switch learns a new password within a second: until then a phone tries again.
     eventually(&format!("{user} registers"), SOON, || {
@@ -51,7 +51,7 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// The INVITE is with the callee.
-    pub(crate) fn new(server: &Server, transports: [&str; 2]) -> Self {
+    pub(crate) fn new(server: &Api, transports: [&str; 2]) -> Self {
         let caller = phone(server, "1001", transports[0]);
         let callee = phone(server, "1002", transports[1]);
         Self::between(caller, callee, &server.uri("1002"))
@@ -99,11 +99,12 @@ impl Attempt {
 
 impl Pair {
     /// 1001 calls 1002, who rings and answers.
-    pub(crate) fn talking(server: &Server, transports: [&str; 2]) -> Self {
+    pub(crate) fn talking(server: &Api, transports: [&str; 2]) -> Self {
         Self::answered(Attempt::new(server, transports))
     }
 
     /// One registered phone calls another, which rings and answers.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn between(caller: Phone, callee: Phone, uri: &str) -> Self {
         Self::answered(Attempt::between(caller, callee, uri))
     }

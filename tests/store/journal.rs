@@ -131,7 +131,7 @@ async fn a_journal_is_replayed_by_a_sibling_only_when_its_process_is_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_away_leaves_the_journal_as_it_is() {
-    let mut server = crate::server::Server::start();
+    let mut server = crate::common::postgres::Postgres::start();
     let database = Database::on(&server, "journal").await;
     let store = database.open().await;
     let place = Folder::new("journal");

@@ -73,14 +73,14 @@ impl Sqlite {
         calls: &[CallId],
         extensions: &[String],
     ) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut writer = self.begin().await?;
         let ids = calls.iter().map(|id| id.0.to_be_bytes().to_vec());
-        delete(&mut transaction, "delete from calls where id in (", ids).await?;
+        delete(writer.connection(), "delete from calls where id in (", ids).await?;
         let ids = calls.iter().map(ToString::to_string);
-        delete(&mut transaction, "delete from cdrs where id in (", ids).await?;
+        delete(writer.connection(), "delete from cdrs where id in (", ids).await?;
         let names = extensions.iter().cloned();
-        delete(&mut transaction, "delete from bindings where extension in (", names).await?;
-        Ok(transaction.commit().await?)
+        delete(writer.connection(), "delete from bindings where extension in (", names).await?;
+        Ok(writer.commit().await?)
     }
 
     /// Lets the file go.

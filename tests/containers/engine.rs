@@ -1,0 +1,86 @@
+//! Docker and Compose as programs, and the images under test.
+//!
+//! Invariant: images have names of their own, so that nobody's `holdfast` is replaced by the one under test.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+pub(crate) const IMAGE: &str = "holdfast-test";
+pub(crate) const POSTGRES_IMAGE: &str = "holdfast-postgres-test";
+
+/// Docker was left out on purpose. Says so past the harness, which shows no output of tests that pass.
+#[allow(clippy::disallowed_methods, reason = "a wish of the person who runs the tests")]
+pub(crate) fn is_left_out(test: &str) -> bool {
+    let left_out = std::env::var_os("WITHOUT_DOCKER").is_some_and(|wish| !wish.is_empty());
+    if left_out {
+        let line = format!("\nNOT TESTED: {test}, because WITHOUT_DOCKER is set\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+    left_out
+}
+
+/// Builds the images once a run.
+pub(crate) fn images() {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let answer = Command::new("docker").arg("info").output();
+        assert!(
+            answer.is_ok_and(|output| output.status.success()),
+            "Docker does not answer: apt-get install -y docker.io docker-compose debootstrap, and start \
+             the daemon; or set WITHOUT_DOCKER=1 to leave these tests out"
+        );
+        let mut build = Command::new(root().join("docker/build-images.sh"));
+        build
+            .env("HOLDFAST_BINARY", env!("CARGO_BIN_EXE_holdfast"))
+            .env("HOLDFAST_IMAGE", IMAGE)
+            .env("HOLDFAST_POSTGRES_IMAGE", POSTGRES_IMAGE);
+        told(&mut build);
+    });
+}
+
+/// The folder of the compose files.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs `docker` to a good end; what it says.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    told(Command::new("docker").args(arguments))
+}
+
+/// Compose v2 where it is there, else docker-compose 1.29.
+pub(crate) fn compose() -> Command {
+    static IS_PLUGIN: OnceLock<bool> = OnceLock::new();
+    let is_plugin = *IS_PLUGIN.get_or_init(|| {
+        let answer = Command::new("docker").args(["compose", "version"]).output();
+        answer.is_ok_and(|output| output.status.success())
+    });
+    if is_plugin {
+        let mut command = Command::new("docker");
+        command.arg("compose");
+        return command;
+    }
+    Command::new("docker-compose")
+}
+
+/// Runs it to a good end; what it says.
+pub(crate) fn told(command: &mut Command) -> String {
+    let output = ended(command);
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, all_of(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs it to its end.
+pub(crate) fn ended(command: &mut Command) -> Output {
+    let output = command.output();
+    output.unwrap_or_else(|error| {
+        panic!("{command:?}: {error}; apt-get install -y docker.io docker-compose debootstrap")
+    })
+}
+
+/// Both outputs.
+pub(crate) fn all_of(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
+}
