@@ -45,12 +45,20 @@ impl Keeping {
         let Some(path) = folder.filter(|_| !store.is_embedded()) else { return Self::default() };
         let folder = Arc::new(JournalFolder::new(path, node));
         let opened = folder.open().await;
-        let (journal, fault) = match opened {
+        let opened = match opened {
             Ok((journal, replaying)) => {
-                until_done(|| journal.replay(store)).await;
-                drop(replaying);
-                (Some(Arc::new(journal)), None)
+                match until_done(|| journal.replay_or_set_aside(store)).await {
+                    Some(_) => Ok(journal),
+                    None => {
+                        drop((journal, replaying));
+                        folder.open().await.map(|(journal, _)| journal)
+                    }
+                }
             }
+            Err(error) => Err(error),
+        };
+        let (journal, fault) = match opened {
+            Ok(journal) => (Some(Arc::new(journal)), None),
             Err(error) => {
                 tracing::error!("no journal: while the store is away new calls get 503: {error}");
                 (None, Some(error.to_string()))
@@ -65,12 +73,15 @@ impl Keeping {
     }
 }
 
-async fn until_done<T, F>(mut replay: impl FnMut() -> F)
+async fn until_done<T, F>(mut replay: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    while let Err(error) = replay().await {
-        tracing::warn!("the journal cannot be replayed yet: {error}");
+    loop {
+        match replay().await {
+            Ok(done) => return done,
+            Err(error) => tracing::warn!("the journal cannot be replayed yet: {error}"),
+        }
         tokio::time::sleep(REPLAY_PAUSE).await;
     }
 }

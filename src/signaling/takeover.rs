@@ -170,8 +170,8 @@ impl Worker {
         }
     }
 
-    /// Others' leases are judged only by who renewed its own for a whole lease without a gap, and just now: when the store
-    /// takes no writes all rows grow old together, and the last one written must not judge the others.
+    /// Others' leases are judged only by who renewed its own for a whole lease without a gap, and just now: when the
+    /// store takes no writes all rows grow old together, and the last one written must not judge the others.
     fn may_judge(&mut self, now: Timestamp, rows: &[NodeRow]) -> bool {
         let own = rows.iter().find(|row| row.incarnation == self.settings.incarnation);
         let fresh = own.is_some_and(|row| now.saturating_since(row.seen_at) <= self.lease / 2);

@@ -16,6 +16,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// A journal that cannot be read is given up after so many.
+const TRIES: u32 = 3;
 /// Rows read at once.
 const PAGE: usize = 500;
 /// Another process of this host is replaying: that is waited for so long.
@@ -111,9 +113,10 @@ impl JournalFolder {
                     continue;
                 }
             };
-            let replayed = journal.replay(store).await?;
-            journal.remove_file().await;
-            total.add(replayed);
+            if let Some(replayed) = journal.replay_or_set_aside(store).await? {
+                journal.remove_file().await;
+                total.add(replayed);
+            }
         }
         Ok(total)
     }
@@ -196,6 +199,35 @@ impl Journal {
             );
         }
         Ok(total)
+    }
+
+    /// A journal that cannot be read although the store works must hold nobody up: it is set aside, where people find
+    /// it, and the caller is to open a new one. An error tells of the store only.
+    pub async fn replay_or_set_aside(&self, store: &Store) -> Result<Option<Replayed>, StoreError> {
+        let mut tries = TRIES;
+        let error = loop {
+            tries -= 1;
+            match self.replay(store).await {
+                Ok(replayed) => return Ok(Some(replayed)),
+                // It may have come back between the two.
+                Err(error) if tries == 0 => break error,
+                Err(_) => store.ping().await?,
+            }
+        };
+        store.ping().await?;
+        self.backend.close().await;
+        let name = &self.name;
+        tracing::error!(
+            "the journal of {name} cannot be replayed: {error}; it is kept as {}.damaged",
+            self.path.display()
+        );
+        for path in files(&self.path) {
+            let mut aside = path.clone().into_os_string();
+            aside.push(".damaged");
+            // There may be no file of that kind.
+            let _ = std::fs::rename(&path, &aside);
+        }
+        Ok(None)
     }
 
     async fn replay_calls(&self, store: &Store) -> Result<Replayed, StoreError> {

@@ -9,6 +9,7 @@ use holdfast::store::{
     Batch, BindingsWrite, CallOutcome, CdrQuery, JournalFolder, Replayed, Store,
 };
 use holdfast::time::Timestamp;
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 fn folder(folder: &Folder, name: &str) -> JournalFolder {
     JournalFolder::new(folder.file("journal"), name)
@@ -130,6 +131,25 @@ async fn a_journal_is_replayed_by_a_sibling_only_when_its_process_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_journal_holds_nobody_up() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    let place = Folder::new("journal");
+    let own = folder(&place, "one");
+    let (journal, lock) = own.open().await.expect("free");
+    journal.write(&batch(vec![save(1, 1)])).await.expect("written");
+    let url = format!("sqlite:{}", place.file("journal").join("one.db").display());
+    let mut session = SqliteConnection::connect(&url).await.expect("there");
+    session.execute("alter table calls rename to lost").await.expect("damaged");
+    let replayed = journal.replay_or_set_aside(&store).await.expect("the store works");
+    assert_eq!(replayed, None);
+    drop((journal, lock));
+    assert!(place.file("journal").join("one.db.damaged").exists());
+    let (journal, _lock) = own.open().await.expect("begins anew");
+    journal.write(&batch(vec![save(2, 1)])).await.expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_away_leaves_the_journal_as_it_is() {
     let mut server = crate::common::postgres::Postgres::start();
     let database = Database::on(&server, "journal").await;
@@ -139,7 +159,7 @@ async fn a_store_that_is_away_leaves_the_journal_as_it_is() {
     let (journal, _lock) = own.open().await.expect("free");
     journal.write(&batch(vec![ended(save(1, 3))])).await.expect("written");
     server.stop();
-    journal.replay(&store).await.expect_err("away");
+    journal.replay_or_set_aside(&store).await.expect_err("away");
     server.run();
     let replayed = journal.replay(&store).await.expect("replayed");
     assert_eq!(replayed, Replayed { calls: 1, ..Replayed::default() });
