@@ -41,6 +41,8 @@ use tokio::time::Instant;
 const TICK: Duration = Duration::from_secs(1);
 /// Expired bindings are swept every so many ticks; they are not called meanwhile.
 const SWEEP_TICKS: u64 = 10;
+/// Tombstones of ended calls are swept every so many ticks.
+const TOMBSTONE_TICKS: u64 = 60;
 /// A media node that is back is told its sessions so many at a time.
 const SESSIONS_A_TURN: usize = 256;
 /// Room kept on a link for what is new while sessions are told again.
@@ -353,6 +355,14 @@ impl Worker {
         }
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep_bindings();
+        }
+        if self.ticks.is_multiple_of(TOMBSTONE_TICKS) {
+            let (store, now) = (self.store.clone(), self.now);
+            self.background.spawn(async move {
+                if let Err(error) = store.sweep(now).await {
+                    tracing::debug!("ended calls are swept later: {error}");
+                }
+            });
         }
         self.end_questions();
         self.was_ready |= self.loaded && self.media.has_room();
