@@ -56,6 +56,7 @@ fn client(
     ExitCode::from(cli::run(connection, &known, command))
 }
 
+#[allow(clippy::print_stdout, reason = "the answer to who typed the command")]
 fn print<E: core::fmt::Display>(text: Result<String, E>) -> ExitCode {
     match text {
         Ok(text) => {

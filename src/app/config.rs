@@ -169,6 +169,7 @@ pub struct ClientSettings {
 }
 
 /// Reads the environment and the settings file. `file` is `--config`; flags win over everything.
+#[allow(clippy::disallowed_methods, reason = "the one reader of the environment")]
 pub fn sources(
     file: Option<&Path>,
     flags: Vec<(&'static str, String)>,

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 static START: OnceLock<(Instant, u64)> = OnceLock::new();
 
 /// Now. Never goes back within a process.
+#[allow(clippy::disallowed_methods, reason = "the one place that asks the system")]
 pub fn now() -> Timestamp {
     let (instant, micros) = START.get_or_init(|| {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -158,7 +158,7 @@ impl World {
         self.drain();
         let forward = forward?;
         let sent = &buffer[..forward.length];
-        let header = Header::parse(sent).expect("what we send is RTP");
+        let header = Header::parse(sent)?;
         Some((forward, header, sent[header.payload()].to_vec()))
     }
 

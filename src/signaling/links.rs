@@ -51,13 +51,10 @@ impl Links {
     pub(super) async fn accept(self, listener: TcpListener) {
         loop {
             let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let Ok((stream, _)) = listener.accept().await else {
                 // Out of descriptors or the like: what holds them may end.
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
             };
             let links = self.clone();
             tokio::spawn(async move {

@@ -1,6 +1,8 @@
 //! Several processes that are one switch, on a real PostgreSQL, with real kills: what people on the phone notice of
 //! them.
 
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../peers/pair.rs"]

@@ -168,12 +168,12 @@ impl Baresip {
         loop {
             assert!(Instant::now() < deadline, "baresip answers {name}");
             match self.read() {
-                Some(message) if message["response"] == true => {
-                    if message["token"] == token.as_str() {
-                        return message["data"].as_str().unwrap_or_default().to_owned();
-                    }
+                Some(message) if message["token"] == token.as_str() => {
+                    return message["data"].as_str().unwrap_or_default().to_owned();
                 }
-                Some(event) => self.events.push(event),
+                Some(event) if event["response"] != true => self.events.push(event),
+                // An answer to something asked before.
+                Some(_) => {}
                 None => {}
             }
         }

@@ -66,6 +66,7 @@ fn every_sample_falls_into_its_interval() {
 }
 
 #[test]
+#[allow(clippy::approx_constant, reason = "the level that G.711 names, in dBm0")]
 fn the_digital_milliwatt_is_a_kilohertz_at_0_dbm0() {
     for (law, period, overload_dbm0) in [
         (Law::Mu, [0x1e, 0x0b, 0x0b, 0x1e, 0x9e, 0x8b, 0x8b, 0x9e], 3.17),
