@@ -60,6 +60,7 @@ impl Links {
             tokio::spawn(async move {
                 let _permit = permit;
                 match control_link::accept(stream, links.hello.clone(), &links.secrets).await {
+                    Ok(link) if links.is_own(&link) => {}
                     Ok(link) => links.serve(link).await,
                     Err(error) => tracing::warn!("a control link was refused: {error}"),
                 }
@@ -71,6 +72,7 @@ impl Links {
     pub(super) async fn dial(self, peer: PeerAddress) {
         for address in &peer.control {
             match control_link::dial(*address, self.hello.clone(), &self.secrets).await {
+                Ok(link) if self.is_own(&link) => {}
                 Ok(link) if link.peer.role == Role::Signaling && link.peer.name == peer.name => {
                     return self.serve(link).await;
                 }
@@ -94,7 +96,7 @@ impl Links {
                         if !lives {
                             let _ = self.wakeups.send(Wakeup::PeerDead(peer.incarnation)).await;
                         }
-                        if same {
+                        if same && !self.is_own(&link) {
                             self.serve(link).await;
                         }
                         return;
@@ -110,6 +112,11 @@ impl Links {
             tokio::time::sleep(PAUSE).await;
         }
         let _ = self.wakeups.send(Wakeup::NotDialled(peer.incarnation)).await;
+    }
+
+    /// We dialled ourselves: a peer, or a former start of ours, had the port before us.
+    fn is_own(&self, link: &ControlLink) -> bool {
+        link.peer.role == Role::Signaling && link.peer.incarnation == self.hello.incarnation
     }
 
     async fn serve(self, link: ControlLink) {

@@ -83,9 +83,14 @@ impl Stack {
         let owner = eventually("a call is there", SOON, || {
             Some(self.api.list("/calls").first()?["owner"].as_str()?.to_owned())
         });
-        let mut containers = self.containers("signaling").into_iter();
-        let found = containers.find(|container| container.node().as_ref() == Some(&owner));
-        found.unwrap_or_else(|| panic!("no container is {owner}"))
+        self.container_of("signaling", &owner)
+    }
+
+    /// The container of a service in which that node runs.
+    pub(crate) fn container_of(&self, service: &str, node: &str) -> Container {
+        let mut containers = self.containers(service).into_iter();
+        let found = containers.find(|container| container.node().as_deref() == Some(node));
+        found.unwrap_or_else(|| panic!("no container is {node}"))
     }
 }
 
@@ -144,6 +149,12 @@ impl Container {
         eventually("it is healthy", SOON * 3, || {
             (docker(&state).trim() == "healthy").then_some(())
         });
+    }
+
+    /// How its last process ended.
+    pub(crate) fn exit_code(&self) -> i32 {
+        let code = docker(&["inspect", "-f", "{{.State.ExitCode}}", &self.0]);
+        code.trim().parse().expect("an exit code")
     }
 
     fn process(&self) -> u32 {
