@@ -61,7 +61,7 @@ pub struct Known {
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Json {
     /// JSON as the API gives it.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 }
 
@@ -229,6 +229,7 @@ pub enum UsersCommand {
         extension: String,
     },
     /// A new user; without a password it gets a strong one, which is printed.
+    #[command(after_help = "Example: holdfast users add 1003 --name Anna --json")]
     Add {
         /// Extension.
         extension: String,
