@@ -14,7 +14,7 @@ use crate::control::peer::FORWARDS;
 use crate::event::Event;
 use crate::ids::{CallId, Flow, Incarnation, Locator};
 use crate::sip::{Message, Method};
-use crate::store::ClaimedCall;
+use crate::store::{ClaimedCall, Store};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Stray {
 
 /// Where a stray's call is.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Whereabouts {
     /// Its owner.
     Owner(Incarnation),
     /// Its owner was dead: it is ours now.
@@ -48,6 +48,14 @@ pub(super) enum Found {
     Nowhere,
     /// The store does not say.
     Unknown,
+}
+
+async fn find_owner(store: &Store, call: CallId) -> Whereabouts {
+    match store.owner(call).await {
+        Ok(Some(owner)) => Whereabouts::Owner(owner),
+        Ok(None) => Whereabouts::Nowhere,
+        Err(_) => Whereabouts::Unknown,
+    }
 }
 
 impl Worker {
@@ -81,28 +89,24 @@ impl Worker {
         let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
         self.background.spawn(async move {
             let _permit = permit;
-            let found = match store.owner(stray.call).await {
-                Ok(Some(owner)) => Found::Owner(owner),
-                Ok(None) => Found::Nowhere,
-                Err(_) => Found::Unknown,
-            };
+            let found = find_owner(&store, stray.call).await;
             // The worker may be gone.
             let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
         });
     }
 
-    pub(super) fn handle_stray_found(&mut self, stray: Stray, found: Found) {
+    pub(super) fn handle_stray_found(&mut self, stray: Stray, found: Whereabouts) {
         if self.calls.get(stray.call).is_some() {
             return self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
         }
         match found {
-            Found::Owner(owner) => self.handle_owner(stray, owner),
-            Found::Claimed(claimed) => {
+            Whereabouts::Owner(owner) => self.handle_owner(stray, owner),
+            Whereabouts::Claimed(claimed) => {
                 self.adopt(*claimed);
                 self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
             }
-            Found::Nowhere => self.refuse_stray(&stray),
-            Found::Unknown => {}
+            Whereabouts::Nowhere => self.refuse_stray(&stray),
+            Whereabouts::Unknown => {}
         }
     }
 
@@ -133,9 +137,9 @@ impl Worker {
                 store.claim_call(stray.call, owner, own).await
             };
             let found = match claimed.await {
-                Ok(Some(claimed)) => Found::Claimed(Box::new(claimed)),
+                Ok(Some(claimed)) => Whereabouts::Claimed(Box::new(claimed)),
                 // Another claimed it meanwhile; the phone's next repeat finds that one.
-                Ok(None) | Err(_) => Found::Unknown,
+                Ok(None) | Err(_) => Whereabouts::Unknown,
             };
             let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
         });
@@ -169,17 +173,12 @@ impl Worker {
         let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
         self.background.spawn(async move {
             let _permit = permit;
-            let call = store.call_of_key(&key).await;
-            let stray = |call| Stray { call, hint: 0, flow, bytes, hops };
-            let (stray, found) = match call {
-                Ok(Some(call)) => match store.owner(call).await {
-                    Ok(Some(owner)) => (stray(call), Found::Owner(owner)),
-                    Ok(None) => (stray(call), Found::Nowhere),
-                    Err(_) => (stray(call), Found::Unknown),
-                },
-                Ok(None) => (stray(CallId(0)), Found::Nowhere),
-                Err(_) => (stray(CallId(0)), Found::Unknown),
+            let (call, found) = match store.call_of_key(&key).await {
+                Ok(Some(call)) => (call, find_owner(&store, call).await),
+                Ok(None) => (CallId(0), Whereabouts::Nowhere),
+                Err(_) => (CallId(0), Whereabouts::Unknown),
             };
+            let stray = Stray { call, hint: 0, flow, bytes, hops };
             let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
         });
         true

@@ -136,7 +136,8 @@ impl Worker {
     /// What the table says: peers to dial, leases that ran out, owners that are no more.
     pub(super) fn handle_nodes(&mut self, judgement: Judgement) {
         let Judgement { now, rows, owners } = judgement;
-        let own = self.settings.incarnation;
+        let (own, lease) = (self.settings.incarnation, self.lease);
+        let is_fresh = |row: &NodeRow| now.saturating_since(row.seen_at) <= lease;
         let signals = |row: &&NodeRow| row.mode != "media" && row.incarnation != own;
         for row in rows.iter().filter(signals) {
             let peer = PeerAddress {
@@ -144,20 +145,18 @@ impl Worker {
                 incarnation: row.incarnation,
                 control: row.control.clone(),
             };
-            let is_fresh = now.saturating_since(row.seen_at) <= self.lease;
-            if is_fresh && self.peers.begin_dial(&peer, own) {
+            if is_fresh(row) && self.peers.begin_dial(&peer, own) {
                 self.background.spawn(self.links.clone().dial(peer));
             }
         }
-        let fresh = rows.iter().filter(|row| now.saturating_since(row.seen_at) <= self.lease);
-        let mut alive: HashSet<&str> = fresh.map(|row| &*row.name.0).collect();
+        let mut alive: HashSet<&str> =
+            rows.iter().filter(|row| is_fresh(row)).map(|row| &*row.name.0).collect();
         let own_name = self.settings.node.clone();
         alive.insert(&own_name.0);
         self.lose_connections_of_others(&alive);
         let judges = self.may_judge(now, &rows);
         for row in rows.iter().filter(signals) {
-            let expired = now.saturating_since(row.seen_at) > self.lease;
-            if judges && expired {
+            if judges && !is_fresh(row) {
                 self.peer_is_dead(row.incarnation);
             }
         }
@@ -209,7 +208,7 @@ impl Worker {
         self.watch.nameless = nameless;
     }
 
-    /// A peer has a link with us; it is told our bindings, for what changed since it read the store.
+    /// A peer has a link with us; a former start of it is dead.
     pub(super) fn peer_up(
         &mut self,
         number: LinkNumber,

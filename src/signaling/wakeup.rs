@@ -1,7 +1,7 @@
 //! What tasks beside the worker tell it. The worker itself never waits for the store, a name, or a link.
 
 use super::media_pool::LinkNumber;
-use super::pass_on::{self, Stray};
+use super::pass_on::{Stray, Whereabouts};
 use crate::call::Answer;
 use crate::control::Frame;
 use crate::control::hello::Hello;
@@ -41,7 +41,7 @@ pub(super) enum Wakeup {
     /// Calls that we claimed.
     Claimed(Vec<ClaimedCall>),
     /// The owner of a message's call was looked up.
-    StrayFound(Box<(Stray, pass_on::Found)>),
+    StrayFound(Box<(Stray, Whereabouts)>),
     /// A peer is proven dead.
     PeerDead(Incarnation),
     /// A peer could not be reached, which proves nothing.

@@ -72,6 +72,13 @@ impl Site {
             (cdrs, store.bindings_of("1005").await.expect("read").len())
         })
     }
+
+    /// PostgreSQL has a CDR for each call, and the one phone of 1005.
+    fn check_stored(&self, ended: &[Span]) {
+        let (cdrs, bindings) = self.stored();
+        check_cdrs(&cdrs, ended);
+        assert_eq!(bindings, 1);
+    }
 }
 
 /// When a call ended, as seen from outside.
@@ -120,9 +127,7 @@ fn calls_and_registrations_go_on_while_postgres_is_stopped() {
     site.postgres.run();
     site.server.wait_until_ready();
     eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
-    let (cdrs, bindings) = site.stored();
-    check_cdrs(&cdrs, &ended);
-    assert_eq!(bindings, 1);
+    site.check_stored(&ended);
     assert_eq!(site.server.cdrs(2).len(), 2);
     assert!(site.server.signaling.log().contains("the store takes writes again"));
 }
@@ -145,9 +150,7 @@ fn a_process_that_is_killed_meanwhile_leaves_all_in_its_journal() {
     new.hear_each_other();
     let ended = [first, hang_up(new)];
     assert_eq!(site.server.cdrs(2).len(), 2);
-    let (cdrs, bindings) = site.stored();
-    check_cdrs(&cdrs, &ended);
-    assert_eq!(bindings, 1);
+    site.check_stored(&ended);
 }
 
 #[test]
@@ -168,9 +171,7 @@ fn a_sibling_hands_over_what_a_dead_process_kept() {
     new.hear_each_other();
     let ended = [first, hang_up(new)];
     assert_eq!(site.server.cdrs(2).len(), 2);
-    let (cdrs, bindings) = site.stored();
-    check_cdrs(&cdrs, &ended);
-    assert_eq!(bindings, 1);
+    site.check_stored(&ended);
 }
 
 #[test]
@@ -186,9 +187,7 @@ fn a_database_that_takes_no_writes_is_an_outage_too() {
     let ended = [first, hang_up(new)];
     site.set_read_only("off");
     eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
-    let (cdrs, bindings) = site.stored();
-    check_cdrs(&cdrs, &ended);
-    assert_eq!(bindings, 1);
+    site.check_stored(&ended);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Docker must be there: a missing one is a failure. Who cannot have it sets `WITHOUT_DOCKER=1`, and the output says what
 //! was left out.
 
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../peers/pair.rs"]
