@@ -5,6 +5,8 @@
 //! codecs: Opus is opened at that rate, so nothing is resampled. Which library codes Opus is known
 //! to `opus` alone.
 
+use serde::{Deserialize, Serialize};
+
 /// ITU-T G.711.
 pub mod g711;
 /// RFC 6716 by libopus.
@@ -39,7 +41,7 @@ pub trait Encoder: core::fmt::Debug + Send {
 }
 
 /// A codec that is decoded and encoded here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// G.711 µ-law.
     Pcmu,

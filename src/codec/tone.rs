@@ -1,9 +1,10 @@
 //! Tones as samples, and how much of a tone is in samples (Goertzel).
 
 use super::SAMPLE_RATE_HZ;
+use serde::{Deserialize, Serialize};
 
 /// A sine without end. A recurrence: no trigonometry per sample.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sine {
     factor: f64,
     before: f64,
@@ -44,7 +45,7 @@ impl Iterator for Sine {
 }
 
 /// Ringing as a caller hears it in most of Europe (ITU-T E.180): 425 Hz, 1 s on, 4 s off.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ringback {
     sine: Sine,
     position: u32,

@@ -14,9 +14,10 @@ use crate::ids::{Epoch, LegId, Rev};
 use crate::limits::{LEGS_PER_CALL, STREAMS_PER_LEG};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
 
 /// Of a request: later ones are greater.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Order(pub(super) Epoch, pub(super) Rev);
 
 /// Of a stream of the spec: its advertised RTP address and its bound port.

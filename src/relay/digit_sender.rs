@@ -9,6 +9,7 @@ use crate::rtp::EventPayload;
 use crate::rtp::telephone_event::event_of_digit;
 use crate::time::Timestamp;
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Digits that wait; more are dropped.
@@ -20,7 +21,7 @@ const TONE_PACKETS: u16 = 5;
 const ALL_PACKETS: u16 = TONE_PACKETS + 2;
 const GAP: Duration = Duration::from_millis(30);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Current {
     event: u8,
     timestamp: u32,
@@ -28,7 +29,7 @@ struct Current {
 }
 
 /// Digits on their way to a phone.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct DigitSender {
     waiting: VecDeque<u8>,
     current: Option<Current>,

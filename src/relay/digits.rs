@@ -8,6 +8,7 @@ use crate::rtp::telephone_event::digit_of_event;
 use crate::rtp::{EventPayload, Header};
 use crate::time::Timestamp;
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// An event that fell silent without its end is over.
 const END_LOST: Duration = Duration::from_millis(500);
@@ -19,7 +20,7 @@ pub(super) struct Dialled {
     pub(super) duration_ms: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Current {
     ssrc: u32,
     timestamp: u32,
@@ -43,7 +44,7 @@ impl Current {
 }
 
 /// Watches the events of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct DigitWatch {
     current: Option<Current>,
 }

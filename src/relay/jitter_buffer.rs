@@ -4,6 +4,7 @@
 //! order.
 
 use crate::rtp::serial::sequence_distance;
+use serde::{Deserialize, Serialize};
 
 /// A power of two, so that slots follow sequence numbers across their wrap.
 const SLOTS: usize = 32;
@@ -29,14 +30,14 @@ pub(super) enum Pulled<'a> {
     Empty,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Slot {
     full: bool,
     payload: Vec<u8>,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct JitterBuffer {
     slots: [Slot; SLOTS],
     full: usize,

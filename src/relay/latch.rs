@@ -7,6 +7,7 @@
 use crate::time::Timestamp;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// Packets an unsignalled source must send before it is believed.
 const WINDOW_PACKETS: u8 = 3;
@@ -29,7 +30,7 @@ pub(super) enum Verdict {
     Rejected,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Candidate {
     source: SocketAddr,
     packets: u8,
@@ -38,7 +39,7 @@ struct Candidate {
 }
 
 /// The latch of one socket.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Latch {
     /// Where the description says the phone is; `None` when it says nowhere (RFC 3264 §8.4:
     /// 0.0.0.0).

@@ -19,6 +19,7 @@ mod playout;
 mod random;
 mod reception;
 mod session;
+mod snapshot;
 mod stream;
 mod timers;
 
@@ -28,9 +29,10 @@ mod tests;
 use crate::control::Report;
 use crate::ids::LegId;
 use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
 
 /// Names a socket of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Leg.
     pub leg: LegId,
@@ -41,7 +43,7 @@ pub struct Endpoint {
 }
 
 /// Which of a stream's two ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Channel {
     /// Even port.
     Rtp,
@@ -85,3 +87,4 @@ pub enum Output {
 }
 
 pub use session::Session;
+pub use snapshot::SNAPSHOT_VERSION;

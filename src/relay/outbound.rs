@@ -9,6 +9,7 @@ use crate::ids::LegId;
 use crate::rtp::Header;
 use crate::rtp::serial::{clock_units, sequence_distance, timestamp_distance};
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// A jump of so many packets is a source that restarted.
 const MAX_JUMP: i16 = 3_000;
@@ -20,7 +21,7 @@ const RESTART_PACKETS: u8 = 4;
 const MAX_AHEAD_S: u32 = 30;
 
 /// Whose packets are relayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     /// The heard leg.
     pub(super) leg: LegId,
@@ -29,14 +30,14 @@ pub(super) struct Origin {
 }
 
 /// Where an event that began at `received` lies on our timeline.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct EventStart {
     received: u32,
     sent: u32,
 }
 
 /// The stream towards a phone.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Outbound {
     pub(super) ssrc: u32,
     pub(super) packets: u64,

@@ -6,15 +6,18 @@
 use super::Output;
 use crate::control::{Report, ReportKind};
 use crate::ids::SessionId;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Reports kept for an owner that does not answer; the oldest are given up.
 const KEPT: usize = 256;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Outbox {
     session: SessionId,
+    /// Drained before a snapshot is taken.
+    #[serde(skip)]
     outputs: VecDeque<Output>,
     number: u64,
     kept: VecDeque<Report>,

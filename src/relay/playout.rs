@@ -14,6 +14,7 @@ use crate::control::Codec;
 use crate::rtp::Header;
 use crate::time::Timestamp;
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// Frames concealed when nothing is here, until the heard phone is taken to pause.
 const CONCEALED: u32 = 3;
@@ -25,16 +26,18 @@ const LATENESS: Duration = Duration::from_millis(200);
 const FIRST_PACKET_SAMPLES: usize = 20 * SAMPLES_PER_MS;
 
 /// Where samples come from.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Source {
     Tone(Ringback),
     Heard(Box<Heard>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Heard {
     kind: Kind,
-    decoder: Box<dyn Decoder>,
+    /// Absent between a snapshot and `reopen`.
+    #[serde(skip)]
+    decoder: Option<Box<dyn Decoder>>,
     buffer: JitterBuffer,
     origin: Option<Origin>,
     packet_samples: usize,
@@ -43,9 +46,11 @@ struct Heard {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Playout {
-    encoder: Box<dyn Encoder>,
+    /// Absent between a snapshot and `reopen`.
+    #[serde(skip)]
+    encoder: Option<Box<dyn Encoder>>,
     codec: Codec,
     frame: Duration,
     frame_samples: usize,
@@ -76,7 +81,7 @@ impl Playout {
         let kind = kind_of(heard)?;
         let heard = Heard {
             kind,
-            decoder: kind.decoder()?,
+            decoder: Some(kind.decoder()?),
             buffer: JitterBuffer::default(),
             origin: None,
             packet_samples: FIRST_PACKET_SAMPLES,
@@ -90,7 +95,7 @@ impl Playout {
         let kind = kind_of(codec)?;
         let frame_ms = kind.frame_ms(codec.ptime_ms);
         Some(Self {
-            encoder: kind.encoder(codec.fmtp.as_deref())?,
+            encoder: Some(kind.encoder(codec.fmtp.as_deref())?),
             codec: codec.clone(),
             frame: Duration::from_millis(frame_ms.into()),
             frame_samples: usize::from(frame_ms) * SAMPLES_PER_MS,
@@ -101,6 +106,22 @@ impl Playout {
             timestamp: None,
             talkspurt: true,
         })
+    }
+
+    /// Opens the codecs of a playout that came from a snapshot; false: the library refuses. What they remembered of
+    /// the sound before is not carried: Opus begins anew, which is heard as no more than a few dull milliseconds.
+    pub(super) fn reopen(&mut self) -> bool {
+        let encoder =
+            kind_of(&self.codec).and_then(|kind| kind.encoder(self.codec.fmtp.as_deref()));
+        let has_encoder = encoder.is_some();
+        self.encoder = encoder;
+        match &mut self.source {
+            Source::Tone(_) => has_encoder,
+            Source::Heard(heard) => {
+                heard.decoder = heard.kind.decoder();
+                has_encoder && heard.decoder.is_some()
+            }
+        }
     }
 
     /// Goes on unchanged under this wish: nothing that is heard breaks off at a repeated spec.
@@ -123,7 +144,9 @@ impl Playout {
 
     /// The phone's report says how much it loses.
     pub(super) fn expect_loss(&mut self, percent: u8) {
-        self.encoder.expect_loss(percent);
+        if let Some(encoder) = &mut self.encoder {
+            encoder.expect_loss(percent);
+        }
     }
 
     /// Audio of the heard phone.
@@ -169,7 +192,8 @@ impl Playout {
         self.timestamp = Some(timestamp.wrapping_add(self.frame_units));
         let mut payload = [0; MOST_PAYLOAD_BYTES];
         let frame = self.pending.get(..self.frame_samples)?;
-        let bytes = if mute { 0 } else { self.encoder.encode(frame, &mut payload) };
+        let encoder = self.encoder.as_mut().filter(|_| !mute);
+        let bytes = encoder.map_or(0, |encoder| encoder.encode(frame, &mut payload));
         self.pending.drain(..self.frame_samples);
         let payload = payload.get(..bytes).filter(|payload| !payload.is_empty());
         let Some(payload) = payload else {
@@ -208,9 +232,10 @@ impl Heard {
         let mut samples = [0; MOST_SAMPLES];
         let packet_ms = self.packet_samples as u64 * 1_000 / u64::from(SAMPLE_RATE_HZ);
         let expected = self.packet_samples.min(samples.len());
+        let Some(decoder) = &mut self.decoder else { return false };
         let count = match self.buffer.pull(packet_ms) {
             Pulled::Packet(payload) => {
-                let count = self.decoder.decode(payload, &mut samples);
+                let count = decoder.decode(payload, &mut samples);
                 if count > 0 {
                     self.packet_samples = count;
                     self.concealed = 0;
@@ -218,7 +243,7 @@ impl Heard {
                 count
             }
             Pulled::Lost(next) => {
-                self.decoder.conceal(next, samples.get_mut(..expected).unwrap_or_default());
+                decoder.conceal(next, samples.get_mut(..expected).unwrap_or_default());
                 expected
             }
             Pulled::Empty => 0,
@@ -231,7 +256,7 @@ impl Heard {
         if self.concealed > CONCEALED {
             return false;
         }
-        self.decoder.conceal(None, samples.get_mut(..expected).unwrap_or_default());
+        decoder.conceal(None, samples.get_mut(..expected).unwrap_or_default());
         pending.extend(samples.iter().take(expected));
         true
     }

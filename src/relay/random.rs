@@ -1,8 +1,10 @@
 //! Numbers for SSRCs, first sequence numbers and timestamps, and RTCP intervals, from the seed that
 //! came in.
 
+use serde::{Deserialize, Serialize};
+
 /// SplitMix64: each seed gives its own sequence, and equal seeds the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Random(u64);
 
 impl Random {

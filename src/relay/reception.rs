@@ -7,12 +7,13 @@ use crate::rtp::Header;
 use crate::rtp::rtcp::ReceptionReport;
 use crate::rtp::serial::{clock_units, sequence_distance, timestamp_distance};
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// RFC 3550 appendix A.1: a jump of so many packets is a source that restarted.
 const MAX_DROPOUT: i16 = 3_000;
 
 /// Counters of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Reception {
     pub(super) ssrc: Option<u32>,
     pub(super) packets: u64,

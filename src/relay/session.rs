@@ -14,12 +14,13 @@ use crate::ids::SessionId;
 use crate::time::Timestamp;
 use core::net::SocketAddr;
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// How often a changed state is told.
 const STATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One media session. All four words of a machine: `apply`/`handle_packet` are its inputs.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Session {
     pub(super) id: SessionId,
     /// Of the last applied request.
@@ -35,6 +36,7 @@ pub struct Session {
     pub(super) cname: String,
     pub(super) changed: bool,
     pub(super) state_at: Timestamp,
+    #[serde(skip)]
     pub(super) next: Option<(Timestamp, &'static str)>,
 }
 

@@ -17,6 +17,7 @@ use crate::rtp::telephone_event::PAYLOAD_BYTES;
 use crate::rtp::{EventPayload, Header};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
 
 /// RFC 3389.
 pub(super) const COMFORT_NOISE: u8 = 13;
@@ -34,7 +35,7 @@ pub(super) enum Received {
 }
 
 /// How the phone is made to hear what it shall.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Hearing {
     Nothing,
     /// In place.
@@ -64,7 +65,7 @@ pub(super) struct Accepted {
 }
 
 /// What the phone says about what it receives.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct PeerQuality {
     pub(super) lost: Option<u32>,
     pub(super) jitter_us: Option<u32>,
@@ -72,12 +73,14 @@ pub(super) struct PeerQuality {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Stream {
     pub(super) endpoint: Endpoint,
     pub(super) spec: StreamSpec,
     pub(super) local: SocketAddr,
     pub(super) port: u16,
+    /// Follows from the spec.
+    #[serde(skip, default = "nothing_known")]
     received: [Received; PAYLOAD_TYPES],
     pub(super) rtp: Latch,
     pub(super) rtcp: Latch,
@@ -98,6 +101,10 @@ pub(super) struct Stream {
     pub(super) rtcp_packets_sent: u64,
 }
 
+const fn nothing_known() -> [Received; PAYLOAD_TYPES] {
+    [Received::Unknown; PAYLOAD_TYPES]
+}
+
 impl Stream {
     pub(super) fn new(
         endpoint: Endpoint,
@@ -112,7 +119,7 @@ impl Stream {
             spec,
             local: local.0,
             port: local.1,
-            received: [Received::Unknown; PAYLOAD_TYPES],
+            received: nothing_known(),
             rtp: Latch::default(),
             rtcp: Latch::default(),
             reception: Reception::default(),
@@ -133,7 +140,7 @@ impl Stream {
 
     /// Payload types of the phone, from the spec.
     pub(super) fn learn_payload_types(&mut self) {
-        self.received = [Received::Unknown; PAYLOAD_TYPES];
+        self.received = nothing_known();
         let mut set = |payload_type: u8, meaning| {
             if let Some(entry) = self.received.get_mut(usize::from(payload_type)) {
                 *entry = meaning;

@@ -749,11 +749,33 @@ struct Listening {
     heard: [Option<Header>; 3],
     ours: [Option<u32>; 3],
     acts: u32,
+    /// All of it, in order.
+    trace: Vec<(usize, Header)>,
 }
 
 impl Listening {
+    fn new() -> Self {
+        let mut spec = two_legs(codec("PCMU", 0, 0), codec("PCMU", 0, 0));
+        spec.legs.push(leg(2, codec("opus", 111, 111), Hears::Leg(LegId(0))));
+        for (number, clock) in [8_000, 8_000, 48_000].into_iter().enumerate() {
+            spec.legs[number].streams[0].telephone_event = events(101, 101, clock);
+        }
+        let world = World::new(spec);
+        let ours = [0, 1, 2].map(|leg| world.statistics(leg).sent_ssrc);
+        let speakers = [1, 2, 3].map(|ssrc| Speaker { ssrc, sequence: 65_500, timestamp: 0 });
+        Self { world, speakers, heard: [None; 3], ours, acts: 0, trace: vec![] }
+    }
+
+    /// Another process carries the session on.
+    fn move_on(&mut self) {
+        let bytes = self.world.session.snapshot();
+        self.world.session = Session::restored(&bytes).expect("of our own version");
+    }
+
     fn check(&mut self, leg: usize, header: Header) {
         assert_eq!(Some(header.ssrc), self.ours[leg], "one SSRC");
+        // How much Opus makes of a frame depends on the frames before, which stay behind.
+        self.trace.push((leg, Header { payload_end: 0, ..header }));
         if let Some(last) = self.heard[leg] {
             let ahead = crate::rtp::serial::sequence_distance(last.sequence, header.sequence);
             assert!(ahead > 0, "sequence {} after {}", header.sequence, last.sequence);
@@ -861,19 +883,38 @@ proptest! {
     fn every_phone_hears_one_source_that_only_goes_forward(
         happenings in proptest::collection::vec(happening(), 1..40),
     ) {
-        let mut spec = two_legs(codec("PCMU", 0, 0), codec("PCMU", 0, 0));
-        spec.legs.push(leg(2, codec("opus", 111, 111), Hears::Leg(LegId(0))));
-        for (number, clock) in [8_000, 8_000, 48_000].into_iter().enumerate() {
-            spec.legs[number].streams[0].telephone_event = events(101, 101, clock);
-        }
-        let world = World::new(spec);
-        let ours = [0, 1, 2].map(|leg| world.statistics(leg).sent_ssrc);
-        let speakers = [1, 2, 3].map(|ssrc| Speaker { ssrc, sequence: 65_500, timestamp: 0 });
-        let mut listening = Listening { world, speakers, heard: [None; 3], ours, acts: 0 };
+        let mut listening = Listening::new();
         for happening in happenings {
             listening.happen(happening);
         }
     }
+
+    #[test]
+    fn a_session_that_moves_from_process_to_process_says_what_it_would_have_said(
+        happenings in proptest::collection::vec(happening(), 1..20),
+    ) {
+        let (mut stays, mut moves) = (Listening::new(), Listening::new());
+        for happening in happenings {
+            stays.happen(happening);
+            moves.happen(happening);
+            moves.move_on();
+        }
+        prop_assert_eq!(&stays.trace, &moves.trace);
+        prop_assert_eq!(stays.world.digits(), moves.world.digits());
+        prop_assert_eq!(stays.world.statistics(0), moves.world.statistics(0));
+    }
+}
+
+#[test]
+fn a_snapshot_of_another_form_is_refused() {
+    let world = World::new(two_legs(codec("PCMU", 0, 0), codec("PCMA", 8, 8)));
+    let bytes = world.session.snapshot();
+    assert!(Session::restored(&bytes).is_some());
+    for end in 0..bytes.len() {
+        assert!(Session::restored(&bytes[..end]).is_none(), "{end} bytes of it");
+    }
+    let other = [&[0, 99], &bytes[2..]].concat();
+    assert!(Session::restored(&other).is_none());
 }
 
 proptest! {
