@@ -32,6 +32,11 @@ impl Resolver {
         Self { inner }
     }
 
+    /// Only literals resolve.
+    pub const fn none() -> Self {
+        Self { inner: None }
+    }
+
     /// Addresses in the order to be tried. `port` and `transport` as the URI says them.
     pub async fn resolve(
         &self,

@@ -114,7 +114,9 @@ impl Worker {
             self.draining.unwrap_or(Drain { started_at, deadline_at })
         });
         if drain && end_calls {
-            self.ending = self.calls.iter().map(|(id, _)| id).collect();
+            let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
+            ids.sort_unstable();
+            self.ending = ids.into();
         }
         true
     }

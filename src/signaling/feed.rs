@@ -3,6 +3,7 @@
 //! Invariants: no call waits for a read unless the directory does not know whom it calls; that is asked once. What the
 //! worker itself registered is never replaced by what the store said later.
 
+use super::errand::Errand;
 use super::wakeup::{Found, Wakeup};
 use super::worker::Worker;
 use crate::directory::{Binding, User};
@@ -172,26 +173,10 @@ impl Worker {
 
     /// Asks the store for a user that the directory does not know, or whose phones it does not know.
     pub(super) fn look_up(&mut self, call: CallId, number: u32, uri: Uri, extension: String) {
-        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else {
+        let wanted = extension.clone();
+        if !self.errands.run(Errand::LookUp { call, number, uri: uri.clone(), extension }) {
             let result = Err(StoreError::Unavailable("too many look-ups".to_owned()));
-            self.found.push(Found { call, number, uri, extension, result });
-            return;
-        };
-        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
-        self.background.spawn(async move {
-            let _permit = permit;
-            let result = async {
-                let user = store.user(&extension).await?;
-                let bindings = match &user {
-                    Some(_) => store.bindings_of(&extension).await?,
-                    None => Vec::new(),
-                };
-                Ok((user, bindings))
-            };
-            let result = result.await;
-            let found = Found { call, number, uri, extension, result };
-            // The worker may be gone.
-            let _ = wakeups.send(Wakeup::Found(Box::new(found))).await;
-        });
+            self.found.push(Found { call, number, uri, extension: wanted, result });
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::worker::Worker;
 use crate::call::{Call, Input, Invitation};
 use crate::directory::User;
 use crate::event::Event;
-use crate::ids::{CallId, Epoch, Flow, LegId};
+use crate::ids::{Epoch, Flow, LegId};
 use crate::limits;
 use crate::sip::digest::{self, Credentials, Verdict};
 use crate::sip::{HeaderName, Request};
@@ -65,7 +65,7 @@ impl Worker {
     }
 
     fn begin_call(&mut self, key: [u8; 16], caller: Arc<User>, request: Request, flow: Flow) {
-        let id = CallId(uuid::Uuid::now_v7().as_u128());
+        let id = (self.draw_call_id)(self.now);
         let origin = origin_of(&request);
         let invitation = Invitation { id, key, epoch: Epoch(1), caller, request, flow };
         let (settings, now) = (Arc::clone(&self.settings), self.now);

@@ -4,8 +4,7 @@
 //! Invariants: what an earlier start of this node left is in the store before anything is served; the worker waits for
 //! neither journal nor store; an outage is told once when it begins and once when it ends.
 
-use super::ledger::Work;
-use super::wakeup::Wakeup;
+use super::errand::Errand;
 use super::worker::Worker;
 use crate::store::{CallOutcome, Journal, JournalFolder, Store, StoreError};
 use crate::time::Timestamp;
@@ -23,7 +22,9 @@ const REPLAY_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Keeping {
     /// None: the store is a file of our own, or there is no place.
     pub folder: Option<Arc<JournalFolder>>,
-    journal: Option<Arc<Journal>>,
+    pub journal: Option<Arc<Journal>>,
+    /// What is given to it is kept.
+    is_present: bool,
     /// Why there is no journal although there ought to be.
     fault: Option<String>,
     /// Size of its files when they were written last.
@@ -65,11 +66,17 @@ impl Keeping {
             }
         };
         until_done(|| folder.replay_dead(store)).await;
-        Self { folder: Some(folder), journal, fault, bytes: 0, outage: None }
+        let is_present = journal.is_some();
+        Self { folder: Some(folder), journal, is_present, fault, bytes: 0, outage: None }
+    }
+
+    /// The driver of this node keeps its journal.
+    pub(super) fn driven() -> Self {
+        Self { is_present: true, ..Self::default() }
     }
 
     pub(super) fn has_journal(&self) -> bool {
-        self.journal.is_some()
+        self.is_present
     }
 }
 
@@ -98,21 +105,14 @@ pub(super) async fn replay_dead(
 }
 
 impl Worker {
-    /// Gives the journal what is due for it, in a task.
+    /// Gives the journal what is due for it.
     pub(super) fn begin_journal(&mut self) {
-        let Some(journal) = self.keeping.journal.clone() else { return };
-        let Some(work) = self.committer.poll_journal(self.now) else { return };
-        let wakeups = self.wakeups.clone();
-        self.background.spawn(async move {
-            let result = match &work {
-                Work::Write(batch) => journal.write(batch).await,
-                Work::Remove(calls, users) => {
-                    journal.remove(calls, users).await.map(|()| Vec::new())
-                }
-            };
-            // The worker may be gone.
-            let _ = wakeups.send(Wakeup::Journaled(result, journal.bytes())).await;
-        });
+        if !self.keeping.has_journal() {
+            return;
+        }
+        if let Some(work) = self.committer.poll_journal(self.now) {
+            self.errands.run(Errand::Journal(work));
+        }
     }
 
     /// What is kept may be acted on: messages and answers that waited leave.

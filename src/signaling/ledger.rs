@@ -8,14 +8,14 @@ use crate::limits;
 use crate::store::Batch;
 use crate::time::Timestamp;
 use core::time::Duration;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// A journal that could not be written is tried again after this.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
 /// What a row is of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key {
     Call(CallId),
     /// Bindings of this user.
@@ -27,7 +27,8 @@ pub(super) type Version = (u64, u64);
 
 /// For the journal to do.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Work {
+pub enum Work {
+    /// Keep these.
     Write(Arc<Batch>),
     /// Calls, and users' bindings.
     Remove(Vec<CallId>, Vec<String>),
@@ -53,7 +54,7 @@ pub(super) struct Ledger {
     queue: VecDeque<Key>,
     queued: HashSet<Key>,
     kept: HashMap<Key, Version>,
-    settled: HashSet<Key>,
+    settled: BTreeSet<Key>,
     doing: Option<Doing>,
     not_before: Timestamp,
     oldest_at: Option<Timestamp>,

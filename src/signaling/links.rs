@@ -35,9 +35,12 @@ pub(super) struct Links {
 
 /// A peer as its row, or its last link, tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PeerAddress {
+pub struct PeerAddress {
+    /// Its name.
     pub name: NodeName,
+    /// Its start.
     pub incarnation: Incarnation,
+    /// Where it takes control connections.
     pub control: Vec<SocketAddr>,
 }
 

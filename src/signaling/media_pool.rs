@@ -8,7 +8,7 @@ use crate::control::{Frame, Release, Request};
 use crate::ids::{NodeName, SessionId};
 use crate::time::Timestamp;
 use core::time::Duration;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const RELEASES: usize = 100_000;
 
 /// A link, counted over the life of the process.
-pub(super) type LinkNumber = u64;
+pub type LinkNumber = u64;
 
 /// A media node.
 #[derive(Debug)]
@@ -73,9 +73,9 @@ impl MediaNode {
 /// All media nodes by name.
 #[derive(Debug, Default)]
 pub(super) struct MediaPool {
-    nodes: HashMap<NodeName, MediaNode>,
+    nodes: BTreeMap<NodeName, MediaNode>,
     by_link: HashMap<LinkNumber, NodeName>,
-    releases: HashMap<SessionId, (NodeName, Release)>,
+    releases: BTreeMap<SessionId, (NodeName, Release)>,
     requests: u64,
 }
 

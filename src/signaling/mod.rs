@@ -3,15 +3,19 @@
 //!
 //! Where to read: `worker` (THE loop), `ingress` (datagram → decision), `register` and `invite` (what decisions lead
 //! to), `outputs` (a step of a call), `committer` (group commit), `journal` (the store is away), `calls` (the table),
-//! `media_pool` (media nodes), `feed` (the directory's sources).
+//! `media_pool` (media nodes), `feed` (the directory's sources), `errand` (what is done beside the worker), `driven`
+//! (the worker without doors).
 //!
-//! Invariants: the worker owns all state and takes no lock; whatever is slow is a task that reports over a bounded
+//! Invariants: the worker owns all state and takes no lock; whatever is slow is an errand that reports over a bounded
 //! channel; nothing here grows without a bound.
 
 mod answer;
 mod calls;
 mod commands;
 mod committer;
+/// A node that a simulation drives.
+pub mod driven;
+mod errand;
 mod feed;
 mod gather;
 mod ingress;

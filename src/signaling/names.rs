@@ -1,17 +1,16 @@
 //! Next hops by name: RFC 3263 and, for streams, the connection; in tasks, never in the worker.
 
-use super::wakeup::Wakeup;
+use super::errand::Errand;
 use super::worker::Worker;
 use crate::call::Answer;
 use crate::ids::{CallId, Transport};
 use crate::sip::Uri;
 use core::time::Duration;
-use std::sync::Arc;
 
 /// Names being resolved or dialled; above it a hop counts as unreachable.
 pub(super) const LOOK_UPS: usize = 256;
 /// A name, or a peer, that does not answer so long is not there.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// Finds the flow to a next hop and answers the call.
@@ -21,21 +20,13 @@ impl Worker {
             Some(name) if name.eq_ignore_ascii_case("udp") => Some(Transport::Udp),
             Some(_) | None => None,
         };
-        let permit = Arc::clone(&self.look_ups).try_acquire_owned();
-        let wakeups = self.wakeups.clone();
-        let (Some(host), Ok(permit)) = (uri.host(), permit) else {
-            self.answer_later(call, Answer::Resolve { number, flow: None });
-            return;
-        };
-        let (host, port, dialer) = (host.to_string(), uri.port(), self.sockets.dialer());
-        tokio::spawn(async move {
-            let _permit = permit;
-            let flow = tokio::time::timeout(PATIENCE, dialer.reach(&host, port, transport));
-            let flow = flow.await.ok().flatten();
-            let answer = Wakeup::Answer(call, Answer::Resolve { number, flow });
-            // The worker may be gone.
-            let _ = wakeups.send(answer).await;
+        let begun = uri.host().is_some_and(|host| {
+            let (host, port) = (host.to_string(), uri.port());
+            self.errands.run(Errand::Resolve { call, number, host, port, transport })
         });
+        if !begun {
+            self.answer_later(call, Answer::Resolve { number, flow: None });
+        }
     }
 
     /// Answers a call in the next turn of the loop: it is being drained now.

@@ -4,27 +4,28 @@
 //! Invariants: a message is passed on at most `FORWARDS` times; looking an owner up is a task, bounded in number; a
 //! message whose call nobody owns gets 481, one whose owner is in doubt gets nothing and is repeated by its phone.
 
-use super::journal::replay_dead;
+use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::peers::Life;
-use super::wakeup::Wakeup;
 use super::worker::Worker;
 use crate::control::PeerFrame;
 use crate::control::peer::FORWARDS;
 use crate::event::Event;
 use crate::ids::{CallId, Flow, Incarnation, Locator};
 use crate::sip::{Message, Method};
-use crate::store::{ClaimedCall, Store};
+use crate::store::ClaimedCall;
 use bytes::Bytes;
-use std::sync::Arc;
 
 /// A message on its way to its call.
 #[derive(Clone, Debug)]
-pub(super) struct Stray {
+pub struct Stray {
+    /// Whose it is.
     pub call: CallId,
     /// Number of the node that its token names; 0: none.
     pub hint: u16,
+    /// How it came.
     pub flow: Flow,
+    /// As it came.
     pub bytes: Bytes,
     /// Nodes that passed it on before.
     pub hops: u8,
@@ -39,7 +40,7 @@ impl Stray {
 
 /// Where a stray's call is.
 #[derive(Debug)]
-pub(super) enum Whereabouts {
+pub enum Whereabouts {
     /// Its owner.
     Owner(Incarnation),
     /// Its owner was dead: it is ours now.
@@ -48,14 +49,6 @@ pub(super) enum Whereabouts {
     Nowhere,
     /// The store does not say.
     Unknown,
-}
-
-async fn find_owner(store: &Store, call: CallId) -> Whereabouts {
-    match store.owner(call).await {
-        Ok(Some(owner)) => Whereabouts::Owner(owner),
-        Ok(None) => Whereabouts::Nowhere,
-        Err(_) => Whereabouts::Unknown,
-    }
 }
 
 impl Worker {
@@ -81,18 +74,11 @@ impl Worker {
         true
     }
 
-    /// Asks the store for the owner, in a task.
+    /// Asks the store for the owner.
     fn look_for(&mut self, stray: Stray) {
-        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else {
-            return self.emit(&Event::Malformed { what: "too many messages of unknown calls" });
-        };
-        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
-        self.background.spawn(async move {
-            let _permit = permit;
-            let found = find_owner(&store, stray.call).await;
-            // The worker may be gone.
-            let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
-        });
+        if !self.errands.run(Errand::FindOwner(stray)) {
+            self.emit(&Event::Malformed { what: "too many messages of unknown calls" });
+        }
     }
 
     pub(super) fn handle_stray_found(&mut self, stray: Stray, found: Whereabouts) {
@@ -118,31 +104,11 @@ impl Worker {
                 let bytes = bytes.to_vec();
                 self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
             }
-            Life::Dead => self.claim_for(stray, owner),
+            // A call with a message waiting goes before the others of a dead owner.
+            Life::Dead => _ = self.errands.run(Errand::ClaimFor(stray, owner)),
             // Ours, and on its way here by a claim under way; or of a node in doubt. The phone says it again.
             Life::Unsure => {}
         }
-    }
-
-    /// A call with a message waiting goes before the others of a dead owner.
-    fn claim_for(&mut self, stray: Stray, owner: Incarnation) {
-        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else { return };
-        let (store, wakeups, own) =
-            (self.store.clone(), self.wakeups.clone(), self.settings.incarnation);
-        let journals = self.keeping.folder.clone();
-        self.background.spawn(async move {
-            let _permit = permit;
-            let claimed = async {
-                replay_dead(journals.as_deref(), &store).await?;
-                store.claim_call(stray.call, owner, own).await
-            };
-            let found = match claimed.await {
-                Ok(Some(claimed)) => Whereabouts::Claimed(Box::new(claimed)),
-                // Another claimed it meanwhile; the phone's next repeat finds that one.
-                Ok(None) | Err(_) => Whereabouts::Unknown,
-            };
-            let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
-        });
     }
 
     /// Nobody owns its call: 481 to a request, nothing to an ACK or a response.
@@ -169,19 +135,7 @@ impl Worker {
         if self.store.is_embedded() || hops >= FORWARDS {
             return false;
         }
-        let Ok(permit) = Arc::clone(&self.look_ups).try_acquire_owned() else { return false };
-        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
-        self.background.spawn(async move {
-            let _permit = permit;
-            let (call, found) = match store.call_of_key(&key).await {
-                Ok(Some(call)) => (call, find_owner(&store, call).await),
-                Ok(None) => (CallId(0), Whereabouts::Nowhere),
-                Err(_) => (CallId(0), Whereabouts::Unknown),
-            };
-            let stray = Stray { call, hint: 0, flow, bytes, hops };
-            let _ = wakeups.send(Wakeup::StrayFound(Box::new((stray, found)))).await;
-        });
-        true
+        self.errands.run(Errand::FindByKey { key, flow, bytes, hops })
     }
 
     /// What a peer says.

@@ -151,6 +151,7 @@ impl Worker {
             .filter(expired)
             .map(|binding| binding.extension.clone())
             .collect();
+        users.sort_unstable();
         users.dedup();
         for extension in users {
             let live: Vec<Binding> = live(self.directory.bindings(&extension), now);

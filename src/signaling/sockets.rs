@@ -7,6 +7,7 @@ use crate::net::tcp::{Connections, TcpEndpoint, TcpEvent};
 use crate::net::udp::{Datagram, UdpEndpoint};
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
+use std::collections::HashSet;
 use std::io;
 
 /// A port that the kernel chooses for UDP may be taken for TCP: other ones are tried.
@@ -21,6 +22,16 @@ pub(super) struct Sockets {
     outgoing: Vec<Vec<(Flow, Bytes)>>,
     tcp: TcpEndpoint,
     resolver: Resolver,
+    driven: Option<Driven>,
+}
+
+/// The driver of the node is its network.
+#[derive(Debug, Default)]
+pub(super) struct Driven {
+    /// What was sent since the driver looked.
+    pub sent: Vec<(Flow, Bytes)>,
+    /// Connections that are there.
+    pub open: HashSet<ConnectionId>,
 }
 
 /// What came in one turn.
@@ -41,7 +52,23 @@ impl Sockets {
             udp.push(bind_both(*address, &mut tcp).map_err(|error| (*address, error))?);
         }
         let outgoing = udp.iter().map(|_| Vec::new()).collect();
-        Ok(Self { udp, outgoing, tcp, resolver: Resolver::new() })
+        Ok(Self { udp, outgoing, tcp, resolver: Resolver::new(), driven: None })
+    }
+
+    /// None at all.
+    pub(super) fn driven() -> Self {
+        Self {
+            udp: Vec::new(),
+            outgoing: Vec::new(),
+            tcp: TcpEndpoint::new(ConnectionId(0)),
+            resolver: Resolver::none(),
+            driven: Some(Driven::default()),
+        }
+    }
+
+    /// What the driver has of it.
+    pub(super) fn driver(&mut self) -> &mut Driven {
+        self.driven.get_or_insert_default()
     }
 
     /// What was bound.
@@ -66,6 +93,13 @@ impl Sockets {
 
     /// Takes a message for its flow. False: its connection is gone.
     pub(super) fn send(&mut self, flow: Flow, bytes: Bytes) -> bool {
+        if let Some(driven) = &mut self.driven {
+            let is_open = flow.connection.is_none_or(|id| driven.open.contains(&id));
+            if is_open {
+                driven.sent.push((flow, bytes));
+            }
+            return is_open;
+        }
         match flow.transport {
             Transport::Udp => {
                 let at = self.udp_for(flow.local);

@@ -4,6 +4,7 @@
 //! its own call; a call with a message waiting is claimed before the others.
 
 use super::calls::Session;
+use super::errand::Errand;
 use super::journal::replay_dead;
 use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
@@ -19,7 +20,7 @@ use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev, SessionId};
 use crate::store::{ClaimedCall, JournalFolder, NodeRow, Store};
 use crate::time::Timestamp;
 use core::time::Duration;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tokio::sync::mpsc;
@@ -71,7 +72,7 @@ async fn look(store: &Store, turn: u32) -> Result<Judgement, crate::store::Store
 }
 
 /// Claims all calls of a dead owner.
-async fn claim_all(
+pub(super) async fn claim_all(
     store: Store,
     journals: Option<Arc<JournalFolder>>,
     from: Incarnation,
@@ -117,7 +118,7 @@ async fn claim_all(
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Owners that no row named at the last look.
-    nameless: HashSet<Incarnation>,
+    nameless: BTreeSet<Incarnation>,
     /// Our own row was fresh since then, without a gap.
     fresh_since: Option<Timestamp>,
     /// The last look, by the store's clock.
@@ -146,7 +147,7 @@ impl Worker {
                 control: row.control.clone(),
             };
             if is_fresh(row) && self.peers.begin_dial(&peer, own) {
-                self.background.spawn(self.links.clone().dial(peer));
+                self.errands.run(Errand::Dial(peer));
             }
         }
         let mut alive: HashSet<&str> =
@@ -187,7 +188,7 @@ impl Worker {
     fn judge_owners(&mut self, rows: &[NodeRow], owners: &[Incarnation]) {
         let known: HashSet<Incarnation> = rows.iter().map(|row| row.incarnation).collect();
         let own = self.settings.incarnation;
-        let nameless: HashSet<Incarnation> = owners
+        let nameless: BTreeSet<Incarnation> = owners
             .iter()
             .copied()
             .filter(|owner| *owner != own && !known.contains(owner))
@@ -225,7 +226,7 @@ impl Worker {
     /// The link to a peer broke: whether it lives is found out at once.
     pub(super) fn peer_down(&mut self, peer: PeerAddress) {
         tracing::warn!(node = %peer.name, "the link with signaling node {} broke", peer.name);
-        self.background.spawn(self.links.clone().judge(peer));
+        self.errands.run(Errand::Judge(peer));
     }
 
     /// Proven: its calls are anybody's.
@@ -239,12 +240,9 @@ impl Worker {
         }
     }
 
-    /// Claims in a task; what is claimed comes back as a wakeup.
+    /// What is claimed comes back as a wakeup.
     pub(super) fn claim_from(&mut self, from: Incarnation) {
-        let (store, to, wakeups) =
-            (self.store.clone(), self.settings.incarnation, self.wakeups.clone());
-        let journals = self.keeping.folder.clone();
-        self.background.spawn(claim_all(store, journals, from, to, wakeups));
+        self.errands.run(Errand::ClaimAll(from));
     }
 
     /// Calls that are ours from now on.
@@ -282,7 +280,8 @@ impl Worker {
 
     /// This node gives all its calls up: they are saved, and whoever is left claims them.
     pub(super) fn hand_over(&mut self) {
-        let ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
+        let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
         for id in &ids {
             self.calls.remove(*id);
             self.emit(&Event::CallLeft { call: *id });

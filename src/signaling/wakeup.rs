@@ -19,7 +19,7 @@ pub(super) const QUEUE: usize = 4_096;
 
 /// Something that a task brings.
 #[derive(Debug)]
-pub(super) enum Wakeup {
+pub enum Wakeup {
     /// The commit under way ended; outcomes in the order of its calls.
     Committed(Result<Vec<CallOutcome>, StoreError>),
     /// The journal's work ended, in the same way; the size of its files.
@@ -69,8 +69,10 @@ pub(super) enum Wakeup {
 
 /// Who is in the table of nodes, by the store's clock.
 #[derive(Debug)]
-pub(super) struct Judgement {
+pub struct Judgement {
+    /// Its time.
     pub now: Timestamp,
+    /// Every node.
     pub rows: Vec<NodeRow>,
     /// Owners of live calls, when they were asked for.
     pub owners: Option<Vec<Incarnation>>,
@@ -78,7 +80,7 @@ pub(super) struct Judgement {
 
 /// What the store says of a user that the directory, or of whose phones it, did not know.
 #[derive(Debug)]
-pub(super) struct Found {
+pub struct Found {
     /// Whose question.
     pub call: CallId,
     /// Its number.

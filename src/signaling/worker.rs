@@ -5,6 +5,7 @@
 
 use super::calls::{Calls, Slot};
 use super::committer::Committer;
+use super::errand::{Errand, Errands, Tasks};
 use super::gather::Gathering;
 use super::journal::Keeping;
 use super::links::Links;
@@ -79,7 +80,7 @@ pub(super) struct Worker {
     pub committer: Committer,
     pub keeping: Keeping,
     pub media: MediaPool,
-    pub links: Links,
+    pub errands: Errands,
     pub peers: Peers,
     pub gathering: Gathering,
     pub watch: Watch,
@@ -101,8 +102,7 @@ pub(super) struct Worker {
     pub store: Store,
     /// Where the store's tasks run.
     pub background: Handle,
-    pub wakeups: mpsc::Sender<Wakeup>,
-    pub look_ups: Arc<Semaphore>,
+    pub draw_call_id: fn(Timestamp) -> CallId,
     pub reload: Arc<Notify>,
     pub row: watch::Sender<Option<NodeView>>,
     /// Users and bindings are known.
@@ -131,6 +131,22 @@ pub(super) struct Bound {
     pub keeping: Keeping,
 }
 
+/// What a worker reaches the world by.
+pub(super) struct Doors {
+    pub sockets: Sockets,
+    pub control: SocketAddr,
+    pub keeping: Keeping,
+    pub errands: Errands,
+    pub store: Store,
+    pub background: Handle,
+    pub events: EventSink,
+}
+
+/// Sorts by time.
+fn draw_call_id(_now: Timestamp) -> CallId {
+    CallId(uuid::Uuid::now_v7().as_u128())
+}
+
 impl Worker {
     /// With its tasks started.
     pub(super) fn new(
@@ -141,20 +157,44 @@ impl Worker {
         events: EventSink,
         wakeups: mpsc::Sender<Wakeup>,
     ) -> Self {
-        let now = clock::now();
+        let Bound { sockets, control, listener, keeping } = bound;
+        let hello = config.hello(control);
+        let links = Links::new(hello, config.secrets.clone(), wakeups.clone());
+        background.spawn(links.clone().accept(listener));
+        background.spawn(takeover::watch(store.clone(), wakeups.clone()));
+        let errands = Errands::Tasks(Arc::new(Tasks {
+            store: store.clone(),
+            journal: keeping.journal.clone(),
+            journals: keeping.folder.clone(),
+            links,
+            dialer: sockets.dialer(),
+            background: background.clone(),
+            wakeups: wakeups.clone(),
+            own: config.incarnation,
+            look_ups: Arc::new(Semaphore::new(names::LOOK_UPS)),
+        }));
+        let identity = (config.node.clone(), config.incarnation, config.mode);
+        let doors = Doors { sockets, control, keeping, errands, store, background, events };
+        let worker = Self::with_doors(config, doors, draw_call_id, clock::now());
+        let (store, reload) = (worker.store.clone(), Arc::clone(&worker.reload));
+        worker.background.spawn(feed::follow(store.clone(), reload, wakeups));
+        let rows = worker.row.subscribe();
+        worker.background.spawn(node::publish(store, identity, vec![control], rows));
+        worker
+    }
+
+    /// Without tasks of its own.
+    pub(super) fn with_doors(
+        config: Config,
+        doors: Doors,
+        draw_call_id: fn(Timestamp) -> CallId,
+        now: Timestamp,
+    ) -> Self {
+        let Doors { sockets, control, keeping, errands, store, background, events } = doors;
         let mut committer = Committer::default();
-        if bound.keeping.has_journal() {
+        if keeping.has_journal() {
             committer.use_journal();
         }
-        let reload = Arc::new(Notify::new());
-        let (row, rows) = watch::channel(None);
-        let hello = config.hello(bound.control);
-        let links = Links::new(hello, config.secrets.clone(), wakeups.clone());
-        background.spawn(links.clone().accept(bound.listener));
-        background.spawn(takeover::watch(store.clone(), wakeups.clone()));
-        background.spawn(feed::follow(store.clone(), Arc::clone(&reload), wakeups.clone()));
-        let identity = (config.node.clone(), config.incarnation, config.mode);
-        background.spawn(node::publish(store.clone(), identity, vec![bound.control], rows));
         Self {
             now,
             policy: config.policy(),
@@ -163,14 +203,14 @@ impl Worker {
             mode: config.mode,
             drain_timeout: config.drain_timeout,
             started_at: now,
-            control: bound.control,
-            sockets: bound.sockets,
+            control,
+            sockets,
             directory: Directory::default(),
             calls: Calls::default(),
             committer,
-            keeping: bound.keeping,
+            keeping,
             media: MediaPool::default(),
-            links,
+            errands,
             peers: Peers::default(),
             gathering: Gathering::default(),
             watch: Watch::default(),
@@ -185,10 +225,9 @@ impl Worker {
             ending: VecDeque::new(),
             store,
             background,
-            wakeups,
-            look_ups: Arc::new(Semaphore::new(names::LOOK_UPS)),
-            reload,
-            row,
+            draw_call_id,
+            reload: Arc::new(Notify::new()),
+            row: watch::channel(None).0,
             loaded: false,
             store_readable: false,
             was_ready: false,
@@ -227,26 +266,7 @@ impl Worker {
                 }
                 () = sleep => {}
             }
-            self.notice_gap(clock::now());
-            if self.proving {
-                // Phones say again what was not heard.
-                received.datagrams.clear();
-            }
-            for datagram in received.datagrams.drain(..) {
-                self.guard(|worker| worker.handle_datagram(datagram));
-            }
-            for event in received.streams.drain(..) {
-                self.guard(|worker| worker.handle_stream(event));
-            }
-            for wakeup in wakeups.drain(..) {
-                self.guard(|worker| worker.handle_wakeup(wakeup));
-            }
-            for command in commands.drain(..) {
-                self.guard(|worker| worker.handle_command(command));
-            }
-            if !self.proving {
-                self.guard(Self::turn);
-            }
+            self.handle_all(&mut received, &mut wakeups, &mut commands, clock::now());
             self.sockets.flush();
             // Sockets that are never empty must not starve the tasks of connections, nor what waits in other inlets.
             tokio::task::yield_now().await;
@@ -259,12 +279,49 @@ impl Worker {
         self.leave().await;
     }
 
-    /// What is saved is given to the peers; alone, the calls wait in the store.
+    /// What came in one turn of the loop, and what is due whatever came.
+    pub(super) fn handle_all(
+        &mut self,
+        received: &mut Received,
+        wakeups: &mut Vec<Wakeup>,
+        commands: &mut Vec<Command>,
+        now: Timestamp,
+    ) {
+        self.notice_gap(now);
+        if self.proving {
+            // Phones say again what was not heard.
+            received.datagrams.clear();
+        }
+        for datagram in received.datagrams.drain(..) {
+            self.guard(|worker| worker.handle_datagram(datagram));
+        }
+        for event in received.streams.drain(..) {
+            self.guard(|worker| worker.handle_stream(event));
+        }
+        for wakeup in wakeups.drain(..) {
+            self.guard(|worker| worker.handle_wakeup(wakeup));
+        }
+        for command in commands.drain(..) {
+            self.guard(|worker| worker.handle_command(command));
+        }
+        if !self.proving {
+            self.guard(Self::turn);
+        }
+    }
+
+    /// What is saved is given to the peers; alone, the calls wait in the store. False: they stay.
+    pub(super) fn give_up_calls(&mut self) -> bool {
+        let gives = !self.peers.is_alone() && self.committer.is_idle();
+        if gives {
+            self.hand_over();
+        }
+        gives
+    }
+
     async fn leave(&mut self) {
-        if self.peers.is_alone() || !self.committer.is_idle() {
+        if !self.give_up_calls() {
             return;
         }
-        self.hand_over();
         for _ in 0..LAST_WORDS {
             if self.peers.is_flushed() {
                 break;
@@ -286,13 +343,7 @@ impl Worker {
             gap.as_millis()
         );
         self.proving = true;
-        let (store, wakeups, own) =
-            (self.store.clone(), self.wakeups.clone(), self.settings.incarnation);
-        self.background.spawn(async move {
-            let owned = store.owned(own).await;
-            // The worker may be gone.
-            let _ = wakeups.send(Wakeup::Proven(owned)).await;
-        });
+        self.errands.run(Errand::Prove);
     }
 
     /// Calls that others claimed are dropped without a word. A store that cannot be asked gave them to nobody.
@@ -303,7 +354,8 @@ impl Worker {
         let is_lost = |(id, slot): &(CallId, &Slot)| {
             slot.stored.0 > 0 && !slot.call.lingers() && !owned.contains(id)
         };
-        let lost: Vec<CallId> = self.calls.iter().filter(is_lost).map(|(id, _)| id).collect();
+        let mut lost: Vec<CallId> = self.calls.iter().filter(is_lost).map(|(id, _)| id).collect();
+        lost.sort_unstable();
         for id in &lost {
             self.committer.forget(*id);
             self.calls.remove(*id);
@@ -313,7 +365,7 @@ impl Worker {
     }
 
     /// No new calls; what is decided is committed. Until when at most.
-    fn stop(&mut self) -> Timestamp {
+    pub(super) fn stop(&mut self) -> Timestamp {
         let deadline_at = self.now + LAST_COMMIT;
         self.draining = Some(Drain { started_at: self.now, deadline_at });
         deadline_at
@@ -357,12 +409,7 @@ impl Worker {
             self.sweep_bindings();
         }
         if self.ticks.is_multiple_of(TOMBSTONE_TICKS) {
-            let (store, now) = (self.store.clone(), self.now);
-            self.background.spawn(async move {
-                if let Err(error) = store.sweep(now).await {
-                    tracing::debug!("ended calls are swept later: {error}");
-                }
-            });
+            self.errands.run(Errand::Sweep(self.now));
         }
         self.end_questions();
         self.was_ready |= self.loaded && self.media.has_room();
@@ -372,12 +419,7 @@ impl Worker {
 
     fn begin_commit(&mut self) {
         let Some(batch) = self.committer.poll_batch(self.now) else { return };
-        let (store, wakeups) = (self.store.clone(), self.wakeups.clone());
-        self.background.spawn(async move {
-            let result = store.commit(&batch).await;
-            // The worker may be gone.
-            let _ = wakeups.send(Wakeup::Committed(result)).await;
-        });
+        self.errands.run(Errand::Commit(batch));
     }
 
     fn handle_wakeup(&mut self, wakeup: Wakeup) {
@@ -455,7 +497,9 @@ impl Worker {
             .calls
             .iter()
             .filter(|(_, slot)| slot.media.as_ref().is_some_and(|session| session.node == *node));
-        there.map(|(id, _)| id).collect()
+        let mut ids: Vec<CallId> = there.map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// A node that is back makes its sessions so again, or says that they are.
@@ -476,6 +520,11 @@ impl Worker {
     }
 
     fn next_wake(&self) -> Instant {
+        Instant::now() + self.next_timeout().saturating_since(clock::now())
+    }
+
+    /// When something is due though nothing comes.
+    pub(super) fn next_timeout(&self) -> Timestamp {
         let soon = || self.now + Duration::from_millis(5);
         let waits = !self.reapply.is_empty() || !self.ending.is_empty();
         let due = [
@@ -486,8 +535,7 @@ impl Worker {
             waits.then(soon),
             (!self.answers.is_empty() || !self.found.is_empty()).then_some(self.now),
         ];
-        let at = due.into_iter().flatten().min().unwrap_or(self.tick_at);
-        Instant::now() + at.saturating_since(clock::now())
+        due.into_iter().flatten().min().unwrap_or(self.tick_at)
     }
 
     /// Tells everybody.

@@ -173,6 +173,8 @@ pub struct Store {
 enum Backend {
     Postgres(postgres::Postgres),
     Sqlite(sqlite::Sqlite),
+    /// Nothing can be read or written.
+    Absent,
 }
 
 /// Calls one method of the back end, within a deadline.
@@ -187,6 +189,7 @@ macro_rules! ask {
                     result
                 }
                 Backend::Sqlite(store) => store.$method($($argument),*).await,
+                Backend::Absent => Err(StoreError::Unavailable("there is none".to_owned())),
             }
         })
         .await
@@ -202,6 +205,11 @@ impl Store {
             Backend::Postgres(postgres::Postgres::connect(url).await?)
         };
         Ok(Self { backend })
+    }
+
+    /// For a node whose errands are done by its driver: all that is asked of it is unavailable.
+    pub const fn absent() -> Self {
+        Self { backend: Backend::Absent }
     }
 
     /// The file of an embedded store: one process only may have it.

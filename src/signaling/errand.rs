@@ -1,0 +1,258 @@
+//! What the worker has done beside it: by the store, the journal, links and names. An errand is a value; what comes of
+//! it comes back as a wakeup.
+//!
+//! Invariants: the worker waits for none; errands that strangers can cause are bounded in number. A node that is driven
+//! (`driven`) keeps its errands for its driver, so a simulation decides what the world answers, and when.
+
+use super::journal::replay_dead;
+use super::ledger::Work;
+use super::links::{Links, PeerAddress};
+use super::names;
+use super::pass_on::{Stray, Whereabouts};
+use super::sockets::Dialer;
+use super::takeover::claim_all;
+use super::wakeup::{Found, Wakeup};
+use crate::call::Answer;
+use crate::ids::{CallId, Flow, Incarnation, Transport};
+use crate::sip::Uri;
+use crate::store::{Batch, Journal, JournalFolder, Store, StoreError};
+use crate::time::Timestamp;
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Something to be done beside the worker.
+#[derive(Debug)]
+pub enum Errand {
+    /// Commit these; answered by `Committed`.
+    Commit(Arc<Batch>),
+    /// The journal's work; answered by `Journaled`.
+    Journal(Work),
+    /// Who owns the call of this message? Answered by `StrayFound`.
+    FindOwner(Stray),
+    /// Whose is the INVITE with this key? Answered by `StrayFound`.
+    FindByKey {
+        /// Keyed hash of the INVITE.
+        key: [u8; 16],
+        /// How the message came.
+        flow: Flow,
+        /// The message.
+        bytes: Bytes,
+        /// Nodes that passed it on before.
+        hops: u8,
+    },
+    /// Claim the call of this message from its dead owner; answered by `StrayFound`.
+    ClaimFor(Stray, Incarnation),
+    /// Claim all calls of a dead owner; answered by `Claimed`, as often as there are some.
+    ClaimAll(Incarnation),
+    /// Which calls are still ours? Answered by `Proven`.
+    Prove,
+    /// Sweep tombstones; not answered.
+    Sweep(Timestamp),
+    /// Look up a user that the directory does not know; answered by `Found`.
+    LookUp {
+        /// Whose question.
+        call: CallId,
+        /// Its number.
+        number: u32,
+        /// Its URI.
+        uri: Uri,
+        /// Who is looked up.
+        extension: String,
+    },
+    /// Find the flow to a next hop; answered by `Answer`.
+    Resolve {
+        /// Whose question.
+        call: CallId,
+        /// Its number.
+        number: u32,
+        /// Name or address.
+        host: String,
+        /// Port, when the URI has one.
+        port: Option<u16>,
+        /// Transport, when the URI has one.
+        transport: Option<Transport>,
+    },
+    /// Make a link to a peer; answered by `LinkUp` or `NotDialled`.
+    Dial(PeerAddress),
+    /// A link broke: does the peer live? Answered by `LinkUp`, `PeerDead` or `NotDialled`.
+    Judge(PeerAddress),
+}
+
+impl Errand {
+    /// Strangers' messages cause it.
+    const fn is_bounded(&self) -> bool {
+        match self {
+            Self::FindOwner(_)
+            | Self::FindByKey { .. }
+            | Self::ClaimFor(..)
+            | Self::LookUp { .. }
+            | Self::Resolve { .. } => true,
+            Self::Commit(_)
+            | Self::Journal(_)
+            | Self::ClaimAll(_)
+            | Self::Prove
+            | Self::Sweep(_)
+            | Self::Dial(_)
+            | Self::Judge(_) => false,
+        }
+    }
+}
+
+/// Who does them.
+#[derive(Debug)]
+pub(super) enum Errands {
+    /// Tasks.
+    Tasks(Arc<Tasks>),
+    /// The driver.
+    Kept(Vec<Errand>),
+}
+
+impl Errands {
+    /// False: too many are under way, it is not done.
+    pub(super) fn run(&mut self, errand: Errand) -> bool {
+        match self {
+            Self::Tasks(tasks) => Arc::clone(tasks).spawn(errand),
+            Self::Kept(kept) => {
+                kept.push(errand);
+                true
+            }
+        }
+    }
+}
+
+/// What tasks need.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    pub store: Store,
+    pub journal: Option<Arc<Journal>>,
+    pub journals: Option<Arc<JournalFolder>>,
+    pub links: Links,
+    pub dialer: Dialer,
+    /// Where the store's tasks run.
+    pub background: Handle,
+    pub wakeups: mpsc::Sender<Wakeup>,
+    pub own: Incarnation,
+    pub look_ups: Arc<Semaphore>,
+}
+
+impl Tasks {
+    fn spawn(self: Arc<Self>, errand: Errand) -> bool {
+        let permit = match errand.is_bounded() {
+            true => match Arc::clone(&self.look_ups).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => return false,
+            },
+            false => None,
+        };
+        // Connections that a name leads to belong to the worker's own runtime.
+        match errand {
+            Errand::Resolve { .. } => tokio::spawn(self.finish(errand, permit)),
+            errand => self.background.clone().spawn(self.finish(errand, permit)),
+        };
+        true
+    }
+
+    async fn finish(self: Arc<Self>, errand: Errand, _permit: Option<OwnedSemaphorePermit>) {
+        if let Some(wakeup) = self.carry_out(errand).await {
+            // The worker may be gone.
+            let _ = self.wakeups.send(wakeup).await;
+        }
+    }
+
+    async fn carry_out(&self, errand: Errand) -> Option<Wakeup> {
+        match errand {
+            Errand::Commit(batch) => Some(Wakeup::Committed(self.store.commit(&batch).await)),
+            Errand::Journal(work) => self.write_journal(work).await,
+            Errand::FindOwner(stray) => {
+                let found = self.find_owner(stray.call).await;
+                Some(Wakeup::StrayFound(Box::new((stray, found))))
+            }
+            Errand::FindByKey { key, flow, bytes, hops } => {
+                let (call, found) = match self.store.call_of_key(&key).await {
+                    Ok(Some(call)) => (call, self.find_owner(call).await),
+                    Ok(None) => (CallId(0), Whereabouts::Nowhere),
+                    Err(_) => (CallId(0), Whereabouts::Unknown),
+                };
+                let stray = Stray { call, hint: 0, flow, bytes, hops };
+                Some(Wakeup::StrayFound(Box::new((stray, found))))
+            }
+            Errand::ClaimFor(stray, owner) => {
+                let found = self.claim_for(stray.call, owner).await;
+                Some(Wakeup::StrayFound(Box::new((stray, found))))
+            }
+            Errand::ClaimAll(from) => {
+                let (journals, wakeups) = (self.journals.clone(), self.wakeups.clone());
+                claim_all(self.store.clone(), journals, from, self.own, wakeups).await;
+                None
+            }
+            Errand::Prove => Some(Wakeup::Proven(self.store.owned(self.own).await)),
+            Errand::Sweep(now) => {
+                if let Err(error) = self.store.sweep(now).await {
+                    tracing::debug!("ended calls are swept later: {error}");
+                }
+                None
+            }
+            Errand::LookUp { call, number, uri, extension } => {
+                let result = self.look_up(&extension).await;
+                let found = Found { call, number, uri, extension, result };
+                Some(Wakeup::Found(Box::new(found)))
+            }
+            Errand::Resolve { call, number, host, port, transport } => {
+                let reach = self.dialer.reach(&host, port, transport);
+                let flow = tokio::time::timeout(names::PATIENCE, reach).await.ok().flatten();
+                Some(Wakeup::Answer(call, Answer::Resolve { number, flow }))
+            }
+            Errand::Dial(peer) => {
+                self.links.clone().dial(peer).await;
+                None
+            }
+            Errand::Judge(peer) => {
+                self.links.clone().judge(peer).await;
+                None
+            }
+        }
+    }
+
+    async fn write_journal(&self, work: Work) -> Option<Wakeup> {
+        let journal = self.journal.as_ref()?;
+        let result = match &work {
+            Work::Write(batch) => journal.write(batch).await,
+            Work::Remove(calls, users) => journal.remove(calls, users).await.map(|()| Vec::new()),
+        };
+        Some(Wakeup::Journaled(result, journal.bytes()))
+    }
+
+    async fn find_owner(&self, call: CallId) -> Whereabouts {
+        match self.store.owner(call).await {
+            Ok(Some(owner)) => Whereabouts::Owner(owner),
+            Ok(None) => Whereabouts::Nowhere,
+            Err(_) => Whereabouts::Unknown,
+        }
+    }
+
+    async fn claim_for(&self, call: CallId, owner: Incarnation) -> Whereabouts {
+        let claimed = async {
+            replay_dead(self.journals.as_deref(), &self.store).await?;
+            self.store.claim_call(call, owner, self.own).await
+        };
+        match claimed.await {
+            Ok(Some(claimed)) => Whereabouts::Claimed(Box::new(claimed)),
+            // Another claimed it meanwhile; the phone's next repeat finds that one.
+            Ok(None) | Err(_) => Whereabouts::Unknown,
+        }
+    }
+
+    async fn look_up(
+        &self,
+        extension: &str,
+    ) -> Result<(Option<crate::directory::User>, Vec<crate::directory::Binding>), StoreError> {
+        let user = self.store.user(extension).await?;
+        let bindings = match &user {
+            Some(_) => self.store.bindings_of(extension).await?,
+            None => Vec::new(),
+        };
+        Ok((user, bindings))
+    }
+}
