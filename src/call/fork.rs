@@ -77,10 +77,10 @@ impl Call {
 
     /// An 18x to the caller, with the SDP it was given before, once a status.
     pub(super) fn send_provisional(&mut self, status: u16) {
-        if self.last_provisional == Some(status) {
+        if self.record.added_2.last_provisional == Some(status) {
             return;
         }
-        self.last_provisional = Some(status);
+        self.record.added_2.last_provisional = Some(status);
         let sdp = self.caller_answer.clone();
         self.respond_caller(Status(status), None, |response| {
             if let Some(sdp) = sdp {
@@ -96,8 +96,8 @@ impl Call {
             return;
         }
         let sdp = self.answer_for_caller(leg);
+        self.record.added_2.last_provisional = Some(status);
         let rev = self.save();
-        self.last_provisional = Some(status);
         self.respond_caller(Status(status), Some(rev), |response| set_sdp(response, &sdp));
     }
 

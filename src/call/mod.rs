@@ -34,7 +34,7 @@ mod tests;
 
 pub use headers::{ACCEPT, ALLOW};
 pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Transmit};
-pub use record::VERSION as RECORD_VERSION;
+pub use record::{VERSION as RECORD_VERSION, in_version as record_in_version};
 
 use crate::event::Event;
 use crate::ids::{CallId, LegId, NodeName, Rev};
@@ -75,8 +75,6 @@ pub struct Call {
     question_count: u32,
     /// The answer given to the caller (SDP text), repeated byte for byte.
     caller_answer: Option<String>,
-    /// Last 18x sent to the caller.
-    last_provisional: Option<u16>,
     ringing_repeat_at: Option<Timestamp>,
     /// A save is due by then.
     dirty_until: Option<Timestamp>,
@@ -100,7 +98,6 @@ impl Call {
             questions: Vec::new(),
             question_count: 0,
             caller_answer: None,
-            last_provisional: None,
             ringing_repeat_at: None,
             dirty_until: None,
             saved_end: false,
@@ -188,7 +185,7 @@ impl Call {
             epoch: self.record.epoch,
             rev,
             ended,
-            record: if ended { Vec::new() } else { self.record.encode() },
+            record: if ended { Vec::new() } else { self.record.encode(RECORD_VERSION) },
             cdr,
         }));
         rev

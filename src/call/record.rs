@@ -1,7 +1,9 @@
 //! What of a call is stored: everything a node needs to carry it on. Fields, not messages; timers are stored times.
 //!
-//! Invariant: nothing outside this file's types survives the process. A record begins with its version; a release reads
-//! its own version and the one before.
+//! Invariants: nothing outside this file's types survives the process. A record begins with its version. Fields are
+//! never changed nor removed: those that a version adds stand behind those of the version before, in a struct of
+//! their own (`Added2`). So a release writes any version up to its own, whichever the oldest live node reads, and
+//! reads all of them; of a record of the next release it reads what it knows.
 
 use super::leg::Leg;
 use crate::ids::{CallId, Epoch, LegId, NodeName, Rev};
@@ -10,8 +12,10 @@ use crate::time::Timestamp;
 use crate::views::{CallState, Disposition, EndCause, EndedBy};
 use serde::{Deserialize, Serialize};
 
-/// Version of the records that this release writes.
-pub const VERSION: u16 = 1;
+/// Greatest version of records that this release writes.
+pub const VERSION: u16 = 2;
+/// The first one.
+const FIRST: u16 = 1;
 
 /// One call, as stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +45,15 @@ pub(super) struct CallRecord {
     pub media: MediaRecord,
     pub owners: Vec<NodeName>,
     pub end: Option<End>,
+    #[serde(skip)]
+    pub added_2: Added2,
+}
+
+/// Fields since version 2.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Added2 {
+    /// Last 18x sent to the caller.
+    pub last_provisional: Option<u16>,
 }
 
 /// Where a call is in its life.
@@ -114,18 +127,35 @@ pub(super) struct End {
     pub reason: Option<String>,
 }
 
+const PLAIN: &str = "records hold nothing that postcard refuses";
+
+/// The same record as an older release reads it; what cannot be read stays as it is.
+pub fn in_version(record: &[u8], version: u16) -> Vec<u8> {
+    CallRecord::decode(record).map_or_else(|| record.to_vec(), |record| record.encode(version))
+}
+
 impl CallRecord {
-    /// Version (two bytes, big endian), then postcard.
-    pub fn encode(&self) -> Vec<u8> {
-        let bytes = VERSION.to_be_bytes().to_vec();
-        postcard::to_extend(self, bytes).expect("records hold nothing that postcard refuses")
+    /// Version (two bytes, big endian), then postcard: the fields of version 1, then what each later one added.
+    pub fn encode(&self, version: u16) -> Vec<u8> {
+        let version = version.clamp(FIRST, VERSION);
+        let bytes = version.to_be_bytes().to_vec();
+        let mut bytes = postcard::to_extend(self, bytes).expect(PLAIN);
+        if version >= 2 {
+            bytes = postcard::to_extend(&self.added_2, bytes).expect(PLAIN);
+        }
+        bytes
     }
 
     /// `None` for a version that this release does not read and for bytes that are no record.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, body) = bytes.split_first_chunk::<2>()?;
-        (u16::from_be_bytes(*version) == VERSION).then_some(())?;
-        postcard::from_bytes(body).ok()
+        let version = u16::from_be_bytes(*version);
+        (FIRST..=VERSION + 1).contains(&version).then_some(())?;
+        let (mut record, rest) = postcard::take_from_bytes::<Self>(body).ok()?;
+        if version >= 2 {
+            (record.added_2, _) = postcard::take_from_bytes(rest).ok()?;
+        }
+        Some(record)
     }
 
     pub fn leg(&self, id: LegId) -> Option<&Leg> {

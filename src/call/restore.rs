@@ -109,9 +109,13 @@ impl Call {
                 self.fail(Status(500), crate::views::EndCause::NodeLost, None);
             }
             Phase::Ringing | Phase::Answering(_) => {
+                // An SDP once given to the caller binds (RFC 6337 §3.1.1): the 200 repeats it.
+                self.caller_answer =
+                    self.record.leg(LegId::CALLER).and_then(|leg| leg.description.sent.clone());
                 if self.record.ringing_at.is_some() {
                     self.ringing_repeat_at = Some(self.now + fork::RINGING_REPEAT);
-                    self.send_provisional(180);
+                    let last = self.record.added_2.last_provisional.take();
+                    self.send_provisional(last.unwrap_or(180));
                 }
                 self.apply_media(super::media::Then::Nothing);
             }

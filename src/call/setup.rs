@@ -4,7 +4,7 @@ use super::io::{Answer, Invitation, Query, Settings};
 use super::leg::{Leg, LegState, Probe, Purpose, Server};
 use super::media::Then;
 use super::offer::Body;
-use super::record::{Bridge, CallRecord, MediaRecord, Party, Phase};
+use super::record::{Added2, Bridge, CallRecord, MediaRecord, Party, Phase};
 use super::send::{Reply, set_sdp_request};
 use super::{Call, Output, headers};
 use crate::directory::{Binding, User};
@@ -79,6 +79,7 @@ impl Call {
             media: MediaRecord::default(),
             owners: vec![settings.node.clone()],
             end: None,
+            added_2: Added2::default(),
         };
         let mut call = Self::with_record(settings, record, now);
         call.emit(Event::CallCreated {

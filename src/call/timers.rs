@@ -146,7 +146,7 @@ impl Call {
         }
         if due(self.ringing_repeat_at) {
             self.ringing_repeat_at = Some(now + fork::RINGING_REPEAT);
-            if let Some(status) = self.last_provisional.take() {
+            if let Some(status) = self.record.added_2.last_provisional.take() {
                 self.send_provisional(status);
             }
         }

@@ -55,9 +55,25 @@ pub enum FrameError {
 }
 
 impl Frame {
+    /// The first version that has this frame.
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::Hello(_)
+            | Self::Ping(_)
+            | Self::Pong(_)
+            | Self::Request { .. }
+            | Self::Reply { .. }
+            | Self::Report(_)
+            | Self::ReportAck { .. }
+            | Self::Capacity(_) => 1,
+            Self::Peer(frame) => frame.since(),
+        }
+    }
+
     /// Version (two bytes, big endian), then postcard.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = super::VERSION.to_be_bytes().to_vec();
+    pub fn encode(&self, version: u16) -> Vec<u8> {
+        let version = version.clamp(super::OLDEST, super::VERSION);
+        let mut bytes = version.to_be_bytes().to_vec();
         bytes.extend_from_slice(
             &postcard::to_stdvec(self).expect("frames hold nothing that postcard refuses"),
         );
@@ -68,7 +84,7 @@ impl Frame {
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         let (version, body) = bytes.split_first_chunk::<2>().ok_or(FrameError::Malformed)?;
         let version = u16::from_be_bytes(*version);
-        if version != super::VERSION {
+        if !(super::OLDEST..=super::VERSION).contains(&version) {
             return Err(FrameError::Version(version));
         }
         postcard::from_bytes(body).map_err(|_| FrameError::Malformed)
@@ -82,7 +98,7 @@ mod tests {
     #[test]
     fn frames_survive_the_wire_and_garbage_is_refused() {
         let frame = Frame::ReportAck { session: SessionId(5), number: 9 };
-        let bytes = frame.encode();
+        let bytes = frame.encode(super::super::VERSION);
         assert_eq!(Frame::decode(&bytes), Ok(frame));
         for end in 0..bytes.len() {
             assert!(Frame::decode(&bytes[..end]).is_err());

@@ -4,7 +4,9 @@
 //! Signaling sends the whole wish for a session (`Apply`); the media node makes it so and answers with what is.
 //! Ordered by (epoch, rev): an older one is refused, a repeated one answered again; reconnecting is sending it again.
 //!
-//! Invariant: every frame is bounded (`limits::CONTROL_FRAME_BYTES`) and versioned; enums are append-only.
+//! Invariants: every frame is bounded (`limits::CONTROL_FRAME_BYTES`) and versioned. Enums are append-only: what a
+//! version adds says so (`Frame::since`) and is not sent to a node that would not read it. Fields are never changed nor
+//! removed.
 
 pub mod frame;
 pub mod hello;
@@ -22,5 +24,7 @@ pub use request::{
     TelephoneEvent, Tone,
 };
 
-/// Version of frames and their contents that this release writes. It reads this and the one before.
-pub const VERSION: u16 = 1;
+/// Greatest version of frames that this release writes. Of two nodes the lower one's counts (`Frame::encode`).
+pub const VERSION: u16 = 2;
+/// The lowest that it writes and reads; every hello is of it.
+pub const OLDEST: u16 = 1;

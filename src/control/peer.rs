@@ -65,5 +65,21 @@ pub enum PeerFrame {
     },
 }
 
+impl PeerFrame {
+    /// The first version that has this frame.
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::Forward { .. }
+            | Self::Send { .. }
+            | Self::Bindings { .. }
+            | Self::HandOver
+            | Self::AskCalls { .. }
+            | Self::Calls { .. }
+            | Self::AskHangup { .. }
+            | Self::HungUp { .. } => 1,
+        }
+    }
+}
+
 /// A message that was passed on so often found nobody: it is dropped.
 pub const FORWARDS: u8 = 3;

@@ -190,6 +190,7 @@ async fn exchange_hellos(
     let (read_half, write_half) = stream.into_split();
     let mut reader = FrameReader::new(read_half, cipher.clone());
     let mut writer = FrameWriter::new(write_half, cipher);
+    // Of the oldest version: nothing is known of the peer yet.
     writer.feed(&Frame::Hello(hello)).await?;
     writer.flush().await?;
     let peer = match reader.next().await? {
@@ -200,6 +201,7 @@ async fn exchange_hellos(
     if peer.version == 0 || peer.version.abs_diff(VERSION) > 1 {
         return Err(LinkError::Version(peer.version));
     }
+    writer.version = peer.version.min(VERSION);
     let (sender, outgoing) = mpsc::channel(limits::CONTROL_QUEUE);
     let (incoming, receiver) = mpsc::channel(limits::CONTROL_QUEUE);
     let rtt_us = Arc::new(AtomicU32::new(0));

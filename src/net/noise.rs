@@ -6,7 +6,7 @@
 //! Invariant: a frame is at most `limits::CONTROL_FRAME_BYTES`, however many records it is split into.
 
 use super::control_link::LinkError;
-use crate::control::Frame;
+use crate::control::{Frame, OLDEST};
 use crate::limits::CONTROL_FRAME_BYTES;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -163,17 +163,22 @@ pub(super) struct FrameWriter {
     records: FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>,
     cipher: Option<Cipher>,
     nonce: u64,
+    /// What the peer reads.
+    pub(super) version: u16,
 }
 
 impl FrameWriter {
     pub(super) fn new(half: OwnedWriteHalf, cipher: Option<Cipher>) -> Self {
         let codec = codec(cipher.as_ref());
-        Self { records: FramedWrite::new(half, codec), cipher, nonce: 0 }
+        Self { records: FramedWrite::new(half, codec), cipher, nonce: 0, version: OLDEST }
     }
 
-    /// Queues a frame; `flush` sends what is queued.
+    /// Queues a frame, unless the peer is too old for it; `flush` sends what is queued.
     pub(super) async fn feed(&mut self, frame: &Frame) -> io::Result<()> {
-        let bytes = frame.encode();
+        if frame.since() > self.version {
+            return Ok(());
+        }
+        let bytes = frame.encode(self.version);
         if bytes.len() > CONTROL_FRAME_BYTES {
             tracing::error!(bytes = bytes.len(), "a control frame is too large and was not sent");
             return Ok(());

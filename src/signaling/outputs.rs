@@ -7,7 +7,9 @@ use super::answer::HeldAnswer;
 use super::calls::Session;
 use super::wakeup::Found;
 use super::worker::Worker;
-use crate::call::{Answer, Call, Input, Output, Query, Save, Transmit};
+use crate::call::{
+    Answer, Call, Input, Output, Query, RECORD_VERSION, Save, Transmit, record_in_version,
+};
 use crate::control::{PeerFrame, Refusal, Release, Reply, Report, Request};
 use crate::event::Event;
 use crate::ids::{CallId, NodeName, Rev};
@@ -94,7 +96,10 @@ impl Worker {
 
     fn carry_out(&mut self, id: CallId, output: Output) -> Option<Input> {
         match output {
-            Output::Save(save) => {
+            Output::Save(mut save) => {
+                if self.record_version < RECORD_VERSION && !save.ended {
+                    save.record = record_in_version(&save.record, self.record_version);
+                }
                 if let Some(slot) = self.calls.get_mut(id) {
                     slot.saved = save.rev;
                 }

@@ -12,7 +12,7 @@ use super::outputs::catch_bug;
 use super::peers::Life;
 use super::wakeup::{Judgement, Wakeup};
 use super::worker::Worker;
-use crate::call::Call;
+use crate::call::{Call, RECORD_VERSION};
 use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame, Release, Request};
 use crate::event::Event;
@@ -114,6 +114,19 @@ pub(super) async fn claim_all(
     }
 }
 
+/// The lowest version of records that a live node reads: all write that one, so that any can take any call over.
+fn lowest_record_version<'a>(live: impl Iterator<Item = &'a NodeRow>) -> u16 {
+    #[derive(serde::Deserialize)]
+    struct Versions {
+        record_version: Option<u16>,
+    }
+    let of = |row: &NodeRow| {
+        serde_json::from_str(&row.view).ok().map(|read: Versions| read.record_version)
+    };
+    let versions = live.filter_map(of).map(|version| version.unwrap_or(1));
+    versions.fold(RECORD_VERSION, u16::min)
+}
+
 /// What is known of owners from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -150,6 +163,8 @@ impl Worker {
                 self.errands.run(Errand::Dial(peer));
             }
         }
+        let live = rows.iter().filter(|row| is_fresh(row) && row.mode != "media");
+        self.write_records_in(lowest_record_version(live));
         let mut alive: HashSet<&str> =
             rows.iter().filter(|row| is_fresh(row)).map(|row| &*row.name.0).collect();
         let own_name = self.settings.node.clone();
@@ -167,6 +182,13 @@ impl Worker {
                 || self.now.saturating_since(self.started_at) > MEDIA_PATIENCE);
         if let Some(owners) = owners.filter(|_| can_carry) {
             self.judge_owners(&rows, &owners);
+        }
+    }
+
+    fn write_records_in(&mut self, version: u16) {
+        if version != self.record_version {
+            tracing::info!("records of calls are written in version {version} from now on");
+            self.record_version = version;
         }
     }
 

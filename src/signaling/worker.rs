@@ -17,7 +17,7 @@ use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
 use super::wakeup::{Found, Wakeup};
 use super::{Config, EventSink, feed, names, node};
-use crate::call::{Answer, Input, Output, Settings};
+use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
 use crate::control::Frame;
 use crate::control::hello::Role;
 use crate::directory::Directory;
@@ -85,6 +85,8 @@ pub(super) struct Worker {
     pub gathering: Gathering,
     pub watch: Watch,
     pub lease: Duration,
+    /// Of records: the lowest that a live node reads.
+    pub record_version: u16,
     /// After a gap: nothing is handled until the store has said which calls are still ours.
     pub proving: bool,
     pub pings: Pings,
@@ -215,6 +217,7 @@ impl Worker {
             gathering: Gathering::default(),
             watch: Watch::default(),
             lease: config.lease,
+            record_version: RECORD_VERSION,
             proving: false,
             pings: Pings::default(),
             by_connection: HashMap::new(),

@@ -14,3 +14,4 @@ mod outage;
 mod restart;
 mod spread;
 mod switch;
+mod versions;

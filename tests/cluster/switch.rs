@@ -11,7 +11,7 @@ pub(crate) struct Switch {
     pub(crate) signaling: Vec<Server>,
     pub(crate) _media: Process,
     pub(crate) host: Host,
-    _postgres: Postgres,
+    pub(crate) postgres: Postgres,
 }
 
 impl Switch {
@@ -21,7 +21,7 @@ impl Switch {
         let host = Host::new(&postgres.url("postgres"));
         let media = host.media();
         let signaling = vec![host.signaling(), host.signaling()];
-        let switch = Self { signaling, _media: media, host, _postgres: postgres };
+        let switch = Self { signaling, _media: media, host, postgres };
         for server in &switch.signaling {
             switch.wait_for_links(server, 2);
         }

@@ -5,6 +5,7 @@
 
 use super::{SOON, eventually, ports};
 use nix::unistd::{Uid, User};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::chown;
@@ -100,6 +101,31 @@ impl Postgres {
     /// `host:port`.
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A statement of the test's own, to the database `postgres`.
+    pub(crate) fn execute(&self, statement: &str) {
+        self.ask(async |session| {
+            session.execute(AssertSqlSafe(statement)).await.expect("a good statement");
+        });
+    }
+
+    /// The one number that a query gives.
+    pub(crate) fn number(&self, query: &str) -> i64 {
+        self.ask(async |session| {
+            let row = session.fetch_one(AssertSqlSafe(query)).await.expect("a good query");
+            let small = row.try_get::<i32, _>(0).map(i64::from);
+            small.or_else(|_| row.try_get(0)).expect("a number")
+        })
+    }
+
+    fn ask<T>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let url = self.url("postgres");
+            let mut session = PgConnection::connect(&url).await.expect("connected");
+            work(&mut session).await
+        })
     }
 
     /// The URL of a database.

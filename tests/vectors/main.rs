@@ -1,5 +1,6 @@
 //! Vectors: what the RFCs and real phones put on the wire, and what must come of it.
 
+mod frames;
 mod g711;
 mod rtp;
 mod sip_digest;

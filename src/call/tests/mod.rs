@@ -5,6 +5,7 @@ mod dialog;
 mod end;
 mod fork;
 mod modify;
+mod versions;
 
 use super::*;
 use crate::control::{self, LegState, SessionState, StreamState, StreamStatistics};

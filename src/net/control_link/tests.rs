@@ -91,7 +91,7 @@ async fn an_outsider_is_refused_and_a_former_secret_is_not() {
 #[tokio::test]
 async fn garbage_oversize_and_silence_end_a_link() {
     let plain = preamble(PLAIN);
-    let hello_frame = Frame::Hello(hello("stranger", Role::Signaling)).encode();
+    let hello_frame = Frame::Hello(hello("stranger", Role::Signaling)).encode(VERSION);
     let mut greeting = plain.to_vec();
     greeting.extend_from_slice(&u32::try_from(hello_frame.len()).expect("short").to_be_bytes());
     greeting.extend_from_slice(&hello_frame);
