@@ -28,7 +28,11 @@ fn main() -> ExitCode {
         }
         Command::Serve(serve) => app::serve(&ServeOptions { config, mode: serve.mode }).into(),
         Command::Config(ConfigCommand::Show { mode, json }) => {
-            print(app::config_show(&ServeOptions { config, mode }, json.json))
+            let shown = app::config_show(&ServeOptions { config, mode }, json.json);
+            print(shown.map(|text| (text, Exit::Success)))
+        }
+        Command::Doctor { mode, json } => {
+            print(app::doctor(&ServeOptions { config, mode }, json.json))
         }
         command => client(&arguments.connection, config.as_deref(), command),
     }
@@ -57,11 +61,11 @@ fn client(
 }
 
 #[allow(clippy::print_stdout, reason = "the answer to who typed the command")]
-fn print<E: core::fmt::Display>(text: Result<String, E>) -> ExitCode {
-    match text {
-        Ok(text) => {
+fn print<E: core::fmt::Display>(answer: Result<(String, Exit), E>) -> ExitCode {
+    match answer {
+        Ok((text, exit)) => {
             println!("{text}");
-            Exit::Success.into()
+            exit.into()
         }
         Err(error) => {
             eprintln!("{error}");

@@ -46,7 +46,7 @@ pub struct Config {
     pub lease: Duration,
     /// Unanswered re-INVITEs at a time.
     pub reanchor_window: u32,
-    /// Settings in the file that this mode does not serve, and other things worth a line at start.
+    /// Settings in the file that this mode does not serve: worth a line at start.
     pub notes: Vec<String>,
     /// Effective values with their origins, secrets masked.
     pub effective: Vec<Effective>,
@@ -211,7 +211,7 @@ impl Config {
     pub fn load(sources: &Sources, host: &Host) -> Result<Self, Mistakes> {
         let mut values = Values::resolve(sources);
         let mode = values.read("mode", str::parse::<Mode>);
-        let mut notes = values.check_halves(mode);
+        let notes = values.check_halves(mode);
         let data_dir: PathBuf = values.read("data_dir", parse::path);
         let local_nets: Arc<[Network]> = values.read("local_nets", parse::networks).into();
         let sip = SipConfig::read(&mut values, &local_nets);
@@ -245,7 +245,7 @@ impl Config {
             effective: Vec::new(),
         };
         values.read_given("admin_url", parse::url);
-        config.check(&mut values, host, &mut notes);
+        config.check(&mut values, host);
         if !values.mistakes.is_empty() {
             return Err(Mistakes(values.mistakes));
         }
@@ -253,8 +253,8 @@ impl Config {
         Ok(Self { notes, effective, ..config })
     }
 
-    /// What can only be judged together, or on this host.
-    fn check(&self, values: &mut Values, host: &Host, notes: &mut Vec<String>) {
+    /// What can only be judged on this host.
+    fn check(&self, values: &mut Values, host: &Host) {
         let mut binds: Vec<(&str, &str, IpAddr)> = vec![
             ("control_bind", "control_bind", self.control_bind.ip()),
             ("admin_bind", "admin_bind", self.admin.bind.ip()),
@@ -269,23 +269,6 @@ impl Config {
             if !(host.can_bind)(ip) {
                 values.mistakes.push(host.not_here(key, advertise, ip));
             }
-        }
-        if let Some(most) = self.media.max_calls
-            && self.media.ports.size() < most.saturating_mul(4)
-        {
-            notes.push(format!(
-                "media_ports has {} ports, {most} calls (max_calls) need {}: \
-                 a call takes two for each side",
-                self.media.ports.size(),
-                u64::from(most) * 4,
-            ));
-        }
-        let weak = |secret: &Secret| secret.expose().len() < 16;
-        if self.cluster_secrets.iter().any(weak) {
-            notes.push("cluster_secret is shorter than 16 characters".to_owned());
-        }
-        if self.admin.token.as_ref().is_some_and(weak) {
-            notes.push("admin_token is shorter than 16 characters".to_owned());
         }
     }
 

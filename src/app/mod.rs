@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod data_dir;
+pub mod doctor;
 pub mod first_start;
 pub mod host;
 pub mod mode;
@@ -74,6 +75,20 @@ pub fn config_show(options: &ServeOptions, json: bool) -> Result<String, config:
     }
     let line = |one: &config::Effective| format!("{:20} {:32} {}", one.key, one.value, one.origin);
     Ok(config.effective.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// `holdfast doctor`: the report as text or JSON, and the exit code.
+pub fn doctor(options: &ServeOptions, json: bool) -> Result<(String, Exit), config::Mistakes> {
+    let (config, host) = options.load()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| config::Mistakes(vec![error.to_string()]))?;
+    let report = runtime.block_on(doctor::examine(&config, &host));
+    let exit = if report.status == doctor::Status::Fail { Exit::Failed } else { Exit::Success };
+    let text = match json {
+        true => serde_json::to_string_pretty(&report).unwrap_or_default(),
+        false => report.text(),
+    };
+    Ok((text, exit))
 }
 
 /// What a command that talks to a node knows before it asks.

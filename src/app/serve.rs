@@ -8,7 +8,7 @@ use super::data_dir::{DataDir, DataDirError, PortSlice, Slot};
 use super::first_start::{self, Credentials};
 use super::host::Host;
 use super::mode::{Halves, Parts};
-use super::{Exit, ServeOptions};
+use super::{Exit, ServeOptions, doctor};
 use crate::admin::{self, Admin, Phase, Server, Services};
 use crate::ids::Incarnation;
 use crate::net::clock;
@@ -73,6 +73,10 @@ fn raise_descriptors() {
 
 fn run(config: Config, host: &Host) -> anyhow::Result<Exit> {
     tell_settings(&config);
+    for finding in doctor::at_start(&config, host) {
+        let fix = finding.fix.as_deref().unwrap_or_default();
+        tracing::warn!("{}: {}; fix: {fix}", finding.check, finding.detail);
+    }
     raise_descriptors();
     let mut base = prepare(config, host)?;
     let admin = Admin::new(

@@ -115,9 +115,10 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             ];
             list(client, "/cdrs", &query, CDRS, json)
         }
-        Command::Serve(_) | Command::Health { .. } | Command::Config(_) => {
-            Err(Failure::usage("that command asks no node"))
-        }
+        Command::Serve(_)
+        | Command::Health { .. }
+        | Command::Doctor { .. }
+        | Command::Config(_) => Err(Failure::usage("that command asks no node")),
     }
 }
 

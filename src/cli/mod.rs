@@ -180,6 +180,16 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// What of this machine or of the settings would spoil calls, and how to mend it: exit code 1 when they would fail.
+    #[command(after_help = "Example (in a container): holdfast doctor --json")]
+    Doctor {
+        /// As for `serve`.
+        #[arg(long)]
+        mode: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
     /// Settings and credentials.
     #[command(subcommand, after_help = "Example: holdfast config credentials --json")]
     Config(ConfigCommand),

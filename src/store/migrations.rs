@@ -31,14 +31,26 @@ pub(super) fn check(
     found: Result<Option<i64>, sqlx::Error>,
     migrator: &Migrator,
 ) -> Result<(), StoreError> {
-    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
-    match found {
+    let known = known(migrator);
+    match self::found(found)? {
         // One step ahead is the release after this one, in the middle of a rolling upgrade.
-        Ok(Some(found)) if found > known + 1 => Err(StoreError::NewerSchema { found, known }),
-        Ok(_) => Ok(()),
-        Err(sqlx::Error::Database(error)) if is_no_table(&*error) => Ok(()),
+        Some(found) if found > known + 1 => Err(StoreError::NewerSchema { found, known }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Version of a schema; none when there are no tables yet.
+pub(super) fn found(asked: Result<Option<i64>, sqlx::Error>) -> Result<Option<i64>, StoreError> {
+    match asked {
+        Ok(found) => Ok(found),
+        Err(sqlx::Error::Database(error)) if is_no_table(&*error) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The version that this release makes.
+pub(super) fn known(migrator: &Migrator) -> i64 {
+    migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 fn is_no_table(error: &dyn sqlx::error::DatabaseError) -> bool {

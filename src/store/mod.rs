@@ -212,6 +212,30 @@ impl Store {
         Self { backend: Backend::Absent }
     }
 
+    /// Opens what is there and changes nothing; none when there are no tables yet. For a look, not for service.
+    pub async fn open(url: &str) -> Result<Option<Self>, StoreError> {
+        let backend = match url.strip_prefix("sqlite:") {
+            Some(path) => {
+                let opened = sqlite::Sqlite::open(path.trim_start_matches("//")).await?;
+                let Some(opened) = opened else { return Ok(None) };
+                Backend::Sqlite(opened)
+            }
+            None => Backend::Postgres(postgres::Postgres::open(url).await?),
+        };
+        let store = Self { backend };
+        Ok(store.schema().await?.is_some().then_some(store))
+    }
+
+    /// Version of the schema; none when there are no tables yet.
+    pub async fn schema(&self) -> Result<Option<i64>, StoreError> {
+        ask!(self, DEADLINE, schema())
+    }
+
+    /// The version of the schema that this release makes, in either back end.
+    pub fn known_schema() -> i64 {
+        migrations::known(&migrations::sqlite())
+    }
+
     /// The file of an embedded store: one process only may have it.
     pub fn is_embedded(&self) -> bool {
         matches!(self.backend, Backend::Sqlite(_))

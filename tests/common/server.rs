@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -183,6 +183,15 @@ impl Server {
         let mut server = Self { api, signaling, media, folder, settings };
         server.wait_until_ready();
         server
+    }
+
+    /// A command of the binary with the settings of this server.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command.args(arguments).current_dir(self.folder.path());
+        command.env("HOLDFAST_DATA_DIR", self.folder.file("data"));
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.output().expect("the binary runs")
     }
 
     /// The only process once more, after its end, with what it left in its data directory.

@@ -59,17 +59,24 @@ struct Host {
 }
 
 impl Postgres {
-    /// Takes the first host that takes writes, and migrates it.
-    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+    /// The first host that takes writes, as it is.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
         let all = one_host_each(url).iter().map(|url| Host::new(url)).collect::<Result<_, _>>()?;
         let hosts = Hosts { all, current: AtomicUsize::new(0), in_doubt: AtomicBool::new(true) };
         hosts.seek().await?;
+        Ok(Self { hosts: Arc::new(hosts) })
+    }
+
+    /// The same, migrated.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        let opened = Self::open(url).await?;
+        let hosts = &opened.hosts;
         let host = &hosts.all[hosts.current.load(Ordering::Acquire)];
         let migration = tokio::time::timeout(MIGRATION_PATIENCE, host.migrate()).await;
         migration.unwrap_or_else(|_| {
             Err(StoreError::Unavailable("another node is migrating the database".to_owned()))
         })?;
-        Ok(Self { hosts: Arc::new(hosts) })
+        Ok(opened)
     }
 
     /// A session with the host that takes writes.

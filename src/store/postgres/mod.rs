@@ -7,7 +7,7 @@ mod hosts;
 mod ownership;
 
 use super::rows::{control_text, node, signed};
-use super::{NodeRow, StoreError};
+use super::{NodeRow, StoreError, migrations};
 pub(super) use hosts::Postgres;
 use hosts::Session;
 
@@ -57,6 +57,12 @@ impl Session {
             .await?;
         let stored = self.setting(name).await?;
         stored.ok_or_else(|| StoreError::Corrupt(format!("setting {name} vanished")))
+    }
+
+    /// Version of the schema.
+    pub async fn schema(&mut self) -> Result<Option<i64>, StoreError> {
+        let found = sqlx::query_scalar("select max(version) from _sqlx_migrations");
+        migrations::found(found.fetch_one(&mut *self.connection).await)
     }
 
     pub async fn ping(&mut self) -> Result<(), StoreError> {

@@ -31,27 +31,52 @@ pub(super) struct Sqlite {
     readers: SqlitePool,
 }
 
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+}
+
 impl Sqlite {
+    /// As it is; none when there is no such file.
+    pub async fn open(path: &str) -> Result<Option<Self>, StoreError> {
+        if !Path::new(path).exists() {
+            return Ok(None);
+        }
+        let (writer, options) = Self::writer(path, false).await?;
+        let readers = pool(2).connect_with(options.read_only(true)).await?;
+        Ok(Some(Self { writer, readers }))
+    }
+
+    /// Made when it is not there, and migrated.
     pub async fn connect(path: &str) -> Result<Self, StoreError> {
         make_private(Path::new(path))?;
+        let (writer, options) = Self::writer(path, true).await?;
+        migrate(&writer).await?;
+        let readers = pool(2).connect_with(options.read_only(true)).await?;
+        Ok(Self { writer, readers })
+    }
+
+    async fn writer(
+        path: &str,
+        make: bool,
+    ) -> Result<(SqlitePool, SqliteConnectOptions), StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
+            .create_if_missing(make)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             // Below the deadline of a statement: the connection's thread must not go on for one that nobody awaits.
             .busy_timeout(BUSY_TIMEOUT)
             .statement_cache_capacity(256);
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(PATIENCE)
-                .test_before_acquire(false)
-        };
-        let writer = pool(1).connect_with(options.clone()).await?;
-        migrate(&writer).await?;
-        let readers = pool(2).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers })
+        Ok((pool(1).connect_with(options.clone()).await?, options))
+    }
+
+    /// Version of the schema.
+    pub async fn schema(&self) -> Result<Option<i64>, StoreError> {
+        let found = sqlx::query_scalar("select max(version) from _sqlx_migrations");
+        migrations::found(found.fetch_one(&self.readers).await)
     }
 
     pub async fn write_node(&self, row: &NodeRow) -> Result<(), StoreError> {

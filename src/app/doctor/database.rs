@@ -1,0 +1,136 @@
+//! The database: reached, writable, of a schema this release knows, with a clock like ours; and the nodes it names.
+
+use super::{Finding, Patient};
+use crate::directory::User;
+use crate::net::clock;
+use crate::sip::digest::Ha1;
+use crate::store::{NodeRow, Store, StoreError};
+use crate::time::Timestamp;
+use core::time::Duration;
+use serde_json::Value;
+use std::time::Instant;
+
+const SLOW: Duration = Duration::from_millis(50);
+/// Nonces and CDRs of two nodes must fit together.
+const CLOCK_SKEW: Duration = Duration::from_secs(2);
+/// A node that wrote its row so long ago is not counted.
+const RECENT: Duration = Duration::from_secs(10);
+
+pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
+    match look(patient).await {
+        Ok(findings) => findings,
+        Err(error @ StoreError::NewerSchema { .. }) => {
+            vec![Finding::fail("database", error.to_string(), "start the newer release")]
+        }
+        Err(error) => {
+            let fix = "start the database; look at host, user, password and name in \
+            database_url; of several hosts one must take writes";
+            vec![Finding::fail("database", error.to_string(), fix)]
+        }
+    }
+}
+
+async fn look(patient: &Patient<'_>) -> Result<Vec<Finding>, StoreError> {
+    let Some(store) = Store::open(patient.config.database_url.expose()).await? else {
+        let detail = "reached, without tables: the first start makes them";
+        return Ok(vec![Finding::ok("database", detail)]);
+    };
+    let begun = Instant::now();
+    store.ping().await?;
+    let round_trip = begun.elapsed();
+    let (theirs, ours) = (store.clock().await?, clock::now());
+    let realm = store.setting("sip_realm").await?;
+    let realm = realm.as_deref().unwrap_or(&patient.config.sip.realm);
+    Ok(vec![
+        reached(round_trip),
+        schema(store.schema().await?, Store::known_schema()),
+        clocks(ours, theirs),
+        versions(&store.nodes().await?, theirs),
+        passwords(&store.users().await?, realm),
+    ])
+}
+
+fn reached(round_trip: Duration) -> Finding {
+    let ms = round_trip.as_secs_f64() * 1_000.0;
+    let detail = format!("takes writes; a question takes {ms:.1} ms");
+    if round_trip < SLOW {
+        return Finding::ok("database", detail);
+    }
+    let detail = format!("{detail}: every new call waits for it");
+    Finding::warn("database", detail, "a database that is nearer, or has less to do")
+}
+
+fn schema(found: Option<i64>, known: i64) -> Finding {
+    let found = found.unwrap_or(0);
+    let detail = format!("version {found}, this release knows {known}");
+    if found > known + 1 {
+        return Finding::fail("schema", detail, "start the newer release");
+    }
+    Finding::ok("schema", detail)
+}
+
+fn clocks(ours: Timestamp, theirs: Timestamp) -> Finding {
+    let apart = ours.saturating_since(theirs).max(theirs.saturating_since(ours));
+    let detail = format!("{} ms from the database's", apart.as_millis());
+    if apart < CLOCK_SKEW {
+        return Finding::ok("clock", detail);
+    }
+    let detail = format!(
+        "{detail}: times of calls and nonces of passwords do not fit \
+    together"
+    );
+    Finding::warn(
+        "clock",
+        detail,
+        "run a time daemon (chrony, systemd-timesyncd) on both \
+    machines",
+    )
+}
+
+fn versions(nodes: &[NodeRow], now: Timestamp) -> Finding {
+    let live = nodes.iter().filter(|node| now.saturating_since(node.seen_at) < RECENT);
+    let mut versions: Vec<String> = Vec::new();
+    let mut count = 0;
+    for node in live {
+        count += 1;
+        let view: Value = serde_json::from_str(&node.view).unwrap_or_default();
+        let version = view.get("version").and_then(Value::as_str).unwrap_or("?").to_owned();
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    let detail = format!("{count} live, release {}", versions.join(" and "));
+    match versions.len() {
+        0 => Finding::ok("nodes", "none live"),
+        1 => Finding::ok("nodes", detail),
+        _ => {
+            let detail = format!("{detail}: fine during an upgrade, not for long");
+            Finding::warn("nodes", detail, "bring all nodes to one release")
+        }
+    }
+}
+
+/// What attackers try first of what the rules for passwords let through.
+fn passwords(users: &[User], realm: &str) -> Finding {
+    const TRIED: [&str; 8] = [
+        "12345678",
+        "123456789",
+        "1234567890",
+        "password",
+        "password1",
+        "passw0rd",
+        "holdfast",
+        "changeme",
+    ];
+    let is_weak = |user: &&User| {
+        TRIED.iter().any(|password| Ha1::new(&user.extension, realm, password) == user.ha1)
+    };
+    let weak: Vec<&str> =
+        users.iter().filter(is_weak).map(|user| user.extension.as_str()).take(10).collect();
+    let Some(first) = weak.first() else {
+        let detail = format!("none of {} users has one that attackers try first", users.len());
+        return Finding::ok("passwords", detail);
+    };
+    let detail = format!("users with a password that attackers try first: {}", weak.join(" "));
+    Finding::fail("passwords", detail, format!("holdfast users set {first} --password …"))
+}

@@ -1,0 +1,124 @@
+//! Names that must resolve, and addresses that must answer.
+
+use super::{Finding, Patient};
+use crate::net::dns::Resolver;
+use core::net::SocketAddr;
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+/// Slower than this is heard as a delay of every call to a name.
+const SLOW: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
+
+pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
+    let config = patient.config;
+    let resolver = Resolver::new();
+    let mut findings = Vec::new();
+    let sip = config.sip.advertise.public.as_ref();
+    let names = [
+        ("sip_advertise", sip.map(|(host, _)| host.to_string())),
+        ("media_advertise", config.media.advertise.as_ref().map(ToString::to_string)),
+    ];
+    for (key, name) in names {
+        if let Some(name) = name.filter(|name| is_name(name)) {
+            findings.push(resolves(&resolver, key, &name).await);
+        }
+    }
+    if !config.mode.has_signaling() {
+        for name in config.join.iter().map(|one| host_of(one)).filter(|name| is_name(name)) {
+            findings.push(resolves(&resolver, "join", name).await);
+        }
+    }
+    let runs = patient.holders.iter().any(|holder| holder.mode != "media");
+    if runs && config.mode.has_signaling() {
+        let bound = config.sip.bind.first();
+        let (ip, own) = bound.map_or((None, 5060), |at| (Some(at.ip()), at.port()));
+        let lan = ip.filter(|ip| !ip.is_unspecified()).unwrap_or(patient.host.lan_address());
+        let (host, port) = match sip {
+            Some((host, port)) => (host.to_string(), port.unwrap_or(own)),
+            None => (lan.to_string(), own),
+        };
+        let found = resolver.resolve(&host, Some(port), Some(crate::ids::Transport::Udp)).await;
+        findings.extend(found.first().map(|(_, address)| answers(*address, sip.is_some())));
+    }
+    findings
+}
+
+fn host_of(text: &str) -> &str {
+    if text.parse::<SocketAddr>().is_ok() || text.starts_with('[') {
+        return text;
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && !host.contains(':') => host,
+        _ => text,
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let literal = text.trim_matches(['[', ']']);
+    literal.parse::<core::net::IpAddr>().is_err()
+        && text.parse::<SocketAddr>().is_err()
+        && literal != "localhost"
+}
+
+async fn resolves(resolver: &Resolver, key: &'static str, name: &str) -> Finding {
+    let begun = Instant::now();
+    let found = resolver.resolve(name, Some(5060), Some(crate::ids::Transport::Udp)).await;
+    let took = begun.elapsed();
+    let Some((_, address)) = found.first() else {
+        let detail = format!("{name} has no address: {key} leads nowhere");
+        return Finding::fail(key, detail, "correct the name, or /etc/resolv.conf");
+    };
+    let detail = format!("{name} is {} ({} ms)", address.ip(), took.as_millis());
+    if took < SLOW {
+        return Finding::ok(key, detail);
+    }
+    let fix = "a resolver that is nearer, in /etc/resolv.conf";
+    Finding::warn(key, format!("{detail}: every call to a name waits as long"), fix)
+}
+
+/// A STUN Binding request to our own SIP port, by the address that phones are told: also goes through the router's
+/// hairpin, when there is one.
+fn answers(address: SocketAddr, is_public: bool) -> Finding {
+    const REQUEST: [u8; 20] =
+        [0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, b'd', b'o', b'c', b't', b'o', b'r', 0, 0, 0, 0, 0, 1];
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let asked = UdpSocket::bind(any).and_then(|socket| {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(address)?;
+        let mut answer = [0_u8; 128];
+        // One of three may be lost.
+        for _ in 0..3 {
+            socket.send(&REQUEST)?;
+            if let Ok(length) = socket.recv(&mut answer)
+                && answer.get(8..20) == REQUEST.get(8..20)
+            {
+                return Ok(length);
+            }
+        }
+        Err(std::io::ErrorKind::TimedOut.into())
+    });
+    match asked {
+        Ok(_) => Finding::ok("sip_answers", format!("udp {address} answers")),
+        Err(error) if is_public => {
+            let detail = format!(
+                "udp {address}, which phones outside are told, does not answer from here \
+                ({error})"
+            );
+            let fix = "forward UDP and TCP of that port to this host; from inside, the \
+            router may lack hairpin NAT: then try from outside";
+            Finding::warn("sip_answers", detail, fix)
+        }
+        Err(error) => {
+            let detail = format!(
+                "udp {address}, which phones are told, does not answer \
+            ({error})"
+            );
+            Finding::fail(
+                "sip_answers",
+                detail,
+                "allow UDP and TCP of the SIP port in this host's firewall",
+            )
+        }
+    }
+}

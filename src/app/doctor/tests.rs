@@ -1,0 +1,146 @@
+//! Machines described by files, each with one fault.
+
+use super::*;
+use crate::app::config::Config;
+use crate::app::settings::Sources;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// A machine without faults, below a folder of its own.
+struct Machine {
+    root: PathBuf,
+    settings: Vec<(String, String)>,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+impl Machine {
+    fn new(name: &str) -> Self {
+        let root =
+            std::env::temp_dir().join(format!("holdfast-doctor-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        let machine = Self { root, settings: Vec::new() };
+        machine
+            .with("proc/version", "Linux version 6.1.0")
+            .with("proc/modules", "veth 45056 0 - Live 0x0")
+            .with("proc/sys/net/core/rmem_max", "8388608")
+            .with("proc/sys/net/netfilter/nf_conntrack_count", "100")
+            .with("proc/sys/net/netfilter/nf_conntrack_max", "262144")
+            .with("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999")
+            .with("proc/net/snmp", "Udp: InDatagrams NoPorts RcvbufErrors\nUdp: 1000000 3 5")
+            .with("proc/net/route", "Iface\tDestination\neth0\t00000000\t0100000A")
+            .with("sys/class/net/eth0/mtu", "1500")
+            .with("sys/class/net/eth0/ifindex", "2")
+            .with("sys/class/net/eth0/iflink", "2")
+            .with("sys/fs/cgroup/cpu.max", "max 100000")
+    }
+
+    fn with(self, path: &str, text: &str) -> Self {
+        let path = self.root.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, text).expect("written");
+        self
+    }
+
+    fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((format!("HOLDFAST_{}", key.to_uppercase()), value.to_owned()));
+        self
+    }
+
+    /// What is not well, as `check status`.
+    fn ills(&self) -> Vec<String> {
+        let host = Host {
+            name: "pbx".to_owned(),
+            addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5))],
+            can_bind: |_| true,
+        };
+        let sources = Sources { environment: self.settings.clone(), ..Sources::default() };
+        let config = Config::load(&sources, &host).expect("works");
+        let system = System::below(&self.root);
+        let patient = Patient { config: &config, host: &host, system, holders: Vec::new() };
+        let findings = before_start(&patient);
+        let ill = findings.iter().filter(|one| one.status != Status::Ok);
+        let told = ill.inspect(|one| assert!(one.fix.is_some(), "{one:?}"));
+        told.map(|one| format!("{} {:?}", one.check, one.status)).collect()
+    }
+}
+
+#[test]
+fn a_sound_machine_has_nothing_to_say() {
+    assert_eq!(Machine::new("sound").ills(), Vec::<String>::new());
+}
+
+#[test]
+fn each_fault_of_the_kernel_is_found() {
+    let container =
+        |name| Machine::new(name).with(".dockerenv", "").with("sys/class/net/eth0/iflink", "9");
+    let few = ("media_ports", "20000-20099");
+    for (machine, ill) in [
+        (Machine::new("alg").with("proc/modules", "nf_nat_sip 20480 0\n"), "sip_helper Fail"),
+        (
+            Machine::new("full").with("proc/sys/net/netfilter/nf_conntrack_count", "250000"),
+            "conntrack Warn",
+        ),
+        (Machine::new("small").with("proc/sys/net/core/rmem_max", "212992"), "receive_buffer Warn"),
+        (
+            Machine::new("drops")
+                .with("proc/net/snmp", "Udp: InDatagrams RcvbufErrors\nUdp: 1000 9"),
+            "udp_drops Warn",
+        ),
+        (Machine::new("v2").with("sys/fs/cgroup/cpu.max", "50000 100000"), "cpu_quota Warn"),
+        (
+            Machine::new("ephemeral").with("proc/sys/net/ipv4/ip_local_port_range", "1024\t65000"),
+            "ephemeral_ports Warn",
+        ),
+        (Machine::new("mtu").with("sys/class/net/eth0/mtu", "1450"), "packet_size Warn"),
+        (Machine::new("vm").with("proc/version", "Linux version 6.6-linuxkit"), "network Fail"),
+        (container("bridge").set(few.0, few.1), "network Fail"),
+        (
+            container("range")
+                .set("media_advertise", "192.0.2.1")
+                .set("sip_advertise", "192.0.2.1"),
+            "network Warn",
+        ),
+    ] {
+        assert_eq!(machine.ills(), [ill], "{}", machine.root.display());
+    }
+}
+
+#[test]
+fn a_quota_of_the_first_kind_of_control_groups_is_found() {
+    let machine = Machine::new("v1").with("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1");
+    std::fs::remove_file(machine.root.join("sys/fs/cgroup/cpu.max")).expect("removed");
+    assert_eq!(machine.ills(), Vec::<String>::new());
+    let machine = machine.with("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000");
+    assert_eq!(machine.ills(), ["cpu_quota Warn"]);
+}
+
+#[test]
+fn each_fault_of_the_settings_is_found() {
+    for (name, settings, ill) in [
+        ("lan", &[("sip_bind", "127.0.0.1:5060")][..], "sip_advertise Warn"),
+        (
+            "private",
+            &[("sip_advertise", "192.168.1.5"), ("media_advertise", "192.0.2.1")],
+            "sip_advertise Warn",
+        ),
+        ("half", &[("sip_advertise", "192.0.2.1")], "advertise Warn"),
+        ("open", &[("admin_bind", "0.0.0.0:8080")], "admin_bind Warn"),
+        ("token", &[("admin_token", "short-token")], "admin_token Warn"),
+        ("secret", &[("cluster_secret", "short-secret")], "cluster_secret Warn"),
+        ("few", &[("media_ports", "20000-20099"), ("max_calls", "26")], "media_ports Warn"),
+        ("many", &[("max_calls", "100000"), ("mode", "media")], "media_ports Warn"),
+    ] {
+        let machine = settings
+            .iter()
+            .fold(Machine::new(name), |machine, (key, value)| machine.set(key, value));
+        let ills = machine.ills();
+        assert!(ills.contains(&ill.to_owned()), "{name}: {ills:?}");
+    }
+    let enough = Machine::new("enough").set("media_ports", "20000-20099").set("max_calls", "25");
+    assert_eq!(enough.ills(), Vec::<String>::new());
+}
