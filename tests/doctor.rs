@@ -6,10 +6,10 @@ mod common;
 use common::ports;
 use common::postgres::Postgres;
 use common::process::Folder;
-use common::server::Server;
+use common::server::{Server, holdfast};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// Findings of a report; what is not well must have a fix.
 fn findings(output: &Output) -> Vec<Value> {
@@ -24,14 +24,8 @@ fn findings(output: &Output) -> Vec<Value> {
 
 /// Findings of the binary with these settings, and its exit code.
 fn examine(folder: &Folder, settings: &[(&str, &str)]) -> (Vec<Value>, Option<i32>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HOLDFAST_")) {
-        command.env_remove(name);
-    }
-    let output = command
+    let output = holdfast(folder)
         .args(["doctor", "--json"])
-        .current_dir(folder.path())
-        .env("HOLDFAST_DATA_DIR", folder.file("data"))
         .envs(settings.iter().copied())
         .output()
         .expect("runs");

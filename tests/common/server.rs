@@ -106,16 +106,20 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// The binary with these settings and no others of this environment.
-fn start(folder: &Folder, mode: &str, name: &str, settings: &[(&str, &str)]) -> Process {
+/// The binary with a data directory of its own, and no settings of this environment.
+pub(crate) fn holdfast(folder: &Folder) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HOLDFAST_")) {
         command.env_remove(name);
     }
+    command.current_dir(folder.path()).env("HOLDFAST_DATA_DIR", folder.file("data"));
+    command
+}
+
+fn start(folder: &Folder, mode: &str, name: &str, settings: &[(&str, &str)]) -> Process {
+    let mut command = holdfast(folder);
     command
         .args(["serve", "--mode", mode])
-        .current_dir(folder.path())
-        .env("HOLDFAST_DATA_DIR", folder.file("data"))
         .env("HOLDFAST_CLUSTER_SECRET", SECRET)
         .env("HOLDFAST_LOG", "info,holdfast=debug")
         .envs(settings.iter().copied());
@@ -187,9 +191,8 @@ impl Server {
 
     /// A command of the binary with the settings of this server.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command.args(arguments).current_dir(self.folder.path());
-        command.env("HOLDFAST_DATA_DIR", self.folder.file("data"));
+        let mut command = holdfast(&self.folder);
+        command.args(arguments);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.output().expect("the binary runs")
     }

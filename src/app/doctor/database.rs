@@ -8,7 +8,6 @@ use crate::store::{NodeRow, Store, StoreError};
 use crate::time::Timestamp;
 use core::time::Duration;
 use serde_json::Value;
-use std::time::Instant;
 
 const SLOW: Duration = Duration::from_millis(50);
 /// Nonces and CDRs of two nodes must fit together.
@@ -35,9 +34,9 @@ async fn look(patient: &Patient<'_>) -> Result<Vec<Finding>, StoreError> {
         let detail = "reached, without tables: the first start makes them";
         return Ok(vec![Finding::ok("database", detail)]);
     };
-    let begun = Instant::now();
+    let begun = clock::now();
     store.ping().await?;
-    let round_trip = begun.elapsed();
+    let round_trip = clock::now().saturating_since(begun);
     let (theirs, ours) = (store.clock().await?, clock::now());
     let realm = store.setting("sip_realm").await?;
     let realm = realm.as_deref().unwrap_or(&patient.config.sip.realm);

@@ -1,8 +1,9 @@
 //! What the kernel does to packets and to time: helpers that rewrite SIP, small buffers, marks, throttling, limits.
 
 use super::{Finding, Patient};
+use crate::net::clock;
 use nix::sys::resource::{Resource, getrlimit};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the SIP sockets ask for.
 const RECEIVE_BUFFER_BYTES: u64 = 4 << 20;
@@ -31,7 +32,7 @@ fn sip_helper(patient: &Patient<'_>) -> Finding {
     };
     let is_loaded =
         |module: &&str| loaded.lines().any(|line| line.split_whitespace().next() == Some(module));
-    let found: Vec<&str> = MODULES.iter().copied().filter(|name| is_loaded(&name)).collect();
+    let found: Vec<&str> = MODULES.iter().copied().filter(|name| is_loaded(name)).collect();
     if found.is_empty() {
         return Finding::ok("sip_helper", "no kernel module rewrites SIP");
     }
@@ -205,9 +206,9 @@ pub(super) fn timer(patient: &Patient<'_>) -> Finding {
     const LATE: Duration = Duration::from_millis(10);
     let mut late: Vec<Duration> = (0..TURNS)
         .map(|_| {
-            let begun = Instant::now();
+            let begun = clock::now();
             std::thread::sleep(TURN);
-            begun.elapsed().saturating_sub(TURN)
+            clock::now().saturating_since(begun).saturating_sub(TURN)
         })
         .collect();
     late.sort_unstable();

@@ -47,7 +47,7 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
 fn room(patient: &Patient<'_>) -> Finding {
     let path = &patient.config.data_dir;
     let free = match nix::sys::statvfs::statvfs(path) {
-        Ok(found) => found.blocks_available() as u64 * found.fragment_size() as u64,
+        Ok(found) => found.blocks_available() * found.fragment_size(),
         Err(error) => {
             let detail = format!("the room in {} cannot be told: {error}", path.display());
             return Finding::warn("disk", detail, "df tells it");
