@@ -56,7 +56,7 @@ impl Call {
     }
 }
 
-fn cdr_leg(leg: &Leg) -> CdrLeg {
+pub(super) fn cdr_leg(leg: &Leg) -> CdrLeg {
     let sum =
         |of: fn(&crate::control::StreamStatistics) -> u64| leg.statistics.iter().map(of).sum();
     let first = leg.statistics.first();

@@ -14,6 +14,7 @@ mod answer;
 mod cdr;
 mod dialog_request;
 mod end;
+mod farewell;
 mod fork;
 mod headers;
 pub mod io;
@@ -32,9 +33,12 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use farewell::{Farewell, farewell};
 pub use headers::{ACCEPT, ALLOW};
 pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Transmit};
-pub use record::{VERSION as RECORD_VERSION, in_version as record_in_version};
+pub use record::{
+    VERSION as RECORD_VERSION, in_version as record_in_version, passing_over as record_passing_over,
+};
 
 use crate::event::Event;
 use crate::ids::{CallId, LegId, NodeName, Rev};
@@ -178,17 +182,28 @@ impl Call {
         let ended = self.record.phase == Phase::Ended;
         let cdr = ended.then(|| Box::new(self.cdr()));
         self.saved_end |= ended;
-        self.outputs.push_back(Output::Save(Save {
+        let record = if ended { Vec::new() } else { self.record.encode(RECORD_VERSION) };
+        self.outputs.push_back(Output::Save(Save { ended, record, cdr, ..self.bare_row() }));
+        rev
+    }
+
+    /// The row as it is now, under the rev of the last save: for a store that may have lost that. None when it ended.
+    pub fn row(&self) -> Option<Save> {
+        let record = || self.record.encode(RECORD_VERSION);
+        (self.record.phase != Phase::Ended).then(|| Save { record: record(), ..self.bare_row() })
+    }
+
+    fn bare_row(&self) -> Save {
+        Save {
             id: self.record.id,
             key: self.record.key,
             owner: self.settings.incarnation,
             epoch: self.record.epoch,
-            rev,
-            ended,
-            record: if ended { Vec::new() } else { self.record.encode(RECORD_VERSION) },
-            cdr,
-        }));
-        rev
+            rev: self.record.rev,
+            ended: false,
+            record: Vec::new(),
+            cdr: None,
+        }
     }
 
     /// The row is to be saved within `delay`, or with the next save.

@@ -8,7 +8,7 @@ use super::modify::{Exchange, Stage};
 use super::offer::Body;
 use super::record::{CallRecord, Phase};
 use super::send::{Reply, set_sdp};
-use super::{Call, Settings, fork};
+use super::{Call, LAZY_SAVE, Settings, fork};
 use crate::ids::{Epoch, LegId, Rev};
 use crate::limits;
 use crate::sip::transaction::{ClientTransaction, ServerTransaction};
@@ -118,6 +118,7 @@ impl Call {
                     self.send_provisional(last.unwrap_or(180));
                 }
                 self.apply_media(super::media::Then::Nothing);
+                self.save_within(LAZY_SAVE);
             }
             Phase::Confirmed => {
                 self.resume_confirmed();
@@ -207,7 +208,7 @@ impl Call {
     }
 }
 
-fn read_request(text: &Bytes) -> Option<Request> {
+pub(super) fn read_request(text: &Bytes) -> Option<Request> {
     match Message::parse(text) {
         Ok(Message::Request(request)) => Some(request),
         Ok(Message::Response(_)) | Err(_) => None,

@@ -346,7 +346,7 @@ pub(super) fn escape_user(user: &str) -> String {
     text
 }
 
-fn via(settings: &Settings, flow: &Flow, locator: Locator, number: u32) -> String {
+pub(super) fn via(settings: &Settings, flow: &Flow, locator: Locator, number: u32) -> String {
     let branch = settings.key.token(locator, crate::ids::Purpose::Branch(number));
     let rport = if flow.transport.is_reliable() { "" } else { ";rport" };
     format!(

@@ -3,7 +3,7 @@
 //! Invariants: indexes name live slots only; a timer in the heap is due no later than its call's next one; a message
 //! that waits for a commit leaves when that rev is stored, in the order in which it was made.
 
-use crate::call::{Call, Transmit};
+use crate::call::{Call, Save, Transmit};
 use crate::control;
 use crate::ids::{CallId, NodeName, Rev};
 use crate::time::Timestamp;
@@ -72,6 +72,11 @@ impl Slot {
     /// Keyed hash of its INVITE.
     pub(super) fn key(&self) -> [u8; 16] {
         self.key
+    }
+
+    /// Its row as it was saved last, or a little later; none before the first save and after the last.
+    pub(super) fn row(&self) -> Option<Save> {
+        (self.saved.0 > 0).then(|| self.call.row()).flatten()
     }
 
     /// Keeps a request for a connection that broke.

@@ -203,6 +203,12 @@ impl Committer {
         self.ledger.kept()
     }
 
+    /// A save of that call is not stored yet.
+    pub(super) fn owes(&self, call: CallId) -> bool {
+        let key = Key::Call(call);
+        self.is_waiting(&key) || self.is_flying(&key)
+    }
+
     /// Rows that wait for the store.
     pub(super) fn owed(&self) -> usize {
         self.calls.order.len() + self.bindings.order.len()

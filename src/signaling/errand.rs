@@ -9,6 +9,7 @@ use super::ledger::Work;
 use super::links::{Links, PeerAddress};
 use super::names;
 use super::pass_on::{Stray, Whereabouts};
+use super::quarantine::say_again;
 use super::sockets::Dialer;
 use super::takeover::claim_all;
 use super::wakeup::{Found, Wakeup};
@@ -50,6 +51,8 @@ pub enum Errand {
     Prove,
     /// Sweep tombstones; not answered.
     Sweep(Timestamp),
+    /// Say these again, as a transaction would; answered by `Say`, as often as they are said.
+    SayAgain(Vec<(Flow, Bytes)>),
     /// Look up a user that the directory does not know; answered by `Found`.
     LookUp {
         /// Whose question.
@@ -94,6 +97,7 @@ impl Errand {
             | Self::ClaimAll(_)
             | Self::Prove
             | Self::Sweep(_)
+            | Self::SayAgain(_)
             | Self::Dial(_)
             | Self::Judge(_) => false,
         }
@@ -192,6 +196,10 @@ impl Tasks {
                 if let Err(error) = self.store.sweep(now).await {
                     tracing::debug!("ended calls are swept later: {error}");
                 }
+                None
+            }
+            Errand::SayAgain(messages) => {
+                say_again(messages, &self.wakeups).await;
                 None
             }
             Errand::LookUp { call, number, uri, extension } => {

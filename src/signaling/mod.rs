@@ -31,6 +31,8 @@ mod outputs;
 mod pass_on;
 mod peers;
 mod pings;
+mod quarantine;
+mod reassert;
 mod register;
 mod sockets;
 mod stun;

@@ -274,6 +274,9 @@ impl Worker {
         match outcome {
             CallOutcome::Done => {
                 self.calls.note_stored(id, save.rev);
+                if save.ended && !self.store.is_embedded() {
+                    self.server.note_end(save, self.now);
+                }
                 for transmit in self.calls.commit(id, save.rev) {
                     self.send(id, transmit);
                 }

@@ -1,7 +1,7 @@
 //! Calls of dead owners come here: claimed in batches, restored from their records, carried on (design §4 "Takeover").
 //!
 //! Invariants: a call is claimed before it is restored, so one node speaks for it; a record that cannot be read costs
-//! its own call; a call with a message waiting is claimed before the others.
+//! its own call (`quarantine`); a call with a message waiting is claimed before the others.
 
 use super::calls::Session;
 use super::errand::Errand;
@@ -10,20 +10,21 @@ use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
 use super::outputs::catch_bug;
 use super::peers::Life;
+use super::quarantine::CLAIMS;
 use super::wakeup::{Judgement, Wakeup};
 use super::worker::Worker;
-use crate::call::{Call, RECORD_VERSION};
+use crate::call::{Call, RECORD_VERSION, record_passing_over};
 use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame, Release, Request};
 use crate::event::Event;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev, SessionId};
-use crate::store::{ClaimedCall, JournalFolder, NodeRow, Store};
+use crate::store::{ClaimedCall, JournalFolder, NodeRow, Store, StoreError};
 use crate::time::Timestamp;
 use core::time::Duration;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Calls a claim.
 const CLAIMED_AT_ONCE: u32 = 250;
@@ -61,14 +62,14 @@ pub(super) async fn watch(store: Store, wakeups: mpsc::Sender<Wakeup>) {
     }
 }
 
-async fn look(store: &Store, turn: u32) -> Result<Judgement, crate::store::StoreError> {
+async fn look(store: &Store, turn: u32) -> Result<Judgement, StoreError> {
     let now = store.clock().await?;
     let rows = store.nodes().await?;
     let owners = match turn < OWNERS_AT_FIRST || turn.is_multiple_of(OWNERS_EVERY) {
         true => Some(store.owners().await?),
         false => None,
     };
-    Ok(Judgement { now, rows, owners })
+    Ok(Judgement { now, rows, owners, server: store.server_number() })
 }
 
 /// Claims all calls of a dead owner.
@@ -87,13 +88,24 @@ pub(super) async fn claim_all(
                 // What it did while the store was away goes first.
                 replay_dead(journals.as_deref(), &store).await?;
             }
-            store.claim(from, to, CLAIMED_AT_ONCE).await
+            let calls = store.claim(from, to, CLAIMED_AT_ONCE).await?;
+            // Those that a node was killed with: one by one, so that what kills this one too is known.
+            let suspect =
+                if calls.is_empty() { store.claim_suspect(from, to).await? } else { None };
+            Ok::<_, StoreError>((calls, suspect))
         };
         let claimed = claimed.await;
         is_replayed |= claimed.is_ok();
         match claimed {
-            Ok(calls) if calls.is_empty() => return,
-            Ok(calls) => {
+            Ok((calls, None)) if calls.is_empty() => return,
+            Ok((_, Some(suspect))) => {
+                let (adopted, wait) = oneshot::channel();
+                let suspect = Wakeup::Suspect(Box::new(suspect), adopted);
+                if wakeups.send(suspect).await.is_err() || wait.await.is_err() {
+                    return;
+                }
+            }
+            Ok((calls, None)) => {
                 failures = 0;
                 if wakeups.send(Wakeup::Claimed(calls)).await.is_err() {
                     return;
@@ -149,7 +161,8 @@ impl Watch {
 impl Worker {
     /// What the table says: peers to dial, leases that ran out, owners that are no more.
     pub(super) fn handle_nodes(&mut self, judgement: Judgement) {
-        let Judgement { now, rows, owners } = judgement;
+        let Judgement { now, rows, owners, server } = judgement;
+        self.notice_server(server);
         let (own, lease) = (self.settings.incarnation, self.lease);
         let is_fresh = |row: &NodeRow| now.saturating_since(row.seen_at) <= lease;
         let signals = |row: &&NodeRow| row.mode != "media" && row.incarnation != own;
@@ -277,18 +290,29 @@ impl Worker {
     }
 
     pub(super) fn adopt(&mut self, claimed: ClaimedCall) {
-        let ClaimedCall { id, key, epoch, rev, record } = claimed;
+        let ClaimedCall { id, key, epoch, rev, ref record, claims } = claimed;
         if self.calls.get(id).is_some() {
             return;
         }
+        if claims > CLAIMS {
+            let why = format!("{} nodes that took it over did not live to save it", claims - 1);
+            return self.quarantine(&claimed, &why);
+        }
         let (settings, now) = (Arc::clone(&self.settings), self.now);
-        let call = match catch_bug(|| Call::restore(settings, &record, epoch, now)) {
+        let is_old = self.server.may_be_old(now);
+        let restore = || match is_old {
+            true => Call::restore(settings, &record_passing_over(record), epoch, now),
+            false => Call::restore(settings, record, epoch, now),
+        };
+        let call = match catch_bug(restore) {
             Ok(Some(call)) => call,
             Ok(None) => {
-                let what = "its record cannot be read by this release".to_owned();
-                return self.emit(&Event::Bug { call: Some(id), what });
+                return self.quarantine(&claimed, "its record cannot be read by this release");
             }
-            Err(what) => return self.emit(&Event::Bug { call: Some(id), what }),
+            Err(what) => {
+                self.emit(&Event::Bug { call: Some(id), what });
+                return self.quarantine(&claimed, "its record panics its reader");
+            }
         };
         let (node, state) = (call.media_node().cloned(), call.state());
         self.calls.insert(call, key, String::new());

@@ -6,13 +6,14 @@ use crate::call::Answer;
 use crate::control::Frame;
 use crate::control::hello::Hello;
 use crate::directory::{Binding, User};
-use crate::ids::{CallId, Incarnation};
+use crate::ids::{CallId, Flow, Incarnation};
 use crate::sip::Uri;
 use crate::store::{CallOutcome, Change, ClaimedCall, NodeRow, StoreError};
 use crate::time::Timestamp;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Wakeups that wait; tasks wait when there are more.
 pub(super) const QUEUE: usize = 4_096;
@@ -40,6 +41,10 @@ pub enum Wakeup {
     NodesUnknown,
     /// Calls that we claimed.
     Claimed(Vec<ClaimedCall>),
+    /// One that an earlier claimer did not live to save. The sender is told when we have lived to adopt it.
+    Suspect(Box<ClaimedCall>, oneshot::Sender<()>),
+    /// A message that is said again.
+    Say(Flow, Bytes),
     /// The owner of a message's call was looked up.
     StrayFound(Box<(Stray, Whereabouts)>),
     /// A peer is proven dead.
@@ -74,6 +79,8 @@ pub struct Judgement {
     pub now: Timestamp,
     /// Every node.
     pub rows: Vec<NodeRow>,
+    /// How many servers took our writes, one after the other (`Store::server_number`).
+    pub server: u64,
     /// Owners of live calls, when they were asked for.
     pub owners: Option<Vec<Incarnation>>,
 }

@@ -13,6 +13,7 @@ use super::media_pool::MediaPool;
 use super::outputs::catch_bug;
 use super::peers::Peers;
 use super::pings::Pings;
+use super::reassert::Server;
 use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
 use super::wakeup::{Found, Wakeup};
@@ -84,6 +85,7 @@ pub(super) struct Worker {
     pub peers: Peers,
     pub gathering: Gathering,
     pub watch: Watch,
+    pub server: Server,
     pub lease: Duration,
     /// Of records: the lowest that a live node reads.
     pub record_version: u16,
@@ -216,6 +218,7 @@ impl Worker {
             peers: Peers::default(),
             gathering: Gathering::default(),
             watch: Watch::default(),
+            server: Server::default(),
             lease: config.lease,
             record_version: RECORD_VERSION,
             proving: false,
@@ -438,6 +441,14 @@ impl Worker {
             Wakeup::Nodes(judgement) => self.handle_nodes(*judgement),
             Wakeup::NodesUnknown => self.watch.forget(),
             Wakeup::Claimed(calls) => self.handle_claimed(calls),
+            Wakeup::Suspect(call, adopted) => {
+                self.handle_claimed(vec![*call]);
+                // The claim may have been given up.
+                let _ = adopted.send(());
+            }
+            Wakeup::Say(flow, bytes) => {
+                self.sockets.send(flow, bytes);
+            }
             Wakeup::StrayFound(found) => {
                 let (stray, found) = *found;
                 self.handle_stray_found(stray, found);

@@ -7,12 +7,18 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Steps for PostgreSQL.
 pub(super) fn postgres() -> Migrator {
-    migrator(&[(1, "first", include_str!("../../migrations/postgres/0001_first.sql"))])
+    migrator(&[
+        (1, "first", include_str!("../../migrations/postgres/0001_first.sql")),
+        (2, "claims", include_str!("../../migrations/postgres/0002_claims.sql")),
+    ])
 }
 
 /// Steps for SQLite.
 pub(super) fn sqlite() -> Migrator {
-    migrator(&[(1, "first", include_str!("../../migrations/sqlite/0001_first.sql"))])
+    migrator(&[
+        (1, "first", include_str!("../../migrations/sqlite/0001_first.sql")),
+        (2, "claims", include_str!("../../migrations/sqlite/0002_claims.sql")),
+    ])
 }
 
 fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {

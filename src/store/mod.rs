@@ -80,6 +80,8 @@ pub struct ClaimedCall {
     pub rev: Rev,
     /// Record.
     pub record: Vec<u8>,
+    /// Claims since an owner saved it last, this one too.
+    pub claims: u32,
 }
 
 /// What CDRs are asked for.
@@ -156,6 +158,8 @@ pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(600);
 const DEADLINE: Duration = Duration::from_secs(3);
 /// The same for a commit, whose fate would be in doubt.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
+/// Owners have found another server and written their calls to it: they look each second and try a commit within two.
+const SETTLED_AFTER: Duration = Duration::from_secs(4);
 /// Users a statement of an import.
 const IMPORT_CHUNK: usize = 500;
 /// Rows a statement when a whole table is loaded.
@@ -241,6 +245,26 @@ impl Store {
         matches!(self.backend, Backend::Sqlite(_))
     }
 
+    /// Counts the servers that took our writes one after the other, a restarted one anew: each may lack what the one
+    /// before it took last, and is to be told.
+    pub fn server_number(&self) -> u64 {
+        match &self.backend {
+            Backend::Postgres(store) => store.server_number(),
+            Backend::Sqlite(_) | Backend::Absent => 1,
+        }
+    }
+
+    /// Another server: what it says of owners may be old until they have written their calls to it.
+    async fn check_settled(&self) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Postgres(store) if store.is_new(SETTLED_AFTER).await? => {
+                let why = "another database server: owners write their calls to it first";
+                Err(StoreError::Unavailable(why.to_owned()))
+            }
+            Backend::Postgres(_) | Backend::Sqlite(_) | Backend::Absent => Ok(()),
+        }
+    }
+
     /// One commit of calls with their CDRs, and of bindings. A row that the database refuses does not fail its
     /// neighbours. Outcomes in the order of `batch.calls`.
     pub async fn commit(&self, batch: &Batch) -> Result<Vec<CallOutcome>, StoreError> {
@@ -267,14 +291,26 @@ impl Store {
         ask!(self, DEADLINE, owners())
     }
 
-    /// Takes live calls of a dead owner over, at most `limit`. What another claims meanwhile is left to it.
+    /// Takes live calls of a dead owner over, at most `limit`. What another claims meanwhile is left to it, and what an
+    /// earlier claimer did not live to save to `claim_suspect`.
     pub async fn claim(
         &self,
         from: Incarnation,
         to: Incarnation,
         limit: u32,
     ) -> Result<Vec<ClaimedCall>, StoreError> {
-        ask!(self, COMMIT_DEADLINE, claim(from, to, limit))
+        self.check_settled().await?;
+        ask!(self, COMMIT_DEADLINE, claim(from, to, limit, false))
+    }
+
+    /// The same for one call that an earlier claimer did not live to save.
+    pub async fn claim_suspect(
+        &self,
+        from: Incarnation,
+        to: Incarnation,
+    ) -> Result<Option<ClaimedCall>, StoreError> {
+        self.check_settled().await?;
+        Ok(ask!(self, COMMIT_DEADLINE, claim(from, to, 1, true))?.pop())
     }
 
     /// The same for one call that has a message waiting.
@@ -284,6 +320,7 @@ impl Store {
         from: Incarnation,
         to: Incarnation,
     ) -> Result<Option<ClaimedCall>, StoreError> {
+        self.check_settled().await?;
         ask!(self, DEADLINE, claim_call(id, from, to))
     }
 

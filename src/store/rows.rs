@@ -96,11 +96,11 @@ pub(super) fn stored_call(row: CallRow) -> Result<StoredCall, StoreError> {
     })
 }
 
-/// (id, key, epoch, rev, record)
-pub(super) type ClaimRow = (Vec<u8>, Vec<u8>, i64, i64, Vec<u8>);
+/// (id, key, epoch, rev, record, claims)
+pub(super) type ClaimRow = (Vec<u8>, Vec<u8>, i64, i64, Vec<u8>, i16);
 
 pub(super) fn claimed_call(row: ClaimRow) -> Result<ClaimedCall, StoreError> {
-    let (id, key, epoch, rev, record) = row;
+    let (id, key, epoch, rev, record, claims) = row;
     let key =
         key.try_into().map_err(|_| StoreError::Corrupt("call key of a wrong length".into()))?;
     Ok(ClaimedCall {
@@ -109,6 +109,7 @@ pub(super) fn claimed_call(row: ClaimRow) -> Result<ClaimedCall, StoreError> {
         epoch: Epoch(unsigned(epoch)),
         rev: Rev(unsigned(rev)),
         record,
+        claims: u32::try_from(claims).unwrap_or(0),
     })
 }
 

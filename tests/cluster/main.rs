@@ -9,8 +9,10 @@ mod common;
 mod pair;
 
 mod drain;
+mod failover;
 mod kill;
 mod outage;
+mod poison;
 mod restart;
 mod spread;
 mod switch;

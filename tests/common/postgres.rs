@@ -41,6 +41,13 @@ impl Postgres {
 
     /// A new one.
     pub(crate) fn start() -> Self {
+        let mut server = Self::in_folder();
+        server.initialize();
+        server.run();
+        server
+    }
+
+    fn in_folder() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("holdfast-postgres-{}-{number}", std::process::id());
@@ -50,10 +57,30 @@ impl Postgres {
             let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
             chown(&folder, Some(uid), Some(gid)).expect("root may give folders away");
         }
-        let mut server = Self { folder, programs: programs(), port: ports::port(), guard: None };
-        server.initialize();
+        Self { folder, programs: programs(), port: ports::port(), guard: None }
+    }
+
+    /// A streaming replica, not waited for by commits: it may lack the last ones.
+    pub(crate) fn replica(&self) -> Self {
+        let mut server = Self::in_folder();
+        let mut command = as_owner(&self.programs.join("pg_basebackup"));
+        let port = self.port.to_string();
+        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "holdfast", "-R", "-c", "fast", "-D"]);
+        let output = command.arg(server.folder.join("data")).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         server.run();
         server
+    }
+
+    /// A replica that has all that this server has, and gets nothing from now on.
+    pub(crate) fn cut_off(&self, replica: &Self) {
+        let written = self.number("select (pg_current_wal_lsn() - '0/0')::bigint");
+        let has = "select (coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0')::bigint";
+        eventually("the replica has all", SOON, || (replica.number(has) >= written).then_some(()));
+        replica.execute("alter system set primary_conninfo = ''");
+        replica.execute("select pg_reload_conf()");
+        let receivers = "select count(*) from pg_stat_wal_receiver";
+        eventually("nothing is received", SOON, || (replica.number(receivers) == 0).then_some(()));
     }
 
     fn initialize(&self) {
@@ -144,7 +171,7 @@ impl Drop for Postgres {
 /// How often the log says that the server takes connections.
 fn ready(log: &Path) -> usize {
     let log = fs::read_to_string(log).unwrap_or_default();
-    log.matches("database system is ready to accept connections").count()
+    log.matches("database system is ready to accept").count()
 }
 
 /// PostgreSQL does not run as root: then it runs as the user that its package made.

@@ -124,14 +124,15 @@ impl Pair {
     }
 }
 
-/// A re-INVITE of `from` with that direction, answered by `to` with that one. `null_address` is the old way to hold.
+/// A re-INVITE of `from` with that direction, answered by `to` with that one; as it came to `to`. `null_address` is the
+/// old way to hold.
 pub(crate) fn reinvite(
     from: &mut Side,
     to: &mut Side,
     offered: &str,
     answered: &str,
     null_address: bool,
-) {
+) -> Request {
     from.version += 1;
     let mut offer = sdp(from.talk.port, from.version, offered);
     if null_address {
@@ -157,6 +158,7 @@ pub(crate) fn reinvite(
     assert_eq!(accepted.status, Status(200));
     from.phone.acknowledge(&from.dialog, &sent, None);
     to.phone.request_of(&Method::Ack);
+    received
 }
 
 impl Side {

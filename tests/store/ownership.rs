@@ -11,6 +11,7 @@ on_both!(
     a_dead_owners_calls_are_claimed,
     two_claimers_never_have_the_same_call,
     one_call_is_claimed_by_itself,
+    a_call_that_no_claimer_saves_is_told_from_the_others,
     the_stores_clock_goes,
 );
 
@@ -71,13 +72,39 @@ async fn one_call_is_claimed_by_itself(database: &Database) {
         taken.expect("writable")
     };
     assert_eq!(take(1, Incarnation(8)).await, None, "another's");
-    let expect =
-        ClaimedCall { id: CallId(1), key, epoch: Epoch(2), rev: Rev(3), record: save(1, 3).record };
+    let expect = ClaimedCall {
+        id: CallId(1),
+        key,
+        epoch: Epoch(2),
+        rev: Rev(3),
+        record: save(1, 3).record,
+        claims: 1,
+    };
     assert_eq!(take(1, DEAD).await, Some(expect));
     assert_eq!(take(1, DEAD).await, None, "taken already");
     assert_eq!(take(3, DEAD).await, None, "over");
     assert_eq!(store.owner(CallId(3)).await.expect("readable"), None);
     assert_eq!(store.owner(CallId(2)).await.expect("readable"), Some(DEAD), "left alone");
+}
+
+async fn a_call_that_no_claimer_saves_is_told_from_the_others(database: &Database) {
+    let store = database.open().await;
+    commit(&store, vec![save(1, 3), save(2, 3)]).await;
+    let all = claim(&store, 5, 100).await;
+    assert_eq!(all.iter().map(|call| call.claims).collect::<Vec<_>>(), [1, 1]);
+    // The claimer lived to save the first one, then died.
+    assert_eq!(commit(&store, vec![by(5, 2, save(1, 4))]).await, [CallOutcome::Done]);
+    let (dead, heir) = (Incarnation(5), Incarnation(6));
+    let next = store.claim(dead, heir, 100).await.expect("writable");
+    assert_eq!(
+        next.iter().map(|call| (call.id, call.claims)).collect::<Vec<_>>(),
+        [(CallId(1), 1)]
+    );
+    let suspect = store.claim_suspect(dead, heir).await.expect("writable").expect("the other");
+    assert_eq!((suspect.id, suspect.claims), (CallId(2), 2));
+    assert_eq!(store.claim_suspect(dead, heir).await.expect("writable"), None);
+    let again = store.claim_call(CallId(2), heir, dead).await.expect("writable").expect("there");
+    assert_eq!(again.claims, 3);
 }
 
 async fn the_stores_clock_goes(database: &Database) {

@@ -53,6 +53,35 @@ fn of_a_record_of_the_next_release_what_is_known_is_read() {
     assert!(restore(&bytes).is_none(), "two releases ahead");
 }
 
+/// Who cannot carry a call on ends it by the beginning of its record alone.
+#[test]
+fn of_every_past_record_its_phones_can_be_taken_leave_of() {
+    for (version, name, bytes) in fixtures() {
+        let before_end = &bytes[..bytes.len() - 30];
+        let of = (CallId(7), Epoch(4));
+        let Farewell { transmits, cdr } = farewell(&settings(), of, before_end, NOW);
+        let mut heads: Vec<String> = transmits.iter().map(|said| in_brief(&said.bytes)).collect();
+        heads.sort();
+        let expect = match name {
+            "ringing" => vec!["500 INVITE", "CANCEL", "CANCEL", "CANCEL"],
+            "early" => vec!["500 INVITE", "CANCEL"],
+            "late-offer" => vec!["500 INVITE", "BYE"],
+            _ => vec!["BYE", "BYE"],
+        };
+        assert_eq!(heads, expect, "{version}-{name}");
+        assert_eq!(cdr.caller.extension.as_deref(), Some("1001"));
+        let nothing = farewell(&settings(), of, &bytes[..40], NOW);
+        assert_eq!((nothing.transmits.len(), nothing.cdr.id), (0, CallId(7).to_string()));
+    }
+}
+
+fn in_brief(bytes: &Bytes) -> String {
+    match Message::parse(bytes).expect("readable") {
+        Message::Request(request) => request.method.to_string(),
+        Message::Response(response) => format!("{} INVITE", response.status.0),
+    }
+}
+
 /// Phones play what they were told first: after a takeover the caller gets the same again.
 #[test]
 fn after_a_takeover_the_caller_is_told_what_it_was_told_before() {

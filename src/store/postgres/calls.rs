@@ -21,7 +21,8 @@ with input as (
         $6::bigint[], $7::bytea[]) as t (id, key, owner, epoch, rev, ended_at, record)
 ), updated as (
     update calls c
-    set owner = i.owner, epoch = i.epoch, rev = i.rev, ended_at = i.ended_at, record = i.record
+    set owner = i.owner, epoch = i.epoch, rev = i.rev, ended_at = i.ended_at, record = i.record,
+        claims = 0
     from input i
     where c.id = i.id and c.ended_at is null
         and (c.epoch < i.epoch or (c.epoch = i.epoch and c.owner = i.owner and c.rev < i.rev))

@@ -11,7 +11,8 @@ use core::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
 
 /// Connections of a process; one commit is in flight at a time, the rest are reads.
 const CONNECTIONS: u32 = 6;
@@ -50,6 +51,29 @@ struct Hosts {
     /// The one that took writes when last asked.
     current: AtomicUsize,
     in_doubt: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+/// The server that took writes when last asked.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When its process started: no two have the same.
+    started: String,
+    /// How many there were.
+    number: u64,
+    /// When it took the place of another.
+    since: Option<Instant>,
+}
+
+impl Seen {
+    fn note(&mut self, started: String) {
+        if started == self.started {
+            return;
+        }
+        self.since = (self.number > 0).then(Instant::now);
+        self.number += 1;
+        self.started = started;
+    }
 }
 
 #[derive(Debug)]
@@ -62,7 +86,8 @@ impl Postgres {
     /// The first host that takes writes, as it is.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let all = one_host_each(url).iter().map(|url| Host::new(url)).collect::<Result<_, _>>()?;
-        let hosts = Hosts { all, current: AtomicUsize::new(0), in_doubt: AtomicBool::new(true) };
+        let (current, in_doubt) = (AtomicUsize::new(0), AtomicBool::new(true));
+        let hosts = Hosts { all, current, in_doubt, seen: Mutex::default() };
         hosts.seek().await?;
         Ok(Self { hosts: Arc::new(hosts) })
     }
@@ -77,6 +102,19 @@ impl Postgres {
             Err(StoreError::Unavailable("another node is migrating the database".to_owned()))
         })?;
         Ok(opened)
+    }
+
+    /// Counts servers.
+    pub fn server_number(&self) -> u64 {
+        self.hosts.seen().number
+    }
+
+    /// The present one took another's place less than so long ago.
+    pub async fn is_new(&self, age: Duration) -> Result<bool, StoreError> {
+        if self.hosts.in_doubt.load(Ordering::Acquire) {
+            self.hosts.seek().await?;
+        }
+        Ok(self.hosts.seen().since.is_some_and(|since| since.elapsed() < age))
     }
 
     /// A session with the host that takes writes.
@@ -115,12 +153,15 @@ impl Host {
     }
 
     /// By a connection of its own: the pool would repeat what is refused until its time is over, and not say why.
-    async fn probe(&self, patience: Duration) -> Result<(), StoreError> {
+    /// When the server started.
+    async fn probe(&self, patience: Duration) -> Result<String, StoreError> {
         let probe = async {
             let mut connection = PgConnection::connect_with(&self.options).await?;
             check_writable(&mut connection).await?;
+            let started = sqlx::query_scalar("select pg_postmaster_start_time()::text");
+            let started = started.fetch_one(&mut connection).await?;
             let _ = connection.close().await;
-            Ok(())
+            Ok(started)
         };
         let probed = tokio::time::timeout(patience, probe).await;
         let silent = || StoreError::Unavailable(format!("{} is silent", self.options.get_host()));
@@ -151,7 +192,8 @@ impl Hosts {
             let index = (first + step) % self.all.len();
             let host = &self.all[index];
             match host.probe(PATIENCE / count).await {
-                Ok(()) => {
+                Ok(started) => {
+                    self.seen().note(started);
                     self.current.store(index, Ordering::Release);
                     self.in_doubt.store(false, Ordering::Release);
                     if step > 0 {
@@ -163,6 +205,11 @@ impl Hosts {
             }
         }
         Err(why)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Nothing in it is ever half-written.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something went wrong: no idle connection is trusted any more.

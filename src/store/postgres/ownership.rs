@@ -12,16 +12,17 @@ use crate::time::Timestamp;
 /// What is claimed is chosen once: a plan that looked again for each row would find more than the limit.
 const CLAIM: &str = "
 with dead as materialized (
-    select id from calls where owner = $1 and ended_at is null limit $3 for update skip locked
+    select id from calls where owner = $1 and ended_at is null and (claims > 0) = $4
+    limit $3 for update skip locked
 )
-update calls c set owner = $2, epoch = c.epoch + 1 from dead
+update calls c set owner = $2, epoch = c.epoch + 1, claims = least(c.claims + 1, 1000) from dead
 where c.id = dead.id
-returning c.id, c.key, c.epoch, c.rev, c.record";
+returning c.id, c.key, c.epoch, c.rev, c.record, c.claims";
 
 const CLAIM_ONE: &str = "
-update calls set owner = $2, epoch = epoch + 1
+update calls set owner = $2, epoch = epoch + 1, claims = least(claims + 1, 1000)
 where id = $3 and owner = $1 and ended_at is null
-returning id, key, epoch, rev, record";
+returning id, key, epoch, rev, record, claims";
 
 impl Session {
     pub async fn claim(
@@ -29,11 +30,13 @@ impl Session {
         from: Incarnation,
         to: Incarnation,
         limit: u32,
+        suspects: bool,
     ) -> Result<Vec<ClaimedCall>, StoreError> {
         let rows: Vec<ClaimRow> = sqlx::query_as(CLAIM)
             .bind(signed(from.0))
             .bind(signed(to.0))
             .bind(i64::from(limit))
+            .bind(suspects)
             .fetch_all(&mut *self.connection)
             .await?;
         rows.into_iter().map(claimed_call).collect()

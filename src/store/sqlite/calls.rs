@@ -136,7 +136,7 @@ async fn update_calls(
     query.push(
         ") update calls as c
          set owner = i.owner, epoch = i.epoch, rev = i.rev, ended_at = i.ended_at,
-             record = i.record
+             record = i.record, claims = 0
          from input i
          where c.id = i.id and c.ended_at is null
              and (c.epoch < i.epoch

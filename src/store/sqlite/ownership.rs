@@ -12,15 +12,18 @@ impl Sqlite {
         from: Incarnation,
         to: Incarnation,
         limit: u32,
+        suspects: bool,
     ) -> Result<Vec<ClaimedCall>, StoreError> {
         let rows: Vec<ClaimRow> = sqlx::query_as(
-            "update calls set owner = ?2, epoch = epoch + 1
-             where id in (select id from calls where owner = ?1 and ended_at is null limit ?3)
-             returning id, key, epoch, rev, record",
+            "update calls set owner = ?2, epoch = epoch + 1, claims = min(claims + 1, 1000)
+             where id in (select id from calls where owner = ?1 and ended_at is null
+                 and (claims > 0) = ?4 limit ?3)
+             returning id, key, epoch, rev, record, claims",
         )
         .bind(signed(from.0))
         .bind(signed(to.0))
         .bind(i64::from(limit))
+        .bind(suspects)
         .fetch_all(&self.writer)
         .await?;
         rows.into_iter().map(claimed_call).collect()
@@ -33,9 +36,9 @@ impl Sqlite {
         to: Incarnation,
     ) -> Result<Option<ClaimedCall>, StoreError> {
         let row: Option<ClaimRow> = sqlx::query_as(
-            "update calls set owner = ?2, epoch = epoch + 1
+            "update calls set owner = ?2, epoch = epoch + 1, claims = min(claims + 1, 1000)
              where id = ?3 and owner = ?1 and ended_at is null
-             returning id, key, epoch, rev, record",
+             returning id, key, epoch, rev, record, claims",
         )
         .bind(signed(from.0))
         .bind(signed(to.0))

@@ -1,0 +1,163 @@
+//! The end of a call whose record nobody can carry on: no machine, only what its addresses allow (design §4 "Poison").
+//!
+//! Invariant: of the record no more is read than parties, times and legs; whatever is behind them may be anything.
+
+use super::cdr::{cdr_leg, millis, party};
+use super::headers::{describe_request, describe_response};
+use super::leg::{Leg, LegState};
+use super::record::{Party, Phase};
+use super::restore::read_request;
+use super::send::via;
+use super::{Settings, Transmit};
+use crate::ids::{CallId, Epoch, Locator, Rev};
+use crate::sip::transaction::cancel_for;
+use crate::sip::{HeaderName, Method, Request, Status};
+use crate::time::Timestamp;
+use crate::views::call::CallDirection;
+use crate::views::{Cdr, Disposition, EndCause, EndedBy, Rfc3339};
+use bytes::Bytes;
+use serde::Deserialize;
+
+/// Numbers of ours that the phone may have seen and the record does not know of: they are passed over.
+const PASSED_OVER: u32 = 100;
+/// What phones are told (RFC 3326): a temporary failure.
+const REASON: &str = "Q.850;cause=41;text=\"the call cannot be carried on\"";
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Farewell {
+    /// BYE to a phone that talks, CANCEL to one that rings, 500 to a caller that waits.
+    pub transmits: Vec<Transmit>,
+    /// The call's record for people.
+    pub cdr: Cdr,
+}
+
+/// The beginning of every record, of whatever version.
+#[derive(Deserialize)]
+struct Head {
+    _id: CallId,
+    _key: [u8; 16],
+    _epoch: Epoch,
+    _rev: Rev,
+    _phase: Phase,
+    caller: Party,
+    callee: Party,
+    request_uri: String,
+    _emergency: bool,
+    created_at: Timestamp,
+    ringing_at: Option<Timestamp>,
+    answered_at: Option<Timestamp>,
+    _ring_deadline: Timestamp,
+    legs: Vec<Leg>,
+}
+
+impl Head {
+    fn read(record: &[u8]) -> Option<Self> {
+        let (_version, body) = record.split_first_chunk::<2>()?;
+        postcard::take_from_bytes(body).ok().map(|(head, _)| head)
+    }
+
+    /// Of a record that says nothing.
+    fn unknown(now: Timestamp) -> Self {
+        Self {
+            _id: CallId(0),
+            _key: [0; 16],
+            _epoch: Epoch(0),
+            _rev: Rev(0),
+            _phase: Phase::Ended,
+            caller: Party::default(),
+            callee: Party::default(),
+            request_uri: String::new(),
+            _emergency: false,
+            created_at: now,
+            ringing_at: None,
+            answered_at: None,
+            _ring_deadline: now,
+            legs: Vec::new(),
+        }
+    }
+}
+
+/// Takes leave of every phone that the record names. A record that cannot be read at all leaves a CDR without names.
+pub fn farewell(
+    settings: &Settings,
+    (id, epoch): (CallId, Epoch),
+    record: &[u8],
+    now: Timestamp,
+) -> Farewell {
+    let mut head = Head::read(record).unwrap_or_else(|| Head::unknown(now));
+    let legs = head.legs.iter_mut().filter(|leg| leg.is_live());
+    let transmits = legs.filter_map(|leg| part_from(settings, id, leg)).collect();
+    for leg in &mut head.legs {
+        leg.ended_at.get_or_insert(now);
+    }
+    Farewell { transmits, cdr: cdr(settings, (id, epoch), &head, now) }
+}
+
+fn part_from(settings: &Settings, call: CallId, leg: &mut Leg) -> Option<Transmit> {
+    let invite = leg.open_invite.as_ref().and_then(read_request);
+    let (flow, bytes) = match (leg.state, invite) {
+        (LegState::Confirmed, _) => (leg.flow, bye(settings, call, leg)),
+        (_, Some(invite)) if invite.from()?.tag()? == leg.dialog.local_tag => {
+            let mut cancel = cancel_for(&invite);
+            cancel.headers.push(HeaderName::Reason, REASON);
+            describe_request(&mut cancel, &settings.product);
+            (leg.flow, cancel.to_bytes())
+        }
+        (_, Some(invite)) => {
+            (crate::sip::address::reply_flow(&invite, &leg.flow), refusal(settings, leg, &invite))
+        }
+        (_, None) => return None,
+    };
+    Some(Transmit { flow, bytes, behind: None, request: None })
+}
+
+fn bye(settings: &Settings, call: CallId, leg: &mut Leg) -> Bytes {
+    leg.dialog.local_seq = leg.dialog.local_seq.saturating_add(PASSED_OVER);
+    let mut bye = leg.dialog.request(Method::Bye);
+    let locator = Locator { call, leg: leg.id, node: settings.node_number };
+    let number = leg.branches.saturating_add(PASSED_OVER);
+    bye.headers.push_front(HeaderName::Via, via(settings, &leg.flow, locator, number));
+    bye.headers.push(HeaderName::Reason, REASON);
+    describe_request(&mut bye, &settings.product);
+    bye.to_bytes()
+}
+
+fn refusal(settings: &Settings, leg: &Leg, invite: &Request) -> Bytes {
+    let mut response = invite.response(Status(500), Some(&leg.dialog.local_tag));
+    response.headers.push(HeaderName::Reason, REASON);
+    describe_response(&mut response, &settings.product);
+    response.to_bytes()
+}
+
+fn cdr(settings: &Settings, (id, epoch): (CallId, Epoch), head: &Head, now: Timestamp) -> Cdr {
+    let answered = head.answered_at.is_some();
+    let callee = head.legs.iter().skip(1).find(|leg| leg.answered_at.is_some());
+    Cdr {
+        id: id.to_string(),
+        sequence: 0,
+        caller: party(&head.caller),
+        callee: party(&head.callee),
+        request_uri: head.request_uri.clone(),
+        direction: CallDirection::Internal,
+        answered_by: callee.filter(|_| answered).and_then(|leg| leg.extension.clone()),
+        created_at: Rfc3339(head.created_at),
+        ringing_at: head.ringing_at.map(Rfc3339),
+        answered_at: head.answered_at.map(Rfc3339),
+        ended_at: Rfc3339(now),
+        ring_ms: head.ringing_at.map_or(0, |from| millis(head.answered_at.unwrap_or(now), from)),
+        duration_ms: millis(now, head.created_at),
+        billable_ms: head.answered_at.map_or(0, |from| millis(now, from)),
+        disposition: if answered { Disposition::Answered } else { Disposition::Failed },
+        sip_status: if answered { 200 } else { 500 },
+        q850_cause: Some(41),
+        reason: Some("its record could not be carried on".to_owned()),
+        ended_by: EndedBy::System,
+        end_cause: EndCause::Quarantined,
+        owners: vec![settings.node.to_string()],
+        media_nodes: Vec::new(),
+        takeovers: u32::try_from(epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
+        reanchors: 0,
+        legs: head.legs.iter().map(cdr_leg).collect(),
+    }
+}
