@@ -9,7 +9,7 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
 # SIPp, baresip and PostgreSQL are the peers that tests talk to.
 TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql
 # Kamailio and rtpengine are what benchmarks compare with.
-BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql
+BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql valgrind
 
 # Docker comes from more than one place: what is there is left alone. WITHOUT_DOCKER=1 leaves out what needs it.
 DOCKER_PACKAGES = $(if $(WITHOUT_DOCKER),,binutils debootstrap \

@@ -143,6 +143,15 @@ impl TcpEndpoint {
         self.events.recv_many(out, most).await
     }
 
+    /// Appends what came already, until there are `most`.
+    pub fn ready_events(&mut self, out: &mut Vec<TcpEvent>, most: usize) {
+        while out.len() < most
+            && let Ok(event) = self.events.try_recv()
+        {
+            out.push(event);
+        }
+    }
+
     /// For tasks that open connections, and for sending.
     pub fn connections(&self) -> &Connections {
         &self.connections

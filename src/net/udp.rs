@@ -141,19 +141,22 @@ impl UdpEndpoint {
         }
     }
 
+    /// What came already, at most `BATCH`; nothing when a read before found the socket empty.
+    pub fn recv_ready(&mut self, out: &mut Vec<Datagram>) {
+        // An error stays with the socket, or concerned one datagram.
+        let _ = self.read(out);
+    }
+
     /// One recvmmsg; 0 when there was nothing.
     fn read(&mut self, out: &mut Vec<Datagram>) -> io::Result<usize> {
         let descriptor = self.socket.as_raw_fd();
         let port = self.local.port();
         let bound = self.local.ip();
-        let mut slices: Vec<[IoSliceMut<'_>; 1]> = self
-            .arena
-            .chunks_exact_mut(DATAGRAM_BYTES)
-            .map(|chunk| [IoSliceMut::new(chunk)])
-            .collect();
-        let flags = MsgFlags::MSG_DONTWAIT;
-        let received = &mut self.received;
+        let (received, arena) = (&mut self.received, &mut self.arena);
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> = Vec::new();
         let result = self.socket.try_io(Interest::READABLE, || {
+            slices.extend(arena.chunks_exact_mut(DATAGRAM_BYTES).map(|one| [IoSliceMut::new(one)]));
+            let flags = MsgFlags::MSG_DONTWAIT;
             Ok(recvmmsg(descriptor, received, slices.iter_mut(), flags, None)?)
         });
         let messages = match result {
@@ -176,6 +179,11 @@ impl UdpEndpoint {
             out.push(Datagram { bytes: Bytes::copy_from_slice(bytes), flow });
         }
         self.counters.received = self.counters.received.saturating_add(count as u64);
+        if count < BATCH {
+            // Empty: the runtime is told, which saves a read that would find nothing.
+            let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.socket.try_io(Interest::READABLE, empty);
+        }
         Ok(count)
     }
 

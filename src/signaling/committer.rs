@@ -19,6 +19,10 @@ use std::sync::Arc;
 
 /// The shortest time from one commit's start to the next.
 const PACE: Duration = Duration::from_millis(2);
+/// The same while fewer than `WORTH_A_COMMIT` rows wait: a commit costs the store as much as some thirty rows, so it is
+/// worth waiting for company. Whoever comes after a pause waits for nothing.
+const PATIENCE: Duration = Duration::from_millis(6);
+const WORTH_A_COMMIT: usize = 24;
 /// The first wait after an error; doubled up to `LONGEST_BACK_OFF`.
 const BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
@@ -35,6 +39,8 @@ pub(super) struct Committer {
     /// Answers to REGISTER that wait for a write of the user's bindings, by user.
     replies: HashMap<String, Vec<(u64, HeldAnswer)>>,
     in_flight: Option<InFlight>,
+    /// When the last commit began that the store took.
+    last_began: Timestamp,
     /// No commit before this.
     not_before: Timestamp,
     failures: u32,
@@ -265,7 +271,7 @@ impl Committer {
         let mut replies = Vec::new();
         if stored {
             self.failures = 0;
-            self.not_before = (started + PACE).max(now);
+            (self.last_began, self.not_before) = (started, now);
             for save in &batch.calls {
                 self.settle(Key::Call(save.id));
             }
@@ -443,8 +449,11 @@ impl Committer {
 
     /// When the next commit may begin.
     fn commit_at(&self) -> Option<Timestamp> {
-        let waits = !self.calls.is_empty() || !self.bindings.is_empty();
-        (waits && self.in_flight.is_none()).then_some(self.not_before)
+        if self.in_flight.is_some() || self.owed() == 0 {
+            return None;
+        }
+        let pace = if self.owed() < WORTH_A_COMMIT { PATIENCE } else { PACE };
+        Some(self.not_before.max(self.last_began + pace))
     }
 }
 
@@ -491,11 +500,25 @@ mod tests {
         assert_eq!(committer.poll_batch(at(9)), None, "one commit at a time");
         assert!(!committer.is_idle());
         committer.finish(true, at(1)).expect("was under way");
-        assert_eq!(committer.next_timeout(), Some(at(2)), "paced");
-        assert_eq!(committer.poll_batch(at(1)), None);
-        assert_eq!(revs(&committer.poll_batch(at(2)).expect("due")), [(1, 3)]);
+        assert_eq!(committer.next_timeout(), Some(at(6)), "paced");
+        assert_eq!(committer.poll_batch(at(5)), None);
+        assert_eq!(revs(&committer.poll_batch(at(6)).expect("due")), [(1, 3)]);
         committer.finish(true, at(30)).expect("was under way");
         assert!(committer.is_idle());
+    }
+
+    #[test]
+    fn a_few_rows_wait_for_company_and_many_do_not() {
+        let mut committer = Committer::default();
+        committer.save(save(0, 1));
+        committer.poll_batch(at(0)).expect("after a pause at once");
+        committer.finish(true, at(1)).expect("was under way");
+        for call in 1..WORTH_A_COMMIT as u128 {
+            committer.save(save(call, 1));
+        }
+        assert_eq!(committer.next_timeout(), Some(at(6)));
+        committer.write_bindings("1001", Vec::new());
+        assert_eq!(committer.next_timeout(), Some(at(2)));
     }
 
     #[test]
@@ -527,7 +550,7 @@ mod tests {
         let batch = committer.poll_batch(at(0)).expect("due");
         assert_eq!((batch.calls.len(), batch.bindings.len()), (limits::COMMIT_BATCH, 0));
         committer.finish(true, at(1)).expect("was under way");
-        let batch = committer.poll_batch(at(2)).expect("due");
+        let batch = committer.poll_batch(at(6)).expect("due");
         assert_eq!((batch.calls.len(), batch.bindings.len()), (7, 1));
     }
 

@@ -4,7 +4,7 @@ use crate::ids::{ConnectionId, Flow, Transport};
 use crate::net::dns::Resolver;
 use crate::net::local_address::local_address_towards;
 use crate::net::tcp::{Connections, TcpEndpoint, TcpEvent};
-use crate::net::udp::{Datagram, UdpEndpoint};
+use crate::net::udp::{self, Datagram, UdpEndpoint};
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashSet;
@@ -39,6 +39,13 @@ pub(super) struct Driven {
 pub(super) struct Received {
     pub datagrams: Vec<Datagram>,
     pub streams: Vec<TcpEvent>,
+}
+
+impl Received {
+    /// There is probably more.
+    pub(super) fn is_full(&self) -> bool {
+        self.datagrams.len() >= udp::BATCH || self.streams.len() >= TCP_BATCH
+    }
 }
 
 impl Sockets {
@@ -89,6 +96,16 @@ impl Sockets {
             result = receive_datagrams(udp, &mut out.datagrams) => result,
             _ = tcp.events(&mut out.streams, TCP_BATCH) => Ok(()),
         }
+    }
+
+    /// What is there already, without waiting; as much as a turn takes. An error is told by the next `receive`.
+    pub(super) fn receive_more(&mut self, out: &mut Received) {
+        for endpoint in &mut self.udp {
+            if out.datagrams.len() < udp::BATCH {
+                endpoint.recv_ready(&mut out.datagrams);
+            }
+        }
+        self.tcp.ready_events(&mut out.streams, TCP_BATCH);
     }
 
     /// Takes a message for its flow. False: its connection is gone.

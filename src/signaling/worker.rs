@@ -53,6 +53,9 @@ const LINK_RESERVE: usize = 512;
 const ENDED_A_TURN: usize = 128;
 /// Inputs of one kind taken in one turn.
 const BATCH: usize = 256;
+/// Turns begin so far apart. What comes meanwhile is handled together, sent together and saved together: a busy node is
+/// woken so often and not by every datagram, and an idle one answers at once.
+const TURN: Duration = Duration::from_millis(1);
 /// A stopping node waits so long for its last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 /// A leaving node waits so many milliseconds for its links to take its last words.
@@ -272,15 +275,17 @@ impl Worker {
                 }
                 () = sleep => {}
             }
+            // Whatever woke the loop, the rest of what is there belongs to the same turn.
+            self.sockets.receive_more(&mut received);
+            take_ready(&mut inlets.wakeups, &mut wakeups);
+            let is_full = received.is_full() || wakeups.len() >= BATCH;
             self.handle_all(&mut received, &mut wakeups, &mut commands, clock::now());
             self.sockets.flush();
-            // Sockets that are never empty must not starve the tasks of connections, nor what waits in other inlets.
-            tokio::task::yield_now().await;
-            while wakeups.len() < BATCH
-                && let Ok(wakeup) = inlets.wakeups.try_recv()
-            {
-                wakeups.push(wakeup);
+            if !is_full {
+                self.rest();
             }
+            // Sockets that are never empty must not starve the tasks of connections.
+            tokio::task::yield_now().await;
         }
         self.leave().await;
     }
@@ -322,6 +327,14 @@ impl Worker {
             self.hand_over();
         }
         gives
+    }
+
+    /// Until the next turn may begin. The thread sleeps and not the task, which every datagram would wake.
+    fn rest(&self) {
+        let left = TURN.saturating_sub(clock::now().saturating_since(self.now));
+        if !left.is_zero() {
+            std::thread::sleep(left);
+        }
     }
 
     async fn leave(&mut self) {
@@ -561,5 +574,14 @@ impl Worker {
         if let Err(what) = catch_bug(|| step(self)) {
             self.emit(&Event::Bug { call: None, what });
         }
+    }
+}
+
+/// What waits in an inlet, as far as a turn has room.
+fn take_ready(inlet: &mut mpsc::Receiver<Wakeup>, wakeups: &mut Vec<Wakeup>) {
+    while wakeups.len() < BATCH
+        && let Ok(wakeup) = inlet.try_recv()
+    {
+        wakeups.push(wakeup);
     }
 }

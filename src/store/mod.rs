@@ -181,13 +181,16 @@ enum Backend {
     Absent,
 }
 
-/// Calls one method of the back end, within a deadline.
+/// Calls one method of the back end, within a deadline; PostgreSQL's by a session out of the pool, or by another.
 macro_rules! ask {
     ($self:ident, $deadline:expr, $method:ident($($argument:expr),*)) => {
+        ask!($self, $deadline, session, $method($($argument),*))
+    };
+    ($self:ident, $deadline:expr, $session:ident, $method:ident($($argument:expr),*)) => {
         within($deadline, async {
             match &$self.backend {
                 Backend::Postgres(store) => {
-                    let mut session = store.session().await?;
+                    let mut session = store.$session().await?;
                     let result = session.$method($($argument),*).await;
                     session.settle(&result);
                     result
@@ -269,7 +272,7 @@ impl Store {
     /// neighbours. Outcomes in the order of `batch.calls`.
     pub async fn commit(&self, batch: &Batch) -> Result<Vec<CallOutcome>, StoreError> {
         let Some(part) = Part::of(batch) else { return Ok(Vec::new()) };
-        ask!(self, COMMIT_DEADLINE, commit(part))
+        ask!(self, COMMIT_DEADLINE, commit_session, commit(part))
     }
 
     /// A call that is stored and not ended.
@@ -504,7 +507,8 @@ async fn within<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+    // Boxed: a driver's future is tens of kilobytes, which whoever passes it on would copy.
+    tokio::time::timeout(deadline, Box::pin(work)).await.unwrap_or_else(|_| {
         Err(StoreError::Unavailable(format!("no answer within {} s", deadline.as_secs())))
     })
 }

@@ -28,12 +28,12 @@ pub(crate) fn sleep_until(time: Nanos) {
 
 /// Asks until there is an answer; panics with `what` when there is none in time.
 pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = now() + 30_000_000_000;
+    let deadline = now() + 60_000_000_000;
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(now() < deadline, "not within 30 s: {what}");
+        assert!(now() < deadline, "not within 60 s: {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

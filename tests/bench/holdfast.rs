@@ -23,10 +23,21 @@ pub(crate) enum Keeps {
     Postgres,
 }
 
+/// How the processes are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// As users do.
+    Plainly,
+    /// Under callgrind, which counts when it is told to.
+    Counted,
+}
+
 /// A switch of two processes.
 pub(crate) struct Holdfast {
     pub(crate) sip: SocketAddrV4,
     pub(crate) meter: Meter,
+    /// Where its processes leave things.
+    pub(crate) folder: PathBuf,
     admin: SocketAddrV4,
     _signaling: Daemon,
     _media: Daemon,
@@ -40,10 +51,14 @@ pub(crate) fn binary() -> PathBuf {
 impl Holdfast {
     /// Ready, with its users imported.
     pub(crate) fn start(world: &World, keeps: Keeps, users: usize) -> Self {
+        Self::start_as(world, Runs::Plainly, keeps, users)
+    }
+
+    pub(crate) fn start_as(world: &World, runs: Runs, keeps: Keeps, users: usize) -> Self {
         let folder = world.folder("holdfast");
         let local = || SocketAddrV4::new(Ipv4Addr::LOCALHOST, port());
         let (sip, admin, control) = (local(), local(), local());
-        let mut signaling = command(&folder, "signaling");
+        let mut signaling = command(&folder, runs, "signaling");
         signaling
             .env("HOLDFAST_SIP_BIND", sip.to_string())
             .env("HOLDFAST_CONTROL_BIND", control.to_string())
@@ -55,7 +70,7 @@ impl Holdfast {
             signaling.env("HOLDFAST_DATABASE_URL", database.fresh("holdfast"));
             groups.push(("database", database.id()));
         }
-        let mut media = command(&folder, "media");
+        let mut media = command(&folder, runs, "media");
         media
             .env("HOLDFAST_JOIN", control.to_string())
             .env("HOLDFAST_CONTROL_BIND", local().to_string())
@@ -71,7 +86,7 @@ impl Holdfast {
         let ready = || get(admin, "/ready").is_some_and(|text| text.contains("\"ready\""));
         signaling.until("is ready", ready);
         let switch =
-            Self { sip, meter: Meter(groups), admin, _signaling: signaling, _media: media };
+            Self { sip, meter: Meter(groups), folder, admin, _signaling: signaling, _media: media };
         switch.import(users);
         switch
     }
@@ -92,8 +107,17 @@ impl Holdfast {
     }
 }
 
-fn command(folder: &Path, mode: &str) -> Command {
-    let mut command = Command::new(binary());
+fn command(folder: &Path, runs: Runs, mode: &str) -> Command {
+    let mut command = match runs {
+        Runs::Plainly => Command::new(binary()),
+        Runs::Counted => {
+            let mut valgrind = Command::new("valgrind");
+            valgrind.args(["--tool=callgrind", "--instr-atstart=no", "--fair-sched=yes"]);
+            let profile = folder.join("callgrind.%p");
+            valgrind.arg(format!("--callgrind-out-file={}", profile.display())).arg(binary());
+            valgrind
+        }
+    };
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("HOLDFAST_")) {
         command.env_remove(name);
     }

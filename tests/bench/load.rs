@@ -12,10 +12,14 @@
 mod clock;
 /// The product as its users start it.
 mod holdfast;
+/// Instructions, counted by callgrind.
+mod instructions;
 /// The peer in signaling.
 mod kamailio;
 /// Where it was measured, with which versions.
 mod machine;
+/// Memory of what is idle.
+mod memory;
 /// What is to be measured.
 mod options;
 /// Phones by the thousand in one thread.
@@ -52,6 +56,8 @@ fn main() {
             Work::Register => signaling::registrations(&options, &world),
             Work::Call => signaling::calls(&options, &world),
             Work::Relay => relay::relays(&options, &world),
+            Work::Instructions => instructions::instructions(&options, &world),
+            Work::Memory => memory::memory(&options, &world),
         }
     }
     drop(world);

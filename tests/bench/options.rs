@@ -1,6 +1,7 @@
 //! What is to be measured, as given on the command line.
 
 use clap::{Parser, ValueEnum};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A kind of load.
@@ -12,12 +13,16 @@ pub(crate) enum Work {
     Call,
     /// Two-way PCMU calls through a media relay.
     Relay,
+    /// Instructions a registration and a call (callgrind); only when named.
+    Instructions,
+    /// Bytes an idle registration and an idle call; only when named.
+    Memory,
 }
 
 /// Measures Holdfast and its peers in turn.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Options {
-    /// What to measure; all when none is named.
+    /// What to measure; without a name all that is compared with a peer.
     work: Vec<Work>,
     /// Pairs of a case.
     #[arg(long, default_value_t = 3)]
@@ -37,9 +42,12 @@ pub(crate) struct Options {
     /// From ACK to BYE.
     #[arg(long, default_value_t = 1_000)]
     hold_ms: u64,
-    /// Two-way calls of `relay`; comma separated.
+    /// Two-way calls of `relay`, comma separated; the greatest number for `memory`.
     #[arg(long, value_delimiter = ',')]
     calls: Option<Vec<usize>>,
+    /// A folder that takes the profiles of `instructions`, for callgrind_annotate.
+    #[arg(long)]
+    profiles: Option<PathBuf>,
     /// Only cases whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
@@ -53,7 +61,8 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn work(&self) -> Vec<Work> {
-        if self.work.is_empty() { Work::value_variants().to_vec() } else { self.work.clone() }
+        let compared = || vec![Work::Register, Work::Call, Work::Relay];
+        if self.work.is_empty() { compared() } else { self.work.clone() }
     }
 
     pub(crate) fn runs(&self) -> usize {
@@ -79,6 +88,10 @@ impl Options {
 
     pub(crate) fn users(&self) -> usize {
         self.users.unwrap_or(if self.quick { 1_000 } else { 10_000 }).max(2)
+    }
+
+    pub(crate) fn profiles(&self) -> Option<&Path> {
+        self.profiles.as_deref()
     }
 
     pub(crate) fn relay_calls(&self) -> Vec<usize> {

@@ -12,10 +12,12 @@ use crate::store::{CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
 use std::collections::HashSet;
 
-/// An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into nothing. What
-/// belongs to a call joins `done`, so a fenced node writes no CDR either. Rows go in in one order everywhere, so that
-/// two nodes with the same keys or users wait for each other and never in a circle.
-const COMMIT: &str = "
+/// Writes calls. An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into
+/// nothing. Rows go in in one order everywhere, so that two nodes with the same keys or users wait for each other and
+/// never in a circle.
+macro_rules! calls_done {
+    () => {
+        "
 with input as (
     select * from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[],
         $6::bigint[], $7::bytea[]) as t (id, key, owner, epoch, rev, ended_at, record)
@@ -36,9 +38,19 @@ with input as (
     returning id
 ), done as (
     select id from updated union all select id from inserted
-), cdr as (
+)"
+    };
+}
+
+/// No call ended: half of the statement is left out, which the server would otherwise set up for nothing.
+const CALLS: &str = concat!(calls_done!(), " select id from done");
+
+/// The whole. What belongs to a call joins `done`, so a fenced node writes no CDR either.
+const CALLS_AND_MORE: &str = concat!(
+    calls_done!(),
+    ", cdr as (
     insert into cdrs (sequence, id, created_at, extensions, disposition, document)
-    select cdr_sequence(pg_current_xact_id()) + row_number() over (),
+    select (select cdr_sequence(pg_current_xact_id())) + row_number() over (),
         c.id, c.created_at, string_to_array(c.extensions, ' '), c.disposition, c.document
     from unnest($8::bytea[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[])
         as c (call_id, id, created_at, extensions, disposition, document)
@@ -50,7 +62,15 @@ with input as (
     order by extension
     on conflict (extension) do update set document = excluded.document
 )
-select id from done";
+select id from done"
+);
+
+/// Phones register and nobody calls.
+const BINDINGS: &str = "
+insert into bindings (extension, document)
+select extension, document from unnest($1::text[], $2::bytea[]) as b (extension, document)
+order by extension
+on conflict (extension) do update set document = excluded.document";
 
 /// The arrays of one commit.
 #[derive(Default)]
@@ -145,14 +165,24 @@ impl Session {
     /// Ids of the calls that were written.
     async fn write(&mut self, part: Part<'_>) -> Result<Vec<Vec<u8>>, sqlx::Error> {
         let columns = Columns::of(part);
-        sqlx::query_scalar(COMMIT)
+        if columns.id.is_empty() {
+            let query = sqlx::query(BINDINGS).bind(columns.extension).bind(columns.bindings);
+            query.execute(&mut *self.connection).await?;
+            return Ok(Vec::new());
+        }
+        let is_plain = columns.cdr_id.is_empty() && columns.extension.is_empty();
+        let query = sqlx::query_scalar(if is_plain { CALLS } else { CALLS_AND_MORE })
             .bind(columns.id)
             .bind(columns.key)
             .bind(columns.owner)
             .bind(columns.epoch)
             .bind(columns.rev)
             .bind(columns.ended_at)
-            .bind(columns.record)
+            .bind(columns.record);
+        if is_plain {
+            return query.fetch_all(&mut *self.connection).await;
+        }
+        query
             .bind(columns.cdr_call)
             .bind(columns.cdr_id)
             .bind(columns.cdr_created_at)

@@ -1,10 +1,12 @@
-//! The hosts of the URL, one of which takes writes, and sessions with it.
+//! The hosts of the URL, one of which takes writes, and sessions with it: out of a pool, and one that is kept for
+//! commits.
 //!
 //! Invariants: a session is used again only when its last statement ended well; after any doubt (an error, a statement
 //! given up) the host is asked whether it takes writes before it is used, and the others in turn when it does not
 //! answer.
 
 use crate::store::{StoreError, migrations};
+use core::ops::{Deref, DerefMut};
 use core::str::FromStr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
@@ -27,6 +29,9 @@ const SETTINGS: &str = "set statement_timeout = '9s'; \
     set idle_in_transaction_session_timeout = '10s'; \
     set enable_seqscan = off; set enable_mergejoin = off; set jit = off";
 
+/// A commit is planned once: the plans for each batch's very arrays would be the same, and cost as much as the batch.
+const COMMIT_SETTINGS: &str = "set plan_cache_mode = force_generic_plan";
+
 /// A dump that was restored on another server holds transaction ids of the future: CDRs and changes that would not be
 /// read, and sequences that would be given twice.
 const RESTORED: &str = "
@@ -48,6 +53,8 @@ pub(in crate::store) struct Postgres {
 #[derive(Debug)]
 struct Hosts {
     all: Vec<Host>,
+    /// The session of the last commit, for the next one.
+    kept: Mutex<Option<Kept>>,
     /// The one that took writes when last asked.
     current: AtomicUsize,
     in_doubt: AtomicBool,
@@ -86,8 +93,13 @@ impl Postgres {
     /// The first host that takes writes, as it is.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let all = one_host_each(url).iter().map(|url| Host::new(url)).collect::<Result<_, _>>()?;
-        let (current, in_doubt) = (AtomicUsize::new(0), AtomicBool::new(true));
-        let hosts = Hosts { all, current, in_doubt, seen: Mutex::default() };
+        let hosts = Hosts {
+            all,
+            kept: Mutex::default(),
+            current: AtomicUsize::new(0),
+            in_doubt: AtomicBool::new(true),
+            seen: Mutex::default(),
+        };
         hosts.seek().await?;
         Ok(Self { hosts: Arc::new(hosts) })
     }
@@ -123,10 +135,33 @@ impl Postgres {
             self.hosts.seek().await?;
         }
         let current = self.hosts.current.load(Ordering::Acquire);
-        let pool = &self.hosts.all[current].pool;
-        match pool.acquire().await {
+        let connection = self.hosts.all[current].pool.acquire().await.map(Connection::Pooled);
+        self.begin(connection, current)
+    }
+
+    /// A session for a commit: the one before, if nothing went wrong since.
+    pub async fn commit_session(&self) -> Result<Session, StoreError> {
+        let kept = self.hosts.kept().take();
+        if self.hosts.in_doubt.load(Ordering::Acquire) {
+            self.hosts.seek().await?;
+        }
+        let current = self.hosts.current.load(Ordering::Acquire);
+        let connection = match kept {
+            Some(kept) if kept.host == current => Ok(kept.connection),
+            Some(_) | None => self.hosts.all[current].connect().await,
+        };
+        self.begin(connection.map(|own| Connection::Own(Some(own))), current)
+    }
+
+    fn begin(
+        &self,
+        connection: Result<Connection, sqlx::Error>,
+        host: usize,
+    ) -> Result<Session, StoreError> {
+        match connection {
             Ok(connection) => {
-                Ok(Session { connection, hosts: Arc::clone(&self.hosts), settled: false })
+                let hosts = Arc::clone(&self.hosts);
+                Ok(Session { connection, host, hosts, settled: false })
             }
             Err(error) => {
                 self.hosts.doubt();
@@ -150,6 +185,18 @@ impl Host {
             })
             .connect_lazy_with(options.clone());
         Ok(Self { options, pool })
+    }
+
+    /// A connection for commits.
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let connecting = async {
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            connection.execute(SETTINGS).await?;
+            connection.execute(COMMIT_SETTINGS).await?;
+            Ok(connection)
+        };
+        let silent = |_| Err(sqlx::Error::PoolTimedOut);
+        tokio::time::timeout(PATIENCE, connecting).await.unwrap_or_else(silent)
     }
 
     /// By a connection of its own: the pool would repeat what is refused until its time is over, and not say why.
@@ -212,9 +259,14 @@ impl Hosts {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Something went wrong: no idle connection is trusted any more.
     fn doubt(&self) {
         self.in_doubt.store(true, Ordering::Release);
+        *self.kept() = None;
         for host in &self.all {
             while let Some(mut idle) = host.pool.try_acquire() {
                 idle.close_on_drop();
@@ -223,9 +275,45 @@ impl Hosts {
     }
 }
 
+/// A connection between two commits, and with whom.
+#[derive(Debug)]
+struct Kept {
+    connection: PgConnection,
+    host: usize,
+}
+
+/// Whose a connection is when the work is done.
+pub(super) enum Connection {
+    Pooled(PoolConnection<sqlx::Postgres>),
+    /// Given away when the session is dropped, and not before.
+    Own(Option<PgConnection>),
+}
+
+const GIVEN: &str = "a session that is used has its connection";
+
+impl Deref for Connection {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Own(connection) => connection.as_ref().expect(GIVEN),
+        }
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Own(connection) => connection.as_mut().expect(GIVEN),
+        }
+    }
+}
+
 /// A connection for one piece of work.
 pub(in crate::store) struct Session {
-    pub(super) connection: PoolConnection<sqlx::Postgres>,
+    pub(super) connection: Connection,
+    host: usize,
     hosts: Arc<Hosts>,
     settled: bool,
 }
@@ -243,8 +331,15 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        match &mut self.connection {
+            Connection::Own(own) if self.settled => {
+                let host = self.host;
+                *self.hosts.kept() = own.take().map(|connection| Kept { connection, host });
+            }
+            Connection::Pooled(pooled) if !self.settled => pooled.close_on_drop(),
+            Connection::Own(_) | Connection::Pooled(_) => {}
+        }
         if !self.settled {
-            self.connection.close_on_drop();
             self.hosts.doubt();
         }
     }
