@@ -64,7 +64,8 @@ impl Call {
         let in_dialog = from_tag == leg.dialog.remote_tag;
         let in_order = in_dialog && leg.dialog.accept_seq(sequence);
         if in_order {
-            leg.flow = flow;
+            // It found us: it knows our address.
+            (leg.flow, leg.stale) = (flow, None);
             if is_invite && let Some(contact) = request.contact() {
                 leg.dialog.refresh_target(&contact);
             }
@@ -188,7 +189,7 @@ impl Call {
         }
         server.awaits_ack = false;
         server.transaction.handle_success_ack(now);
-        leg.open_invite = None;
+        (leg.open_invite, leg.stale) = (None, None);
         let bye = leg.bye_after_ack.take();
         if let Some(reason) = bye {
             return self.send_bye(id, reason.as_deref());
@@ -350,11 +351,20 @@ impl Call {
                     self.exchange_answered(id, response);
                 }
             }
+            Purpose::Refresh if status.is_final() => {
+                if !(status.is_success() && self.repeat_acknowledgement(id, response)) {
+                    self.refresh_answered(id, response);
+                }
+            }
             Purpose::Relay { to, method, sequence } if status.is_final() => {
                 self.relay_answer(*to, method, *sequence, response);
             }
             Purpose::Probe if status.is_final() => self.probe_answered(id, status),
-            Purpose::Relay { .. } | Purpose::Probe | Purpose::Cancel | Purpose::Bye => {}
+            Purpose::Relay { .. }
+            | Purpose::Refresh
+            | Purpose::Probe
+            | Purpose::Cancel
+            | Purpose::Bye => {}
         }
     }
 
@@ -393,6 +403,7 @@ impl Call {
             Purpose::Relay { to, method, sequence } => {
                 self.refuse(to, &method, sequence, 408);
             }
+            Purpose::Refresh => self.refresh_failed(id),
             Purpose::Probe => self.probe_unanswered(id),
             Purpose::Cancel | Purpose::Bye => {}
         }
@@ -404,7 +415,7 @@ impl Call {
         for leg in &mut self.record.legs {
             if leg.is_live() && leg.dialog.remote_target.as_str() == contact {
                 moved |= leg.flow != flow;
-                leg.flow = flow;
+                leg.follow(flow, self.now);
             }
         }
         if moved {

@@ -6,7 +6,7 @@ use super::cdr::{cdr_leg, millis, party};
 use super::headers::{describe_request, describe_response};
 use super::leg::{Leg, LegState};
 use super::record::{Party, Phase};
-use super::restore::read_request;
+use super::refresh::open_invite;
 use super::send::via;
 use super::{Settings, Transmit};
 use crate::ids::{CallId, Epoch, Locator, Rev};
@@ -95,7 +95,7 @@ pub fn farewell(
 }
 
 fn part_from(settings: &Settings, call: CallId, leg: &mut Leg) -> Option<Transmit> {
-    let invite = leg.open_invite.as_ref().and_then(read_request);
+    let invite = open_invite(leg);
     let (flow, bytes) = match (leg.state, invite) {
         (LegState::Confirmed, _) => (leg.flow, bye(settings, call, leg)),
         (_, Some(invite)) if invite.from()?.tag()? == leg.dialog.local_tag => {

@@ -3,6 +3,7 @@
 //! Transactions live in the leg that owns them. Of an open INVITE the record keeps the request, the last final answer
 //! and no counters; messages are made again from fields.
 
+use super::refresh::Stale;
 use crate::ids::{Flow, LegId, Rev};
 use crate::sdp::offer_answer::StreamSide;
 use crate::sdp::{Description, LegDescription, Policy};
@@ -49,6 +50,9 @@ pub(super) struct Leg {
     pub owed_answer: Option<Box<Description>>,
     /// Text of the open INVITE, ours or theirs, so that another node can go on with it.
     pub open_invite: Option<Bytes>,
+    /// The phone knows us by an address that is no more.
+    #[serde(skip)]
+    pub stale: Option<Stale>,
     #[serde(skip)]
     pub servers: Vec<Server>,
     #[serde(skip)]
@@ -143,6 +147,8 @@ pub(super) enum Purpose {
     Invite,
     /// re-INVITE of the exchange under way.
     Modify,
+    /// re-INVITE that only tells our address.
+    Refresh,
     Cancel,
     Bye,
     /// A request of the other leg passed on (INFO): its answer goes back there.
@@ -231,8 +237,12 @@ impl Leg {
 
     /// One offer at a time: nothing may be offered now (RFC 3261 §14.1).
     pub fn is_negotiating(&self) -> bool {
-        self.awaits_ack()
-            || self.clients.iter().any(Client::is_open_invite)
+        self.awaits_ack() || self.is_offering()
+    }
+
+    /// An INVITE of either side has no final response.
+    pub fn is_offering(&self) -> bool {
+        self.clients.iter().any(Client::is_open_invite)
             || self
                 .servers
                 .iter()

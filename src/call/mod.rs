@@ -4,8 +4,8 @@
 //! `None` after every mutation), `next_timeout`.
 //!
 //! Where to read: `setup` (INVITE → route → ports → branches), `fork` (what branches answer), `answer` (200 to 200),
-//! `modify` (re-INVITE), `dialog_request` (what phones ask in a dialog), `end` (every way a call ends), `media` (the
-//! session's wish).
+//! `modify` (re-INVITE), `refresh` (our address is another one), `dialog_request` (what phones ask in a dialog), `end`
+//! (every way a call ends), `media` (the session's wish).
 //!
 //! Invariants: no state outside the record survives; `Save` comes before whatever acknowledges or uses up a number, and
 //! what must wait for it says so (`Transmit::behind`); every call emits exactly one `Save` with a CDR.
@@ -24,6 +24,7 @@ mod modify;
 mod offer;
 mod quality;
 mod record;
+mod refresh;
 mod restore;
 mod send;
 mod setup;
@@ -39,6 +40,7 @@ pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Transmit}
 pub use record::{
     VERSION as RECORD_VERSION, in_version as record_in_version, passing_over as record_passing_over,
 };
+pub use refresh::{Place, Reach, Way};
 
 use crate::event::Event;
 use crate::ids::{CallId, LegId, NodeName, Rev};
@@ -125,6 +127,7 @@ impl Call {
             Input::Hangup { reason } => self.hang_up(reason),
             Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),
         }
+        self.refresh_targets();
     }
 
     /// The next effect.

@@ -211,6 +211,7 @@ impl Call {
         let sequence = response.cseq().map_or(0, |cseq| cseq.number);
         if let Some(leg) = self.record.leg_mut(id) {
             leg.owed_ack = Some(sequence);
+            leg.stale = None;
             if let Some(contact) = response.contact() {
                 leg.dialog.refresh_target(&contact);
             }
@@ -259,7 +260,7 @@ impl Call {
         Ok(())
     }
 
-    fn change_sides(
+    pub(super) fn change_sides(
         &mut self,
         id: LegId,
         description: Description,
@@ -364,7 +365,8 @@ impl Call {
         match response.status.0 {
             491 if exchange.attempts + 1 < ATTEMPTS => {
                 self.restore_backup();
-                let at = self.now + self.glare_delay(exchange);
+                let at =
+                    self.now + self.glare_delay(exchange.to, exchange.attempts, exchange.sequence);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.stage = Stage::Retry(at);
                     exchange.attempts += 1;
@@ -407,17 +409,13 @@ impl Call {
     }
 
     /// RFC 3261 §14.1: 2.1-4 s when we made the dialog's Call-ID, 0-2 s when the phone did; in steps of 10 ms.
-    fn glare_delay(&self, exchange: &Exchange) -> Duration {
-        let drawn = self.settings.key.mac(
-            "glare",
-            &[
-                &self.record.id.0.to_be_bytes(),
-                &[exchange.attempts],
-                &exchange.sequence.to_be_bytes(),
-            ],
-        );
+    pub(super) fn glare_delay(&self, to: LegId, attempts: u8, sequence: u32) -> Duration {
+        let drawn = self
+            .settings
+            .key
+            .mac("glare", &[&self.record.id.0.to_be_bytes(), &[attempts], &sequence.to_be_bytes()]);
         let random = u64::from(u16::from_be_bytes([drawn[0], drawn[1]]));
-        let ours = self.record.leg(exchange.to).is_some_and(|leg| leg.role == LegRole::Callee);
+        let ours = self.record.leg(to).is_some_and(|leg| leg.role == LegRole::Callee);
         if ours {
             Duration::from_millis(2_100 + random % 191 * 10)
         } else {

@@ -149,15 +149,28 @@ pub fn passing_over(record: &[u8]) -> Vec<u8> {
 }
 
 impl CallRecord {
-    /// Version (two bytes, big endian), then postcard: the fields of version 1, then what each later one added.
+    /// Version (two bytes, big endian), then postcard: the fields of version 1, then what each later one added. A phone
+    /// that was not told yet of our address is stored with the one it knows.
     pub fn encode(&self, version: u16) -> Vec<u8> {
         let version = version.clamp(FIRST, VERSION);
         let bytes = version.to_be_bytes().to_vec();
-        let mut bytes = postcard::to_extend(self, bytes).expect(PLAIN);
+        let mut bytes = match self.legs.iter().any(|leg| leg.stale.is_some()) {
+            false => postcard::to_extend(self, bytes),
+            true => postcard::to_extend(&self.as_phones_know_it(), bytes),
+        }
+        .expect(PLAIN);
         if version >= 2 {
             bytes = postcard::to_extend(&self.added_2, bytes).expect(PLAIN);
         }
         bytes
+    }
+
+    fn as_phones_know_it(&self) -> Self {
+        let mut known = self.clone();
+        for leg in &mut known.legs {
+            leg.flow.local = leg.stale.map_or(leg.flow.local, |stale| stale.known);
+        }
+        known
     }
 
     /// `None` for a version that this release does not read and for bytes that are no record.

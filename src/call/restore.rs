@@ -1,21 +1,23 @@
 //! A call carried on by another process: from its record, with what it owes.
 //!
 //! Open INVITEs begin again from T1: the phone repeats its last answer. A 200 without ACK is sent again; an ACK is made
-//! again when the phone repeats its 200. A deadline that passed meanwhile is due no earlier than `GRACE` from now.
+//! again when the phone repeats its 200. A deadline that passed meanwhile is due no earlier than `GRACE` from now. At
+//! another address phones do not hear from us by themselves: what is open there begins anew (`refresh`).
 
 use super::leg::{Cancel, Client, LegState, Purpose, Server};
+use super::media::Then;
 use super::modify::{Exchange, Stage};
 use super::offer::Body;
 use super::record::{CallRecord, Phase};
+use super::refresh::{Place, open_invite};
 use super::send::{Reply, set_sdp};
 use super::{Call, LAZY_SAVE, Settings, fork};
 use crate::ids::{Epoch, LegId, Rev};
 use crate::limits;
 use crate::sip::transaction::{ClientTransaction, ServerTransaction};
-use crate::sip::{Message, Method, Request, Status};
+use crate::sip::{Method, Status};
 use crate::time::Timestamp;
 use crate::views::call::LegRole;
-use bytes::Bytes;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -30,9 +32,13 @@ impl Call {
         record: &[u8],
         epoch: Epoch,
         now: Timestamp,
+        place: &Place<'_>,
     ) -> Option<Self> {
         let mut record = CallRecord::decode(record)?;
         record.epoch = epoch;
+        for leg in &mut record.legs {
+            leg.settle_in(place);
+        }
         if record.owners.last() != Some(&settings.node) {
             record.owners.push(settings.node.clone());
         }
@@ -41,19 +47,38 @@ impl Call {
         }
         let mut call = Self::with_record(settings, record, now);
         call.forget_half_answer();
+        call.abandon_reinvites();
         call.reopen_transactions();
+        call.name_refreshes();
         call.resume();
         Some(call)
     }
 
-    /// A 200 of a branch that was not passed on yet: the phone repeats it, and it is handled anew.
+    /// A 200 of a branch that was not passed on yet: the phone repeats it, and it is handled anew. It does not repeat
+    /// it to another address: there it is passed on.
     fn forget_half_answer(&mut self) {
         let Phase::Answering(id) = self.record.phase else { return };
+        let Some(leg) = self.record.leg_mut(id).filter(|leg| leg.stale.is_none()) else { return };
+        leg.state = LegState::Early;
+        leg.answered_at = None;
+        leg.owed_ack = None;
         self.record.phase = Phase::Ringing;
-        if let Some(leg) = self.record.leg_mut(id) {
-            leg.state = LegState::Early;
-            leg.answered_at = None;
-            leg.owed_ack = None;
+    }
+
+    /// A re-INVITE of ours that no phone asked for only told our address.
+    fn name_refreshes(&mut self) {
+        let asked: Vec<LegId> = self
+            .record
+            .legs
+            .iter()
+            .filter(|leg| leg.servers.iter().any(|server| server.method == Method::Invite))
+            .filter_map(|leg| self.record.peer_of(leg.id))
+            .collect();
+        for leg in self.record.legs.iter_mut().filter(|leg| !asked.contains(&leg.id)) {
+            for client in leg.clients.iter_mut().filter(|client| client.purpose == Purpose::Modify)
+            {
+                client.purpose = Purpose::Refresh;
+            }
         }
     }
 
@@ -61,7 +86,7 @@ impl Call {
         let (now, key) = (self.now, self.settings.key.clone());
         let initial = self.record.phase != Phase::Confirmed;
         for leg in &mut self.record.legs {
-            let Some(request) = leg.open_invite.as_ref().and_then(read_request) else { continue };
+            let Some(request) = open_invite(leg) else { continue };
             let reliable = leg.flow.transport.is_reliable();
             let branch = request.top_via().and_then(|via| key.locate_branch(via.branch()?));
             let Some(sequence) = request.cseq().map(|cseq| cseq.number) else { continue };
@@ -117,12 +142,17 @@ impl Call {
                     let last = self.record.added_2.last_provisional.take();
                     self.send_provisional(last.unwrap_or(180));
                 }
-                self.apply_media(super::media::Then::Nothing);
+                let anew = self.ring_anew();
+                self.apply_media(match self.record.phase {
+                    Phase::Answering(leg) => Then::Answer { leg },
+                    _ if anew => Then::Invite,
+                    _ => Then::Nothing,
+                });
                 self.save_within(LAZY_SAVE);
             }
             Phase::Confirmed => {
                 self.resume_confirmed();
-                self.apply_media(super::media::Then::Nothing);
+                self.apply_media(Then::Nothing);
                 self.start_probes();
             }
             Phase::Ended => {}
@@ -205,12 +235,5 @@ impl Call {
             attempts: 1,
             backup: None,
         });
-    }
-}
-
-pub(super) fn read_request(text: &Bytes) -> Option<Request> {
-    match Message::parse(text) {
-        Ok(Message::Request(request)) => Some(request),
-        Ok(Message::Response(_)) | Err(_) => None,
     }
 }

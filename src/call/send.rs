@@ -187,8 +187,9 @@ impl Call {
 
     /// Acknowledges a failure of an INVITE (RFC 3261 §17.1.1.3).
     pub(super) fn acknowledge_failure(&mut self, leg: LegId, number: u32, response: &Response) {
-        let Some(leg) = self.record.leg(leg) else { return };
+        let Some(leg) = self.record.leg_mut(leg) else { return };
         let Some(client) = find_client(&leg.clients, number, &Method::Invite) else { return };
+        leg.open_invite = None;
         let bytes = ack_for_failure(&client.request, response).to_bytes();
         let flow = leg.flow;
         self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind: None, request: None }));

@@ -274,6 +274,7 @@ impl Call {
             owed_ack: None,
             owed_answer: None,
             open_invite: None,
+            stale: None,
             servers: Vec::new(),
             clients: Vec::new(),
             acknowledgements: Vec::new(),
@@ -398,6 +399,7 @@ fn caller_leg(
         owed_ack: None,
         owed_answer: None,
         open_invite: Some(request.to_bytes()),
+        stale: None,
         servers: vec![Server {
             method: Method::Invite,
             sequence: cseq.number,

@@ -29,6 +29,7 @@ impl Call {
             self.time_probe(id);
         }
         self.time_call();
+        self.refresh_targets();
     }
 
     /// When, and why.
@@ -54,6 +55,7 @@ impl Call {
             self.media_deadline.map(|at| (at, "media")),
             self.dirty_until.map(|at| (at, "save")),
             retry,
+            self.refreshes().map(|(at, _)| (at, "target refresh")).min(),
         ];
         transactions.chain(own.into_iter().flatten()).min_by_key(|(at, _)| *at)
     }

@@ -1,6 +1,7 @@
 //! What signaling nodes tell each other over the same links: messages passed on, bindings, calls given up.
 
 use crate::ids::Flow;
+use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 /// One word between peers.
@@ -63,6 +64,11 @@ pub enum PeerFrame {
         /// It was the sender's call.
         done: bool,
     },
+    /// Where the sender takes SIP: phones that know such an address are reached through it.
+    Addresses {
+        /// Concrete ones.
+        sip: Vec<SocketAddr>,
+    },
 }
 
 impl PeerFrame {
@@ -77,6 +83,7 @@ impl PeerFrame {
             | Self::Calls { .. }
             | Self::AskHangup { .. }
             | Self::HungUp { .. } => 1,
+            Self::Addresses { .. } => 2,
         }
     }
 }

@@ -29,7 +29,7 @@ impl Worker {
     /// Sends a response by the way of its request.
     pub(super) fn reply(&mut self, request: &Request, flow: &Flow, response: &Response) {
         if request.method != Method::Ack {
-            self.sockets.send(reply_flow(request, flow), response.to_bytes());
+            self.transmit(reply_flow(request, flow), response.to_bytes());
         }
     }
 

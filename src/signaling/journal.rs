@@ -130,7 +130,7 @@ impl Worker {
             self.forget_if_over(id);
         }
         for answer in kept.replies {
-            self.sockets.send(answer.flow, answer.bytes);
+            self.transmit(answer.flow, answer.bytes);
         }
         self.refuse_held(kept.refused);
         match result {

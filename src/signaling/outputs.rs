@@ -10,7 +10,7 @@ use super::worker::Worker;
 use crate::call::{
     Answer, Call, Input, Output, Query, RECORD_VERSION, Save, Transmit, record_in_version,
 };
-use crate::control::{PeerFrame, Refusal, Release, Reply, Report, Request};
+use crate::control::{Refusal, Release, Reply, Report, Request};
 use crate::event::Event;
 use crate::ids::{CallId, NodeName, Rev};
 use crate::routing::{self, Decision};
@@ -41,15 +41,18 @@ impl Worker {
     /// Something came for a call.
     pub(super) fn input(&mut self, id: CallId, input: Input) {
         let now = self.now;
-        if self.step(id, |call| call.handle_input(input, now)) {
-            self.drain(id);
-        }
+        self.change(id, |call| call.handle_input(input, now));
     }
 
     /// A call's timers are due.
     pub(super) fn wake_call(&mut self, id: CallId) {
         let now = self.now;
-        if self.step(id, |call| call.handle_timeout(now)) {
+        self.change(id, |call| call.handle_timeout(now));
+    }
+
+    /// One mutation, and what comes of it.
+    pub(super) fn change(&mut self, id: CallId, mutate: impl FnOnce(&mut Call)) {
+        if self.step(id, mutate) {
             self.drain(id);
         }
     }
@@ -128,22 +131,13 @@ impl Worker {
     /// Sends now. A request whose connection is gone waits for the phone to come back by another; a response is
     /// repeated when its request is.
     pub(super) fn send(&mut self, id: CallId, transmit: Transmit) {
-        let sent = self.sockets.send(transmit.flow, transmit.bytes.clone())
-            || self.send_by_peer(&transmit);
+        let sent = self.transmit(transmit.flow, transmit.bytes.clone());
         if !sent
             && transmit.request.is_some()
             && let Some(slot) = self.calls.get_mut(id)
         {
             slot.strand(transmit, self.now);
         }
-    }
-
-    /// A connection belongs to one process: what is for another's goes by its link.
-    fn send_by_peer(&self, transmit: &Transmit) -> bool {
-        let Some(connection) = transmit.flow.connection else { return false };
-        let Some(name) = self.peers.by_number(connection.node()) else { return false };
-        let (flow, bytes) = (transmit.flow, transmit.bytes.to_vec());
-        self.peers.send(name, PeerFrame::Send { flow, bytes })
     }
 
     fn ask_media(&mut self, id: CallId, request: Request) -> Option<Input> {
@@ -215,9 +209,10 @@ impl Worker {
         Some(self.decided(id, number, decision))
     }
 
-    fn decided(&mut self, id: CallId, number: u32, decision: Decision) -> Input {
-        if let Decision::Ring { user, .. } = &decision {
+    fn decided(&mut self, id: CallId, number: u32, mut decision: Decision) -> Input {
+        if let Decision::Ring { user, bindings } = &mut decision {
             self.calls.add_user(id, &user.extension);
+            self.reach_bindings(bindings);
         }
         Input::Answer(Answer::Route { number, decision })
     }
@@ -251,7 +246,7 @@ impl Worker {
                     self.handle_outcome(save, outcome);
                 }
                 for answer in finished.replies {
-                    self.sockets.send(answer.flow, answer.bytes);
+                    self.transmit(answer.flow, answer.bytes);
                 }
             }
             Err(error) => {

@@ -158,6 +158,11 @@ impl Worker {
                 self.answer_hangup(link, id, &call, reason);
             }
             PeerFrame::HungUp { id, done } => self.take_hung_up(link, id, done),
+            PeerFrame::Addresses { sip } => {
+                if let Some(peer) = self.peers.incarnation_of(link) {
+                    self.peers.set_addresses(peer, sip);
+                }
+            }
             PeerFrame::HandOver => {
                 if let Some(from) = self.peers.incarnation_of(link) {
                     self.claim_from(from);

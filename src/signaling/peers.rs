@@ -9,11 +9,15 @@ use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame};
 use crate::ids::{CallId, Incarnation, NodeName};
 use crate::time::Timestamp;
+use core::net::SocketAddr;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
 
+/// Nodes whose addresses are kept, and addresses a node.
+const PEERS: usize = 256;
+const ADDRESSES: usize = 64;
 /// Calls whose owner we learnt; above it all are forgotten and learnt anew.
 const OWNERS: usize = 50_000;
 
@@ -52,6 +56,8 @@ pub(super) struct Peers {
     dead: HashSet<Incarnation>,
     dialling: HashSet<Incarnation>,
     owners: HashMap<CallId, NodeName>,
+    /// Where nodes take SIP; kept while a node is in doubt.
+    addresses: HashMap<Incarnation, Vec<SocketAddr>>,
 }
 
 impl Peers {
@@ -69,6 +75,10 @@ impl Peers {
         let (name, incarnation) = (hello.name.clone(), hello.incarnation);
         let peer = Peer { hello, since: now, link: number, sender, rtt_us };
         let former = self.up.insert(name, peer)?.hello.incarnation;
+        if let Some(addresses) = self.addresses.remove(&former) {
+            // Probably where it was; it will say.
+            self.addresses.insert(incarnation, addresses);
+        }
         (former < incarnation && self.dead.insert(former)).then_some(former)
     }
 
@@ -127,6 +137,33 @@ impl Peers {
     pub(super) fn likely_owner(&self, call: CallId, number: u16) -> Option<NodeName> {
         let learnt = self.owners.get(&call).filter(|name| self.up.contains_key(name));
         learnt.or_else(|| self.by_number(number)).cloned()
+    }
+
+    /// A peer tells where it takes SIP.
+    pub(super) fn set_addresses(&mut self, peer: Incarnation, mut addresses: Vec<SocketAddr>) {
+        addresses.truncate(ADDRESSES);
+        if self.addresses.len() < PEERS || self.addresses.contains_key(&peer) {
+            self.addresses.insert(peer, addresses);
+        }
+    }
+
+    /// A node that is no more has none.
+    pub(super) fn forget_addresses(&mut self, peer: Incarnation) -> Vec<SocketAddr> {
+        self.addresses.remove(&peer).unwrap_or_default()
+    }
+
+    /// A node that lives, or may live, has that address.
+    pub(super) fn has_address(&self, address: SocketAddr) -> bool {
+        self.addresses.values().any(|addresses| addresses.contains(&address))
+    }
+
+    /// A peer that has that address.
+    pub(super) fn by_address(&self, address: SocketAddr) -> Option<&NodeName> {
+        let has = |peer: &Peer| {
+            let known = self.addresses.get(&peer.hello.incarnation);
+            known.is_some_and(|known| known.contains(&address))
+        };
+        self.up.iter().find(|(_, peer)| has(peer)).map(|(name, _)| name)
     }
 
     /// A call's owner was looked up.

@@ -48,11 +48,12 @@ impl Worker {
         for node in nodes {
             self.media.send(&node, Request::Release(release.clone()));
         }
-        for transmit in &parting.transmits {
-            self.sockets.send(transmit.flow, transmit.bytes.clone());
+        let parting = parting.transmits.into_iter();
+        let said: Vec<(Flow, Bytes)> =
+            parting.map(|transmit| (self.flow_now(transmit.flow), transmit.bytes)).collect();
+        for (flow, bytes) in &said {
+            self.transmit(*flow, bytes.clone());
         }
-        let said = parting.transmits.into_iter();
-        let said = said.map(|transmit| (transmit.flow, transmit.bytes)).collect();
         self.errands.run(Errand::SayAgain(said));
     }
 }

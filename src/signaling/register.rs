@@ -6,7 +6,7 @@
 
 use super::answer::HeldAnswer;
 use super::worker::Worker;
-use crate::call::{Input, Transmit};
+use crate::call::Input;
 use crate::control::PeerFrame;
 use crate::directory::Binding;
 use crate::event::Event;
@@ -47,7 +47,7 @@ impl Worker {
             false => Some(held),
         };
         if let Some(answer) = now {
-            self.sockets.send(answer.flow, answer.bytes);
+            self.transmit(answer.flow, answer.bytes);
         }
     }
 
@@ -112,18 +112,7 @@ impl Worker {
         for id in self.calls.of_user(extension).to_vec() {
             let contact = moved.contact.clone();
             self.input(id, Input::FlowMoved { contact, flow: moved.to });
-            let Some(slot) = self.calls.get_mut(id) else { continue };
-            let (waiting, others) = core::mem::take(&mut slot.stranded)
-                .into_iter()
-                .partition(|(_, transmit)| transmit.flow == moved.from);
-            slot.stranded = others;
-            let waiting: Vec<(Timestamp, Transmit)> = waiting;
-            for (until, mut transmit) in waiting {
-                if until > self.now {
-                    transmit.flow = moved.to;
-                    self.send(id, transmit);
-                }
-            }
+            self.release_stranded(id, moved.to, |transmit| transmit.flow == moved.from);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::ids::{ConnectionId, Flow, Transport};
 use crate::net::dns::Resolver;
-use crate::net::local_address::local_address_towards;
+use crate::net::local_address::{addresses_of_this_host, is_of_this_host, local_address_towards};
 use crate::net::tcp::{Connections, TcpEndpoint, TcpEvent};
 use crate::net::udp::{self, Datagram, UdpEndpoint};
 use bytes::Bytes;
@@ -32,6 +32,14 @@ pub(super) struct Driven {
     pub sent: Vec<(Flow, Bytes)>,
     /// Connections that are there.
     pub open: HashSet<ConnectionId>,
+    /// Addresses of the node; none: every address is one.
+    pub local: Vec<SocketAddr>,
+}
+
+impl Driven {
+    fn is_here(&self, local: SocketAddr) -> bool {
+        self.local.is_empty() || self.local.contains(&local)
+    }
 }
 
 /// What came in one turn.
@@ -80,7 +88,10 @@ impl Sockets {
 
     /// What was bound.
     pub(super) fn local(&self) -> Vec<SocketAddr> {
-        self.udp.iter().map(UdpEndpoint::local).collect()
+        match &self.driven {
+            Some(driven) => driven.local.clone(),
+            None => self.udp.iter().map(UdpEndpoint::local).collect(),
+        }
     }
 
     /// Transports and addresses, for people.
@@ -108,10 +119,13 @@ impl Sockets {
         self.tcp.ready_events(&mut out.streams, TCP_BATCH);
     }
 
-    /// Takes a message for its flow. False: its connection is gone.
+    /// Takes a message for its flow. False: its connection is gone, or the address is not ours.
     pub(super) fn send(&mut self, flow: Flow, bytes: Bytes) -> bool {
         if let Some(driven) = &mut self.driven {
-            let is_open = flow.connection.is_none_or(|id| driven.open.contains(&id));
+            let is_open = match flow.connection {
+                Some(id) => driven.open.contains(&id),
+                None => driven.is_here(flow.local),
+            };
             if is_open {
                 driven.sent.push((flow, bytes));
             }
@@ -120,9 +134,8 @@ impl Sockets {
         match flow.transport {
             Transport::Udp => {
                 let at = self.udp_for(flow.local);
-                if let Some(batch) = at.and_then(|at| self.outgoing.get_mut(at)) {
-                    batch.push((flow, bytes));
-                }
+                let Some(batch) = at.and_then(|at| self.outgoing.get_mut(at)) else { return false };
+                batch.push((flow, bytes));
                 true
             }
             Transport::Tcp => self.tcp.connections().send(&flow, bytes),
@@ -145,9 +158,38 @@ impl Sockets {
         exact.or_else(|| {
             self.udp.iter().position(|endpoint| {
                 let bound = endpoint.local();
-                bound.is_ipv4() == local.is_ipv4() && bound.ip().is_unspecified()
+                bound.is_ipv4() == local.is_ipv4()
+                    && bound.ip().is_unspecified()
+                    && bound.port() == local.port()
+                    && is_of_this_host(local.ip())
             })
         })
+    }
+
+    /// What is sent from that address can be sent from here.
+    pub(super) fn is_here(&self, local: SocketAddr) -> bool {
+        match &self.driven {
+            Some(driven) => driven.is_here(local),
+            None => self.udp_for(local).is_some(),
+        }
+    }
+
+    /// The concrete addresses that phones may know us by.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let concrete = |bound: SocketAddr| match bound.ip().is_unspecified() {
+            false => vec![bound],
+            true => {
+                let own = addresses_of_this_host().into_iter();
+                let own = own.filter(|ip| ip.is_ipv4() == bound.is_ipv4());
+                own.map(|ip| SocketAddr::new(ip, bound.port())).collect()
+            }
+        };
+        self.local().into_iter().flat_map(concrete).collect()
+    }
+
+    /// The flow of a datagram from here to that address.
+    pub(super) fn udp_flow(&self, remote: SocketAddr) -> Option<Flow> {
+        udp_flow(&self.local(), remote)
     }
 
     /// What finds flows to names, for tasks.
@@ -211,7 +253,7 @@ impl Dialer {
     ) -> Option<Flow> {
         for (transport, remote) in self.resolver.resolve(host, port, transport).await {
             let flow = match transport {
-                Transport::Udp => self.udp_flow(remote),
+                Transport::Udp => udp_flow(&self.bound, remote),
                 Transport::Tcp => self.tcp_flow(remote).await,
                 Transport::Tls | Transport::Ws | Transport::Wss => None,
             };
@@ -222,23 +264,23 @@ impl Dialer {
         None
     }
 
-    /// The flow of a datagram to an address.
-    fn udp_flow(&self, remote: SocketAddr) -> Option<Flow> {
-        let bound = self.bound_towards(remote)?;
-        let ip: IpAddr = match bound.ip() {
-            ip if ip.is_unspecified() => local_address_towards(remote.ip())?,
-            ip => ip,
-        };
-        let local = SocketAddr::new(ip, bound.port());
-        Some(Flow { transport: Transport::Udp, local, remote, connection: None })
-    }
-
     async fn tcp_flow(&self, remote: SocketAddr) -> Option<Flow> {
-        let port = self.bound_towards(remote)?.port();
+        let port = bound_towards(&self.bound, remote)?.port();
         self.connections.connect(remote, port).await.ok()
     }
+}
 
-    fn bound_towards(&self, remote: SocketAddr) -> Option<&SocketAddr> {
-        self.bound.iter().find(|bound| bound.is_ipv4() == remote.is_ipv4())
-    }
+/// The flow of a datagram to an address.
+fn udp_flow(bound: &[SocketAddr], remote: SocketAddr) -> Option<Flow> {
+    let bound = bound_towards(bound, remote)?;
+    let ip: IpAddr = match bound.ip() {
+        ip if ip.is_unspecified() => local_address_towards(remote.ip())?,
+        ip => ip,
+    };
+    let local = SocketAddr::new(ip, bound.port());
+    Some(Flow { transport: Transport::Udp, local, remote, connection: None })
+}
+
+fn bound_towards(bound: &[SocketAddr], remote: SocketAddr) -> Option<&SocketAddr> {
+    bound.iter().find(|bound| bound.is_ipv4() == remote.is_ipv4())
 }

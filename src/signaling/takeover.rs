@@ -13,7 +13,7 @@ use super::peers::Life;
 use super::quarantine::CLAIMS;
 use super::wakeup::{Judgement, Wakeup};
 use super::worker::Worker;
-use crate::call::{Call, RECORD_VERSION, record_passing_over};
+use crate::call::{Call, Place, RECORD_VERSION, Way, record_passing_over};
 use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame, Release, Request};
 use crate::event::Event;
@@ -252,7 +252,10 @@ impl Worker {
         sender: mpsc::Sender<Frame>,
         rtt_us: Arc<AtomicU32>,
     ) {
+        let name = hello.name.clone();
         let former = self.peers.link_up(number, hello, sender, rtt_us, self.now);
+        let sip = self.sockets.addresses();
+        self.peers.send(&name, PeerFrame::Addresses { sip });
         if let Some(former) = former {
             self.claim_from(former);
         }
@@ -267,6 +270,7 @@ impl Worker {
     /// Proven: its calls are anybody's.
     pub(super) fn peer_is_dead(&mut self, incarnation: Incarnation) {
         if self.peers.bury(incarnation) {
+            self.relocate_calls(incarnation);
             tracing::warn!(
                 "a signaling node is dead (incarnation {}): its calls are claimed",
                 incarnation.0
@@ -299,10 +303,13 @@ impl Worker {
             return self.quarantine(&claimed, &why);
         }
         let (settings, now) = (Arc::clone(&self.settings), self.now);
+        let refresh_at = self.pace.next(now);
+        let reach = |way: &Way<'_>| self.reach(way);
+        let place = Place { reach: &reach, refresh_at };
         let is_old = self.server.may_be_old(now);
         let restore = || match is_old {
-            true => Call::restore(settings, &record_passing_over(record), epoch, now),
-            false => Call::restore(settings, record, epoch, now),
+            true => Call::restore(settings, &record_passing_over(record), epoch, now, &place),
+            false => Call::restore(settings, record, epoch, now, &place),
         };
         let call = match catch_bug(restore) {
             Ok(Some(call)) => call,

@@ -13,6 +13,7 @@ use super::media_pool::MediaPool;
 use super::outputs::catch_bug;
 use super::peers::Peers;
 use super::pings::Pings;
+use super::places::Pace;
 use super::reassert::Server;
 use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
@@ -95,6 +96,7 @@ pub(super) struct Worker {
     /// After a gap: nothing is handled until the store has said which calls are still ours.
     pub proving: bool,
     pub pings: Pings,
+    pub pace: Pace,
     /// Users with a binding on a connection.
     pub by_connection: HashMap<ConnectionId, Vec<String>>,
     /// Reused by `drain`.
@@ -226,6 +228,7 @@ impl Worker {
             record_version: RECORD_VERSION,
             proving: false,
             pings: Pings::default(),
+            pace: Pace::default(),
             by_connection: HashMap::new(),
             outputs: Vec::new(),
             answers: Vec::new(),
@@ -460,7 +463,7 @@ impl Worker {
                 let _ = adopted.send(());
             }
             Wakeup::Say(flow, bytes) => {
-                self.sockets.send(flow, bytes);
+                self.transmit(flow, bytes);
             }
             Wakeup::StrayFound(found) => {
                 let (stray, found) = *found;

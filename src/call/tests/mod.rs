@@ -5,6 +5,7 @@ mod dialog;
 mod end;
 mod fork;
 mod modify;
+mod refresh;
 mod versions;
 
 use super::*;
@@ -22,6 +23,8 @@ use std::collections::BTreeMap;
 
 const CALLER: &str = "10.0.0.9:5060";
 const SERVER: &str = "10.0.0.1:5060";
+/// Where another node is.
+const ELSEWHERE: &str = "10.0.0.2:5060";
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// A phone's SDP: PCMU and telephone-event.
@@ -122,6 +125,8 @@ pub(super) struct Bench {
     /// The media node does not answer.
     pub media_silent: bool,
     branch: u32,
+    /// Where the call's node is.
+    local: &'static str,
 }
 
 impl Bench {
@@ -156,6 +161,7 @@ impl Bench {
             wishes: Vec::new(),
             media_silent: false,
             branch: 0,
+            local: SERVER,
         };
         bench.drain();
         bench
@@ -245,6 +251,23 @@ impl Bench {
     pub fn input(&mut self, input: Input) {
         self.call.handle_input(input, self.now);
         self.drain();
+    }
+
+    /// The owner dies with its address; what it saved last is carried on at another one.
+    pub fn moves_elsewhere(&mut self) {
+        let here = SocketAddr::from(([10, 0, 0, 2], 5060));
+        let record = self.saves.last().expect("a save").record.clone();
+        let reach = |way: &Way<'_>| match way.flow.local == here {
+            true => Reach::AsBefore,
+            false => Reach::By(Flow { local: here, ..*way.flow }),
+        };
+        let place = Place { reach: &reach, refresh_at: self.now };
+        let mut settings = settings();
+        (settings.node, settings.node_number) = (NodeName("n-2".into()), 2);
+        let call = Call::restore(Arc::new(settings), &record, Epoch(2), self.now, &place);
+        (self.call, self.local) = (call.expect("readable"), ELSEWHERE);
+        self.drain();
+        self.wait(Duration::ZERO);
     }
 
     /// Time passes, timer by timer.
@@ -338,7 +361,8 @@ impl Bench {
             dialog.call_id,
             body.len()
         ));
-        self.input(Input::Request { leg, request, flow: flow(from) });
+        let flow = Flow { local: self.local.parse().expect("an address"), ..flow(from) };
+        self.input(Input::Request { leg, request, flow });
     }
 
     pub fn acknowledge(&mut self, number: u32, body: &str) {

@@ -17,7 +17,7 @@ fn fixtures() -> impl Iterator<Item = (&'static str, &'static str, &'static [u8]
 }
 
 fn restore(record: &[u8]) -> Option<Call> {
-    Call::restore(Arc::new(settings()), record, Epoch(2), NOW)
+    Call::restore(Arc::new(settings()), record, Epoch(2), NOW, &Place::as_before())
 }
 
 #[test]

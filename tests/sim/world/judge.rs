@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::phone::State;
-use holdfast::call::Call;
+use holdfast::call::{Call, Place};
 use holdfast::ids::{CallId, Epoch, LegId};
 use holdfast::sip::{Message, Method};
 use holdfast::views::Disposition;
@@ -42,7 +42,9 @@ impl World {
         if matches!(what.as_str(), "INVITE" | "100") && slot.committed.0 == 0 {
             self.complaints.push(format!("call {id}: {what} left before the call was stored"));
         } else if initial && !slot.answer_stored {
-            let stored = Call::restore(self.settings.clone(), &slot.stored, Epoch(1), now);
+            let settings = self.settings.clone();
+            let place = Place::as_before();
+            let stored = Call::restore(settings, &slot.stored, Epoch(1), now, &place);
             slot.answer_stored = stored.is_some_and(|call| call.view(now).answered_at.is_some());
             if !slot.answer_stored {
                 self.complaints.push(format!("call {id}: 200 left before its answer was stored"));
