@@ -62,6 +62,7 @@ pub struct Slot {
     pub number: u16,
     /// Name of the node.
     pub name: String,
+    path: PathBuf,
     file: File,
     _name: File,
 }
@@ -102,7 +103,8 @@ impl DataDir {
                 let text = format!("the name {name} is held by another live process of this host");
                 return Err(DataDirError::Busy { text });
             };
-            return Ok(Slot { number, name, file, _name: lock });
+            let path = self.slot_path(number);
+            return Ok(Slot { number, name, path, file, _name: lock });
         }
         let text = format!("all {SLOTS} slots in {} are taken", self.path.display());
         Err(DataDirError::Busy { text })
@@ -231,6 +233,11 @@ impl DataDir {
 }
 
 impl Slot {
+    /// Our unix socket, beside those of the other processes of this host.
+    pub fn socket(&self) -> PathBuf {
+        self.path.with_extension("sock")
+    }
+
     /// Tells others where this process serves its health.
     pub fn announce(&mut self, mode: Mode, admin_url: &str) -> io::Result<()> {
         let holder = Holder {

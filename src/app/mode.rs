@@ -93,6 +93,8 @@ pub struct Parts<'run> {
     pub incarnation: Incarnation,
     /// The slice of the media ports that is ours.
     pub media_ports: PortRange,
+    /// Our socket for media processes of this host that leave.
+    pub handover: PathBuf,
     /// Where journals are kept.
     pub journals: PathBuf,
     /// Cluster secrets, current first.
@@ -139,8 +141,8 @@ impl Halves {
         Ok(Self { signaling, media })
     }
 
-    /// Stops with manners. Signaling parks: its calls stay in the store. Media alone waits, at most the time given,
-    /// for its sessions to end.
+    /// Stops with manners. Signaling parks: its calls stay in the store. Media gives its sessions to another process of
+    /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given.
     pub async fn stop(self, drain_timeout: Duration) {
         let parks = self.signaling.is_some();
         if let Some(node) = self.signaling {
@@ -149,8 +151,10 @@ impl Halves {
             let _ = tokio::task::spawn_blocking(move || node.join()).await;
         }
         let Some(node) = self.media else { return };
-        if !parks {
-            node.drain(true);
+        node.drain(true);
+        if parks {
+            node.hand_over().await;
+        } else {
             let _ = tokio::time::timeout(drain_timeout, sessions_end(&node)).await;
         }
         node.stop().await;
@@ -246,6 +250,7 @@ impl Parts<'_> {
             join,
             secrets: self.link_secrets(),
             max_calls: media.max_calls,
+            handover: Some(self.handover.clone()),
             workers: 0,
         }
     }

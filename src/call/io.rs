@@ -92,6 +92,11 @@ pub enum Input {
     },
     /// The media node reports.
     Report(control::Report),
+    /// The session lives on at another media node; the phones know nothing of it.
+    MediaMoved {
+        /// Which node.
+        node: NodeName,
+    },
     /// No media node takes the session, or the one that had it is gone.
     MediaLost,
     /// An operator ends the call.

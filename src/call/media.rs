@@ -76,10 +76,23 @@ impl Call {
         })));
     }
 
-    pub(super) fn handle_media(&mut self, node: NodeName, reply: Reply) {
+    /// The wish is told to where the session is now; the record follows lazily.
+    pub(super) fn handle_media_moved(&mut self, node: NodeName) {
+        self.note_media_node(node);
+        if self.record.media.open {
+            self.save_within(LAZY_SAVE);
+            self.apply_media(Then::Nothing);
+        }
+    }
+
+    fn note_media_node(&mut self, node: NodeName) {
         if self.record.media.nodes.last() != Some(&node) {
             self.record.media.nodes.push(node);
         }
+    }
+
+    pub(super) fn handle_media(&mut self, node: NodeName, reply: Reply) {
+        self.note_media_node(node);
         match reply {
             Reply::Applied(state) => self.media_applied(&state),
             Reply::Released(state) => {

@@ -123,6 +123,7 @@ impl Call {
             Input::Answer(answer) => self.handle_answer(answer),
             Input::Media { node, reply } => self.handle_media(node, reply),
             Input::Report(report) => self.handle_report(report),
+            Input::MediaMoved { node } => self.handle_media_moved(node),
             Input::MediaLost => self.handle_media_lost(),
             Input::Hangup { reason } => self.hang_up(reason),
             Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),

@@ -3,6 +3,7 @@
 use super::hello::{Capacity, Hello};
 use super::{PeerFrame, Reply, Report, Request};
 use crate::ids::SessionId;
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// One frame.
@@ -41,6 +42,15 @@ pub enum Frame {
     Capacity(Capacity),
     /// Between signaling nodes.
     Peer(PeerFrame),
+    /// Media has a session that another process of its host gave away.
+    Taken {
+        /// Which session.
+        session: SessionId,
+        /// When: of two that say so the later one has it.
+        at: Timestamp,
+    },
+    /// Signaling tells what an operator wishes: give all sessions away and take none, or take them again.
+    Drain(bool),
 }
 
 /// Why a frame was not taken.
@@ -67,6 +77,7 @@ impl Frame {
             | Self::ReportAck { .. }
             | Self::Capacity(_) => 1,
             Self::Peer(frame) => frame.since(),
+            Self::Taken { .. } | Self::Drain(_) => 2,
         }
     }
 

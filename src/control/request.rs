@@ -13,6 +13,16 @@ pub enum Request {
     Release(Release),
 }
 
+impl Request {
+    /// Which session it is about.
+    pub const fn session(&self) -> SessionId {
+        match self {
+            Self::Apply(apply) => apply.session,
+            Self::Release(release) => release.session,
+        }
+    }
+}
+
 /// The whole wish for a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Apply {

@@ -2,8 +2,8 @@
 
 use super::worker::{Command, Handle};
 use super::{Shared, worker_of};
+use crate::control::Frame;
 use crate::control::hello::{Hello, Role};
-use crate::control::{Frame, Request};
 use crate::ids::SessionId;
 use crate::net::control_link::{ControlLink, LinkError, PORTS, Secrets, accept, dial};
 use core::net::SocketAddr;
@@ -177,23 +177,22 @@ impl Server {
     fn take(&self, frame: Frame, link: &ControlLink) {
         match frame {
             Frame::Request { id, request } => {
-                let session = match &request {
-                    Request::Apply(apply) => apply.session,
-                    Request::Release(release) => release.session,
-                };
+                let session = request.session();
                 let reply = link.sender.clone();
                 self.to_worker(session, Command::Request { id, request, reply });
             }
             Frame::ReportAck { session, number } => {
                 self.to_worker(session, Command::Acknowledge(session, number));
             }
+            Frame::Drain(drain) => self.shared.set_draining(drain),
             Frame::Hello(_)
             | Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Reply { .. }
             | Frame::Report(_)
             | Frame::Capacity(_)
-            | Frame::Peer(_) => {}
+            | Frame::Peer(_)
+            | Frame::Taken { .. } => {}
         }
     }
 

@@ -1,8 +1,10 @@
 //! A media node: anchors RTP on ports of this host as signaling wishes. No database, no SIP.
 //!
-//! `worker` is THE loop; `control` takes links of signaling and dials those it was told to join; `ports` is its slice.
+//! `worker` is THE loop; `control` takes links of signaling and dials those it was told to join; `ports` is its slice;
+//! `handover` passes sessions to another media process of the host, and takes them.
 
 mod control;
+mod handover;
 mod ports;
 mod worker;
 
@@ -11,18 +13,22 @@ pub use ports::PortRange;
 use crate::control::hello::{Capacity, Hello, Role};
 use crate::control::{Frame, Refusal};
 use crate::ids::{Incarnation, NodeName, SessionId};
+use crate::net::clock;
 use crate::net::control_link::{self, Secrets};
 use crate::net::local_address::local_address_towards;
 use crate::sip::address::Network;
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use ports::Ports;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use worker::{Command, Handle};
 
+/// A node that drains looks so often for another process that takes its sessions.
+const HEIR_SOUGHT: Duration = Duration::from_millis(500);
 /// Latenesses of timer work that are remembered.
 const TICKS: usize = 1_024;
 
@@ -49,6 +55,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// `HOLDFAST_MAX_CALLS`; from ports and cores when absent.
     pub max_calls: Option<u32>,
+    /// Our unix socket for processes that leave, in a folder with those of the others of this host.
+    pub handover: Option<PathBuf>,
     /// Worker threads; 0: one a core.
     pub workers: usize,
 }
@@ -77,6 +85,7 @@ pub struct MediaNode {
     pub control: SocketAddr,
     shared: Arc<Shared>,
     workers: Vec<(Handle, std::thread::JoinHandle<()>)>,
+    leaving: Leaving,
     stop: watch::Sender<bool>,
 }
 
@@ -87,7 +96,7 @@ struct Shared {
     transcoded: AtomicU32,
     ports_in_use: AtomicU32,
     max_sessions: u32,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     panics: AtomicU64,
     ticks: Mutex<Ticks>,
     links: Mutex<Vec<mpsc::Sender<Frame>>>,
@@ -130,15 +139,39 @@ impl Addresses {
 }
 
 impl Shared {
+    fn new(max_sessions: u32, ports: PortRange, bind: IpAddr, advertise: Option<IpAddr>) -> Self {
+        Self {
+            sessions: AtomicU32::new(0),
+            transcoded: AtomicU32::new(0),
+            ports_in_use: AtomicU32::new(0),
+            max_sessions,
+            draining: watch::Sender::new(false),
+            panics: AtomicU64::new(0),
+            ticks: Mutex::default(),
+            links: Mutex::default(),
+            ports,
+            bind,
+            advertise,
+        }
+    }
+
     /// Room for one more session; an emergency call always finds it.
     fn admit(&self, emergency: bool) -> Result<(), Refusal> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err(Refusal::Draining);
         }
         if !emergency && self.sessions.load(Ordering::Relaxed) >= self.max_sessions {
             return Err(Refusal::Capacity);
         }
         Ok(())
+    }
+
+    fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    fn set_draining(&self, drain: bool) {
+        self.draining.send_replace(drain);
     }
 
     fn has_owner(&self) -> bool {
@@ -182,7 +215,7 @@ impl Shared {
             max_sessions: self.max_sessions,
             ports: (self.ports.first, self.ports.last),
             ports_in_use: self.ports_in_use.load(Ordering::Relaxed),
-            draining: self.draining.load(Ordering::Relaxed),
+            draining: self.is_draining(),
             cpu_percent: 0,
             tick_late_p99_us: self.tick_late_p99_us(),
             bind: self.bind.to_string(),
@@ -209,19 +242,7 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
             config.ports.last,
         );
     }
-    let shared = Arc::new(Shared {
-        sessions: AtomicU32::new(0),
-        transcoded: AtomicU32::new(0),
-        ports_in_use: AtomicU32::new(0),
-        max_sessions,
-        draining: AtomicBool::new(false),
-        panics: AtomicU64::new(0),
-        ticks: Mutex::default(),
-        links: Mutex::default(),
-        ports: config.ports,
-        bind: config.bind,
-        advertise: config.advertise,
-    });
+    let shared = Arc::new(Shared::new(max_sessions, config.ports, config.bind, config.advertise));
     let wanted = config.control_bind;
     let listener =
         control_link::listen(wanted).await.map_err(|error| StartError::Control(wanted, error))?;
@@ -239,6 +260,23 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
         workers.push(worker::start(number, shared, ports, addresses.clone())?);
     }
     let (stop, stopped) = watch::channel(false);
+    let handles: Vec<Handle> = workers.iter().map(|(handle, _)| handle.clone()).collect();
+    if let Some(path) = &config.handover {
+        let (shared, workers) = (shared.clone(), handles.clone());
+        if let Err(error) = handover::listen(path, config.name.clone(), shared, workers) {
+            tracing::warn!(
+                "no other process can leave its calls to us: {}: {error}",
+                path.display()
+            );
+        }
+    }
+    let leaving = Leaving {
+        path: config.handover.map(Arc::from),
+        shared: shared.clone(),
+        workers: handles.clone().into(),
+        turn: Arc::default(),
+    };
+    tokio::spawn(leaving.clone().follow(stopped.clone()));
     let server = control::Server {
         hello: Hello {
             version: crate::control::VERSION,
@@ -249,17 +287,22 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
         },
         secrets: config.secrets,
         shared: shared.clone(),
-        workers: workers.iter().map(|(handle, _)| handle.clone()).collect(),
+        workers: handles,
         stopped,
     };
     server.start(listener, config.join);
-    Ok(MediaNode { control: address, shared, workers, stop })
+    Ok(MediaNode { control: address, shared, workers, leaving, stop })
 }
 
 impl MediaNode {
     /// Takes no new sessions, or takes them again.
     pub fn drain(&self, drain: bool) {
-        self.shared.draining.store(drain, Ordering::Relaxed);
+        self.shared.set_draining(drain);
+    }
+
+    /// Gives all sessions to another process of this host, if there is one.
+    pub async fn hand_over(&self) {
+        self.leaving.hand_over().await;
     }
 
     /// What it can take.
@@ -269,6 +312,8 @@ impl MediaNode {
 
     /// Closes links and ports. Sessions that flow are cut: drain first.
     pub async fn stop(self) {
+        // Nothing more is inherited either.
+        self.drain(true);
         let _ = self.stop.send(true);
         for (handle, _) in &self.workers {
             handle.send(Command::Stop);
@@ -279,6 +324,52 @@ impl MediaNode {
             }
         });
         let _ = joined.await;
+    }
+}
+
+/// The giving away of sessions: while the node drains, as soon as another process of the host is there.
+#[derive(Clone, Debug)]
+struct Leaving {
+    path: Option<Arc<std::path::Path>>,
+    shared: Arc<Shared>,
+    workers: Arc<[Handle]>,
+    /// One hand-over at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Leaving {
+    async fn follow(self, mut stopped: watch::Receiver<bool>) {
+        let mut draining = self.shared.draining.subscribe();
+        loop {
+            let drains = async {
+                let drained = draining.wait_for(|drain| *drain).await;
+                drained.map(drop)
+            };
+            tokio::select! {
+                drains = drains => if drains.is_err() { return },
+                _ = stopped.changed() => return,
+            }
+            self.hand_over().await;
+            tokio::select! {
+                () = tokio::time::sleep(HEIR_SOUGHT) => {}
+                _ = stopped.changed() => return,
+            }
+        }
+    }
+
+    async fn hand_over(&self) {
+        let Some(path) = self.path.clone() else { return };
+        let _turn = self.turn.lock().await;
+        let before = self.shared.sessions.load(Ordering::Relaxed);
+        if before == 0 {
+            return;
+        }
+        let (workers, begun) = (Arc::clone(&self.workers), clock::now());
+        let passed = tokio::task::spawn_blocking(move || handover::hand_over(&path, &workers));
+        if let Ok(Some((passed, heir))) = passed.await {
+            let took = clock::now().saturating_since(begun).as_millis();
+            tracing::info!("{passed} of {before} sessions are with {heir} now, after {took} ms");
+        }
     }
 }
 

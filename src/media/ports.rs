@@ -35,6 +35,7 @@ pub(super) struct PortPair {
 #[derive(Debug)]
 pub(super) struct Ports {
     bind: IpAddr,
+    range: PortRange,
     unused: VecDeque<u16>,
     resting: VecDeque<(Timestamp, u16)>,
     in_use: HashSet<u16>,
@@ -44,7 +45,7 @@ impl Ports {
     pub fn new(bind: IpAddr, range: PortRange) -> Self {
         let first = range.first.saturating_add(range.first % 2);
         let unused = (first..range.last).step_by(2).collect();
-        Self { bind, unused, resting: VecDeque::new(), in_use: HashSet::new() }
+        Self { bind, range, unused, resting: VecDeque::new(), in_use: HashSet::new() }
     }
 
     /// Pairs in use.
@@ -104,9 +105,17 @@ impl Ports {
         Some(pair)
     }
 
-    /// A pair's sockets were closed.
+    /// A pair came from another process, of its slice or of ours.
+    pub fn adopt(&mut self, port: u16) {
+        self.unused.retain(|known| *known != port);
+        self.resting.retain(|(_, known)| *known != port);
+        self.in_use.insert(port);
+    }
+
+    /// A pair's sockets were closed. One of another's slice is no more ours.
     pub fn close(&mut self, port: u16, now: Timestamp) {
-        if self.in_use.remove(&port) {
+        let is_ours = (self.range.first..self.range.last).contains(&port);
+        if self.in_use.remove(&port) && is_ours {
             self.resting.push_back((now + REST, port));
         }
     }

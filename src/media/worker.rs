@@ -4,6 +4,11 @@
 //! Invariants: a panic ends one session, is counted, and the worker lives; commands are bounded; a session's sockets
 //! are closed with it.
 
+mod moving;
+
+pub(super) use moving::Adopted;
+
+use super::handover::Parcel;
 use super::ports::Ports;
 use super::{Addresses, Shared};
 use crate::control::{Apply, Frame, Refusal, Release, Reply, Report, Request, SessionState};
@@ -16,12 +21,14 @@ use core::cmp::Reverse;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
+use moving::Away;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +55,16 @@ pub(super) enum Command {
     Acknowledge(SessionId, u64),
     /// A link is new: what is kept is told again.
     Replay,
+    /// Which sessions are here?
+    List(SyncSender<Vec<SessionId>>),
+    /// Stop reading a session and give out what its heir needs.
+    Export(SessionId, SyncSender<Option<(Parcel, Vec<OwnedFd>)>>),
+    /// The heir did not take it.
+    Resume(SessionId),
+    /// The heir took it.
+    Forget(SessionId),
+    /// We are the heir.
+    Adopt(Box<Adopted>),
     /// End: all sessions are dropped.
     Stop,
 }
@@ -63,6 +80,11 @@ impl Handle {
     /// False when the worker is overloaded or gone.
     pub fn send(&self, command: Command) -> bool {
         self.commands.try_send(command).is_ok() && self.wake.write(1).is_ok()
+    }
+
+    /// Waits for room. False when the worker is gone.
+    pub fn deliver(&self, command: Command) -> bool {
+        self.commands.send(command).is_ok() && self.wake.write(1).is_ok()
     }
 }
 
@@ -93,6 +115,8 @@ pub(super) fn start(
         ports,
         addresses,
         sessions: HashMap::new(),
+        away: HashMap::new(),
+        gone: HashSet::new(),
         sockets: Vec::new(),
         free: Vec::new(),
         timers: BinaryHeap::new(),
@@ -113,6 +137,10 @@ struct Worker {
     ports: Arc<Mutex<Ports>>,
     addresses: Addresses,
     sessions: HashMap<SessionId, Entry>,
+    /// Given out, and not yet taken by anybody.
+    away: HashMap<SessionId, Away>,
+    /// Taken by another process.
+    gone: HashSet<SessionId>,
     sockets: Vec<Option<OpenSocket>>,
     free: Vec<usize>,
     timers: BinaryHeap<Reverse<(Timestamp, SessionId)>>,
@@ -127,6 +155,11 @@ struct Entry {
     /// Port pairs, by their RTP endpoint, with the address for SDP.
     pairs: BTreeMap<Endpoint, (SocketAddr, u16)>,
     created_at: Timestamp,
+    /// How far the session's clock is ahead of ours: it came from another process.
+    ahead_us: i64,
+    /// When it came.
+    taken_at: Option<Timestamp>,
+    /// When the timer wakes it, by our clock.
     due: Option<Timestamp>,
 }
 
@@ -173,9 +206,9 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Request { id, request, reply } => {
-                    let reply_frame = Frame::Reply { id, reply: self.answer(&request) };
-                    // A link that is stuck is broken: signaling asks again by the next one.
-                    let _ = reply.try_send(reply_frame);
+                    if !self.is_for_another(id, &request, &reply) {
+                        self.serve(id, request, &reply);
+                    }
                 }
                 Command::Acknowledge(session, number) => {
                     if let Some(entry) = self.sessions.get_mut(&session) {
@@ -185,13 +218,33 @@ impl Worker {
                 Command::Replay => {
                     let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
                     for id in ids {
-                        self.step(id, Session::replay_reports);
+                        self.tell_taken(id);
+                        self.step(id, |session, _| session.replay_reports());
                     }
                 }
+                Command::List(answer) => {
+                    // Who asked may have given up.
+                    let _ = answer.try_send(self.sessions.keys().copied().collect());
+                }
+                Command::Export(id, answer) => {
+                    let parcel = self.export(id);
+                    if answer.try_send(parcel).is_err() {
+                        self.resume(id);
+                    }
+                }
+                Command::Resume(id) => self.resume(id),
+                Command::Forget(id) => self.forget(id),
+                Command::Adopt(adopted) => self.adopt(*adopted),
                 Command::Stop => return false,
             }
         }
         true
+    }
+
+    fn serve(&mut self, id: u64, request: Request, reply: &tokio::sync::mpsc::Sender<Frame>) {
+        let frame = Frame::Reply { id, reply: self.answer(&request) };
+        // A link that is stuck is broken: signaling asks again by the next one.
+        let _ = reply.try_send(frame);
     }
 
     fn answer(&mut self, request: &Request) -> Reply {
@@ -217,12 +270,14 @@ impl Worker {
                 slots: BTreeMap::new(),
                 pairs: BTreeMap::new(),
                 created_at: now,
+                ahead_us: 0,
+                taken_at: None,
                 due: None,
             };
             self.sessions.insert(apply.session, entry);
         }
         let result = self.open_ports(apply, now).and_then(|addresses| {
-            self.step(apply.session, |session| session.apply(apply, &addresses, now))
+            self.step(apply.session, |session, now| session.apply(apply, &addresses, now))
                 .unwrap_or(Err(Refusal::Invalid))
         });
         self.close_unused(apply, result.is_ok(), now);
@@ -271,17 +326,10 @@ impl Worker {
         let address = SocketAddr::new(ip, pair.port);
         let rtcp = Endpoint { channel: Channel::Rtcp, ..endpoint };
         for (endpoint, socket) in [(endpoint, pair.rtp), (rtcp, pair.rtcp)] {
-            let slot = self.free.pop().unwrap_or(self.sockets.len());
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, slot as u64);
-            if self.epoll.add(&socket, event).is_err() {
+            let Some(slot) = self.open_slot(OpenSocket { socket, session, endpoint }) else {
                 self.lock_ports().close(pair.port, now);
                 return Err(Refusal::Capacity);
-            }
-            let open = Some(OpenSocket { socket, session, endpoint });
-            match self.sockets.get_mut(slot) {
-                Some(place) => *place = open,
-                None => self.sockets.push(open),
-            }
+            };
             if let Some(entry) = self.sessions.get_mut(&session) {
                 entry.slots.insert(endpoint, slot);
             }
@@ -344,7 +392,7 @@ impl Worker {
             });
         }
         let state = self
-            .step(release.session, |session| session.release(release, now))
+            .step(release.session, |session, now| session.release(release, now))
             .unwrap_or(Err(Refusal::Invalid))?;
         self.close_session(release.session, now);
         Ok(state)
@@ -369,9 +417,9 @@ impl Worker {
                 continue;
             }
             let (id, endpoint) = (open.session, open.endpoint);
-            let now = clock::now();
-            let forward = self
-                .step(id, |session| session.handle_packet(endpoint, source, buffer, length, now));
+            let forward = self.step(id, |session, now| {
+                session.handle_packet(endpoint, source, buffer, length, now)
+            });
             if let Some(Some(Forward { from, to, length })) = forward
                 && let Some(packet) = buffer.get(..length)
             {
@@ -387,10 +435,15 @@ impl Worker {
         }
     }
 
-    /// One step of a session, its outputs carried out. A panic ends the session: `None`.
-    fn step<T>(&mut self, id: SessionId, step: impl FnOnce(&mut Session) -> T) -> Option<T> {
+    /// One step of a session at its own time, its outputs carried out. A panic ends the session: `None`.
+    fn step<T>(
+        &mut self,
+        id: SessionId,
+        step: impl FnOnce(&mut Session, Timestamp) -> T,
+    ) -> Option<T> {
         let entry = self.sessions.get_mut(&id)?;
-        let result = catch_unwind(AssertUnwindSafe(|| step(&mut entry.session)));
+        let now = entry.time(clock::now());
+        let result = catch_unwind(AssertUnwindSafe(|| step(&mut entry.session, now)));
         let Ok(result) = result else {
             self.shared.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a bug ended media session {id}");
@@ -417,7 +470,7 @@ impl Worker {
 
     fn schedule(&mut self, id: SessionId) {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
-        let Some((at, _)) = entry.session.next_timeout() else {
+        let Some(at) = entry.wants() else {
             entry.due = None;
             return;
         };
@@ -440,7 +493,7 @@ impl Worker {
             };
             entry.due = None;
             self.shared.tick_was_late(now.saturating_since(at));
-            self.step(id, |session| session.handle_timeout(now));
+            self.step(id, Session::handle_timeout);
         }
         if now >= self.next_sweep {
             self.next_sweep = now + Duration::from_secs(1);
@@ -468,16 +521,17 @@ impl Worker {
             .sessions
             .iter()
             .filter(|(_, entry)| {
-                let last = entry.session.last_packet_at().unwrap_or(entry.created_at).max(since);
+                let last = entry.session.last_packet_at().unwrap_or(entry.created_at);
+                let last = last.max(entry.time(since));
                 let life =
                     if entry.session.is_confirmed() { SILENT_LIFE } else { UNCONFIRMED_LIFE };
-                now.saturating_since(last) > life
+                entry.time(now).saturating_since(last) > life
             })
             .map(|(id, _)| *id)
             .collect();
         for id in orphans {
             tracing::info!("media session {id}: ended, nobody owns it");
-            self.step(id, |session| session.end(now));
+            self.step(id, Session::end);
             self.close_session(id, now);
         }
     }

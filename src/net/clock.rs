@@ -1,6 +1,7 @@
 //! The clock: wall time at start plus monotonic time since, so a step of the system's clock moves nothing here.
 
 use crate::time::Timestamp;
+use nix::time::{ClockId, clock_gettime};
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,4 +16,13 @@ pub fn now() -> Timestamp {
     });
     let elapsed = u64::try_from(instant.elapsed().as_micros()).unwrap_or(u64::MAX);
     Timestamp::from_micros(micros.saturating_add(elapsed))
+}
+
+/// How far this process's clock is ahead of the host's monotonic one, in microseconds: what makes points in time of
+/// one process those of another.
+pub fn ahead_of_monotonic() -> i64 {
+    let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        time.tv_sec().saturating_mul(1_000_000).saturating_add(time.tv_nsec() / 1_000)
+    });
+    i64::try_from(now().as_micros()).unwrap_or(i64::MAX).saturating_sub(monotonic)
 }

@@ -247,7 +247,9 @@ async fn read(
             | Frame::Report(_)
             | Frame::ReportAck { .. }
             | Frame::Capacity(_)
-            | Frame::Peer(_)) => {
+            | Frame::Peer(_)
+            | Frame::Taken { .. }
+            | Frame::Drain(_)) => {
                 if incoming.send(frame).await.is_err() {
                     return;
                 }

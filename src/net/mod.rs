@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod control_link;
+pub mod descriptor_link;
 pub mod dns;
 pub mod local_address;
 mod noise;

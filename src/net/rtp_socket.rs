@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// EF (RFC 4594 §4.1).
 const DSCP_EF: u32 = 46 << 2;
@@ -52,6 +52,13 @@ impl RtpSocket {
     /// What was bound.
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+}
+
+impl From<OwnedFd> for RtpSocket {
+    /// A socket that another process bound: its options come with it.
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor.into())
     }
 }
 

@@ -18,6 +18,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Releases kept for nodes that did not acknowledge them; above it the oldest sessions end by themselves.
 const RELEASES: usize = 100_000;
 
+/// Sessions whose place we learnt; above it all are forgotten and learnt anew.
+const PLACES: usize = 100_000;
+
 /// A link, counted over the life of the process.
 pub type LinkNumber = u64;
 
@@ -76,6 +79,8 @@ pub(super) struct MediaPool {
     nodes: BTreeMap<NodeName, MediaNode>,
     by_link: HashMap<LinkNumber, NodeName>,
     releases: BTreeMap<SessionId, (NodeName, Release)>,
+    /// Sessions that were given away: who took each last, and when.
+    places: BTreeMap<SessionId, (Timestamp, NodeName)>,
     requests: u64,
 }
 
@@ -178,8 +183,39 @@ impl MediaPool {
         }
     }
 
+    /// A node took a session that another gave away. False: one that took it later is known.
+    pub(super) fn note_place(
+        &mut self,
+        session: SessionId,
+        node: &NodeName,
+        at: Timestamp,
+    ) -> bool {
+        if self.places.get(&session).is_some_and(|(known, _)| *known > at) {
+            return false;
+        }
+        if self.places.len() >= PLACES {
+            self.places.clear();
+        }
+        self.places.insert(session, (at, node.clone()));
+        if let Some((former, release)) = self.releases.remove(&session) {
+            if former != *node {
+                self.send(node, Request::Release(release));
+            } else {
+                self.releases.insert(session, (former, release));
+            }
+        }
+        true
+    }
+
+    /// Where a session is that was given away, as far as we learnt.
+    pub(super) fn place_of(&self, session: SessionId) -> Option<&NodeName> {
+        let (_, node) = self.places.get(&session)?;
+        self.nodes.get(node).filter(|node| node.is_up()).map(|_| node)
+    }
+
     /// The node released a session.
     pub(super) fn released(&mut self, session: SessionId) {
+        self.places.remove(&session);
         self.releases.remove(&session);
     }
 
@@ -199,13 +235,17 @@ impl MediaPool {
         let name = self.nodes.iter().find(lost).map(|(name, _)| name.clone())?;
         self.nodes.remove(&name);
         self.releases.retain(|_, (node, _)| *node != name);
+        self.places.retain(|_, (_, node)| *node != name);
         Some(name)
     }
 
     /// An operator's wish. False: no such node.
     pub(super) fn drain(&mut self, name: &str, drain: bool) -> bool {
         let node = self.nodes.iter_mut().find(|(known, _)| &*known.0 == name);
-        node.map(|(_, node)| node.drained = drain).is_some()
+        let Some((_, node)) = node else { return false };
+        node.drained = drain;
+        node.send(Frame::Drain(drain));
+        true
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeName, &MediaNode)> {

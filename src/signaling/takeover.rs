@@ -13,7 +13,7 @@ use super::peers::Life;
 use super::quarantine::CLAIMS;
 use super::wakeup::{Judgement, Wakeup};
 use super::worker::Worker;
-use crate::call::{Call, Place, RECORD_VERSION, Way, record_passing_over};
+use crate::call::{Call, Input, Place, RECORD_VERSION, Way, record_passing_over};
 use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame, Release, Request};
 use crate::event::Event;
@@ -321,7 +321,11 @@ impl Worker {
                 return self.quarantine(&claimed, "its record panics its reader");
             }
         };
-        let (node, state) = (call.media_node().cloned(), call.state());
+        let (recorded, state) = (call.media_node().cloned(), call.state());
+        // It may have moved since the record was written.
+        let moved = self.media.place_of(SessionId::from(id)).cloned();
+        let moved = moved.filter(|place| Some(place) != recorded.as_ref());
+        let node = moved.clone().or(recorded);
         self.calls.insert(call, key, String::new());
         if let Some(slot) = self.calls.get_mut(id) {
             (slot.saved, slot.committed, slot.stored) = (rev, rev, rev);
@@ -329,6 +333,9 @@ impl Worker {
         }
         self.emit(&Event::CallAdopted { call: id, state });
         self.drain(id);
+        if let Some(node) = moved {
+            self.input(id, Input::MediaMoved { node });
+        }
     }
 
     /// This node gives all its calls up: they are saved, and whoever is left claims them.

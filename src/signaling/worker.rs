@@ -511,13 +511,15 @@ impl Worker {
                 self.media.set_capacity(&node, capacity);
                 self.was_ready |= self.loaded && self.media.has_room();
             }
+            Frame::Taken { session, at } => self.handle_taken(node, session, at),
             // Not a media node's to say.
             Frame::Hello(_)
             | Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Request { .. }
             | Frame::ReportAck { .. }
-            | Frame::Peer(_) => {}
+            | Frame::Peer(_)
+            | Frame::Drain(_) => {}
         }
     }
 

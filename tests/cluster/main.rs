@@ -8,9 +8,11 @@ mod common;
 #[path = "../peers/pair.rs"]
 mod pair;
 
+mod crowd;
 mod drain;
 mod failover;
 mod kill;
+mod media;
 mod outage;
 mod poison;
 mod restart;

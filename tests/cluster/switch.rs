@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Processes that share a database, a SIP address and a data directory.
 pub(crate) struct Switch {
     pub(crate) signaling: Vec<Server>,
-    pub(crate) _media: Process,
+    pub(crate) media: Process,
     pub(crate) host: Host,
     pub(crate) postgres: Postgres,
 }
@@ -21,7 +21,7 @@ impl Switch {
         let host = Host::new(&postgres.url("postgres"));
         let media = host.media();
         let signaling = vec![host.signaling(), host.signaling()];
-        let switch = Self { signaling, _media: media, host, postgres };
+        let switch = Self { signaling, media, host, postgres };
         for server in &switch.signaling {
             switch.wait_for_links(server, 2);
         }

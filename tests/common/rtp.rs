@@ -18,7 +18,25 @@ const PACKET_SAMPLES: usize = 160;
 struct Shared {
     remote: Option<SocketAddr>,
     heard: Vec<i16>,
+    /// Sequence numbers of all that came, SSRC and when.
+    came: Vec<Arrival>,
+    sent: u64,
     muted: bool,
+}
+
+/// A packet as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    pub(crate) sequence: u16,
+    pub(crate) ssrc: u32,
+}
+
+/// G.711 in one of its laws: payload type 0 or 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Law {
+    Mu,
+    A,
 }
 
 /// A mouth and an ear.
@@ -32,11 +50,16 @@ pub(crate) struct Talk {
 
 impl Talk {
     pub(crate) fn new(tone_hz: u32) -> Self {
+        Self::speaking(tone_hz, Law::Mu)
+    }
+
+    /// The same, in a law of one's choice.
+    pub(crate) fn speaking(tone_hz: u32, law: Law) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for RTP");
         let port = socket.local_addr().expect("bound").port();
         let (shared, over) = (Arc::<Mutex<Shared>>::default(), Arc::new(AtomicBool::new(false)));
         let (theirs, end) = (Arc::clone(&shared), Arc::clone(&over));
-        let thread = thread::spawn(move || run(&socket, tone_hz, &theirs, &end));
+        let thread = thread::spawn(move || run(&socket, tone_hz, law, &theirs, &end));
         Self { port, tone_hz, shared, over, thread: Some(thread) }
     }
 
@@ -50,11 +73,21 @@ impl Talk {
         self.lock().muted = muted;
     }
 
+    /// What was heard until now is forgotten.
+    pub(crate) fn listen(&self) {
+        self.lock().heard.clear();
+    }
+
+    /// That tone was heard since, and nothing else lately.
+    pub(crate) fn is_hearing(&self, tone_hz: u32) -> bool {
+        self.heard().last().is_some_and(|audio| audio.is_tone(tone_hz))
+    }
+
     /// Waits until that tone is heard from now on.
     pub(crate) fn hears(&self, tone_hz: u32) {
-        self.lock().heard.clear();
+        self.listen();
         eventually(&format!("{} Hz is heard", tone_hz), SOON, || {
-            self.heard().last()?.is_tone(tone_hz).then_some(())
+            self.is_hearing(tone_hz).then_some(())
         });
     }
 
@@ -68,6 +101,16 @@ impl Talk {
         self.lock().heard.clear();
         pass(Duration::from_millis(600));
         assert!(!self.heard().is_audible(), "there is something to hear");
+    }
+
+    /// Every packet that ever came.
+    pub(crate) fn came(&self) -> Vec<Arrival> {
+        self.lock().came.clone()
+    }
+
+    /// Packets that were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.lock().sent
     }
 
     /// Everything since the last `hears`.
@@ -87,7 +130,7 @@ impl Drop for Talk {
     }
 }
 
-fn run(socket: &UdpSocket, tone_hz: u32, shared: &Mutex<Shared>, over: &AtomicBool) {
+fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over: &AtomicBool) {
     let mut sequence = 1_000_u16;
     let mut next = Instant::now();
     let mut buffer = [0_u8; 2_048];
@@ -96,7 +139,9 @@ fn run(socket: &UdpSocket, tone_hz: u32, shared: &Mutex<Shared>, over: &AtomicBo
         socket.set_read_timeout(Some(wait)).expect("a positive time");
         if let Ok((length, _)) = socket.recv_from(&mut buffer) {
             let heard = decoded(&buffer[..length]);
-            shared.lock().expect("no panic").heard.extend(heard);
+            let mut shared = shared.lock().expect("no panic");
+            shared.heard.extend(heard);
+            shared.came.extend(arrival(&buffer[..length]));
         }
         if Instant::now() < next {
             continue;
@@ -108,30 +153,61 @@ fn run(socket: &UdpSocket, tone_hz: u32, shared: &Mutex<Shared>, over: &AtomicBo
         };
         if let Some(remote) = remote {
             sequence = sequence.wrapping_add(1);
-            let _ = socket.send_to(&packet(sequence, tone_hz), remote);
+            let sent = socket.send_to(&packet(sequence, tone_hz, law), remote);
+            shared.lock().expect("no panic").sent += u64::from(sent.is_ok());
         }
     }
 }
 
-fn packet(sequence: u16, tone_hz: u32) -> Vec<u8> {
+fn packet(sequence: u16, tone_hz: u32, law: Law) -> Vec<u8> {
     let begin = usize::from(sequence) * PACKET_SAMPLES;
-    let mut bytes = vec![0x80, 0];
+    let (payload_type, encode): (u8, fn(i16) -> u8) = match law {
+        Law::Mu => (0, to_ulaw),
+        Law::A => (8, to_alaw),
+    };
+    let mut bytes = vec![0x80, payload_type];
     bytes.extend_from_slice(&sequence.to_be_bytes());
     bytes.extend_from_slice(&u32::try_from(begin).expect("small").to_be_bytes());
     bytes.extend_from_slice(&tone_hz.to_be_bytes());
     let samples = (begin..begin + PACKET_SAMPLES).map(|n| tone_sample(tone_hz, RATE_HZ, n));
-    bytes.extend(samples.map(to_ulaw));
+    bytes.extend(samples.map(encode));
     bytes
 }
 
-/// Samples of a PCMU packet; none of any other.
+/// Samples of a G.711 packet; none of any other.
 fn decoded(packet: &[u8]) -> Vec<i16> {
-    match packet {
-        [0x80, kind, ..] if kind & 0x7f == 0 => {
-            packet.get(12..).unwrap_or_default().iter().map(|byte| from_ulaw(*byte)).collect()
-        }
-        _ => Vec::new(),
-    }
+    let decode: fn(u8) -> i16 = match packet {
+        [0x80, kind, ..] if kind & 0x7f == 0 => from_ulaw,
+        [0x80, kind, ..] if kind & 0x7f == 8 => from_alaw,
+        _ => return Vec::new(),
+    };
+    packet.get(12..).unwrap_or_default().iter().map(|byte| decode(*byte)).collect()
+}
+
+fn arrival(packet: &[u8]) -> Option<Arrival> {
+    let (header, _) = packet.split_first_chunk::<12>()?;
+    let [_, _, s0, s1, _, _, _, _, c0, c1, c2, c3] = *header;
+    let (sequence, ssrc) = (u16::from_be_bytes([s0, s1]), u32::from_be_bytes([c0, c1, c2, c3]));
+    Some(Arrival { at: Instant::now(), sequence, ssrc })
+}
+
+/// G.711 A-law.
+fn to_alaw(sample: i16) -> u8 {
+    let sign = if sample < 0 { 0 } else { 0x80 };
+    let magnitude = (i32::from(sample).abs() >> 4).min(2_047);
+    let exponent = (32 - magnitude.leading_zeros()).saturating_sub(4);
+    let mantissa = if exponent == 0 { magnitude } else { magnitude >> (exponent - 1) } & 0x0f;
+    (sign | (exponent << 4) as u8 | mantissa as u8) ^ 0x55
+}
+
+fn from_alaw(byte: u8) -> i16 {
+    let byte = byte ^ 0x55;
+    let (exponent, mantissa) = ((byte >> 4) & 7, i16::from(byte & 0x0f));
+    let magnitude = match exponent {
+        0 => (mantissa << 4) + 8,
+        _ => ((mantissa << 4) + 264) << (exponent - 1),
+    };
+    if byte & 0x80 == 0 { -magnitude } else { magnitude }
 }
 
 /// G.711 µ-law.
@@ -156,6 +232,7 @@ pub(crate) fn check_ulaw() {
         if byte != 0x7f {
             assert_eq!(to_ulaw(from_ulaw(byte)), byte, "{byte:#x}");
         }
+        assert_eq!(to_alaw(from_alaw(byte)), byte, "{byte:#x}");
     }
     assert_eq!((from_ulaw(0), from_ulaw(0x80), from_ulaw(0xff)), (-32_124, 32_124, 0));
 }

@@ -1,0 +1,88 @@
+//! Sessions pass from a media process that leaves to another one of the host: sockets and state, so that phones notice
+//! nothing and no packet is lost (those that come meanwhile wait in the sockets).
+//!
+//! Each process listens on a unix socket in the shared data directory. One that leaves connects to all others, asks
+//! them for their room, and passes its sessions to the freest, one at a time: stop reading, state and sockets over, the
+//! heir's word, forget. The heir's word is the commit.
+//!
+//! Invariants: a session is served by exactly one of the two, wherever the hand-over breaks: the heir reads no packet
+//! before its word is in the leaving one's socket, and the leaving one takes a session back only after it shut that
+//! socket and found no word in it. Words carry the version of this language, states that of their own.
+
+mod heir;
+mod leave;
+
+pub(super) use heir::listen;
+pub(super) use leave::hand_over;
+
+#[cfg(test)]
+mod tests;
+
+use crate::ids::{NodeName, SessionId};
+use crate::relay::Endpoint;
+use crate::time::Timestamp;
+use core::net::SocketAddr;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+use std::io;
+
+/// Of the words below.
+const VERSION: u16 = 1;
+/// Nothing in a hand-over takes longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One word of a hand-over.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    /// The heir's first.
+    Room(Room),
+    /// A session; its sockets are the frame's descriptors.
+    Session(Parcel),
+    /// The heir has it: it is the heir's from now on.
+    Taken(SessionId),
+    /// The heir does not want it.
+    Refused(SessionId),
+}
+
+/// What a process says of itself to one that leaves.
+#[derive(Debug, Serialize, Deserialize)]
+struct Room {
+    name: NodeName,
+    /// Of the states it reads.
+    snapshot_version: u16,
+    draining: bool,
+    /// Sessions it has room for.
+    sessions: u32,
+}
+
+/// A session on its way.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Parcel {
+    pub id: SessionId,
+    /// `Session::snapshot`.
+    pub state: Vec<u8>,
+    pub created_at: Timestamp,
+    /// How far the session's clock is ahead of the host's monotonic one, in microseconds.
+    pub clock: i64,
+    /// RTP endpoints with their addresses for SDP and their ports.
+    pub pairs: Vec<(Endpoint, SocketAddr, u16)>,
+    /// Whose the descriptors are, in their order.
+    pub sockets: Vec<Endpoint>,
+}
+
+impl Word {
+    /// Version (two bytes, big endian), then postcard.
+    fn encode(&self) -> Vec<u8> {
+        let bytes = VERSION.to_be_bytes().to_vec();
+        postcard::to_extend(self, bytes).expect("words hold nothing that postcard refuses")
+    }
+
+    fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        let (version, body) = bytes.split_first_chunk::<2>().ok_or_else(malformed)?;
+        if u16::from_be_bytes(*version) != VERSION {
+            return Err(io::Error::other("it speaks another version of the hand-over"));
+        }
+        postcard::from_bytes(body).map_err(|_| malformed())
+    }
+}

@@ -1,0 +1,115 @@
+//! The leaving side: whom, and one session after the other.
+
+use super::super::worker::{Command, Handle};
+use super::{PATIENCE, Parcel, Room, Word};
+use crate::ids::{NodeName, SessionId};
+use crate::net::descriptor_link::DescriptorLink;
+use crate::relay::SNAPSHOT_VERSION;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+/// Passes all sessions of the workers to the freest other process whose socket is in `own`'s folder: how many, and to
+/// whom; `None` when nobody is there. Blocks.
+pub(in super::super) fn hand_over(own: &Path, workers: &[Handle]) -> Option<(usize, NodeName)> {
+    let (mut link, heir) = freest(own)?;
+    let mut passed = 0;
+    for worker in workers {
+        for id in sessions_of(worker) {
+            match pass(&mut link, worker, id) {
+                Ok(Passed::Taken) => passed += 1,
+                Ok(Passed::Kept) => {}
+                Err(error) => {
+                    tracing::warn!("the hand-over to {heir} broke off: {error}");
+                    return Some((passed, heir));
+                }
+            }
+        }
+    }
+    Some((passed, heir))
+}
+
+/// What became of a session.
+enum Passed {
+    Taken,
+    /// It ended meanwhile, or the heir did not want it.
+    Kept,
+}
+
+fn freest(own: &Path) -> Option<(DescriptorLink, NodeName)> {
+    let others = sockets_beside(own);
+    let known = others.iter().filter_map(|path| ask_room(path).ok());
+    let able = known
+        .filter(|(_, room)| !room.draining && room.snapshot_version == SNAPSHOT_VERSION)
+        .max_by_key(|(_, room)| room.sessions)?;
+    Some((able.0, able.1.name))
+}
+
+fn sockets_beside(own: &Path) -> Vec<PathBuf> {
+    let Some(Ok(entries)) = own.parent().map(std::fs::read_dir) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path != own && path.extension() == own.extension()).collect()
+}
+
+fn ask_room(path: &Path) -> io::Result<(DescriptorLink, Room)> {
+    let mut link = DescriptorLink::connect(path, PATIENCE)?;
+    match Word::decode(&link.receive()?.0)? {
+        Word::Room(room) => Ok((link, room)),
+        Word::Session(_) | Word::Taken(_) | Word::Refused(_) => {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
+}
+
+fn sessions_of(worker: &Handle) -> Vec<SessionId> {
+    let (answer, ids) = sync_channel(1);
+    worker.deliver(Command::List(answer));
+    ids.recv_timeout(PATIENCE).unwrap_or_default()
+}
+
+/// From "stop reading" to "forget", or back.
+fn pass(link: &mut DescriptorLink, worker: &Handle, id: SessionId) -> io::Result<Passed> {
+    let (answer, parcel) = sync_channel(1);
+    worker.deliver(Command::Export(id, answer));
+    let parcel = match parcel.recv_timeout(PATIENCE) {
+        Ok(Some(parcel)) => parcel,
+        Ok(None) => return Ok(Passed::Kept),
+        Err(_) => {
+            // A worker that stood still may export it yet, for nobody.
+            worker.deliver(Command::Resume(id));
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    };
+    let word = deliver(link, id, parcel).or_else(|error| {
+        // From here on the heir cannot say that it has it; it may have said so already.
+        link.shut();
+        verdict(link, id).map_err(|_| error)
+    });
+    match word {
+        Ok(true) => worker.deliver(Command::Forget(id)),
+        Ok(false) | Err(_) => worker.deliver(Command::Resume(id)),
+    };
+    word.map(|taken| if taken { Passed::Taken } else { Passed::Kept })
+}
+
+fn deliver(
+    link: &mut DescriptorLink,
+    id: SessionId,
+    (parcel, sockets): (Parcel, Vec<OwnedFd>),
+) -> io::Result<bool> {
+    let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    link.send(&Word::Session(parcel).encode(), &descriptors)?;
+    verdict(link, id)
+}
+
+/// The heir's word.
+fn verdict(link: &mut DescriptorLink, id: SessionId) -> io::Result<bool> {
+    match Word::decode(&link.receive()?.0)? {
+        Word::Taken(taken) if taken == id => Ok(true),
+        Word::Refused(refused) if refused == id => Ok(false),
+        Word::Room(_) | Word::Session(_) | Word::Taken(_) | Word::Refused(_) => {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Real workers and real sockets; an heir that does at each step what a dying process might.
+
+use super::*;
+use crate::control::{
+    Apply, Codec, Frame, Hears, LegSpec, RemoteStream, Reply, Request, SessionSpec, StreamSpec,
+};
+use crate::ids::{Epoch, LegId, Rev};
+use crate::media::ports::Ports;
+use crate::media::worker::{self, Command, Handle};
+use crate::media::{Addresses, PortRange, Shared};
+use crate::net::descriptor_link::DescriptorLink;
+use crate::relay::SNAPSHOT_VERSION;
+use crate::rtp::Header;
+use core::net::{IpAddr, Ipv4Addr};
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+const ID: SessionId = SessionId(7);
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A folder for sockets, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("holdfast-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.0.join(name).with_extension("sock")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A media process without its control links.
+struct Node {
+    shared: Arc<Shared>,
+    worker: Handle,
+}
+
+impl Node {
+    fn new(ports: PortRange) -> Self {
+        let shared = Arc::new(Shared::new(100, ports, LOCAL, None));
+        let addresses = Addresses { bind: LOCAL, advertise: None, local_nets: Arc::from([]) };
+        let ports = Arc::new(Mutex::new(Ports::new(LOCAL, ports)));
+        let (worker, _) = worker::start(0, shared.clone(), ports, addresses).expect("a thread");
+        Self { shared, worker }
+    }
+
+    /// The session as wished; where its legs are to be spoken to.
+    fn apply(&self, rev: u64, phones: &[UdpSocket; 2]) -> Option<[SocketAddr; 2]> {
+        let (reply, mut replies) = tokio::sync::mpsc::channel(4);
+        let spec = SessionSpec {
+            confirmed: true,
+            legs: vec![leg(0, &phones[0]), leg(1, &phones[1])],
+            ..SessionSpec::default()
+        };
+        let apply = Apply { session: ID, epoch: Epoch(1), rev: Rev(rev), spec };
+        self.worker.send(Command::Request { id: rev, request: Request::Apply(apply), reply });
+        match replies.blocking_recv()? {
+            Frame::Reply { reply: Reply::Applied(state), .. } => {
+                Some([0, 1].map(|leg| state.legs[leg].streams[0].local))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn leg(number: u16, phone: &UdpSocket) -> LegSpec {
+    let rtp = phone.local_addr().expect("bound");
+    let codec = Codec {
+        encoding: "PCMU".into(),
+        clock_rate_hz: 8_000,
+        channels: 1,
+        fmtp: None,
+        payload_type_sent: 0,
+        payload_type_received: 0,
+        ptime_ms: 20,
+    };
+    let stream = StreamSpec {
+        index: 0,
+        port: None,
+        peer: Some(LOCAL),
+        remote: Some(RemoteStream { rtp, rtcp: rtp, generation: 1 }),
+        telephone_event: None,
+        codec: Some(codec),
+        comfort_noise: false,
+        passed: vec![],
+        to_phone: true,
+        from_phone: true,
+        hears: Hears::Leg(LegId(1 - number)),
+        rtp_timeout_ms: 0,
+    };
+    LegSpec { leg: LegId(number), streams: vec![stream] }
+}
+
+fn phones() -> [UdpSocket; 2] {
+    [0, 1].map(|_| {
+        let socket = UdpSocket::bind((LOCAL, 0)).expect("a port");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a time");
+        socket
+    })
+}
+
+fn packet(sequence: u16) -> Vec<u8> {
+    let header =
+        Header { sequence, timestamp: u32::from(sequence) * 160, ssrc: 9, ..Header::new(0, 160) };
+    header.with_payload(&[1; 160])
+}
+
+/// What the phone hears next.
+fn heard(phone: &UdpSocket) -> Option<u16> {
+    let mut buffer = [0; 512];
+    let length = phone.recv(&mut buffer).ok()?;
+    Header::parse(&buffer[..length]).map(|header| header.sequence)
+}
+
+/// An heir that says that it has room and then does as it is told with the session.
+fn false_heir(
+    path: &Path,
+    then: impl FnOnce(&mut DescriptorLink, Vec<OwnedFd>) + Send + 'static,
+) -> std::thread::JoinHandle<()> {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).expect("a socket");
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("somebody leaves");
+        let mut link = DescriptorLink::new(stream, Duration::from_secs(10)).expect("a link");
+        let room = Room {
+            name: NodeName("heir".into()),
+            snapshot_version: SNAPSHOT_VERSION,
+            draining: false,
+            sessions: 5,
+        };
+        link.send(&Word::Room(room).encode(), &[]).expect("sent");
+        let (body, descriptors) = link.receive().expect("a session");
+        assert!(matches!(Word::decode(&body), Ok(Word::Session(parcel)) if parcel.id == ID));
+        then(&mut link, descriptors);
+    })
+}
+
+#[test]
+fn a_hand_over_that_breaks_leaves_the_session_where_it_was() {
+    let folder = Folder::new("broken");
+    let (own, heirs) = (folder.socket("own"), folder.socket("heir"));
+    let node = Node::new(PortRange { first: 41_200, last: 41_219 });
+    let phones = phones();
+    let legs = node.apply(1, &phones).expect("applied");
+    let mut last = None;
+    let mut sequence = 0;
+    let mut speak = || {
+        for _ in 0..3 {
+            sequence += 1;
+            phones[0].send_to(&packet(sequence), legs[0]).expect("sent");
+            let now = heard(&phones[1]).expect("relayed");
+            assert!(last.is_none_or(|last: u16| now == last.wrapping_add(1)), "a gap");
+            last = Some(now);
+        }
+    };
+    speak();
+    type Step = fn(&mut DescriptorLink, Vec<OwnedFd>);
+    let steps: [Step; 4] = [
+        |_, _| (),
+        |link, _| link.send(&Word::Refused(ID).encode(), &[]).expect("sent"),
+        |link, _| link.send(b"garbage", &[]).expect("sent"),
+        |link, descriptors| {
+            // Silent for too long: then its word is not taken any more.
+            assert!(link.receive().is_err());
+            assert!(link.send(&Word::Taken(ID).encode(), &[]).is_err());
+            drop(descriptors);
+        },
+    ];
+    for step in steps {
+        let heir = false_heir(&heirs, step);
+        let workers = core::slice::from_ref(&node.worker);
+        assert_eq!(hand_over(&own, workers).map(|(passed, _)| passed), Some(0));
+        heir.join().expect("no panic");
+        speak();
+        // Signaling is answered again too.
+        assert_eq!(node.apply(1, &phones), Some(legs));
+    }
+}
+
+#[test]
+fn once_the_heir_spoke_the_session_is_its_own() {
+    let folder = Folder::new("taken");
+    let (own, heirs) = (folder.socket("own"), folder.socket("heir"));
+    let node = Node::new(PortRange { first: 41_240, last: 41_259 });
+    let phones = phones();
+    let legs = node.apply(1, &phones).expect("applied");
+    let (give, given) = std::sync::mpsc::channel();
+    let heir = false_heir(&heirs, move |link, descriptors| {
+        link.send(&Word::Taken(ID).encode(), &[]).expect("sent");
+        give.send(descriptors).expect("the test waits");
+    });
+    assert_eq!(
+        hand_over(&own, core::slice::from_ref(&node.worker)).map(|(passed, _)| passed),
+        Some(1)
+    );
+    heir.join().expect("no panic");
+    let sockets: Vec<UdpSocket> =
+        given.recv().expect("descriptors").into_iter().map(UdpSocket::from).collect();
+    phones[0].send_to(&packet(1), legs[0]).expect("sent");
+    let rtp = sockets.iter().find(|socket| socket.local_addr().ok() == Some(legs[0]));
+    let rtp = rtp.expect("the first leg's socket");
+    rtp.set_nonblocking(false).expect("blocking");
+    rtp.set_read_timeout(Some(Duration::from_secs(5))).expect("a time");
+    assert_eq!(rtp.recv(&mut [0; 512]).expect("nobody else reads"), 172);
+    // What signaling asks here is not answered: neither made anew nor refused.
+    assert_eq!(node.apply(2, &phones), None);
+    assert_eq!(node.shared.sessions.load(core::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[test]
+fn the_heir_goes_on_where_the_other_stopped() {
+    let folder = Folder::new("heir");
+    let (own, heirs) = (folder.socket("own"), folder.socket("heir"));
+    let leaving = Node::new(PortRange { first: 41_280, last: 41_299 });
+    let heir = Node::new(PortRange { first: 41_300, last: 41_319 });
+    let name = NodeName("heir".into());
+    listen(&heirs, name, heir.shared.clone(), vec![heir.worker.clone()]).expect("listens");
+    let phones = phones();
+    let legs = leaving.apply(1, &phones).expect("applied");
+    let mut last = None;
+    for sequence in 0..20 {
+        // Every other packet comes while nobody reads.
+        let (answer, parcel) = std::sync::mpsc::sync_channel(1);
+        if sequence == 10 {
+            leaving.worker.send(Command::Export(ID, answer));
+            assert!(parcel.recv().expect("an answer").is_some());
+        }
+        phones[0].send_to(&packet(sequence), legs[0]).expect("sent");
+        if sequence == 10 {
+            leaving.worker.send(Command::Resume(ID));
+            assert_eq!(
+                hand_over(&own, core::slice::from_ref(&leaving.worker)).map(|(passed, _)| passed),
+                Some(1)
+            );
+        }
+        let now = heard(&phones[1]).expect("relayed");
+        assert!(last.is_none_or(|last: u16| now == last.wrapping_add(1)), "a gap at {sequence}");
+        last = Some(now);
+    }
+    assert_eq!(heir.apply(2, &phones), Some(legs), "the same ports");
+    let room = |node: &Node| node.shared.sessions.load(core::sync::atomic::Ordering::Relaxed);
+    assert_eq!((room(&leaving), room(&heir)), (0, 1));
+    // Two who leave at once do not pass it to and fro.
+    heir.shared.set_draining(true);
+    assert!(hand_over(&own, core::slice::from_ref(&leaving.worker)).is_none());
+}

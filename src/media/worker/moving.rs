@@ -1,0 +1,199 @@
+//! Sessions that leave for another process of the host, and those that come from one (see `handover`).
+//!
+//! Invariants: while a session is away nothing of it runs: its sockets are out of epoll, its timers find nothing, what
+//! signaling asks waits; what came to its sockets waits in the kernel.
+
+use super::{Entry, OpenSocket, Request, Worker};
+use crate::control::Frame;
+use crate::ids::SessionId;
+use crate::media::handover::Parcel;
+use crate::net::clock;
+use crate::net::rtp_socket::RtpSocket;
+use crate::relay::{Endpoint, Session};
+use crate::time::Timestamp;
+use core::net::SocketAddr;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Sessions remembered that went: what signaling still asks of them here is not refused, for it asks the heir as soon
+/// as it hears of it.
+const GONE: usize = 100_000;
+
+/// A session whose state was given out and whose heir has not spoken yet.
+pub(super) struct Away {
+    entry: Entry,
+    sockets: Vec<(Endpoint, RtpSocket)>,
+    /// The last thing that was asked of it: wishes are whole, so one is enough.
+    asked: Option<(u64, Request, tokio::sync::mpsc::Sender<Frame>)>,
+}
+
+/// A session that came.
+#[derive(Debug)]
+pub(in crate::media) struct Adopted {
+    pub id: SessionId,
+    pub session: Session,
+    pub created_at: Timestamp,
+    /// See `Parcel`.
+    pub clock: i64,
+    pub pairs: Vec<(Endpoint, SocketAddr, u16)>,
+    pub sockets: Vec<(Endpoint, RtpSocket)>,
+}
+
+impl Worker {
+    /// Stops reading; what another process needs to carry it on. `None`: it is not here, or its sockets cannot be
+    /// copied.
+    pub(super) fn export(&mut self, id: SessionId) -> Option<(Parcel, Vec<OwnedFd>)> {
+        let away = self.detach(id)?;
+        let copies: std::io::Result<Vec<OwnedFd>> =
+            away.sockets.iter().map(|(_, socket)| socket.as_fd().try_clone_to_owned()).collect();
+        let entry = &away.entry;
+        let parcel = Parcel {
+            id,
+            state: entry.session.snapshot(),
+            created_at: entry.created_at,
+            clock: clock::ahead_of_monotonic() + entry.ahead_us,
+            pairs: entry.pairs.iter().map(|(of, (at, port))| (*of, *at, *port)).collect(),
+            sockets: away.sockets.iter().map(|(endpoint, _)| *endpoint).collect(),
+        };
+        self.away.insert(id, away);
+        match copies {
+            Ok(copies) => Some((parcel, copies)),
+            Err(error) => {
+                tracing::warn!("media session {id} stays: {error}");
+                self.resume(id);
+                None
+            }
+        }
+    }
+
+    fn detach(&mut self, id: SessionId) -> Option<Away> {
+        let mut entry = self.sessions.remove(&id)?;
+        entry.due = None;
+        let mut sockets = Vec::new();
+        for slot in core::mem::take(&mut entry.slots).into_values() {
+            if let Some(open) = self.sockets.get_mut(slot).and_then(Option::take) {
+                let _ = self.epoll.delete(&open.socket);
+                self.free.push(slot);
+                sockets.push((open.endpoint, open.socket));
+            }
+        }
+        Some(Away { entry, sockets, asked: None })
+    }
+
+    /// Nobody took it: it goes on here, and what was asked meanwhile is answered.
+    pub(super) fn resume(&mut self, id: SessionId) {
+        let Some(Away { entry, sockets, asked }) = self.away.remove(&id) else { return };
+        self.attach(id, entry, sockets);
+        if let Some((number, request, reply)) = asked {
+            self.serve(number, request, &reply);
+        }
+    }
+
+    /// The heir has it.
+    pub(super) fn forget(&mut self, id: SessionId) {
+        let Some(Away { entry, .. }) = self.away.remove(&id) else { return };
+        let now = clock::now();
+        for (_, port) in entry.pairs.into_values() {
+            self.lock_ports().close(port, now);
+        }
+        self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        if self.gone.len() >= GONE {
+            self.gone.clear();
+        }
+        self.gone.insert(id);
+    }
+
+    /// A session of a process that leaves is ours: it is read from now on, and signaling hears of it.
+    pub(super) fn adopt(&mut self, adopted: Adopted) {
+        let Adopted { id, session, created_at, clock, pairs, sockets } = adopted;
+        if self.sessions.contains_key(&id) {
+            // Signaling wished for it here already, in vain: its ports were the other's.
+            self.close_session(id, clock::now());
+        }
+        self.gone.remove(&id);
+        self.shared.sessions.fetch_add(1, Ordering::Relaxed);
+        for (_, _, port) in &pairs {
+            self.lock_ports().adopt(*port);
+        }
+        let entry = Entry {
+            session,
+            slots: BTreeMap::new(),
+            pairs: pairs.into_iter().map(|(of, at, port)| (of, (at, port))).collect(),
+            created_at,
+            ahead_us: clock - clock::ahead_of_monotonic(),
+            taken_at: Some(clock::now()),
+            due: None,
+        };
+        self.attach(id, entry, sockets);
+        self.tell_taken(id);
+    }
+
+    fn attach(&mut self, id: SessionId, mut entry: Entry, sockets: Vec<(Endpoint, RtpSocket)>) {
+        for (endpoint, socket) in sockets {
+            if let Some(slot) = self.open_slot(OpenSocket { socket, session: id, endpoint }) {
+                entry.slots.insert(endpoint, slot);
+            } else {
+                tracing::error!("media session {id}: the kernel watches no more sockets");
+            }
+        }
+        self.sessions.insert(id, entry);
+        self.schedule(id);
+    }
+
+    /// A socket that epoll watches; its slot.
+    pub(super) fn open_slot(&mut self, open: OpenSocket) -> Option<usize> {
+        let slot = self.free.pop().unwrap_or(self.sockets.len());
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, slot as u64);
+        if self.epoll.add(&open.socket, event).is_err() {
+            self.free.push(slot);
+            return None;
+        }
+        match self.sockets.get_mut(slot) {
+            Some(place) => *place = Some(open),
+            None => self.sockets.push(Some(open)),
+        }
+        Some(slot)
+    }
+
+    /// Signaling learns where the session lives, at once and by each new link.
+    pub(super) fn tell_taken(&self, id: SessionId) {
+        let Some(at) = self.sessions.get(&id).and_then(|entry| entry.taken_at) else { return };
+        self.shared.broadcast(&Frame::Taken { session: id, at });
+    }
+
+    /// True: the request is about a session that is on its way, or went.
+    pub(super) fn is_for_another(
+        &mut self,
+        id: u64,
+        request: &Request,
+        reply: &tokio::sync::mpsc::Sender<Frame>,
+    ) -> bool {
+        let session = request.session();
+        if let Some(away) = self.away.get_mut(&session) {
+            away.asked = Some((id, request.clone(), reply.clone()));
+            return true;
+        }
+        self.gone.contains(&session)
+    }
+}
+
+impl Entry {
+    /// The session's own time: that of the process where it began.
+    pub(super) fn time(&self, now: Timestamp) -> Timestamp {
+        shifted(now, self.ahead_us)
+    }
+
+    /// When it wants to be woken, by our clock.
+    pub(super) fn wants(&self) -> Option<Timestamp> {
+        let (at, _) = self.session.next_timeout()?;
+        Some(shifted(at, -self.ahead_us))
+    }
+}
+
+fn shifted(at: Timestamp, us: i64) -> Timestamp {
+    let by = Duration::from_micros(us.unsigned_abs());
+    if us < 0 { at - by } else { at + by }
+}

@@ -1,0 +1,118 @@
+//! Media processes of one host: one leaves or is killed, another goes on with its sessions, and phones know nothing.
+
+use crate::common::process::Process;
+use crate::common::server::Server;
+use crate::common::{SOON, eventually};
+use crate::crowd::Crowd;
+use crate::pair::Pair;
+use crate::switch::{Switch, check_record};
+use serde_json::Value;
+
+/// Calls at a time, unless `HOLDFAST_TEST_CALLS` says otherwise; every fourth is transcoded.
+const CALLS: usize = 16;
+
+fn calls() -> usize {
+    let told = std::env::var("HOLDFAST_TEST_CALLS").ok();
+    told.map_or(CALLS, |count| count.parse().expect("a number"))
+}
+
+/// A second media process, which all signaling processes know.
+fn second_media(switch: &Switch) -> Process {
+    let media = switch.host.media();
+    for server in &switch.signaling {
+        switch.wait_for_links(server, switch.signaling.len() + 1);
+    }
+    media
+}
+
+/// Live media nodes and their sessions, as the API tells.
+fn media_nodes(server: &Server) -> Vec<(String, u64)> {
+    let nodes = server.list("/nodes");
+    let media = nodes.iter().filter(|node| node["mode"] == "media" && node["state"] != "suspect");
+    let of = |node: &Value| {
+        let sessions = node["sessions"].as_u64().unwrap_or(0);
+        (node["name"].as_str().expect("a name").to_owned(), sessions)
+    };
+    media.map(of).collect()
+}
+
+/// The media nodes of the only call, as its owner tells.
+fn media_node_of_the_call(server: &Server) -> Option<String> {
+    let calls = server.list("/calls");
+    Some(calls.first()?["media"]["node"].as_str()?.to_owned())
+}
+
+#[test]
+fn a_leaving_media_process_gives_its_calls_away_and_no_packet_is_lost() {
+    let mut switch = Switch::start();
+    let (count, transcoded) = (calls(), calls() / 4);
+    let mut crowd = Crowd::talking(switch.survivor(), count, transcoded);
+    let _second = second_media(&switch);
+    let names: Vec<String> =
+        media_nodes(switch.survivor()).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    switch.media.terminate();
+    let status = switch.media.finish(SOON);
+    assert_eq!(status.code(), Some(0), "{status}");
+    crowd.hear_each_other();
+    let packets = crowd.check_that_nothing_was_lost();
+    crowd.check_that_no_phone_was_told();
+    println!("{count} calls, {packets} packets, none lost");
+    // Both signaling processes know where the sessions are: a new call, and calls of a dead owner.
+    switch.take_owner().signaling.kill();
+    crowd.hear_each_other();
+    let sent = crowd.hang_up();
+    let cdrs = switch.survivor().cdrs(count);
+    let lost = |cdr: &Value| cdr["legs"][0]["packets_lost"].as_u64().expect("a number");
+    assert!(cdrs.iter().all(|cdr| lost(cdr) == 0), "{cdrs:#?}");
+    let mut received: Vec<u64> = cdrs
+        .iter()
+        .flat_map(|cdr| [&cdr["legs"][0], &cdr["legs"][1]])
+        .map(|leg| leg["packets_received"].as_u64().expect("a number"))
+        .collect();
+    let mut sent: Vec<u64> = sent.into_iter().flatten().collect();
+    received.sort_unstable();
+    sent.sort_unstable();
+    // The last packets of a call race with its end.
+    let lacking = sent.iter().zip(&received).filter(|(sent, received)| **sent > **received + 5);
+    assert_eq!(lacking.count(), 0, "sent {sent:?}, received {received:?}");
+    for cdr in &cdrs {
+        let nodes: Vec<&str> = cdr["media_nodes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(nodes.len(), 2, "{cdr:#?}");
+    }
+}
+
+#[test]
+fn an_operator_drains_a_media_process_and_takes_it_back() {
+    let switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    pair.hear_each_other();
+    let _second = second_media(&switch);
+    let first = media_node_of_the_call(switch.survivor()).expect("a call");
+    let drain = |name: &str, what: &str| {
+        let (status, told) = switch.survivor().api("POST", &format!("/nodes/{name}/{what}"), None);
+        assert_eq!(status, 202, "{told}");
+    };
+    let moves_from = |from: &str| {
+        eventually("the call is elsewhere", SOON, || {
+            media_node_of_the_call(switch.survivor()).filter(|node| node != from)
+        })
+    };
+    drain(&first, "drain");
+    let second = moves_from(&first);
+    pair.hear_each_other();
+    drain(&first, "undrain");
+    drain(&second, "drain");
+    assert_eq!(moves_from(&second), first);
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&switch.survivor().cdrs(1), 0);
+    eventually("no session is left", SOON, || {
+        media_nodes(switch.survivor()).iter().all(|(_, sessions)| *sessions == 0).then_some(())
+    });
+}
