@@ -5,6 +5,7 @@
 //! A token carries the call's id in clear, so any node finds the call of a request or response without a table, and
 //! 80 bits of HMAC-SHA256, so nobody can make one.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use core::fmt;
 use core::net::SocketAddr;
 use core::str::FromStr;
@@ -230,6 +231,32 @@ impl ClusterKey {
         mac.finalize().into_bytes().into()
     }
 
+    /// Hides `plain` from all who have not the key; `associated` is not in it and must be the same to open it.
+    /// The nonce is derived too, from what is hidden: it is never used for two texts, and a repeated step is repeated.
+    pub fn seal(&self, purpose: &str, associated: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
+        let made = self.mac("nonce", &[purpose.as_bytes(), associated, &plain]);
+        let nonce: [u8; NONCE_LEN] = made.first_chunk().copied().expect("32 bytes are enough");
+        let (key, associated) = (self.sealing_key(purpose), Aad::from(associated));
+        let sealed = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_append_tag(sealed, associated, &mut plain).expect("less than 64 GiB");
+        [&nonce[..], &plain].concat()
+    }
+
+    /// What `seal` hid; `None`: of another key, another purpose, or changed.
+    pub fn open(&self, purpose: &str, associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let (mut text, nonce) = (text.to_vec(), Nonce::assume_unique_for_key(*nonce));
+        let key = self.sealing_key(purpose);
+        let length = key.open_in_place(nonce, Aad::from(associated), &mut text).ok()?.len();
+        text.truncate(length);
+        Some(text)
+    }
+
+    fn sealing_key(&self, purpose: &str) -> LessSafeKey {
+        let key = self.mac("seal", &[purpose.as_bytes()]);
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("32 bytes"))
+    }
+
     /// The token for `purpose` of this leg: base32 of (call, leg, node), then 80 bits of MAC.
     /// Branches come with the magic cookie (RFC 3261 §8.1.1.7) and their number.
     pub fn token(&self, locator: Locator, purpose: Purpose) -> String {
@@ -342,6 +369,26 @@ mod tests {
         let first = ConnectionId(ConnectionId::base(name.number()).0 + 1);
         assert_eq!(first.node(), name.number());
         assert_ne!(name.number(), NodeName("host-2".into()).number());
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_the_same_key_for_the_same_purpose() {
+        let key = ClusterKey::new(b"secret");
+        let sealed = key.seal("records", b"1", b"text".to_vec());
+        assert_eq!(key.open("records", b"1", &sealed), Some(b"text".to_vec()));
+        assert_eq!(sealed, key.seal("records", b"1", b"text".to_vec()), "derived, not drawn");
+        let other = key.seal("records", b"1", b"other".to_vec());
+        assert_ne!(sealed[..NONCE_LEN], other[..NONCE_LEN], "no nonce for two texts");
+        assert!(!sealed.windows(4).any(|window| window == b"text"));
+        assert_eq!(key.open("records", b"2", &sealed), None);
+        assert_eq!(key.open("others", b"1", &sealed), None);
+        assert_eq!(ClusterKey::new(b"other").open("records", b"1", &sealed), None);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(key.open("records", b"1", &changed), None, "{at}");
+            assert_eq!(key.open("records", b"1", &sealed[..at]), None, "{at}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub const TRANSACTIONS_PER_CALL: usize = 128;
 pub const SDP_MEDIA_LINES: usize = 16;
 /// Formats read of a media line.
 pub const SDP_FORMATS: usize = 64;
+/// Ways to protect a stream that are read of a media line.
+pub const SDP_CRYPTO_LINES: usize = 8;
 /// Audio streams that are anchored a leg.
 pub const STREAMS_PER_LEG: usize = 2;
 /// Redirections (302) followed one after another.

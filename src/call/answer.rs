@@ -11,7 +11,7 @@ use super::send::set_sdp;
 use super::{Call, headers};
 use crate::event::Event;
 use crate::ids::LegId;
-use crate::sdp::offer_answer::{self, Disagreement, TRANSCODABLE};
+use crate::sdp::offer_answer::{self, Disagreement, Spoken, TRANSCODABLE, agree_alone};
 use crate::sdp::{Agreement, Description};
 use crate::sip::{Response, Status};
 use crate::views::EndCause;
@@ -57,8 +57,8 @@ impl Call {
     }
 
     fn take_answer(&mut self, id: LegId, answer: &Description) {
-        if self.settle(id, answer).is_err() {
-            return self.fail(Status(488), EndCause::Rejected, Some("no codec in common"));
+        if let Err(why) = self.settle(id, answer) {
+            return self.disagree(why);
         }
         self.record.bridge = Bridge::Leg(id);
         self.apply_media(Then::Answer { leg: id });
@@ -166,7 +166,12 @@ impl Call {
 
     /// The callee's offer becomes the caller's, in the 200; the caller's ACK will answer it.
     fn relay_late_offer(&mut self, id: LegId, offer: Description) {
-        let policy = self.record.leg(id).map(|leg| leg.policy.clone()).unwrap_or_default();
+        let Some(leg) = self.record.leg(id) else { return };
+        let policy = leg.policy.clone();
+        let offer = match offer_answer::screened(offer, &leg.description) {
+            Ok(offer) => offer,
+            Err(why) => return self.disagree(why),
+        };
         let Some(caller) = self.record.leg_mut(LegId::CALLER) else { return };
         let local = caller.local_addresses();
         let caller_policy = caller.policy.clone();
@@ -256,24 +261,16 @@ impl Call {
                 crate::sdp::Direction::SendRecv,
                 &local,
             ),
-            Some(offer) => {
-                match offer_answer::agree_alone(&offer, &caller.description, &policy, true) {
-                    Err(_) => {
-                        return self.fail(Status(488), EndCause::Rejected, Some("no codec"));
-                    }
-                    Ok(sides) => {
-                        let sdp = offer_answer::answer_alone(
-                            &offer,
-                            &mut caller.description,
-                            &sides,
-                            &local,
-                        );
-                        caller.description.take(offer);
-                        caller.set_sides(sides.into_iter());
-                        sdp
-                    }
+            Some(offer) => match agree_alone(&offer, &caller.description, &policy, Spoken::Offer) {
+                Err(why) => return self.disagree(why),
+                Ok(sides) => {
+                    let sdp =
+                        offer_answer::answer_alone(&offer, &mut caller.description, &sides, &local);
+                    caller.description.take(offer);
+                    caller.set_sides(sides.into_iter());
+                    sdp
                 }
-            }
+            },
         };
         self.confirm(LegId::CALLER);
         self.apply_media(Then::Nothing);

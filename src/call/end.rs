@@ -7,6 +7,7 @@ use super::send::pass;
 use super::{Call, headers};
 use crate::event::Event;
 use crate::ids::LegId;
+use crate::sdp::offer_answer::Disagreement;
 use crate::sip::{HeaderName, Status};
 use crate::views::{Disposition, EndCause, EndedBy};
 
@@ -14,6 +15,13 @@ impl Call {
     /// No answer was reached: the caller is told this status.
     pub(super) fn fail(&mut self, status: Status, cause: EndCause, reason: Option<&str>) {
         self.fail_with(status, cause, reason, &[]);
+    }
+
+    /// Nothing can be agreed on: 488 with a Warning that says why.
+    pub(super) fn disagree(&mut self, why: Disagreement) {
+        let reason = why.to_string();
+        let warning = [super::headers::warning(why)];
+        self.fail_with(Status(488), EndCause::Rejected, Some(&reason), &warning);
     }
 
     /// The same, with header fields of the response that decided it.

@@ -5,11 +5,11 @@
 use super::cdr::{cdr_leg, millis, party};
 use super::headers::{describe_request, describe_response};
 use super::leg::{Leg, LegState};
-use super::record::{Party, Phase};
+use super::record::{CallRecord, Party, Phase};
 use super::refresh::open_invite;
 use super::send::via;
 use super::{Settings, Transmit};
-use crate::ids::{CallId, Epoch, Locator, Rev};
+use crate::ids::{CallId, ClusterKey, Epoch, Locator, Rev};
 use crate::sip::transaction::cancel_for;
 use crate::sip::{HeaderName, Method, Request, Status};
 use crate::time::Timestamp;
@@ -52,9 +52,9 @@ struct Head {
 }
 
 impl Head {
-    fn read(record: &[u8]) -> Option<Self> {
-        let (_version, body) = record.split_first_chunk::<2>()?;
-        postcard::take_from_bytes(body).ok().map(|(head, _)| head)
+    fn read(record: &[u8], key: &ClusterKey) -> Option<Self> {
+        let fields = CallRecord::fields(record, key)?;
+        postcard::take_from_bytes(&fields).ok().map(|(head, _)| head)
     }
 
     /// Of a record that says nothing.
@@ -85,7 +85,7 @@ pub fn farewell(
     record: &[u8],
     now: Timestamp,
 ) -> Farewell {
-    let mut head = Head::read(record).unwrap_or_else(|| Head::unknown(now));
+    let mut head = Head::read(record, &settings.key).unwrap_or_else(|| Head::unknown(now));
     let legs = head.legs.iter_mut().filter(|leg| leg.is_live());
     let transmits = legs.filter_map(|leg| part_from(settings, id, leg)).collect();
     for leg in &mut head.legs {

@@ -1,5 +1,6 @@
 //! Which header fields pass from leg to leg: one table. All else is rebuilt for each leg or dropped.
 
+use crate::sdp::offer_answer::Disagreement;
 use crate::sip::{HeaderName, Headers, Method, Request, Response};
 
 /// Passed unchanged, in requests and responses alike.
@@ -36,6 +37,16 @@ pub(super) fn passed(headers: &Headers) -> Vec<(String, String)> {
             bytes <= PASSED_BYTES
         })
         .collect()
+}
+
+/// Why a description was refused, for the phone that wrote it (RFC 3261 §20.43).
+pub(super) fn warning(why: Disagreement) -> (String, String) {
+    let code = match why {
+        Disagreement::NoAudio => 304,
+        Disagreement::NoCodec => 305,
+        Disagreement::NoSrtp | Disagreement::SrtpOff => 399,
+    };
+    (HeaderName::Warning.as_str().to_owned(), format!("{code} holdfast \"{why}\""))
 }
 
 /// Puts passed fields into a message for another leg.

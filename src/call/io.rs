@@ -43,6 +43,8 @@ pub struct Invitation {
     pub key: [u8; 16],
     /// 1 for a new call.
     pub epoch: Epoch,
+    /// Drawn by the shell: our SRTP keys are derived from it.
+    pub entropy: [u8; 32],
     /// The digest user.
     pub caller: std::sync::Arc<crate::directory::User>,
     /// Well-formed, Via stamped, Route naming us removed, Max-Forwards above 0.

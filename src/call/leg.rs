@@ -4,6 +4,7 @@
 //! and no counters; messages are made again from fields.
 
 use super::refresh::Stale;
+use crate::control::RollOver;
 use crate::ids::{Flow, LegId, Rev};
 use crate::sdp::offer_answer::StreamSide;
 use crate::sdp::{Description, LegDescription, Policy};
@@ -105,6 +106,9 @@ pub(super) struct Stream {
     pub local: SocketAddr,
     /// What was agreed.
     pub side: Option<StreamSide>,
+    /// Of the phone's SRTP, as the media node told it last. Sealed records have it.
+    #[serde(skip)]
+    pub roll_over: Option<RollOver>,
 }
 
 /// A server transaction: a request of the phone.
@@ -252,8 +256,14 @@ impl Leg {
     /// Notes what was agreed, stream by stream.
     pub fn set_sides(&mut self, sides: impl Iterator<Item = StreamSide>) {
         for (stream, side) in self.streams.iter_mut().zip(sides) {
+            let received = |side: &StreamSide| side.keys.as_ref().map(|keys| keys.received.clone());
+            if stream.side.as_ref().and_then(received) != received(&side) {
+                stream.roll_over = None;
+            }
             stream.side = Some(side);
         }
+        let keys = self.streams.iter().map(|stream| stream.side.as_ref()?.keys.clone());
+        self.description.security.in_force = keys.collect();
     }
 
     /// The phone says it sends media on some stream.

@@ -144,6 +144,14 @@ impl Call {
                     self.end_by_system(EndCause::RtpTimeout, "no RTP");
                 }
             }
+            ReportKind::RolledOver { leg, stream, roll_over } => {
+                let streams = self.record.leg_mut(leg).map(|leg| &mut leg.streams);
+                let stream = streams.and_then(|streams| streams.get_mut(usize::from(stream)));
+                if let Some(stream) = stream {
+                    stream.roll_over = Some(roll_over);
+                    self.save_within(LAZY_SAVE * 20);
+                }
+            }
             ReportKind::Ended(state) => {
                 self.take_statistics(&state);
                 self.record.media.open = false;
@@ -166,6 +174,7 @@ impl Call {
                         port: stream.port,
                         local: stream.local,
                         side: None,
+                        roll_over: None,
                     }),
                 }
             }
@@ -259,6 +268,9 @@ impl Call {
                 hears,
                 self.rtp_timeout_ms(),
             );
+            if let Some(srtp) = &mut spec.srtp {
+                srtp.roll_over = stream.and_then(|stream| stream.roll_over);
+            }
             if other_side.is_none() && matches!(hears, Hears::Leg(_)) {
                 spec.hears = Hears::Nothing;
             }
@@ -312,5 +324,6 @@ fn silent_stream(index: u8, port: Option<u16>, peer: Option<core::net::IpAddr>) 
         from_phone: false,
         hears: Hears::Nothing,
         rtp_timeout_ms: 0,
+        srtp: None,
     }
 }

@@ -26,6 +26,7 @@ mod quality;
 mod record;
 mod refresh;
 mod restore;
+mod sealed;
 mod send;
 mod setup;
 mod timers;
@@ -186,14 +187,14 @@ impl Call {
         let ended = self.record.phase == Phase::Ended;
         let cdr = ended.then(|| Box::new(self.cdr()));
         self.saved_end |= ended;
-        let record = if ended { Vec::new() } else { self.record.encode(RECORD_VERSION) };
+        let record = if ended { Vec::new() } else { self.encoded_record() };
         self.outputs.push_back(Output::Save(Save { ended, record, cdr, ..self.bare_row() }));
         rev
     }
 
     /// The row as it is now, under the rev of the last save: for a store that may have lost that. None when it ended.
     pub fn row(&self) -> Option<Save> {
-        let record = || self.record.encode(RECORD_VERSION);
+        let record = || self.encoded_record();
         (self.record.phase != Phase::Ended).then(|| Save { record: record(), ..self.bare_row() })
     }
 
@@ -208,6 +209,10 @@ impl Call {
             record: Vec::new(),
             cdr: None,
         }
+    }
+
+    fn encoded_record(&self) -> Vec<u8> {
+        self.record.encode(RECORD_VERSION, &self.settings.key)
     }
 
     /// The row is to be saved within `delay`, or with the next save.

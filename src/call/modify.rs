@@ -11,7 +11,7 @@ use super::send::{Reply, retry_after_seconds, set_sdp, set_sdp_request};
 use super::{Call, headers};
 use crate::event::Event;
 use crate::ids::LegId;
-use crate::sdp::offer_answer;
+use crate::sdp::offer_answer::{self, Disagreement, Spoken};
 use crate::sdp::{Description, LegDescription};
 use crate::sip::{HeaderName, Method, Response, Status};
 use crate::time::Timestamp;
@@ -118,8 +118,16 @@ impl Call {
         };
         let sequence = server.sequence;
         let request = server.request.as_ref();
-        let offer = request.and_then(|request| Body::of_request(request).description());
+        let body = request.map_or(Body::Nothing, Body::of_request);
         let passed = request.map(|request| headers::passed(&request.headers)).unwrap_or_default();
+        let offer = match body.offer(&leg.description) {
+            Ok(offer) => offer,
+            Err(why) => {
+                self.queued.pop_front();
+                self.refuse_offer(from, sequence, why);
+                return self.next_exchange();
+            }
+        };
         let repeated = offer.as_ref().is_some_and(|offer| leg.description.is_repeat(offer));
         if self.record.bridge == Bridge::Echo {
             self.queued.pop_front();
@@ -147,6 +155,14 @@ impl Call {
         });
         self.record.passed = passed;
         self.grow_streams();
+    }
+
+    /// An offer that cannot be: 488, and everything stays as it was.
+    fn refuse_offer(&mut self, id: LegId, sequence: u32, why: Disagreement) {
+        let warning = [headers::warning(why)];
+        self.respond(&Reply::new(id, Method::Invite, sequence, 488), |response| {
+            super::send::pass(response, &warning);
+        });
     }
 
     /// A new audio line needs ports on both legs first; else the offer goes on at once.
@@ -233,7 +249,7 @@ impl Call {
                 }
                 self.apply_media(Then::Exchange);
             }
-            Err(_) => self.end_by_system(EndCause::Rejected, "no codec in common any more"),
+            Err(why) => self.end_by_system(EndCause::Rejected, &why.to_string()),
         }
     }
 
@@ -243,8 +259,8 @@ impl Call {
         offerer: LegId,
         answerer: LegId,
         answer: &Description,
-    ) -> Result<(), offer_answer::Disagreement> {
-        let missing = offer_answer::Disagreement::NoAudio;
+    ) -> Result<(), Disagreement> {
+        let missing = Disagreement::NoAudio;
         let exchange = self.exchange.as_ref().ok_or(missing)?;
         let offer = exchange.offer.clone().ok_or(missing)?;
         let from = self.record.leg(offerer).ok_or(missing)?;
@@ -305,7 +321,12 @@ impl Call {
 
     /// Late re-INVITE: the offer of `to` becomes the offer for `from`, in its 200.
     fn relay_late_reoffer(&mut self, exchange: &Exchange, offer: Description) {
-        let policy = self.record.leg(exchange.to).map(|leg| leg.policy.clone()).unwrap_or_default();
+        let Some(leg) = self.record.leg(exchange.to) else { return };
+        let policy = leg.policy.clone();
+        let offer = match offer_answer::screened(offer, &leg.description) {
+            Ok(offer) => offer,
+            Err(why) => return self.end_by_system(EndCause::Rejected, &why.to_string()),
+        };
         let Some(leg) = self.record.leg_mut(exchange.from) else { return };
         let local = leg.local_addresses();
         let own_policy = leg.policy.clone();
@@ -340,7 +361,7 @@ impl Call {
                 }
                 self.apply_media(Then::LateAnswer);
             }
-            Err(_) => self.end_by_system(EndCause::Rejected, "no codec in common"),
+            Err(why) => self.end_by_system(EndCause::Rejected, &why.to_string()),
         }
     }
 
@@ -441,9 +462,11 @@ impl Call {
                 offer_answer::own_offer(&mut leg.description, &policy, direction, &local)
             }
             Some(offer) => {
-                let agreed = offer_answer::agree_alone(&offer, &leg.description, &policy, true);
-                let Ok(sides) = agreed else {
-                    return self.refuse(id, &Method::Invite, sequence, 488);
+                let spoken = Spoken::Offer;
+                let agreed = offer_answer::agree_alone(&offer, &leg.description, &policy, spoken);
+                let sides = match agreed {
+                    Ok(sides) => sides,
+                    Err(why) => return self.refuse_offer(id, sequence, why),
                 };
                 let description = &mut leg.description;
                 let sdp = offer_answer::answer_alone(&offer, description, &sides, &local);
@@ -462,13 +485,14 @@ impl Call {
     pub(super) fn echo_answer(&mut self, id: LegId, body: Body) {
         let Some(answer) = body.description() else { return };
         let Some(leg) = self.record.leg(id) else { return };
-        let agreed = offer_answer::agree_alone(&answer, &leg.description, &leg.policy, true);
+        let (description, spoken) = (&leg.description, Spoken::Answer);
+        let agreed = offer_answer::agree_alone(&answer, description, &leg.policy, spoken);
         match agreed {
             Ok(sides) => {
                 self.change_sides(id, answer, sides, true);
                 self.apply_media(Then::Nothing);
             }
-            Err(_) => self.end_by_system(EndCause::Rejected, "no codec in common"),
+            Err(why) => self.end_by_system(EndCause::Rejected, &why.to_string()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Bodies of phones as descriptions, and the statuses for those that are none.
 
-use crate::sdp::Description;
+use crate::sdp::offer_answer::{Disagreement, screened};
+use crate::sdp::{Description, LegDescription};
 use crate::sip::{HeaderName, Headers, Request, Response, Status};
 
 /// What a message carries.
@@ -29,6 +30,11 @@ impl Body {
             Self::Description(description) => Some(*description),
             Self::Nothing | Self::Bad(_) => None,
         }
+    }
+
+    /// The offer of that leg's phone, as its user may make it.
+    pub fn offer(self, leg: &LegDescription) -> Result<Option<Description>, Disagreement> {
+        self.description().map(|offer| screened(offer, leg)).transpose()
     }
 
     fn read(headers: &Headers, body: &[u8]) -> Self {

@@ -6,16 +6,21 @@
 //! reads all of them; of a record of the next release it reads what it knows.
 
 use super::leg::Leg;
-use crate::ids::{CallId, Epoch, LegId, NodeName, Rev};
+use super::sealed::unseal;
+use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
+use crate::rtp::srtp::Seed;
 use crate::sdp::Description;
 use crate::time::Timestamp;
 use crate::views::{CallState, Disposition, EndCause, EndedBy};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Greatest version of records that this release writes.
 pub const VERSION: u16 = 2;
 /// The first one.
 const FIRST: u16 = 1;
+/// Flag of a version: what follows is sealed (`super::sealed`). Since version 2.
+const SEALED: u16 = 1 << 15;
 
 /// One call, as stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +52,9 @@ pub(super) struct CallRecord {
     pub end: Option<End>,
     #[serde(skip)]
     pub added_2: Added2,
+    /// Keys of legs are derived from it. Sealed records have it.
+    #[serde(skip)]
+    pub seed: Seed,
 }
 
 /// Fields since version 2.
@@ -129,9 +137,12 @@ pub(super) struct End {
 
 const PLAIN: &str = "records hold nothing that postcard refuses";
 
-/// The same record as an older release reads it; what cannot be read stays as it is.
+/// The same record as an older release reads it; what cannot be read or is sealed stays as it is.
 pub fn in_version(record: &[u8], version: u16) -> Vec<u8> {
-    CallRecord::decode(record).map_or_else(|| record.to_vec(), |record| record.encode(version))
+    let plain = record
+        .split_first_chunk::<2>()
+        .and_then(|(version, body)| CallRecord::read(body, u16::from_be_bytes(*version)));
+    plain.map_or_else(|| record.to_vec(), |record| record.encode_plain(version))
 }
 
 /// Numbers that phones may have seen and an old record does not know of: more than a call uses in the lag of a replica.
@@ -139,21 +150,35 @@ const PASSED_OVER: u32 = 100;
 
 /// The same record, for a store that went back in time: the next CSeq and SDP version of ours are greater than any that
 /// its phones saw. What is in flight keeps its number: its text is in the record.
-pub fn passing_over(record: &[u8]) -> Vec<u8> {
-    let Some(mut call) = CallRecord::decode(record) else { return record.to_vec() };
+pub fn passing_over(record: &[u8], key: &ClusterKey) -> Vec<u8> {
+    let Some(mut call) = CallRecord::decode(record, key) else { return record.to_vec() };
     for leg in &mut call.legs {
         leg.dialog.local_seq = leg.dialog.local_seq.saturating_add(PASSED_OVER);
         leg.description.version = leg.description.version.saturating_add(PASSED_OVER.into());
     }
-    call.encode(VERSION)
+    call.encode(VERSION, key)
 }
 
 impl CallRecord {
     /// Version (two bytes, big endian), then postcard: the fields of version 1, then what each later one added. A phone
-    /// that was not told yet of our address is stored with the one it knows.
-    pub fn encode(&self, version: u16) -> Vec<u8> {
+    /// that was not told yet of our address is stored with the one it knows. Sealed when there may be keys; then no
+    /// release reads it that knows no SRTP.
+    pub fn encode(&self, version: u16, key: &ClusterKey) -> Vec<u8> {
+        if self.is_secret() {
+            let version = version.clamp(2, VERSION);
+            let number = (version | SEALED).to_be_bytes();
+            let body = self.seal(|secrets| self.extend(secrets, version), key, &number);
+            return [&number[..], &body].concat();
+        }
+        self.encode_plain(version)
+    }
+
+    fn encode_plain(&self, version: u16) -> Vec<u8> {
         let version = version.clamp(FIRST, VERSION);
-        let bytes = version.to_be_bytes().to_vec();
+        self.extend(version.to_be_bytes().to_vec(), version)
+    }
+
+    fn extend(&self, bytes: Vec<u8>, version: u16) -> Vec<u8> {
         let mut bytes = match self.legs.iter().any(|leg| leg.stale.is_some()) {
             false => postcard::to_extend(self, bytes),
             true => postcard::to_extend(&self.as_phones_know_it(), bytes),
@@ -173,10 +198,30 @@ impl CallRecord {
         known
     }
 
-    /// `None` for a version that this release does not read and for bytes that are no record.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    /// `None` for a version that this release does not read, for bytes that are no record, and for those sealed with
+    /// another key.
+    pub fn decode(bytes: &[u8], key: &ClusterKey) -> Option<Self> {
         let (version, body) = bytes.split_first_chunk::<2>()?;
-        let version = u16::from_be_bytes(*version);
+        let number = u16::from_be_bytes(*version);
+        if number & SEALED == 0 {
+            return Self::read(body, number);
+        }
+        let (secrets, fields) = unseal(body, key, version)?;
+        let mut record = Self::read(&fields, number & !SEALED)?;
+        record.take_secrets(secrets);
+        Some(record)
+    }
+
+    /// The bytes of the fields, for who reads no more than their beginning.
+    pub fn fields<'a>(bytes: &'a [u8], key: &ClusterKey) -> Option<Cow<'a, [u8]>> {
+        let (version, body) = bytes.split_first_chunk::<2>()?;
+        if u16::from_be_bytes(*version) & SEALED == 0 {
+            return Some(Cow::Borrowed(body));
+        }
+        unseal(body, key, version).map(|(_, fields)| Cow::Owned(fields))
+    }
+
+    fn read(body: &[u8], version: u16) -> Option<Self> {
         (FIRST..=VERSION + 1).contains(&version).then_some(())?;
         let (mut record, rest) = postcard::take_from_bytes::<Self>(body).ok()?;
         if version >= 2 {

@@ -14,7 +14,8 @@ use super::{Call, Output, Transmit};
 use crate::event::Event;
 use crate::ids::{Flow, LegId, Locator, Purpose as TokenPurpose};
 use crate::limits;
-use crate::sdp::{Description, LegDescription, offer_answer};
+use crate::sdp::offer_answer::{self, Spoken};
+use crate::sdp::{Description, LegDescription, Security};
 use crate::sip::transaction::cancel_for;
 use crate::sip::{Dialog, HeaderName, Message, Method, Request, Response, Status};
 use crate::time::Timestamp;
@@ -258,7 +259,10 @@ impl Call {
         };
         let peer = self.record.peer_of(id).and_then(|peer| self.record.leg(peer));
         let sides = match peer {
-            None => offer_answer::agree_alone(&answer, &leg.description, &leg.policy, true).ok(),
+            None => {
+                let (ours, spoken) = (&leg.description, Spoken::Answer);
+                offer_answer::agree_alone(&answer, ours, &leg.policy, spoken).ok()
+            }
             Some(peer) => peer.description.received.as_ref().and_then(|offer| {
                 let (theirs, ours) = (&peer.description, &leg.description);
                 offer_answer::agree(offer, theirs, &peer.policy, &answer, ours).ok().map(|agreed| {
@@ -348,7 +352,10 @@ impl Call {
                 ..leg.dialog.clone()
             },
             branches: 0,
-            description: LegDescription::new(key.sdp_session_id(locator)),
+            description: LegDescription::new(
+                key.sdp_session_id(locator),
+                Security::new(leg.description.security.policy, self.record.seed.part(next.0)),
+            ),
             streams: Vec::new(),
             holds: false,
             last_status: None,

@@ -34,7 +34,7 @@ impl Call {
         now: Timestamp,
         place: &Place<'_>,
     ) -> Option<Self> {
-        let mut record = CallRecord::decode(record)?;
+        let mut record = CallRecord::decode(record, &settings.key)?;
         record.epoch = epoch;
         for leg in &mut record.legs {
             leg.settle_in(place);
@@ -226,11 +226,15 @@ impl Call {
             .record
             .leg_mut(from)
             .and_then(|leg| leg.open_server_invite().and_then(|server| server.request.clone()));
+        let body = request.as_ref().map_or(Body::Nothing, Body::of_request);
+        let leg = self.record.leg(from);
+        // It was screened before it was passed on.
+        let offer = leg.and_then(|leg| body.offer(&leg.description).ok().flatten());
         self.exchange = Some(Exchange {
             from,
             to,
             sequence,
-            offer: request.and_then(|request| Body::of_request(&request).description()),
+            offer,
             stage: Stage::Offered,
             attempts: 1,
             backup: None,

@@ -12,7 +12,8 @@ use crate::event::Event;
 use crate::ids::{Flow, LegId, Locator, Purpose as TokenPurpose};
 use crate::limits;
 use crate::routing::{Decision, Service};
-use crate::sdp::{LegDescription, Policy, offer_answer};
+use crate::rtp::srtp::Seed;
+use crate::sdp::{LegDescription, Policy, Security, offer_answer};
 use crate::sip::transaction::ServerTransaction;
 use crate::sip::uri::Host;
 use crate::sip::{Dialog, HeaderName, Method, NameAddr, Request, Status, Uri};
@@ -46,9 +47,11 @@ impl Question {
 impl Call {
     /// A new call. `None` when the INVITE lacks what `Request::check` wants: the shell refuses it.
     pub fn new(settings: Arc<Settings>, invitation: Invitation, now: Timestamp) -> Option<Self> {
-        let Invitation { id, key, epoch, caller, request, flow } = invitation;
+        let Invitation { id, key, epoch, entropy, caller, request, flow } = invitation;
+        let seed = Seed::new(entropy);
         let body = Body::of_request(&request);
-        let leg = caller_leg(&settings, id, &caller, &request, flow, now)?;
+        let security = Security::new(caller.srtp, seed.part(LegId::CALLER.0));
+        let leg = caller_leg((&settings, id), &caller, security, (&request, flow), now)?;
         let dialled = request.uri.user().unwrap_or_default();
         let emergency = settings.emergency_numbers.contains(&dialled)
             || request.uri.as_str().to_ascii_lowercase().starts_with("urn:service:sos");
@@ -80,6 +83,7 @@ impl Call {
             owners: vec![settings.node.clone()],
             end: None,
             added_2: Added2::default(),
+            seed,
         };
         let mut call = Self::with_record(settings, record, now);
         call.emit(Event::CallCreated {
@@ -95,10 +99,13 @@ impl Call {
         match body {
             Body::Nothing => {}
             Body::Bad(status) => return self.fail(status, EndCause::Rejected, None),
-            Body::Description(offer) if offer_answer::anchored_streams(&offer) == 0 => {
-                return self.fail(Status(488), EndCause::Rejected, Some("no audio offered"));
+            Body::Description(_) => {
+                let Some(caller) = self.record.leg(LegId::CALLER) else { return };
+                match body.offer(&caller.description) {
+                    Ok(offer) => self.record.offer = offer,
+                    Err(why) => return self.disagree(why),
+                }
             }
-            Body::Description(offer) => self.record.offer = Some(*offer),
         }
         let number = self.ask(|number| Query::Route { number, uri: dialled });
         self.questions.push(Question::Route { number });
@@ -258,7 +265,10 @@ impl Call {
             },
             flow: binding.flow,
             branches: 0,
-            description: LegDescription::new(key.sdp_session_id(locator)),
+            description: LegDescription::new(
+                key.sdp_session_id(locator),
+                Security::new(user.srtp, self.record.seed.part(id.0)),
+            ),
             policy: Policy { codecs: user.codecs.clone() },
             streams: Vec::new(),
             holds: false,
@@ -358,11 +368,10 @@ impl Call {
 }
 
 fn caller_leg(
-    settings: &Settings,
-    call: crate::ids::CallId,
+    (settings, call): (&Settings, crate::ids::CallId),
     caller: &User,
-    request: &Request,
-    flow: Flow,
+    security: Security,
+    (request, flow): (&Request, Flow),
     now: Timestamp,
 ) -> Option<Leg> {
     let locator = Locator { call, leg: LegId::CALLER, node: settings.node_number };
@@ -383,7 +392,7 @@ fn caller_leg(
         dialog,
         flow: dialog_flow(request, &flow),
         branches: 0,
-        description: LegDescription::new(settings.key.sdp_session_id(locator)),
+        description: LegDescription::new(settings.key.sdp_session_id(locator), security),
         policy: Policy { codecs: caller.codecs.clone() },
         streams: Vec::new(),
         holds: false,

@@ -108,7 +108,7 @@ fn stream_view(at: usize, stream: &Stream, statistics: &StreamStatistics) -> Str
             .map(|event| event.payload_type_sent),
         ptime_ms: codec.map(|codec| codec.ptime_ms),
         direction: side.map(|side| Direction::reversed(side.direction).name().to_owned()),
-        srtp: "none".to_owned(),
+        srtp: if side.is_some_and(|side| side.keys.is_some()) { "sdes" } else { "none" }.to_owned(),
         local: Some(stream.local.to_string()),
         remote_signalled: side.and_then(|side| side.rtp).map(|address| address.to_string()),
         remote_latched: statistics.latched.map(|address| address.to_string()),

@@ -66,16 +66,16 @@ pub enum FrameError {
 
 impl Frame {
     /// The first version that has this frame.
-    pub const fn since(&self) -> u16 {
+    pub fn since(&self) -> u16 {
         match self {
             Self::Hello(_)
             | Self::Ping(_)
             | Self::Pong(_)
-            | Self::Request { .. }
             | Self::Reply { .. }
-            | Self::Report(_)
             | Self::ReportAck { .. }
             | Self::Capacity(_) => 1,
+            Self::Request { request, .. } => request.since(),
+            Self::Report(report) => report.kind.since(),
             Self::Peer(frame) => frame.since(),
             Self::Taken { .. } | Self::Drain(_) => 2,
         }

@@ -20,8 +20,8 @@ pub use peer::PeerFrame;
 pub use reply::{LegState, Refusal, Reply, SessionState, StreamState, StreamStatistics};
 pub use report::{Report, ReportKind};
 pub use request::{
-    Act, Apply, Codec, Hears, LegSpec, Release, RemoteStream, Request, SessionSpec, StreamSpec,
-    TelephoneEvent, Tone,
+    Act, Apply, Codec, Hears, LegSpec, Release, RemoteStream, Request, RollOver, SessionSpec, Srtp,
+    StreamSpec, TelephoneEvent, Tone,
 };
 
 /// Greatest version of frames that this release writes. Of two nodes the lower one's counts (`Frame::encode`).

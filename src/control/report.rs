@@ -1,6 +1,7 @@
 //! What a media node says unasked.
 
 use super::reply::SessionState;
+use super::request::RollOver;
 use crate::ids::{LegId, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +39,26 @@ pub enum ReportKind {
     },
     /// The node ended the session by itself.
     Ended(SessionState),
+    /// Since version 2: a phone's sequence numbers under SRTP wrapped. A later one replaces it.
+    RolledOver {
+        /// Whose.
+        leg: LegId,
+        /// On which stream.
+        stream: u8,
+        /// For a node that has the stream after us.
+        roll_over: RollOver,
+    },
 }
 
 impl ReportKind {
+    /// The first version that has it.
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::State(_) | Self::Digit { .. } | Self::Silence { .. } | Self::Ended(_) => 1,
+            Self::RolledOver { .. } => 2,
+        }
+    }
+
     /// Kept until acknowledged, for a new owner too; states collapse to the latest.
     pub const fn is_kept(&self) -> bool {
         matches!(self, Self::Digit { .. } | Self::Ended(_) | Self::Silence { .. })

@@ -1,11 +1,13 @@
 //! What signaling asks of a media node.
 
 use crate::ids::{Epoch, LegId, Rev, SessionId};
+use crate::rtp::srtp::Keying;
 use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 /// A request for one session. The frame around it carries the request id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WireRequest", into = "WireRequest")]
 pub enum Request {
     /// Make the session so. Answered by `Reply::Applied` or `Reply::Refused`.
     Apply(Apply),
@@ -99,6 +101,29 @@ pub struct StreamSpec {
     pub hears: Hears,
     /// Report `ReportKind::Silence` when `from_phone` and no RTP for this long since the leg was confirmed; 0: never.
     pub rtp_timeout_ms: u32,
+    /// `None`: plain RTP. On the wire it stands beside the spec.
+    #[serde(skip)]
+    pub srtp: Option<Srtp>,
+}
+
+/// SRTP with one phone (RFC 3711, RFC 4568). A direction whose key stays the same goes on; with a new key it begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Srtp {
+    /// We protect with it what goes to the phone.
+    pub sent: Keying,
+    /// It opens what comes from the phone.
+    pub received: Keying,
+    /// As it was told last by a node that had the stream before.
+    pub roll_over: Option<RollOver>,
+}
+
+/// How often the sequence number of a phone's SSRC wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollOver {
+    /// Of the phone.
+    pub ssrc: u32,
+    /// RFC 3711 §3.3.1: ROC.
+    pub count: u32,
 }
 
 /// Where a phone listens.
@@ -174,4 +199,70 @@ pub enum Act {
         /// `0-9*#A-D`.
         digits: String,
     },
+}
+
+/// A request as it is written. What version 1 does not know stands beside what it knows.
+#[derive(Serialize, Deserialize)]
+enum WireRequest {
+    Apply(Apply),
+    Release(Release),
+    /// Since version 2: `Apply` and the SRTP of its streams.
+    ApplySecured(Apply, Vec<(LegId, u8, Srtp)>),
+}
+
+impl Request {
+    /// The first version that has it.
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Apply(apply) if apply.spec.is_secured() => 2,
+            Self::Apply(_) | Self::Release(_) => 1,
+        }
+    }
+}
+
+impl SessionSpec {
+    /// Some stream has SRTP.
+    fn is_secured(&self) -> bool {
+        let mut streams = self.legs.iter().flat_map(|leg| &leg.streams);
+        streams.any(|stream| stream.srtp.is_some())
+    }
+}
+
+impl From<Request> for WireRequest {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::Release(release) => Self::Release(release),
+            Request::Apply(apply) if apply.spec.is_secured() => {
+                let streams = apply.spec.legs.iter().flat_map(|leg| {
+                    leg.streams.iter().map(|stream| (leg.leg, stream.index, stream.srtp.clone()))
+                });
+                let secured = streams.filter_map(|(leg, index, srtp)| Some((leg, index, srtp?)));
+                let secured = secured.collect();
+                Self::ApplySecured(apply, secured)
+            }
+            Request::Apply(apply) => Self::Apply(apply),
+        }
+    }
+}
+
+impl From<WireRequest> for Request {
+    fn from(request: WireRequest) -> Self {
+        match request {
+            WireRequest::Apply(apply) => Self::Apply(apply),
+            WireRequest::Release(release) => Self::Release(release),
+            WireRequest::ApplySecured(mut apply, secured) => {
+                for (leg, index, srtp) in secured {
+                    let mut legs = apply.spec.legs.iter_mut().filter(|spec| spec.leg == leg);
+                    let streams = legs.next().map(|leg| &mut leg.streams);
+                    let stream = streams.and_then(|streams| {
+                        streams.iter_mut().find(|stream| stream.index == index)
+                    });
+                    if let Some(stream) = stream {
+                        stream.srtp = Some(srtp);
+                    }
+                }
+                Self::Apply(apply)
+            }
+        }
+    }
 }

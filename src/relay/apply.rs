@@ -95,6 +95,7 @@ impl Session {
 
     fn describe(&mut self, stream: &mut Stream, now: Timestamp) {
         stream.learn_payload_types();
+        stream.secure();
         if let Some(codec) = &stream.spec.codec {
             stream.outbound.set_clock(codec.clock_rate_hz);
         }

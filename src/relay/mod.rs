@@ -11,6 +11,7 @@
 mod apply;
 mod digit_sender;
 mod digits;
+mod guard;
 mod jitter_buffer;
 mod latch;
 mod outbound;

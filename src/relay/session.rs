@@ -11,6 +11,7 @@ use super::stream::{Heard, Received, Stream};
 use super::{Channel, Endpoint, Forward, Output};
 use crate::control::{LegState, Refusal, Release, ReportKind, SessionState};
 use crate::ids::SessionId;
+use crate::rtp::srtp::MOST_OVERHEAD;
 use crate::time::Timestamp;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -133,12 +134,12 @@ impl Session {
         if self.released {
             return None;
         }
-        let packet = buffer.get_mut(..length)?;
         let position = self.position(endpoint)?;
         self.changed = true;
         match endpoint.channel {
-            Channel::Rtp => self.handle_rtp(position, source, packet, now),
+            Channel::Rtp => self.handle_rtp(position, source, (buffer, length), now),
             Channel::Rtcp => {
+                let packet = buffer.get_mut(..length)?;
                 let stream = self.streams.get_mut(position)?;
                 stream.accept_rtcp(source, packet, &mut self.outbox, now);
                 None
@@ -157,11 +158,12 @@ impl Session {
         &mut self,
         position: usize,
         source: SocketAddr,
-        packet: &mut [u8],
+        (buffer, length): (&mut [u8], usize),
         now: Timestamp,
     ) -> Option<Forward> {
         let stream = self.streams.get_mut(position)?;
-        let accepted = stream.accept(source, packet, now)?;
+        let accepted = stream.accept(source, buffer.get_mut(..length)?, now)?;
+        let length = accepted.length;
         let (takes, endpoint) = (stream.spec.from_phone, stream.endpoint);
         let rearmed = core::mem::take(&mut stream.silence_told);
         let heard = Heard {
@@ -177,9 +179,9 @@ impl Session {
             return None;
         }
         if accepted.received == Received::Event {
-            self.watch_digits(position, &heard, packet, now);
+            self.watch_digits(position, &heard, buffer.get(..length)?, now);
         }
-        self.pass_on(position, heard, packet, now)
+        self.pass_on(position, heard, (buffer, length), now)
     }
 
     /// To all who hear it: copies to all but the first, then the packet itself to the first.
@@ -188,18 +190,20 @@ impl Session {
         &mut self,
         position: usize,
         heard: Heard,
-        packet: &mut [u8],
+        (buffer, length): (&mut [u8], usize),
         now: Timestamp,
     ) -> Option<Forward> {
         let listeners = self.streams.get(position)?.listeners.len();
         for nth in 1..listeners {
-            let mut copy = packet.to_vec();
-            if let Some(forward) = self.pass_to(position, nth, heard, &mut copy, now) {
-                let Forward { from, to, .. } = forward;
+            let mut copy = buffer.get(..length)?.to_vec();
+            copy.resize(length + MOST_OVERHEAD, 0);
+            if let Some(forward) = self.pass_to(position, nth, heard, (&mut copy, length), now) {
+                let Forward { from, to, length } = forward;
+                copy.truncate(length);
                 self.outbox.push(Output::Send { from, to, packet: copy });
             }
         }
-        self.pass_to(position, 0, heard, packet, now)
+        self.pass_to(position, 0, heard, (buffer, length), now)
     }
 
     #[inline]
@@ -208,12 +212,12 @@ impl Session {
         position: usize,
         nth: usize,
         heard: Heard,
-        packet: &mut [u8],
+        (buffer, length): (&mut [u8], usize),
         now: Timestamp,
     ) -> Option<Forward> {
         let listener = *self.streams.get(position)?.listeners.get(nth)?;
         let listener = self.streams.get_mut(listener)?;
-        let forward = listener.hear(heard, packet, now);
+        let forward = listener.hear(heard, buffer, length, now);
         let tick = listener.tick_at();
         self.wake(tick, "audio frame");
         forward
@@ -258,6 +262,13 @@ impl Session {
         self.changed = false;
         let state = self.state();
         self.outbox.report(ReportKind::State(state));
+        for stream in &mut self.streams {
+            let Endpoint { leg, stream: index, .. } = stream.endpoint;
+            if let Some(roll_over) = stream.guard.as_mut().and_then(|guard| guard.news()) {
+                let kind = ReportKind::RolledOver { leg, stream: index, roll_over };
+                self.outbox.report(kind);
+            }
+        }
     }
 
     /// Signaling has all reports up to `number`.
@@ -268,6 +279,9 @@ impl Session {
     /// The link to the owner is new: kept reports and the present state are sent again.
     pub fn replay_reports(&mut self) {
         self.outbox.replay();
+        for guard in self.streams.iter_mut().filter_map(|stream| stream.guard.as_mut()) {
+            guard.forget_told();
+        }
         self.report_state();
     }
 

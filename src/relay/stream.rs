@@ -6,6 +6,7 @@
 
 use super::digit_sender::DigitSender;
 use super::digits::DigitWatch;
+use super::guard::Guard;
 use super::latch::{Latch, Verdict};
 use super::outbound::{Origin, Outbound};
 use super::playout::Playout;
@@ -61,6 +62,8 @@ pub(super) struct Heard {
 pub(super) struct Accepted {
     pub(super) received: Received,
     pub(super) header: Header,
+    /// Of the packet, opened.
+    pub(super) length: usize,
     pub(super) pinned: bool,
 }
 
@@ -82,6 +85,8 @@ pub(super) struct Stream {
     /// Follows from the spec.
     #[serde(skip, default = "nothing_known")]
     received: [Received; PAYLOAD_TYPES],
+    /// `None`: plain RTP.
+    pub(super) guard: Option<Box<Guard>>,
     pub(super) rtp: Latch,
     pub(super) rtcp: Latch,
     pub(super) reception: Reception,
@@ -114,16 +119,19 @@ impl Stream {
         now: Timestamp,
     ) -> Self {
         let [ssrc, sequence, timestamp] = [random.next(), random.next(), random.next()];
+        // RFC 3711 §3.3.1: far from the wrap, so that no phone takes the first packets for those after it.
+        let sequence = sequence as u16 & 0x7fff;
         Self {
             endpoint,
             spec,
             local: local.0,
             port: local.1,
             received: nothing_known(),
+            guard: None,
             rtp: Latch::default(),
             rtcp: Latch::default(),
             reception: Reception::default(),
-            outbound: Outbound::new(ssrc as u32, sequence as u16, timestamp as u32),
+            outbound: Outbound::new(ssrc as u32, sequence, timestamp as u32),
             digits: DigitWatch::default(),
             digit_sender: DigitSender::default(),
             playout: None,
@@ -160,17 +168,26 @@ impl Stream {
         }
     }
 
+    /// SRTP, from the spec.
+    pub(super) fn secure(&mut self) {
+        match (&self.spec.srtp, &mut self.guard) {
+            (Some(keys), Some(guard)) => guard.rekey(keys),
+            (Some(keys), guard) => *guard = Some(Box::new(Guard::new(keys))),
+            (None, guard) => *guard = None,
+        }
+    }
+
     /// The clock of the phone's events.
     pub(super) fn event_clock_hz(&self) -> u32 {
         self.spec.telephone_event.map_or(8_000, |events| events.clock_rate_hz)
     }
 
-    /// Judges and counts a packet that came from `source`; `None`: refused.
+    /// Opens, judges and counts a packet that came from `source`; `None`: refused.
     #[inline]
     pub(super) fn accept(
         &mut self,
         source: SocketAddr,
-        packet: &[u8],
+        packet: &mut [u8],
         now: Timestamp,
     ) -> Option<Accepted> {
         let accepted = self.judge(source, packet, now);
@@ -180,15 +197,20 @@ impl Stream {
         accepted
     }
 
-    fn judge(&mut self, source: SocketAddr, packet: &[u8], now: Timestamp) -> Option<Accepted> {
-        let header = Header::parse(packet)?;
+    fn judge(&mut self, source: SocketAddr, packet: &mut [u8], now: Timestamp) -> Option<Accepted> {
+        let length = match &mut self.guard {
+            Some(guard) => guard.open_rtp(packet)?,
+            None => packet.len(),
+        };
+        let header = Header::parse(packet.get(..length)?)?;
         let received = *self.received.get(usize::from(header.payload_type))?;
         // Before the phone's description nothing is known about its payload types.
         if received == Received::Unknown && self.spec.codec.is_some() {
             return None;
         }
-        let reception = &self.reception;
-        let verdict = self.rtp.judge(source, now, || reception.is_continued_by(&header));
+        let (reception, authentic) = (&self.reception, self.guard.is_some());
+        let continues = || authentic || reception.is_continued_by(&header);
+        let verdict = self.rtp.judge(source, now, continues);
         if verdict == Verdict::Rejected {
             return None;
         }
@@ -198,7 +220,7 @@ impl Stream {
         };
         self.note_silence(now);
         self.reception.count(&header, clock, now);
-        Some(Accepted { received, header, pinned: verdict == Verdict::Pinned })
+        Some(Accepted { received, header, length, pinned: verdict == Verdict::Pinned })
     }
 
     #[inline]
@@ -210,18 +232,20 @@ impl Stream {
         self.reception.silence_max_ms = self.reception.silence_max_ms.max(silent);
     }
 
-    /// What the phone shall hear: rewritten in place to be sent to it, or kept for `playout`
-    /// (`None`).
+    /// What the phone shall hear, the first `length` bytes of `buffer`: rewritten in place to be
+    /// sent to it, or kept for `playout` (`None`).
     #[inline]
     pub(super) fn hear(
         &mut self,
         heard: Heard,
-        packet: &mut [u8],
+        buffer: &mut [u8],
+        length: usize,
         now: Timestamp,
     ) -> Option<Forward> {
         if !self.spec.to_phone {
             return None;
         }
+        let packet = buffer.get_mut(..length)?;
         let to = self.rtp.destination()?;
         let header = match (self.hearing, heard.received) {
             (Hearing::Nothing, _) | (_, Received::Unknown) => None,
@@ -252,8 +276,12 @@ impl Stream {
             (Hearing::Made, Received::ComfortNoise | Received::Passed(_)) => None,
         }?;
         header.rewrite(packet);
+        let length = match &mut self.guard {
+            Some(guard) => guard.protect_rtp(buffer, length)?,
+            None => length,
+        };
         self.outbound.count(header.payload_bytes(), now);
-        Some(Forward { from: self.endpoint, to, length: packet.len() })
+        Some(Forward { from: self.endpoint, to, length })
     }
 
     fn hear_event(&mut self, heard: Heard, packet: &mut [u8], now: Timestamp) -> Option<Header> {
@@ -277,6 +305,10 @@ impl Stream {
     pub(super) fn made(&mut self, packet: Vec<u8>, now: Timestamp) -> Option<super::Output> {
         let to = self.rtp.destination()?;
         let payload_bytes = packet.len().saturating_sub(crate::rtp::header::FIXED_BYTES);
+        let packet = match &mut self.guard {
+            Some(guard) => guard.seal_rtp(packet)?,
+            None => packet,
+        };
         self.outbound.count(payload_bytes, now);
         Some(super::Output::Send { from: self.endpoint, to, packet })
     }

@@ -1,5 +1,7 @@
 //! Sessions as phones see them: packets in, packets out, audio judged by its content.
 
+mod srtp;
+
 use super::*;
 use crate::codec::tone::{Sine, power_at};
 use crate::codec::{Kind, MOST_PAYLOAD_BYTES, MOST_SAMPLES};
@@ -59,6 +61,7 @@ fn leg(number: u16, codec: Codec, hears: Hears) -> LegSpec {
             from_phone: true,
             hears,
             rtp_timeout_ms: 0,
+            srtp: None,
         }],
     }
 }

@@ -164,7 +164,11 @@ impl Stream {
             reception: self.reception.report(now),
             goodbye,
         };
-        Some(Output::Send { from: self.rtcp_endpoint(), to, packet: compound.emit() })
+        let packet = match &mut self.guard {
+            Some(guard) => guard.seal_rtcp(compound.emit())?,
+            None => compound.emit(),
+        };
+        Some(Output::Send { from: self.rtcp_endpoint(), to, packet })
     }
 
     /// Where RTCP comes from, else the neighbour of where RTP comes from, if that is not where it
@@ -182,15 +186,19 @@ impl Stream {
     pub(super) fn accept_rtcp(
         &mut self,
         source: SocketAddr,
-        datagram: &[u8],
+        datagram: &mut [u8],
         outbox: &mut Outbox,
         now: Timestamp,
     ) {
-        let reports = read_reports(datagram);
-        let known = self.reception.ssrc;
+        let length = match &mut self.guard {
+            Some(guard) => guard.open_rtcp(datagram),
+            None => Some(datagram.len()),
+        };
+        let reports = length.and_then(|length| read_reports(datagram.get(..length)?));
+        let (known, authentic) = (self.reception.ssrc, self.guard.is_some());
         let verdict = reports.as_ref().map(|reports| {
-            let continues =
-                || reports.iter().any(|report| known.is_some() && Some(report.ssrc) == known);
+            let of_stream = |ssrc: u32| authentic || known == Some(ssrc);
+            let continues = || reports.iter().any(|report| of_stream(report.ssrc));
             self.rtcp.judge(source, now, continues)
         });
         let (Some(reports), Some(verdict)) = (reports, verdict) else {

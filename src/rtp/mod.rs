@@ -9,6 +9,8 @@ pub mod header;
 pub mod rtcp;
 /// Sequence numbers and timestamps that wrap.
 pub mod serial;
+/// Packets encrypted and authenticated.
+pub mod srtp;
 /// Digits as packets.
 pub mod telephone_event;
 

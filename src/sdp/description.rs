@@ -1,5 +1,6 @@
 //! A session description as read (RFC 8866), reduced to what we use; everything bounded.
 
+use super::crypto::Crypto;
 use crate::limits;
 use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,19 @@ pub struct MediaDescription {
     pub ptime_ms: Option<u16>,
     /// a=maxptime.
     pub maxptime_ms: Option<u16>,
+    /// a=crypto, those that we can use, in order of preference. Records keep them apart, sealed.
+    #[serde(skip)]
+    pub crypto: Vec<Crypto>,
+    /// There was an a=crypto, of use or not.
+    #[serde(skip)]
+    pub has_crypto: bool,
+}
+
+impl MediaDescription {
+    /// RTP/SAVP or RTP/SAVPF: without keys there is nothing.
+    pub fn is_secure(&self) -> bool {
+        ["RTP/SAVP", "RTP/SAVPF"].iter().any(|name| self.protocol.eq_ignore_ascii_case(name))
+    }
 }
 
 /// A payload format.
@@ -269,6 +283,8 @@ impl MediaReader {
                 raw_formats: raw_formats.to_owned(),
                 ptime_ms: None,
                 maxptime_ms: None,
+                crypto: Vec::new(),
+                has_crypto: false,
             },
             payload_types,
             connection: None,
@@ -288,6 +304,12 @@ impl MediaReader {
                 }
             }
             "ptime" => self.description.ptime_ms = value.trim().parse().ok(),
+            "crypto" => {
+                self.description.has_crypto = true;
+                if self.description.crypto.len() < limits::SDP_CRYPTO_LINES {
+                    self.description.crypto.extend(Crypto::parse(value));
+                }
+            }
             "maxptime" => self.description.maxptime_ms = value.trim().parse().ok(),
             "rtcp" => {
                 let (port, rest) = value.split_once(' ').unwrap_or((value, ""));

@@ -3,7 +3,7 @@
 //! Invariants: SDP is written from the model; the o= version rises by one exactly when our SDP differs from the last
 //! one sent.
 
-use super::{Description, Direction, Format};
+use super::{Crypto, Description, Direction, Format, MediaDescription, Security, StreamKeys};
 use core::fmt::Write as _;
 use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub struct LegDescription {
     pub ours: Vec<Format>,
     /// Of each of the leg's m= lines: the stream index it carries, or `None` when it is refused.
     pub lines: Vec<Line>,
+    /// SRTP. Records keep it apart, sealed.
+    #[serde(skip)]
+    pub security: Security,
 }
 
 /// One m= line of a leg's dialog.
@@ -42,7 +45,7 @@ pub struct Line {
 
 impl LegDescription {
     /// Of a new leg.
-    pub fn new(session_id: u64) -> Self {
+    pub fn new(session_id: u64, security: Security) -> Self {
         Self {
             session_id,
             version: 0,
@@ -51,23 +54,49 @@ impl LegDescription {
             generation: 0,
             ours: Vec::new(),
             lines: Vec::new(),
+            security,
         }
+    }
+
+    /// Takes what records keep apart; the phone's keys stand in its description again.
+    pub fn secure(&mut self, security: Security) {
+        if let Some(received) = &mut self.received {
+            let indexes = super::offer_answer::stream_indexes(received);
+            for (media, index) in received.media.iter_mut().zip(indexes) {
+                let keys = index.and_then(|index| security.in_force(index));
+                media.crypto = keys.map(StreamKeys::of_phone).into_iter().collect();
+                media.has_crypto = keys.is_some();
+            }
+        }
+        self.security = security;
     }
 
     /// Their SDP says nothing new but perhaps its o= line: it is answered by us. A phone that forgets to raise its
     /// version is still heard, so the o= line alone decides nothing.
     pub fn is_repeat(&self, description: &Description) -> bool {
-        self.received.as_ref().is_some_and(|known| known.media == description.media)
+        let same = |known: &Description| {
+            let known: Vec<_> = known.media.iter().map(without_keys).collect();
+            known == description.media.iter().map(without_keys).collect::<Vec<_>>()
+        };
+        self.received.as_ref().is_some_and(same) && self.keeps_keys(description)
     }
 
-    /// A description takes effect: kept, and the generation counted when transport or formats changed.
+    fn keeps_keys(&self, description: &Description) -> bool {
+        let indexes = super::offer_answer::stream_indexes(description);
+        indexes.into_iter().zip(&description.media).all(|(index, media)| {
+            media.port == 0 || index.is_none_or(|index| self.security.is_kept_by(index, media))
+        })
+    }
+
+    /// A description takes effect: kept, and the generation counted when transport, formats or keys changed.
     pub fn take(&mut self, description: Description) {
         let transport = |description: &Description| -> Vec<_> {
             let media = description.media.iter();
             media.map(|media| (media.rtp, media.rtcp, media.formats.clone())).collect()
         };
         let changed =
-            self.received.as_ref().is_none_or(|known| transport(known) != transport(&description));
+            self.received.as_ref().is_none_or(|known| transport(known) != transport(&description))
+                || !self.keeps_keys(&description);
         if changed {
             self.generation += 1;
         }
@@ -126,6 +155,7 @@ pub(super) struct OwnStream {
     pub direction: Direction,
     pub ptime_ms: Option<u16>,
     pub maxptime_ms: Option<u16>,
+    pub crypto: Vec<Crypto>,
 }
 
 impl OwnLine {
@@ -161,8 +191,16 @@ impl OwnLine {
         if let Some(maxptime) = stream.maxptime_ms {
             let _ = write!(text, "a=maxptime:{maxptime}\r\n");
         }
+        for crypto in &stream.crypto {
+            crypto.render(text);
+        }
         let _ = write!(text, "a={}\r\n", stream.direction.name());
     }
+}
+
+/// A line as it is stored.
+fn without_keys(media: &MediaDescription) -> MediaDescription {
+    MediaDescription { crypto: Vec::new(), has_crypto: false, ..media.clone() }
 }
 
 fn connection(ip: IpAddr) -> String {

@@ -9,7 +9,7 @@
 
 use super::leg_description::{LegDescription, Line, OwnLine, OwnStream};
 use super::payload_types;
-use super::{Description, Direction, Format, MediaDescription};
+use super::{Crypto, Description, Direction, Format, MediaDescription, StreamKeys};
 use crate::control;
 use crate::limits;
 use core::net::{IpAddr, SocketAddr};
@@ -56,6 +56,9 @@ pub struct StreamSide {
     pub rtp: Option<SocketAddr>,
     /// Its RTCP.
     pub rtcp: Option<SocketAddr>,
+    /// SRTP with this phone. Records keep it apart, sealed.
+    #[serde(skip)]
+    pub keys: Option<StreamKeys>,
 }
 
 /// Why no agreement: 488 with a Warning (RFC 3261 §20.43, 304/305).
@@ -67,19 +70,27 @@ pub enum Disagreement {
     /// No codec in common, and none that can be transcoded.
     #[error("no codec in common")]
     NoCodec,
+    /// The user must have SRTP, or the line says that there is nothing else, and no way of it can be used.
+    #[error("no SRTP that can be used")]
+    NoSrtp,
+    /// RTP/SAVP, and the user's SRTP is off.
+    #[error("SRTP is off for this user")]
+    SrtpOff,
 }
 
 /// Codecs that the media node can decode and encode: `PCMU PCMA opus` (`G722` when built).
 pub const TRANSCODABLE: [&str; 3] = ["opus", "PCMU", "PCMA"];
 
+/// Protocols of lines that are anchored.
+const PROTOCOLS: [&str; 4] = ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF"];
+
 /// Stream index of each media line: the audio lines that we can anchor, in order, port 0 or not, so that an index
 /// stays with its line over re-offers.
-fn stream_indexes(description: &Description) -> Vec<Option<u8>> {
+pub(super) fn stream_indexes(description: &Description) -> Vec<Option<u8>> {
     let mut next = 0_u8;
     let lines = description.media.iter().map(|media| {
         let anchored = media.kind.eq_ignore_ascii_case("audio")
-            && (media.protocol.eq_ignore_ascii_case("RTP/AVP")
-                || media.protocol.eq_ignore_ascii_case("RTP/AVPF"))
+            && PROTOCOLS.iter().any(|name| media.protocol.eq_ignore_ascii_case(name))
             && usize::from(next) < limits::STREAMS_PER_LEG;
         anchored.then(|| {
             next += 1;
@@ -99,6 +110,22 @@ pub fn anchored_streams(offer: &Description) -> u8 {
     let indexes = stream_indexes(offer).into_iter().zip(&offer.media);
     let used = indexes.filter(|(_, media)| media.port != 0).filter_map(|(index, _)| index);
     used.max().map_or(0, |index| index + 1)
+}
+
+/// An offer of a phone as its user may make it: audio lines that SRTP speaks against are refused (port 0).
+pub fn screened(mut offer: Description, leg: &LegDescription) -> Result<Description, Disagreement> {
+    let indexes = stream_indexes(&offer);
+    let mut refusal = Disagreement::NoAudio;
+    for (media, index) in offer.media.iter_mut().zip(indexes) {
+        if index.is_some()
+            && media.port != 0
+            && let Err(why) = leg.security.offered(media)
+        {
+            media.port = 0;
+            refusal = why;
+        }
+    }
+    if anchored_streams(&offer) == 0 { Err(refusal) } else { Ok(offer) }
 }
 
 impl Policy {
@@ -172,7 +199,7 @@ pub fn relay_offer(
             lines.push(Line {
                 stream: Some(index),
                 kind: "audio".to_owned(),
-                protocol: "RTP/AVP".to_owned(),
+                protocol: to.security.protocol().to_owned(),
                 raw_formats: "0".to_owned(),
             });
         }
@@ -190,6 +217,7 @@ pub fn relay_offer(
                 direction: media.direction,
                 ptime_ms: media.ptime_ms,
                 maxptime_ms: media.maxptime_ms,
+                crypto: own_keys(to, line),
             }
         });
         own.push(OwnLine {
@@ -202,6 +230,11 @@ pub fn relay_offer(
     }
     (to.ours, to.lines) = (ours, lines);
     Ok(to.settle(&own, local))
+}
+
+/// Our ways to protect the stream of a line that we offer.
+fn own_keys(to: &LegDescription, line: &Line) -> Vec<Crypto> {
+    line.stream.map(|index| to.security.offer(index, to.generation)).unwrap_or_default()
 }
 
 /// An offer of our own: all that this leg may use, one stream.
@@ -221,17 +254,23 @@ pub fn own_offer(
         to.lines.push(Line {
             stream: Some(0),
             kind: "audio".to_owned(),
-            protocol: "RTP/AVP".to_owned(),
+            protocol: to.security.protocol().to_owned(),
             raw_formats: "0".to_owned(),
         });
     }
-    let stream = OwnStream { formats, direction, ptime_ms: None, maxptime_ms: None };
+    let stream = |line: &Line| OwnStream {
+        formats: formats.clone(),
+        direction,
+        ptime_ms: None,
+        maxptime_ms: None,
+        crypto: own_keys(to, line),
+    };
     let own: Vec<OwnLine> = to
         .lines
         .iter()
         .map(|line| OwnLine {
             line: line.clone(),
-            active: (line.stream == Some(0)).then(|| stream.clone()),
+            active: (line.stream == Some(0)).then(|| stream(line)),
         })
         .collect();
     to.settle(&own, local)
@@ -242,8 +281,8 @@ fn side(
     media: &MediaDescription,
     format: &Format,
     leg: &LegDescription,
-    with_events: bool,
-    with_noise: bool,
+    keys: Option<StreamKeys>,
+    (with_events, with_noise): (bool, bool),
 ) -> StreamSide {
     let received = |format: &Format| payload_types::choose(&leg.ours, format);
     let clock = if format.clock_rate_hz == 48_000 { 48_000 } else { 8_000 };
@@ -272,7 +311,28 @@ fn side(
         direction: media.direction,
         rtp: media.rtp,
         rtcp: media.rtcp,
+        keys,
     }
+}
+
+/// Keys of a stream that the phone offered.
+fn keys_offered(
+    leg: &LegDescription,
+    index: u8,
+    media: &MediaDescription,
+) -> Result<Option<StreamKeys>, Disagreement> {
+    let theirs = leg.security.offered(media)?;
+    Ok(theirs.map(|theirs| leg.security.answer(index, theirs, leg.generation)))
+}
+
+/// Keys of a stream that we offered, by the phone's answer.
+fn keys_answered(
+    leg: &LegDescription,
+    index: u8,
+    media: &MediaDescription,
+) -> Result<Option<StreamKeys>, Disagreement> {
+    let theirs = leg.security.answered(media)?;
+    theirs.map(|theirs| leg.security.agree(index, theirs, leg.generation)).transpose()
 }
 
 fn packet_time(media: &MediaDescription) -> u16 {
@@ -288,6 +348,7 @@ fn refused(media: Option<&MediaDescription>) -> StreamSide {
         direction: media.map_or(Direction::Inactive, |media| media.direction),
         rtp: None,
         rtcp: None,
+        keys: None,
     }
 }
 
@@ -329,8 +390,20 @@ pub fn agree(
         let noise = both(Format::is_comfort_noise);
         streams.push(StreamAgreement {
             index,
-            offerer: side(offered, back, offerer, events, noise),
-            answerer: side(answered, chosen, answerer, events, noise),
+            offerer: side(
+                offered,
+                back,
+                offerer,
+                keys_offered(offerer, index, offered)?,
+                (events, noise),
+            ),
+            answerer: side(
+                answered,
+                chosen,
+                answerer,
+                keys_answered(answerer, index, answered)?,
+                (events, noise),
+            ),
         });
     }
     if streams.iter().all(|stream| stream.answerer.codec.is_none()) {
@@ -391,16 +464,26 @@ fn answer_stream(
         other.direction.receives() && media.direction.sends(),
     );
     let ptime_ms = other.codec.as_ref().map(|codec| codec.ptime_ms);
-    Some(OwnStream { formats, direction, ptime_ms, maxptime_ms: None })
+    let keys = agreed.offerer.keys.iter();
+    let crypto = keys.map(|keys| Crypto { tag: keys.tag, keying: keys.sent.clone() }).collect();
+    Some(OwnStream { formats, direction, ptime_ms, maxptime_ms: None, crypto })
 }
 
-/// Agreement of a phone with ourselves: the first codec of its offer that we can decode, or any when the voice only
-/// comes back (`echo`).
+/// What a description is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// The phone's offer.
+    Offer,
+    /// The phone's answer to an offer of ours.
+    Answer,
+}
+
+/// Agreement of a phone with ourselves, its voice coming back: the first codec it names.
 pub fn agree_alone(
     offer: &Description,
     leg: &LegDescription,
     policy: &Policy,
-    echo: bool,
+    spoken: Spoken,
 ) -> Result<Vec<StreamSide>, Disagreement> {
     let count = anchored_streams(offer);
     if count == 0 {
@@ -412,12 +495,14 @@ pub fn agree_alone(
             sides.push(refused(None));
             continue;
         };
-        let usable = |format: &&Format| {
-            is_voice(format) && policy.allows(format) && (echo || is_transcodable(&format.encoding))
-        };
+        let usable = |format: &&Format| is_voice(format) && policy.allows(format);
         let format = media.formats.iter().find(usable).ok_or(Disagreement::NoCodec)?;
         let noise = media.formats.iter().any(Format::is_comfort_noise);
-        sides.push(side(media, format, leg, true, noise));
+        let keys = match spoken {
+            Spoken::Offer => keys_offered(leg, index, media)?,
+            Spoken::Answer => keys_answered(leg, index, media)?,
+        };
+        sides.push(side(media, format, leg, keys, (true, noise)));
     }
     Ok(sides)
 }
@@ -462,5 +547,10 @@ pub fn stream_spec(
         from_phone: agreed && side.direction.sends(),
         hears: if agreed { hears } else { control::Hears::Nothing },
         rtp_timeout_ms,
+        srtp: side.keys.as_ref().map(|keys| control::Srtp {
+            sent: keys.sent.clone(),
+            received: keys.received.clone(),
+            roll_over: None,
+        }),
     }
 }

@@ -322,8 +322,8 @@ mod tests {
             updated_at: Timestamp::EPOCH,
         };
         let (id, caller) = (CallId(id), Arc::new(caller));
-        let invitation =
-            Invitation { id, key: KEY, epoch: Epoch(1), caller, request, flow: flow() };
+        let (epoch, entropy, flow) = (Epoch(1), [0; 32], flow());
+        let invitation = Invitation { id, key: KEY, epoch, entropy, caller, request, flow };
         Call::new(Arc::new(settings), invitation, Timestamp::EPOCH).expect("a call")
     }
 

@@ -67,7 +67,8 @@ impl Worker {
     fn begin_call(&mut self, key: [u8; 16], caller: Arc<User>, request: Request, flow: Flow) {
         let id = (self.draw_call_id)(self.now);
         let origin = origin_of(&request);
-        let invitation = Invitation { id, key, epoch: Epoch(1), caller, request, flow };
+        let (epoch, entropy) = (Epoch(1), rand::random());
+        let invitation = Invitation { id, key, epoch, entropy, caller, request, flow };
         let (settings, now) = (Arc::clone(&self.settings), self.now);
         let call = catch_bug(|| Call::new(settings, invitation, now));
         match call {

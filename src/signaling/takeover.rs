@@ -308,7 +308,10 @@ impl Worker {
         let place = Place { reach: &reach, refresh_at };
         let is_old = self.server.may_be_old(now);
         let restore = || match is_old {
-            true => Call::restore(settings, &record_passing_over(record), epoch, now, &place),
+            true => {
+                let record = record_passing_over(record, &settings.key);
+                Call::restore(settings, &record, epoch, now, &place)
+            }
             false => Call::restore(settings, record, epoch, now, &place),
         };
         let call = match catch_bug(restore) {

@@ -17,5 +17,6 @@ mod outage;
 mod poison;
 mod restart;
 mod spread;
+mod srtp;
 mod switch;
 mod versions;

@@ -23,15 +23,20 @@ impl Api {
 
     /// Makes a user and gives its password.
     pub(crate) fn user(&self, extension: &str) -> &'static str {
-        let user = json!({"extension": extension, "password": PASSWORD});
+        self.user_with(extension, &json!({}))
+    }
+
+    /// The same with other fields than a password.
+    pub(crate) fn user_with(&self, extension: &str, fields: &Value) -> &'static str {
+        let mut change = fields.clone();
+        change["password"] = PASSWORD.into();
+        let mut user = change.clone();
+        user["extension"] = extension.into();
         let (status, told) = self.api("POST", "/users", Some(&user));
         if status == 409 {
             // One of the first start.
-            let (status, told) = self.api(
-                "PATCH",
-                &format!("/users/{extension}"),
-                Some(&json!({"password": PASSWORD})),
-            );
+            let path = format!("/users/{extension}");
+            let (status, told) = self.api("PATCH", &path, Some(&change));
             assert_eq!(status, 200, "{told}");
         } else {
             assert_eq!(status, 201, "{told}");

@@ -26,6 +26,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) codecs: &'a str,
     pub(crate) tone_hz: u32,
     pub(crate) answers: bool,
+    /// `srtp`, `srtp-mand` …; empty: RTP.
+    pub(crate) encryption: &'a str,
 }
 
 impl Default for Settings<'_> {
@@ -38,6 +40,7 @@ impl Default for Settings<'_> {
             codecs: "PCMU/8000/1,PCMA/8000/1",
             tone_hz: 500,
             answers: true,
+            encryption: "",
         }
     }
 }
@@ -227,6 +230,7 @@ fn write_files(folder: &Folder, settings: &Settings<'_>, sip: u16, control: u16)
          module aufile.so\n\
          module aubridge.so\n\
          module sndfile.so\n\
+         module srtp.so\n\
          module_tmp account.so\n\
          module_tmp uuid.so\n\
          module_app menu.so\n\
@@ -238,7 +242,7 @@ fn write_files(folder: &Folder, settings: &Settings<'_>, sip: u16, control: u16)
     let own = SocketAddr::from((Ipv4Addr::LOCALHOST, sip));
     let account = format!(
         "<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password};\
-         answermode={mode};regint={interval};audio_codecs={codecs}\n",
+         answermode={mode};regint={interval};audio_codecs={codecs}{encryption}\n",
         user = settings.user,
         domain = settings.server.unwrap_or(own),
         transport = settings.transport,
@@ -246,6 +250,10 @@ fn write_files(folder: &Folder, settings: &Settings<'_>, sip: u16, control: u16)
         mode = if settings.answers { "auto" } else { "manual" },
         interval = if settings.server.is_some() { 60 } else { 0 },
         codecs = settings.codecs,
+        encryption = match settings.encryption {
+            "" => String::new(),
+            name => format!(";mediaenc={name}"),
+        },
     );
     for (name, text) in [("config", config.as_str()), ("accounts", &account), ("contacts", "")] {
         fs::write(folder.file(name), text).expect("a file of baresip");

@@ -27,6 +27,8 @@ pub(crate) mod rtp;
 pub(crate) mod server;
 /// SIPp with our scenarios.
 pub(crate) mod sipp;
+/// SRTP of our own phone.
+pub(crate) mod srtp;
 /// Tones made and found again.
 pub(crate) mod tone;
 

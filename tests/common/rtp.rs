@@ -1,7 +1,9 @@
-//! RTP of our own phone: sends a tone in PCMU from its own socket and keeps what it hears.
+//! RTP of our own phone: sends a tone in PCMU from its own socket and keeps what it hears; SRTP when it is told so.
 //!
 //! Invariant: independent of the code under test: packets are made and read here, byte by byte (RFC 3550 §5.1, G.711).
 
+use super::phone::{audio_address, sdp};
+use super::srtp::Secured;
 use super::tone::{Audio, RATE_HZ, tone_sample};
 use super::{SOON, eventually};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -22,6 +24,19 @@ struct Shared {
     came: Vec<Arrival>,
     sent: u64,
     muted: bool,
+    /// Of the last packet sent; its low half is the sequence number.
+    number: u32,
+    secured: Option<Secured>,
+    mischief: Option<Mischief>,
+}
+
+/// What is done to protected packets besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mischief {
+    /// A bit of each tag is wrong.
+    WrongTag,
+    /// Each is sent twice.
+    Twice,
 }
 
 /// A packet as it came.
@@ -61,6 +76,38 @@ impl Talk {
         let (theirs, end) = (Arc::clone(&shared), Arc::clone(&over));
         let thread = thread::spawn(move || run(&socket, tone_hz, law, &theirs, &end));
         Self { port, tone_hz, shared, over, thread: Some(thread) }
+    }
+
+    /// SRTP from now on.
+    pub(crate) fn secured(self, secured: Secured) -> Self {
+        let mut shared = self.lock();
+        shared.secured = Some(secured);
+        // Soon the sequence numbers wrap.
+        shared.number = 65_400;
+        drop(shared);
+        self
+    }
+
+    pub(crate) fn does(&self, mischief: Option<Mischief>) {
+        self.lock().mischief = mischief;
+    }
+
+    /// Our description.
+    pub(crate) fn sdp(&self, version: u32, direction: &str) -> String {
+        let sdp = sdp(self.port, version, direction);
+        match &self.lock().secured {
+            Some(secured) => secured.describe(&sdp),
+            None => sdp,
+        }
+    }
+
+    /// The far side's description: begins to send there.
+    pub(crate) fn told(&self, body: &[u8]) {
+        let mut shared = self.lock();
+        shared.remote = Some(audio_address(body));
+        if let Some(secured) = &mut shared.secured {
+            secured.told(&String::from_utf8_lossy(body));
+        }
     }
 
     /// Begins to send there.
@@ -131,42 +178,59 @@ impl Drop for Talk {
 }
 
 fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over: &AtomicBool) {
-    let mut sequence = 1_000_u16;
     let mut next = Instant::now();
     let mut buffer = [0_u8; 2_048];
     while !over.load(Ordering::Relaxed) {
         let wait = next.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(wait)).expect("a positive time");
         if let Ok((length, _)) = socket.recv_from(&mut buffer) {
-            let heard = decoded(&buffer[..length]);
             let mut shared = shared.lock().expect("no panic");
-            shared.heard.extend(heard);
+            let packet = match &mut shared.secured {
+                Some(secured) => secured.open(&buffer[..length]).unwrap_or_default(),
+                None => buffer[..length].to_vec(),
+            };
+            shared.heard.extend(decoded(&packet));
             shared.came.extend(arrival(&buffer[..length]));
         }
         if Instant::now() < next {
             continue;
         }
         next += PACKET;
-        let remote = {
-            let shared = shared.lock().expect("no panic");
-            shared.remote.filter(|_| !shared.muted)
-        };
-        if let Some(remote) = remote {
-            sequence = sequence.wrapping_add(1);
-            let sent = socket.send_to(&packet(sequence, tone_hz, law), remote);
-            shared.lock().expect("no panic").sent += u64::from(sent.is_ok());
+        let mut shared = shared.lock().expect("no panic");
+        if let Some(remote) = shared.remote.filter(|_| !shared.muted) {
+            shared.number += 1;
+            let packet = packet(shared.number, tone_hz, law);
+            for packet in shared.packets(packet) {
+                shared.sent += u64::from(socket.send_to(&packet, remote).is_ok());
+            }
         }
     }
 }
 
-fn packet(sequence: u16, tone_hz: u32, law: Law) -> Vec<u8> {
-    let begin = usize::from(sequence) * PACKET_SAMPLES;
+impl Shared {
+    /// A packet as it goes on the wire.
+    fn packets(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
+        let Some(secured) = &mut self.secured else { return vec![packet] };
+        let mut packet = secured.protect(&packet);
+        match self.mischief {
+            None => vec![packet],
+            Some(Mischief::Twice) => vec![packet.clone(), packet],
+            Some(Mischief::WrongTag) => {
+                *packet.last_mut().expect("a tag") ^= 1;
+                vec![packet]
+            }
+        }
+    }
+}
+
+fn packet(number: u32, tone_hz: u32, law: Law) -> Vec<u8> {
+    let begin = number as usize * PACKET_SAMPLES;
     let (payload_type, encode): (u8, fn(i16) -> u8) = match law {
         Law::Mu => (0, to_ulaw),
         Law::A => (8, to_alaw),
     };
     let mut bytes = vec![0x80, payload_type];
-    bytes.extend_from_slice(&sequence.to_be_bytes());
+    bytes.extend_from_slice(&(number as u16).to_be_bytes());
     bytes.extend_from_slice(&u32::try_from(begin).expect("small").to_be_bytes());
     bytes.extend_from_slice(&tone_hz.to_be_bytes());
     let samples = (begin..begin + PACKET_SAMPLES).map(|n| tone_sample(tone_hz, RATE_HZ, n));

@@ -205,6 +205,14 @@ impl Server {
         self.wait_until_ready();
     }
 
+    /// All bytes of its data directory: databases, journals, credentials.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.folder.file("data")).expect("a data directory");
+        let paths = files.map(|file| file.expect("a file").path());
+        let bytes = paths.filter_map(|path| std::fs::read(path).ok());
+        bytes.flatten().collect()
+    }
+
     pub(crate) fn wait_until_ready(&mut self) {
         eventually("the server is ready", SOON * 2, || {
             assert!(self.signaling.is_running(), "the server ended");

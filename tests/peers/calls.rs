@@ -13,8 +13,15 @@ const OPUS: &str = "opus/48000/2";
 fn phone(server: &Server, user: &str, tone_hz: u32, transport: &str, codecs: &str) -> Baresip {
     let password = server.user(user);
     let server = Some(server.sip);
-    let settings =
-        baresip::Settings { user, password, server, transport, codecs, tone_hz, answers: true };
+    let settings = baresip::Settings {
+        user,
+        password,
+        server,
+        transport,
+        codecs,
+        tone_hz,
+        ..Default::default()
+    };
     Baresip::start(&settings).registered()
 }
 

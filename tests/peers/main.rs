@@ -13,3 +13,5 @@ mod harness;
 mod pair;
 /// Sequences that only a phone of our own can be made to do.
 mod sequences;
+/// SRTP on either leg.
+mod srtp;

@@ -1,7 +1,7 @@
 //! Two phones of our own that talk through the server, each with a tone.
 
 use super::common::api::Api;
-use super::common::phone::{Phone, audio_address, callee_dialog, sdp};
+use super::common::phone::{Phone, callee_dialog};
 use super::common::rtp::Talk;
 use super::common::{SOON, eventually};
 use holdfast::sip::{Dialog, Method, Request, Response, Status};
@@ -58,12 +58,21 @@ impl Attempt {
     }
 
     /// The same, of registered phones.
-    pub(crate) fn between(mut caller: Phone, mut callee: Phone, uri: &str) -> Self {
-        let (caller_talk, callee_talk) = (Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ));
-        let offer = sdp(caller_talk.port, 1, "sendrecv");
+    pub(crate) fn between(caller: Phone, callee: Phone, uri: &str) -> Self {
+        Self::with_talks(caller, callee, uri, [Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ)])
+    }
+
+    /// The same with mouths and ears of one's own.
+    pub(crate) fn with_talks(
+        mut caller: Phone,
+        mut callee: Phone,
+        uri: &str,
+        [caller_talk, callee_talk]: [Talk; 2],
+    ) -> Self {
+        let offer = caller_talk.sdp(1, "sendrecv");
         let invite = caller.invite(uri, Some(&offer));
         let received = callee.request_of(&Method::Invite);
-        callee_talk.to(audio_address(&received.body));
+        callee_talk.told(&received.body);
         Self { caller, callee, caller_talk, callee_talk, invite, received }
     }
 
@@ -76,7 +85,7 @@ impl Attempt {
 
     /// The callee answers; the caller has not acknowledged yet.
     pub(crate) fn accepted(&mut self) -> Response {
-        let answer = sdp(self.callee_talk.port, 1, "sendrecv");
+        let answer = self.callee_talk.sdp(1, "sendrecv");
         self.callee.respond(&self.received, 200, "callee", Some(&answer));
         let accepted = self.caller.response_to(&Method::Invite);
         assert_eq!(accepted.status, Status(200));
@@ -86,7 +95,7 @@ impl Attempt {
     /// The caller acknowledges.
     pub(crate) fn acknowledged(self, accepted: &Response) -> Pair {
         let Self { mut caller, callee, caller_talk, callee_talk, invite, received } = self;
-        caller_talk.to(audio_address(&accepted.body));
+        caller_talk.told(&accepted.body);
         let caller_dialog = Phone::caller_dialog(&invite, accepted);
         caller.acknowledge(&caller_dialog, &invite, None);
         let callee_dialog = callee_dialog(&received, "callee");
@@ -109,7 +118,7 @@ impl Pair {
         Self::answered(Attempt::between(caller, callee, uri))
     }
 
-    fn answered(attempt: Attempt) -> Self {
+    pub(crate) fn answered(attempt: Attempt) -> Self {
         let mut attempt = attempt.ringing();
         let accepted = attempt.accepted();
         let mut pair = attempt.acknowledged(&accepted);
@@ -134,7 +143,7 @@ pub(crate) fn reinvite(
     null_address: bool,
 ) -> Request {
     from.version += 1;
-    let mut offer = sdp(from.talk.port, from.version, offered);
+    let mut offer = from.talk.sdp(from.version, offered);
     if null_address {
         offer = offer.replace("c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0");
     }
@@ -152,10 +161,12 @@ pub(crate) fn reinvite(
         assert!(body.contains("a=sendonly") || body.contains("a=inactive"), "{body}");
     }
     to.version += 1;
-    let answer = sdp(to.talk.port, to.version, answered);
+    to.talk.told(&received.body);
+    let answer = to.talk.sdp(to.version, answered);
     to.phone.respond(&received, 200, "unused", Some(&answer));
     let accepted = from.phone.response_to(&Method::Invite);
     assert_eq!(accepted.status, Status(200));
+    from.talk.told(&accepted.body);
     from.phone.acknowledge(&from.dialog, &sent, None);
     to.phone.request_of(&Method::Ack);
     received

@@ -403,7 +403,8 @@ impl World {
         let id = CallId(self.call_count);
         self.keys.insert(key, (id, branch));
         self.calls.insert(id, request.call_id().unwrap_or_default().to_owned());
-        let invitation = Invitation { id, key, epoch: Epoch(1), caller, request, flow };
+        let (epoch, entropy) = (Epoch(1), [0; 32]);
+        let invitation = Invitation { id, key, epoch, entropy, caller, request, flow };
         let now = self.time();
         match Call::new(self.settings.clone(), invitation, now) {
             Some(call) => {

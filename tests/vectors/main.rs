@@ -8,6 +8,7 @@ mod sip_ipv6;
 mod sip_probes;
 mod sip_properties;
 mod sip_torture;
+mod srtp;
 
 use bytes::Bytes;
 use holdfast::sip::{Message, MessageError, Request, Response};

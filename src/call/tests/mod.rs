@@ -6,6 +6,7 @@ mod end;
 mod fork;
 mod modify;
 mod refresh;
+mod srtp;
 mod versions;
 
 use super::*;
@@ -132,10 +133,17 @@ pub(super) struct Bench {
 impl Bench {
     /// 1001 dials 1002, who has so many phones; 1003, 1004 … have one each.
     pub fn new(phones: u32, extra: &str, body: &str) -> Self {
+        Self::with_users(phones, extra, body, |_| {})
+    }
+
+    /// The same with other users.
+    pub fn with_users(phones: u32, extra: &str, body: &str, change: impl Fn(&mut User)) -> Self {
         let mut directory = Directory::default();
         for extension in 1001..=1009_u32 {
             let name = extension.to_string();
-            directory.set_user(user(&name));
+            let mut user = user(&name);
+            change(&mut user);
+            directory.set_user(user);
             let count = if extension == 1002 { phones } else { 1 };
             let bindings = (1..=count).map(|n| binding(&name, &phone(extension, n))).collect();
             directory.set_bindings(&name, bindings);
@@ -145,6 +153,7 @@ impl Bench {
             id: CallId(7),
             key: [7; 16],
             epoch: Epoch(1),
+            entropy: [3; 32],
             caller: directory.user("1001").cloned().expect("1001"),
             request,
             flow: flow(CALLER),

@@ -23,10 +23,10 @@ fn restore(record: &[u8]) -> Option<Call> {
 #[test]
 fn every_past_record_is_read_and_written_back_byte_for_byte() {
     for (version, name, bytes) in fixtures() {
-        let record = CallRecord::decode(bytes);
+        let record = CallRecord::decode(bytes, &settings().key);
         let record = record.unwrap_or_else(|| panic!("{version}-{name} cannot be read"));
         let number = version.parse().expect("a number");
-        assert_eq!(record.encode(number), bytes, "{version}-{name}");
+        assert_eq!(record.encode(number, &settings().key), bytes, "{version}-{name}");
         assert!(restore(bytes).is_some(), "{version}-{name}");
     }
 }
@@ -57,7 +57,7 @@ fn of_a_record_of_the_next_release_what_is_known_is_read() {
 #[test]
 fn of_every_past_record_its_phones_can_be_taken_leave_of() {
     for (version, name, bytes) in fixtures() {
-        let before_end = &bytes[..bytes.len() - 30];
+        let before_end = &bytes[..bytes.len() - 15];
         let of = (CallId(7), Epoch(4));
         let Farewell { transmits, cdr } = farewell(&settings(), of, before_end, NOW);
         let mut heads: Vec<String> = transmits.iter().map(|said| in_brief(&said.bytes)).collect();

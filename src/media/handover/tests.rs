@@ -100,6 +100,7 @@ fn leg(number: u16, phone: &UdpSocket) -> LegSpec {
         from_phone: true,
         hears: Hears::Leg(LegId(1 - number)),
         rtp_timeout_ms: 0,
+        srtp: None,
     };
     LegSpec { leg: LegId(number), streams: vec![stream] }
 }
