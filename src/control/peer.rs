@@ -69,6 +69,17 @@ pub enum PeerFrame {
         /// Concrete ones.
         sip: Vec<SocketAddr>,
     },
+    /// The sender's store does not take these saves: the receiver keeps them, and writes them should the sender die.
+    Keep {
+        /// Saves in postcard: this module knows no calls.
+        document: Vec<u8>,
+    },
+    /// The sender's store has all that it was owed: what the receiver keeps for it is needed no more.
+    KeepNothing,
+    /// The sender cannot reach the store. Who can, proves it and says `StoreWorks`.
+    AskStore,
+    /// The store takes the sender's writes.
+    StoreWorks,
 }
 
 impl PeerFrame {
@@ -83,7 +94,11 @@ impl PeerFrame {
             | Self::Calls { .. }
             | Self::AskHangup { .. }
             | Self::HungUp { .. } => 1,
-            Self::Addresses { .. } => 2,
+            Self::Addresses { .. }
+            | Self::Keep { .. }
+            | Self::KeepNothing
+            | Self::AskStore
+            | Self::StoreWorks => 2,
         }
     }
 }

@@ -209,6 +209,13 @@ impl Committer {
         self.ledger.kept()
     }
 
+    /// Saves that are not stored yet, the latest of each call.
+    pub(super) fn owed_saves(&self) -> impl Iterator<Item = &Save> {
+        let flying = self.in_flight.iter().flat_map(|flight| &flight.batch.calls);
+        let flying = flying.filter(|save| !self.calls.values.contains_key(&save.id));
+        self.calls.values.values().chain(flying)
+    }
+
     /// A save of that call is not stored yet.
     pub(super) fn owes(&self, call: CallId) -> bool {
         let key = Key::Call(call);

@@ -7,14 +7,15 @@
 use super::journal::replay_dead;
 use super::ledger::Work;
 use super::links::{Links, PeerAddress};
+use super::media_pool::LinkNumber;
 use super::names;
 use super::pass_on::{Stray, Whereabouts};
 use super::quarantine::say_again;
 use super::sockets::Dialer;
-use super::takeover::claim_all;
+use super::takeover::{claim_all, write_kept};
 use super::wakeup::{Found, Wakeup};
 use crate::call::Answer;
-use crate::ids::{CallId, Flow, Incarnation, Transport};
+use crate::ids::{CallId, Flow, Incarnation, NodeName, Transport};
 use crate::sip::Uri;
 use crate::store::{Batch, Journal, JournalFolder, Store, StoreError};
 use crate::time::Timestamp;
@@ -47,6 +48,12 @@ pub enum Errand {
     ClaimFor(Stray, Incarnation),
     /// Claim all calls of a dead owner; answered by `Claimed`, as often as there are some.
     ClaimAll(Incarnation),
+    /// The same, when the owner had given us saves to keep: they are written first.
+    WriteAndClaim(Incarnation, Batch),
+    /// Does the store take writes? For that peer; answered by `StoreWorks` if it does.
+    AskStore(NodeName),
+    /// A peer says that the store works: not for us? Answered by `CutOff` then.
+    AskAgain(LinkNumber),
     /// Which calls are still ours? Answered by `Proven`.
     Prove,
     /// Sweep tombstones; not answered.
@@ -95,6 +102,9 @@ impl Errand {
             Self::Commit(_)
             | Self::Journal(_)
             | Self::ClaimAll(_)
+            | Self::WriteAndClaim(..)
+            | Self::AskStore(_)
+            | Self::AskAgain(_)
             | Self::Prove
             | Self::Sweep(_)
             | Self::SayAgain(_)
@@ -190,6 +200,18 @@ impl Tasks {
                 let (journals, wakeups) = (self.journals.clone(), self.wakeups.clone());
                 claim_all(self.store.clone(), journals, from, self.own, wakeups).await;
                 None
+            }
+            Errand::WriteAndClaim(from, batch) => {
+                write_kept(&self.store, &batch, &self.wakeups).await;
+                let (journals, wakeups) = (self.journals.clone(), self.wakeups.clone());
+                claim_all(self.store.clone(), journals, from, self.own, wakeups).await;
+                None
+            }
+            Errand::AskStore(name) => {
+                self.store.ping().await.is_ok().then_some(Wakeup::StoreWorks(name))
+            }
+            Errand::AskAgain(link) => {
+                self.store.ping().await.is_err().then_some(Wakeup::CutOff(link))
             }
             Errand::Prove => Some(Wakeup::Proven(self.store.owned(self.own).await)),
             Errand::Sweep(now) => {

@@ -91,6 +91,7 @@ impl Worker {
         stamp_via(&mut request, &flow);
         match request.to().and_then(|to| to.tag()) {
             Some(tag) => self.handle_in_dialog(&tag, request, flow, bytes, hops),
+            None if hops == 0 && self.pass_to_refuge(flow, bytes, hops) => {}
             None if request.method == Method::Cancel => {
                 self.handle_cancel(request, flow, bytes, hops);
             }

@@ -5,7 +5,9 @@
 //! neither journal nor store; an outage is told once when it begins and once when it ends.
 
 use super::errand::Errand;
+use super::ledger::Work;
 use super::worker::Worker;
+use crate::control::PeerFrame;
 use crate::store::{CallOutcome, Journal, JournalFolder, Store, StoreError};
 use crate::time::Timestamp;
 use crate::views::Rfc3339;
@@ -111,6 +113,9 @@ impl Worker {
             return;
         }
         if let Some(work) = self.committer.poll_journal(self.now) {
+            if let Work::Write(batch) = &work {
+                self.entrust(&batch.calls);
+            }
             self.errands.run(Errand::Journal(work));
         }
     }
@@ -172,6 +177,7 @@ impl Worker {
                      it has all {most} changes that were kept in the journal"
                 );
                 self.keeping.outage = None;
+                self.peers.broadcast(&PeerFrame::KeepNothing);
             }
         }
     }
@@ -188,6 +194,9 @@ impl Worker {
             faults.push(kept);
         } else if kept > 0 {
             faults.push(format!("{kept} changes in the journal are not in the store yet"));
+        }
+        if let Some(name) = self.refuge.at() {
+            faults.push(format!("the store is out of reach from here: calls go to {name}"));
         }
         if let Some(fault) = &self.keeping.fault {
             faults.push(format!("there is no journal for an outage of the store: {fault}"));

@@ -16,6 +16,7 @@ mod commands;
 mod committer;
 /// A node that a simulation drives.
 pub mod driven;
+mod entrusted;
 mod errand;
 mod feed;
 mod gather;
@@ -36,6 +37,7 @@ mod pings;
 mod places;
 mod quarantine;
 mod reassert;
+mod refuge;
 mod register;
 mod sockets;
 mod stun;

@@ -4,7 +4,7 @@
 //! panic ends that one call: its media is released, its row is written with a CDR, the node lives.
 
 use super::answer::HeldAnswer;
-use super::calls::Session;
+use super::calls::{Session, Slot};
 use super::wakeup::Found;
 use super::worker::Worker;
 use crate::call::{
@@ -279,6 +279,11 @@ impl Worker {
             }
             // Somebody else owns it: not a word more of it from here.
             CallOutcome::Fenced => {
+                let newer = |slot: &Slot| slot.row().is_some_and(|row| row.epoch > save.epoch);
+                if self.calls.get(id).is_some_and(newer) {
+                    // It came back to us since.
+                    return;
+                }
                 tracing::warn!(call.id = %id, "call {id} has another owner: dropped here");
                 self.committer.forget(id);
                 self.calls.remove(id);

@@ -57,7 +57,7 @@ impl Worker {
         if self.store.is_embedded() {
             return false;
         }
-        if stray.hops >= FORWARDS {
+        if stray.hops >= FORWARDS || self.pass_to_refuge(stray.flow, &stray.bytes, stray.hops) {
             return true;
         }
         let likely = self.peers.likely_owner(stray.call, stray.hint);
@@ -163,6 +163,19 @@ impl Worker {
                     self.peers.set_addresses(peer, sip);
                 }
             }
+            PeerFrame::Keep { document } => {
+                if let Some(from) = self.peers.incarnation_of(link) {
+                    self.take_entrusted(from, &document);
+                }
+            }
+            PeerFrame::KeepNothing => {
+                if let Some(from) = self.peers.incarnation_of(link) {
+                    self.entrusted.take(from);
+                }
+            }
+            PeerFrame::AskStore => self.answer_store(link),
+            // It may have come back to us meanwhile.
+            PeerFrame::StoreWorks => _ = self.errands.run(Errand::AskAgain(link)),
             PeerFrame::HandOver => {
                 if let Some(from) = self.peers.incarnation_of(link) {
                     self.claim_from(from);

@@ -184,6 +184,12 @@ impl Peers {
         peer.is_some_and(|peer| peer.sender.try_send(Frame::Peer(frame)).is_ok())
     }
 
+    /// Who keeps what our store does not take: a node of another host, if there is one.
+    pub(super) fn heir(&self, own: &NodeName) -> Option<&NodeName> {
+        let host = |name: &NodeName| name.0.rsplit_once('-').map(|(host, _)| host.to_owned());
+        self.up.keys().min_by_key(|name| (host(name) == host(own), (*name).clone()))
+    }
+
     pub(super) fn broadcast(&self, frame: &PeerFrame) {
         for name in self.up.keys() {
             self.send(name, frame.clone());

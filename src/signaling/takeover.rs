@@ -18,7 +18,8 @@ use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame, Release, Request};
 use crate::event::Event;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev, SessionId};
-use crate::store::{ClaimedCall, JournalFolder, NodeRow, Store, StoreError};
+use crate::limits;
+use crate::store::{Batch, ClaimedCall, JournalFolder, NodeRow, Store, StoreError};
 use crate::time::Timestamp;
 use core::time::Duration;
 use std::collections::{BTreeSet, HashSet};
@@ -33,6 +34,8 @@ const NODES_INTERVAL: Duration = Duration::from_secs(1);
 /// The owners are asked at every look-up at first, then at each so many.
 const OWNERS_EVERY: u32 = 5;
 const OWNERS_AT_FIRST: u32 = 10;
+/// Until the store is asked again.
+const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 /// Calls of an earlier start wait so long for a media node to announce itself.
 const MEDIA_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -117,13 +120,24 @@ pub(super) async fn claim_all(
                 if failures == 1 {
                     tracing::warn!("calls of a dead node cannot be claimed yet: {error}");
                 }
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(CLAIM_PAUSE).await;
                 if wakeups.is_closed() {
                     return;
                 }
             }
         }
     }
+}
+
+/// Writes what a peer gave us to keep, as soon as the store takes it. What it has already, or later, it does not take.
+pub(super) async fn write_kept(store: &Store, batch: &Batch, wakeups: &mpsc::Sender<Wakeup>) {
+    for calls in batch.calls.chunks(limits::COMMIT_BATCH) {
+        let part = Batch { calls: calls.to_vec(), bindings: Vec::new() };
+        while store.commit(&part).await.is_err() && !wakeups.is_closed() {
+            tokio::time::sleep(CLAIM_PAUSE).await;
+        }
+    }
+    tracing::warn!("{} saves that another node left here were written", batch.calls.len());
 }
 
 /// The lowest version of records that a live node reads: all write that one, so that any can take any call over.
@@ -163,6 +177,7 @@ impl Worker {
     pub(super) fn handle_nodes(&mut self, judgement: Judgement) {
         let Judgement { now, rows, owners, server } = judgement;
         self.notice_server(server);
+        self.see_again();
         let (own, lease) = (self.settings.incarnation, self.lease);
         let is_fresh = |row: &NodeRow| now.saturating_since(row.seen_at) <= lease;
         let signals = |row: &&NodeRow| row.mode != "media" && row.incarnation != own;
@@ -281,7 +296,12 @@ impl Worker {
 
     /// What is claimed comes back as a wakeup.
     pub(super) fn claim_from(&mut self, from: Incarnation) {
-        self.errands.run(Errand::ClaimAll(from));
+        let calls = self.entrusted.take(from);
+        let errand = match calls.is_empty() {
+            true => Errand::ClaimAll(from),
+            false => Errand::WriteAndClaim(from, Batch { calls, bindings: Vec::new() }),
+        };
+        self.errands.run(errand);
     }
 
     /// Calls that are ours from now on.
@@ -291,6 +311,13 @@ impl Worker {
             self.adopt(call);
         }
         tracing::info!("{count} calls adopted");
+    }
+
+    /// One that others did not live to save; whoever claimed it waits to hear that we live.
+    pub(super) fn handle_suspect(&mut self, call: ClaimedCall, adopted: oneshot::Sender<()>) {
+        self.handle_claimed(vec![call]);
+        // The claim may have been given up.
+        let _ = adopted.send(());
     }
 
     pub(super) fn adopt(&mut self, claimed: ClaimedCall) {

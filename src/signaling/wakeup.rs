@@ -6,7 +6,7 @@ use crate::call::Answer;
 use crate::control::Frame;
 use crate::control::hello::Hello;
 use crate::directory::{Binding, User};
-use crate::ids::{CallId, Flow, Incarnation};
+use crate::ids::{CallId, Flow, Incarnation, NodeName};
 use crate::sip::Uri;
 use crate::store::{CallOutcome, Change, ClaimedCall, NodeRow, StoreError};
 use crate::time::Timestamp;
@@ -43,6 +43,10 @@ pub enum Wakeup {
     Claimed(Vec<ClaimedCall>),
     /// One that an earlier claimer did not live to save. The sender is told when we have lived to adopt it.
     Suspect(Box<ClaimedCall>, oneshot::Sender<()>),
+    /// The store takes writes: a peer wished to know.
+    StoreWorks(NodeName),
+    /// It takes none of ours, though the peer of that link reaches it.
+    CutOff(LinkNumber),
     /// A message that is said again.
     Say(Flow, Bytes),
     /// The owner of a message's call was looked up.

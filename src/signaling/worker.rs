@@ -5,6 +5,7 @@
 
 use super::calls::{Calls, Slot};
 use super::committer::Committer;
+use super::entrusted::Entrusted;
 use super::errand::{Errand, Errands, Tasks};
 use super::gather::Gathering;
 use super::journal::Keeping;
@@ -15,6 +16,7 @@ use super::peers::Peers;
 use super::pings::Pings;
 use super::places::Pace;
 use super::reassert::Server;
+use super::refuge::Refuge;
 use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
 use super::wakeup::{Found, Wakeup};
@@ -90,6 +92,8 @@ pub(super) struct Worker {
     pub gathering: Gathering,
     pub watch: Watch,
     pub server: Server,
+    pub entrusted: Entrusted,
+    pub refuge: Refuge,
     pub lease: Duration,
     /// Of records: the lowest that a live node reads.
     pub record_version: u16,
@@ -224,6 +228,8 @@ impl Worker {
             gathering: Gathering::default(),
             watch: Watch::default(),
             server: Server::default(),
+            entrusted: Entrusted::default(),
+            refuge: Refuge::default(),
             lease: config.lease,
             record_version: RECORD_VERSION,
             proving: false,
@@ -434,6 +440,7 @@ impl Worker {
             self.errands.run(Errand::Sweep(self.now));
         }
         self.end_questions();
+        self.seek_refuge();
         self.was_ready |= self.loaded && self.media.has_room();
         let view = self.node_view();
         self.row.send_replace(Some(view));
@@ -455,13 +462,11 @@ impl Worker {
             Wakeup::Found(found) => self.handle_found(*found),
             Wakeup::Answer(call, answer) => self.input(call, Input::Answer(answer)),
             Wakeup::Nodes(judgement) => self.handle_nodes(*judgement),
-            Wakeup::NodesUnknown => self.watch.forget(),
+            Wakeup::NodesUnknown => self.lose_sight(),
+            Wakeup::StoreWorks(name) => self.tell_store_works(&name),
+            Wakeup::CutOff(link) => self.take_refuge(link),
             Wakeup::Claimed(calls) => self.handle_claimed(calls),
-            Wakeup::Suspect(call, adopted) => {
-                self.handle_claimed(vec![*call]);
-                // The claim may have been given up.
-                let _ = adopted.send(());
-            }
+            Wakeup::Suspect(call, adopted) => self.handle_suspect(*call, adopted),
             Wakeup::Say(flow, bytes) => {
                 self.transmit(flow, bytes);
             }

@@ -10,6 +10,7 @@ mod pair;
 
 mod crowd;
 mod drain;
+mod exile;
 mod failover;
 mod kill;
 mod media;

@@ -19,6 +19,8 @@ pub(crate) mod ports;
 pub(crate) mod postgres;
 /// Processes that end with their test, and folders too.
 pub(crate) mod process;
+/// A way that can be cut.
+pub(crate) mod proxy;
 /// Retransmissions of our own phone.
 pub(crate) mod repeats;
 /// RTP of our own phone.

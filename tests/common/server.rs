@@ -47,6 +47,12 @@ impl Host {
         }
     }
 
+    /// The same host; its processes reach the database another way.
+    pub(crate) fn through(&self, way: &super::proxy::Proxy) -> Self {
+        let database = format!("postgres://holdfast@{}/postgres", way.address);
+        Self { database, ..self.clone() }
+    }
+
     /// A file in the data directory.
     pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.folder.file("data").join(name)
