@@ -326,7 +326,7 @@ impl Call {
         }
         let tag = response.to().and_then(|to| to.tag());
         let ours = self.record.leg(id).is_some_and(|leg| {
-            leg.owed_ack.is_none() && Some(&leg.dialog.remote_tag) == tag.as_ref()
+            leg.owed_ack.is_none() && tag.as_deref() == Some(&leg.dialog.remote_tag)
         });
         if ours {
             self.acknowledge(id, sequence, None, None);

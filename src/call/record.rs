@@ -178,14 +178,15 @@ impl CallRecord {
         self.extend(version.to_be_bytes().to_vec(), version)
     }
 
-    fn extend(&self, bytes: Vec<u8>, version: u16) -> Vec<u8> {
-        let mut bytes = match self.legs.iter().any(|leg| leg.stale.is_some()) {
-            false => postcard::to_extend(self, bytes),
-            true => postcard::to_extend(&self.as_phones_know_it(), bytes),
-        }
-        .expect(PLAIN);
+    /// `postcard::to_extend` would push byte by byte.
+    fn extend(&self, mut bytes: Vec<u8>, version: u16) -> Vec<u8> {
+        let fields = match self.legs.iter().any(|leg| leg.stale.is_some()) {
+            false => postcard::to_stdvec(self),
+            true => postcard::to_stdvec(&self.as_phones_know_it()),
+        };
+        bytes.extend(fields.expect(PLAIN));
         if version >= 2 {
-            bytes = postcard::to_extend(&self.added_2, bytes).expect(PLAIN);
+            bytes.extend(postcard::to_stdvec(&self.added_2).expect(PLAIN));
         }
         bytes
     }

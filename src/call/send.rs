@@ -175,7 +175,7 @@ impl Call {
         let Some(ack) = leg
             .acknowledgements
             .iter()
-            .find(|ack| Some(ack.sequence) == sequence && Some(&ack.remote_tag) == tag.as_ref())
+            .find(|ack| Some(ack.sequence) == sequence && tag.as_deref() == Some(&ack.remote_tag))
         else {
             return false;
         };

@@ -313,8 +313,7 @@ impl Call {
         let extension = self.record.caller.extension.as_deref().unwrap_or("anonymous");
         let uri = format!("sip:{}@{domain}", super::send::escape_user(extension));
         let Ok(uri) = Uri::parse(&uri) else { return "<sip:anonymous@anonymous.invalid>".into() };
-        let display_name = self.record.caller.display_name.clone();
-        NameAddr { display_name, uri, params: Vec::new() }.to_string()
+        NameAddr::new(&self.record.caller.display_name, uri).to_string()
     }
 
     fn branch_invite(&mut self, id: LegId) -> Result<Request, Status> {

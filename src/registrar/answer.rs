@@ -52,7 +52,7 @@ pub(super) fn refuse(request: &Request, refusal: &Refusal) -> Response {
 
 pub(super) fn accept(
     request: &Request,
-    registration: &Registration,
+    registration: &Registration<'_>,
     bindings: &[Binding],
     outbound: bool,
     now: Timestamp,

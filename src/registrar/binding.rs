@@ -19,7 +19,7 @@ const Q_DEFAULT: u16 = 1_000;
 
 /// What all bindings of one REGISTER share.
 pub(super) struct Source<'a> {
-    registration: &'a Registration,
+    registration: &'a Registration<'a>,
     flow: &'a Flow,
     user_agent: Option<&'a str>,
     /// The top Via names another address than the source.
@@ -29,7 +29,11 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn of(request: &'a Request, flow: &'a Flow, registration: &'a Registration) -> Self {
+    pub(super) fn of(
+        request: &'a Request,
+        flow: &'a Flow,
+        registration: &'a Registration<'a>,
+    ) -> Self {
         let via_differs =
             request.top_via().is_some_and(|via| differs(Some(&via.host), via.port, flow));
         let edge = registration.path.last().map(|edge| edge.uri.param("ob").is_some());
@@ -106,7 +110,7 @@ fn differs(host: Option<&Host>, port: Option<u16>, flow: &Flow) -> bool {
 }
 
 /// Derived, so that a repeated step makes the same id; kept over refreshes by `Table::put`.
-fn id(registration: &Registration, contact: &Contact) -> String {
+fn id(registration: &Registration<'_>, contact: &Contact) -> String {
     let mut hash = Sha256::new();
     let reg_id = contact.reg_id.unwrap_or(0).to_string();
     for part in [

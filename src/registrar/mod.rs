@@ -113,7 +113,7 @@ fn apply(
 
 fn unchanged(
     request: &Request,
-    registration: &Registration,
+    registration: &Registration<'_>,
     bindings: &[Binding],
     now: Timestamp,
 ) -> Outcome {
@@ -131,7 +131,7 @@ enum Order {
     Late,
 }
 
-fn order(registration: &Registration, live: &[Binding]) -> Order {
+fn order(registration: &Registration<'_>, live: &[Binding]) -> Order {
     let newest = live
         .iter()
         .filter(|binding| binding.call_id == registration.call_id)

@@ -5,13 +5,14 @@
 use super::answer::Refusal;
 use crate::sip::uri::Scheme;
 use crate::sip::{HeaderName, NameAddr, Request, Uri};
+use std::borrow::Cow;
 
 /// Extensions a REGISTER may require of us.
 const UNDERSTOOD: [&str; 2] = ["path", "outbound"];
 
 /// A REGISTER, checked.
 #[derive(Clone, Debug)]
-pub(super) struct Registration {
+pub(super) struct Registration<'a> {
     /// Decoded user part of To.
     pub(super) extension: String,
     /// To without parameters.
@@ -20,7 +21,7 @@ pub(super) struct Registration {
     pub(super) cseq: u32,
     pub(super) contacts: Contacts,
     /// First = nearest to us.
-    pub(super) path: Vec<NameAddr>,
+    pub(super) path: Vec<NameAddr<'a>>,
     pub(super) supports_path: bool,
     pub(super) supports_outbound: bool,
     /// Proxies it came through, the phone included.
@@ -48,8 +49,8 @@ pub(super) struct Contact {
     pub(super) expires: Option<u32>,
 }
 
-impl Registration {
-    pub(super) fn read(request: &Request) -> Result<Self, Refusal> {
+impl<'a> Registration<'a> {
+    pub(super) fn read(request: &'a Request) -> Result<Self, Refusal> {
         let unsupported: Vec<String> = request
             .headers
             .elements(&HeaderName::Require)
@@ -133,10 +134,11 @@ fn contact(text: &str, default: Option<u32>) -> Result<Contact, Refusal> {
         .map(|id| id.ok_or(Refusal::Malformed("Bad reg-id")))
         .transpose()?;
     let instance_id = value.param("+sip.instance").filter(|id| !id.is_empty());
+    let instance_id = instance_id.map(Cow::into_owned);
     Ok(Contact { uri: value.uri, instance_id, reg_id, q_milli, expires })
 }
 
-fn path(request: &Request) -> Result<Vec<NameAddr>, Refusal> {
+fn path(request: &Request) -> Result<Vec<NameAddr<'_>>, Refusal> {
     let bad = Refusal::Malformed("Bad Path");
     request
         .headers

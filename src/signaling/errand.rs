@@ -175,10 +175,11 @@ impl Tasks {
         }
     }
 
+    /// What is rare and large is boxed: a commit's task is to be no larger than a commit.
     async fn carry_out(&self, errand: Errand) -> Option<Wakeup> {
         match errand {
             Errand::Commit(batch) => Some(Wakeup::Committed(self.store.commit(&batch).await)),
-            Errand::Journal(work) => self.write_journal(work).await,
+            Errand::Journal(work) => Box::pin(self.write_journal(work)).await,
             Errand::FindOwner(stray) => {
                 let found = self.find_owner(stray.call).await;
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
@@ -193,12 +194,13 @@ impl Tasks {
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
             Errand::ClaimFor(stray, owner) => {
-                let found = self.claim_for(stray.call, owner).await;
+                let found = Box::pin(self.claim_for(stray.call, owner)).await;
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
             Errand::ClaimAll(from) => {
                 let (journals, wakeups) = (self.journals.clone(), self.wakeups.clone());
-                claim_all(self.store.clone(), journals, from, self.own, wakeups).await;
+                let all = claim_all(self.store.clone(), journals, from, self.own, wakeups);
+                Box::pin(all).await;
                 None
             }
             Errand::WriteAndClaim(from, batch) => {
@@ -230,16 +232,16 @@ impl Tasks {
                 Some(Wakeup::Found(Box::new(found)))
             }
             Errand::Resolve { call, number, host, port, transport } => {
-                let reach = self.dialer.reach(&host, port, transport);
+                let reach = Box::pin(self.dialer.reach(&host, port, transport));
                 let flow = tokio::time::timeout(names::PATIENCE, reach).await.ok().flatten();
                 Some(Wakeup::Answer(call, Answer::Resolve { number, flow }))
             }
             Errand::Dial(peer) => {
-                self.links.clone().dial(peer).await;
+                Box::pin(self.links.clone().dial(peer)).await;
                 None
             }
             Errand::Judge(peer) => {
-                self.links.clone().judge(peer).await;
+                Box::pin(self.links.clone().judge(peer)).await;
                 None
             }
         }

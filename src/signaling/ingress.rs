@@ -8,7 +8,7 @@ use super::stun;
 use super::worker::Worker;
 use crate::call::Input;
 use crate::event::Event;
-use crate::ids::Flow;
+use crate::ids::{Flow, Locator};
 use crate::net::tcp::TcpEvent;
 use crate::net::udp::Datagram;
 use crate::sip::address::stamp_via;
@@ -89,8 +89,9 @@ impl Worker {
 
     fn handle_request(&mut self, mut request: Request, flow: Flow, bytes: &Bytes, hops: u8) {
         stamp_via(&mut request, &flow);
-        match request.to().and_then(|to| to.tag()) {
-            Some(tag) => self.handle_in_dialog(&tag, request, flow, bytes, hops),
+        let tag = request.to().and_then(|to| to.tag());
+        match tag.map(|tag| self.settings.key.locate_tag(&tag)) {
+            Some(located) => self.handle_in_dialog(located, request, flow, bytes, hops),
             None if hops == 0 && self.pass_to_refuge(flow, bytes, hops) => {}
             None if request.method == Method::Cancel => {
                 self.handle_cancel(request, flow, bytes, hops);
@@ -101,13 +102,13 @@ impl Worker {
 
     fn handle_in_dialog(
         &mut self,
-        tag: &str,
+        located: Option<Locator>,
         request: Request,
         flow: Flow,
         bytes: &Bytes,
         hops: u8,
     ) {
-        let Some(locator) = self.settings.key.locate_tag(tag) else {
+        let Some(locator) = located else {
             return self.refuse(&request, &flow, 481);
         };
         if self.calls.get(locator.call).is_none() {

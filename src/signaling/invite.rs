@@ -154,7 +154,8 @@ impl Worker {
             .get(&HeaderName::Authorization)
             .or_else(|| headers.get(&HeaderName::ProxyAuthorization));
         if let Some(given) = given {
-            let username = Credentials::parse(given).map(|credentials| credentials.username);
+            let username =
+                Credentials::parse(given).map(|credentials| credentials.username.to_owned());
             self.emit(&Event::AuthenticationFailed { source: flow.remote, username });
         }
     }

@@ -75,21 +75,17 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Notes the source in the top Via (`received`, and `rport` when asked; RFC 3261 §18.2.1, RFC 3581 §4).
 pub fn stamp_via(request: &mut Request, flow: &Flow) {
-    let Some(mut via) = request.top_via() else { return };
+    let Some(via) = request.top_via() else { return };
     let source = canonical(flow.remote);
     let asked_rport = via.param("rport").is_some();
     let differs = match &via.host {
         super::uri::Host::Ip(ip) => *ip != source.ip(),
         super::uri::Host::Name(_) => true,
     };
-    if !differs && !asked_rport {
-        return;
+    if differs || asked_rport {
+        let stamped = via.stamped(source);
+        request.headers.replace_first_element(&HeaderName::Via, &stamped);
     }
-    via.set_param("received", Some(source.ip().to_string()));
-    if asked_rport {
-        via.set_param("rport", Some(source.port().to_string()));
-    }
-    request.headers.replace_first_element(&HeaderName::Via, &via.to_string());
 }
 
 /// The flow of responses to a request: the connection it came over; over UDP the source when rport was asked or a NAT

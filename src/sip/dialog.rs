@@ -38,9 +38,9 @@ impl Dialog {
         Some(Self {
             call_id: request.call_id()?.to_owned(),
             local_tag: local_tag.to_owned(),
-            remote_tag: from.tag().unwrap_or_default(),
-            local_party: request.to()?.without_tag().to_string(),
-            remote_party: from.without_tag().to_string(),
+            remote_tag: from.tag().unwrap_or_default().into_owned(),
+            local_party: request.to()?.party(),
+            remote_party: from.party(),
             remote_target: request.contact()?.uri,
             route_set: request
                 .headers
@@ -58,10 +58,10 @@ impl Dialog {
         let to = request.to()?;
         Some(Self {
             call_id: request.call_id()?.to_owned(),
-            local_tag: from.tag()?,
-            remote_tag: to.tag().unwrap_or_default(),
-            local_party: from.without_tag().to_string(),
-            remote_party: to.without_tag().to_string(),
+            local_tag: from.tag()?.into_owned(),
+            remote_tag: to.tag().unwrap_or_default().into_owned(),
+            local_party: from.party(),
+            remote_party: to.party(),
             remote_target: request.uri.clone(),
             route_set: Vec::new(),
             local_seq: request.cseq()?.number,
@@ -73,7 +73,7 @@ impl Dialog {
     /// it anew (§13.2.2.4). Not for a re-INVITE: that refreshes the target only.
     pub fn establish(&mut self, response: &Response) {
         let Some(tag) = response.to().and_then(|to| to.tag()) else { return };
-        self.remote_tag = tag;
+        self.remote_tag = tag.into_owned();
         if let Some(contact) = response.contact() {
             self.remote_target = contact.uri;
         }
@@ -83,7 +83,7 @@ impl Dialog {
     }
 
     /// Target refresh (§12.2) by a request or 2xx with Contact.
-    pub fn refresh_target(&mut self, contact: &NameAddr) {
+    pub fn refresh_target(&mut self, contact: &NameAddr<'_>) {
         self.remote_target = contact.uri.clone();
     }
 

@@ -70,17 +70,17 @@ impl Algorithm {
     }
 
     /// H of the parts with `:` between them, in hexadecimal.
-    fn hash(self, parts: &[&[u8]]) -> String {
+    fn hash(self, parts: &[&[u8]]) -> Hex {
         match self {
-            Self::Md5 => hex(&joined::<Md5>(parts)),
-            Self::Sha256 => hex(&joined::<Sha256>(parts)),
+            Self::Md5 => Hex::of(&joined::<Md5>(parts)),
+            Self::Sha256 => Hex::of(&joined::<Sha256>(parts)),
         }
     }
 
-    fn ha1(self, ha1: &Ha1) -> String {
+    fn ha1(self, ha1: &Ha1) -> Hex {
         match self {
-            Self::Md5 => hex(&ha1.md5),
-            Self::Sha256 => hex(&ha1.sha256),
+            Self::Md5 => Hex::of(&ha1.md5),
+            Self::Sha256 => Hex::of(&ha1.sha256),
         }
     }
 }
@@ -96,11 +96,31 @@ fn joined<D: Digest>(parts: &[&[u8]]) -> sha2::digest::Output<D> {
     digest.finalize()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes all that is written");
-        text
-    })
+/// A hash as two digits a byte.
+#[derive(Clone, Copy)]
+struct Hex {
+    digits: [u8; 64],
+    length: usize,
+}
+
+impl Hex {
+    /// Of at most 32 bytes.
+    fn of(bytes: &[u8]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = Self { digits: [b'0'; 64], length: bytes.len().min(32) * 2 };
+        for (pair, byte) in hex.digits.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        hex
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.digits.get(..self.length).unwrap_or_default()
+    }
+
+    fn as_str(&self) -> &str {
+        core::str::from_utf8(self.as_bytes()).expect("digits are ASCII")
+    }
 }
 
 /// Equality in a time that depends on the lengths only.
@@ -111,71 +131,78 @@ fn same(ours: &str, theirs: &str) -> bool {
 }
 
 /// Parsed credentials (Authorization or Proxy-Authorization), fields as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credentials<'a> {
     /// username, unquoted.
-    pub username: String,
+    pub username: &'a str,
     /// realm, unquoted.
-    pub realm: String,
+    pub realm: &'a str,
     /// nonce, unquoted.
-    pub nonce: String,
+    pub nonce: &'a str,
     /// uri, verbatim.
-    pub uri: String,
+    pub uri: &'a str,
     /// response, as written.
-    pub response: String,
+    pub response: &'a str,
     /// MD5 when absent.
-    pub algorithm: Option<String>,
+    pub algorithm: Option<&'a str>,
     /// cnonce, unquoted.
-    pub cnonce: Option<String>,
+    pub cnonce: Option<&'a str>,
     /// qop.
-    pub qop: Option<String>,
+    pub qop: Option<&'a str>,
     /// nc as eight hexadecimal digits, verbatim.
-    pub nc: Option<String>,
+    pub nc: Option<&'a str>,
 }
 
-impl Credentials {
+impl<'a> Credentials<'a> {
     /// Reads one header value that begins with `Digest`. `None` when a field is missing, or `nc` is not eight
-    /// hexadecimal digits.
-    pub fn parse(value: &str) -> Option<Self> {
-        let fields = digest_fields(value)?;
-        let credentials = Self {
-            username: field(fields, "username")?,
-            realm: field(fields, "realm")?,
-            nonce: field(fields, "nonce")?,
-            uri: field(fields, "uri")?,
-            response: field(fields, "response")?,
-            algorithm: field(fields, "algorithm"),
-            cnonce: field(fields, "cnonce"),
-            qop: field(fields, "qop"),
-            nc: field(fields, "nc"),
-        };
-        let is_count = |nc: &String| nc.len() == 8 && nc.bytes().all(|b| b.is_ascii_hexdigit());
-        let is_whole = match credentials.qop {
-            Some(_) => {
-                credentials.cnonce.is_some() && credentials.nc.as_ref().is_some_and(is_count)
+    /// hexadecimal digits. Of a field that is there twice the first counts.
+    pub fn parse(value: &'a str) -> Option<Self> {
+        let mut found: [Option<&'a str>; FIELDS.len()] = [None; FIELDS.len()];
+        for (name, value) in lexer::elements(digest_fields(value)?).filter_map(name_and_value) {
+            let known = FIELDS.iter().position(|known| known.eq_ignore_ascii_case(name));
+            if let Some(slot) = known.and_then(|at| found.get_mut(at)) {
+                slot.get_or_insert(value);
             }
-            None => true,
-        };
-        is_whole.then_some(credentials)
+        }
+        let [username, realm, nonce, uri, response, algorithm, cnonce, qop, nc] = found;
+        let (username, realm, nonce) = (username?, realm?, nonce?);
+        let (uri, response) = (uri?, response?);
+        let is_count = |nc: &str| nc.len() == 8 && nc.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_whole = qop.is_none() || (cnonce.is_some() && nc.is_some_and(is_count));
+        is_whole.then_some(Self {
+            username,
+            realm,
+            nonce,
+            uri,
+            response,
+            algorithm,
+            cnonce,
+            qop,
+            nc,
+        })
     }
 
     /// What the response must be; `None` when they chose what we do not offer.
-    fn expected(&self, ha1: &Ha1, method: &Method) -> Option<String> {
-        let algorithm = Algorithm::of(self.algorithm.as_deref())?;
+    fn expected(&self, ha1: &Ha1, method: &Method) -> Option<Hex> {
+        let algorithm = Algorithm::of(self.algorithm)?;
         let ha1 = algorithm.ha1(ha1);
-        match (self.qop.as_deref(), &self.nc, &self.cnonce) {
+        match (self.qop, self.nc, self.cnonce) {
             (Some(qop), Some(nc), Some(cnonce)) if qop.eq_ignore_ascii_case("auth") => {
                 let counted = Counted { nc, cnonce, qop };
-                Some(response(algorithm, &ha1, &self.nonce, Some(&counted), method, &self.uri))
+                Some(response(algorithm, &ha1, self.nonce, Some(&counted), method, self.uri))
             }
             // RFC 2069, which only MD5 can be.
             (None, _, _) if algorithm == Algorithm::Md5 => {
-                Some(response(algorithm, &ha1, &self.nonce, None, method, &self.uri))
+                Some(response(algorithm, &ha1, self.nonce, None, method, self.uri))
             }
             _ => None,
         }
     }
 }
+
+/// Fields of credentials, in the order of `Credentials`.
+const FIELDS: [&str; 9] =
+    ["username", "realm", "nonce", "uri", "response", "algorithm", "cnonce", "qop", "nc"];
 
 /// What qop=auth adds to the hash.
 struct Counted<'a> {
@@ -187,12 +214,12 @@ struct Counted<'a> {
 /// RFC 7616 §3.4.1.
 fn response(
     algorithm: Algorithm,
-    ha1: &str,
+    ha1: &Hex,
     nonce: &str,
     counted: Option<&Counted<'_>>,
     method: &Method,
     uri: &str,
-) -> String {
+) -> Hex {
     let ha2 = algorithm.hash(&[method.as_str().as_bytes(), uri.as_bytes()]);
     let (ha1, nonce, ha2) = (ha1.as_bytes(), nonce.as_bytes(), ha2.as_bytes());
     match counted {
@@ -210,18 +237,21 @@ fn digest_fields(value: &str) -> Option<&str> {
 }
 
 /// A field without its quotes. Escapes stay: RFC 7616 §3.4.1 hashes what stands between the quotes.
-fn field(fields: &str, name: &str) -> Option<String> {
-    lexer::elements(fields).find_map(|element| {
-        let (found, value) = element.split_once('=')?;
-        let value = value.trim_start();
-        let inside = match lexer::quoted_string(value) {
-            Some((inside, "")) => inside,
-            Some(_) => return None,
-            None if value.starts_with('"') => return None,
-            None => value,
-        };
-        found.trim_end().eq_ignore_ascii_case(name).then(|| inside.to_owned())
-    })
+fn name_and_value(element: &str) -> Option<(&str, &str)> {
+    let (name, value) = element.split_once('=')?;
+    let value = value.trim_ascii_start();
+    let inside = match lexer::quoted_string(value) {
+        Some((inside, "")) => inside,
+        Some(_) => return None,
+        None if value.starts_with('"') => return None,
+        None => value,
+    };
+    Some((name.trim_ascii_end(), inside))
+}
+
+fn field<'a>(fields: &'a str, name: &str) -> Option<&'a str> {
+    let mut all = lexer::elements(fields).filter_map(name_and_value);
+    all.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 /// What came of checking a request.
@@ -273,21 +303,21 @@ pub fn verify(
 }
 
 fn verify_one(
-    credentials: &Credentials,
+    credentials: &Credentials<'_>,
     method: &Method,
     key: &ClusterKey,
     ha1_of: impl Fn(&str) -> Option<Ha1>,
     now: Timestamp,
 ) -> Verdict {
-    let known = ha1_of(&credentials.username);
+    let known = ha1_of(credentials.username);
     let ha1 = known.unwrap_or(Ha1 { md5: [0; 16], sha256: [0; 32] });
     let Some(expected) = credentials.expected(&ha1, method) else { return Verdict::Challenge };
-    let is_right = same(&expected, &credentials.response.to_ascii_lowercase());
+    let is_right = same(expected.as_str(), &credentials.response.to_ascii_lowercase());
     if !is_right || known.is_none() {
         return Verdict::Challenge;
     }
-    if is_fresh(&credentials.nonce, &credentials.realm, key, now) {
-        Verdict::Authentic(credentials.username.clone())
+    if is_fresh(credentials.nonce, credentials.realm, key, now) {
+        Verdict::Authentic(credentials.username.to_owned())
     } else {
         Verdict::Stale
     }
@@ -297,9 +327,8 @@ fn verify_one(
 fn nonce(at: Timestamp, realm: &str, key: &ClusterKey) -> String {
     let time = at.as_micros().to_be_bytes();
     let mac = key.mac("nonce", &[&time, realm.as_bytes()]);
-    let mut text = hex(&time);
-    text.push_str(&hex(mac.first_chunk::<16>().expect("32 bytes have 16")));
-    text
+    let mac = mac.first_chunk::<16>().expect("32 bytes have 16");
+    [Hex::of(&time).as_str(), Hex::of(mac).as_str()].concat()
 }
 
 /// Made by this cluster for this realm, and not too long ago.
@@ -356,18 +385,18 @@ pub fn respond(
 ) -> Option<String> {
     let fields = digest_fields(challenge)?;
     let (realm, nonce) = (field(fields, "realm")?, field(fields, "nonce")?);
-    let algorithm = Algorithm::of(field(fields, "algorithm").as_deref())?;
+    let algorithm = Algorithm::of(field(fields, "algorithm"))?;
     let offered = field(fields, "qop");
-    if let Some(qop) = &offered
+    if let Some(qop) = offered
         && !lexer::elements(qop).any(|qop| qop.eq_ignore_ascii_case("auth"))
     {
         return None;
     }
     let nc = format!("{nc:08x}");
     let counted = offered.map(|_| Counted { nc: &nc, cnonce, qop: "auth" });
-    let ha1 = algorithm.ha1(&Ha1::new(user, &realm, password));
-    let response = response(algorithm, &ha1, &nonce, counted.as_ref(), method, uri);
-    let name = algorithm.name();
+    let ha1 = algorithm.ha1(&Ha1::new(user, realm, password));
+    let response = response(algorithm, &ha1, nonce, counted.as_ref(), method, uri);
+    let (name, response) = (algorithm.name(), response.as_str());
     let mut value = format!(
         "Digest username=\"{user}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{uri}\", \
          response=\"{response}\", algorithm={name}"

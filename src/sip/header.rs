@@ -5,6 +5,8 @@
 use super::lexer;
 use core::fmt;
 use core::mem::discriminant;
+use core::ops::Range;
+use memchr::memchr2;
 
 macro_rules! header_names {
     ($($variant:ident $name:literal $($compact:literal)?;)*) => {
@@ -130,15 +132,47 @@ impl fmt::Display for HeaderName {
 
 /// All header fields of a message. A value is one header line, unfolded and trimmed; bytes that are no UTF-8 are kept
 /// as U+FFFD. Comma lists stay one value until `elements` splits them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Invariant: no value holds a line break, so none can break out of its header line.
+#[derive(Clone, Default)]
 pub struct Headers {
-    fields: Vec<(HeaderName, String)>,
+    /// The values, one behind the other: a message costs two allocations and not one a field.
+    text: String,
+    fields: Vec<Field>,
+}
+
+/// A name, and where its value stands.
+#[derive(Clone)]
+struct Field {
+    name: HeaderName,
+    value: Range<usize>,
 }
 
 impl Headers {
-    /// Room for `count` fields.
-    pub(super) fn with_capacity(count: usize) -> Self {
-        Self { fields: Vec::with_capacity(count) }
+    /// Room for `count` fields of `bytes` in all.
+    pub(super) fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), fields: Vec::with_capacity(count) }
+    }
+
+    /// Adds a value to the text.
+    fn keep(&mut self, value: &str) -> Range<usize> {
+        let start = self.text.len();
+        if memchr2(b'\r', b'\n', value.as_bytes()).is_some() {
+            let blank = |c: char| if matches!(c, '\r' | '\n') { ' ' } else { c };
+            self.text.extend(value.chars().map(blank));
+        } else {
+            self.text.push_str(value);
+        }
+        start..self.text.len()
+    }
+
+    fn value(&self, field: &Field) -> &str {
+        self.text.get(field.value.clone()).unwrap_or_default()
+    }
+
+    /// About how many bytes all of it takes on the wire.
+    pub(super) fn wire_size(&self) -> usize {
+        self.text.len() + self.fields.len() * 24
     }
 
     /// First value of that name.
@@ -162,50 +196,53 @@ impl Headers {
     }
 
     /// Appends.
-    pub fn push(&mut self, name: HeaderName, value: impl Into<String>) {
-        self.fields.push((name, value.into()));
+    pub fn push(&mut self, name: HeaderName, value: impl AsRef<str>) {
+        let value = self.keep(value.as_ref());
+        self.fields.push(Field { name, value });
     }
 
     /// Puts before all others (Via, Record-Route).
-    pub fn push_front(&mut self, name: HeaderName, value: impl Into<String>) {
-        self.fields.insert(0, (name, value.into()));
+    pub fn push_front(&mut self, name: HeaderName, value: impl AsRef<str>) {
+        let value = self.keep(value.as_ref());
+        self.fields.insert(0, Field { name, value });
     }
 
     /// Replaces all of that name by one at the first one's place, or appends.
-    pub fn set(&mut self, name: HeaderName, value: impl Into<String>) {
-        let mut value = Some(value.into());
-        self.fields.retain_mut(|(found, present)| {
-            if *found != name {
+    pub fn set(&mut self, name: HeaderName, value: impl AsRef<str>) {
+        let mut value = Some(self.keep(value.as_ref()));
+        self.fields.retain_mut(|field| {
+            if field.name != name {
                 return true;
             }
-            value.take().map(|value| *present = value).is_some()
+            value.take().map(|value| field.value = value).is_some()
         });
         if let Some(value) = value {
-            self.fields.push((name, value));
+            self.fields.push(Field { name, value });
         }
     }
 
     /// Puts `value` in place of the first element of that name (the top Via with `received` added); the rest stays.
     pub fn replace_first_element(&mut self, name: &HeaderName, value: &str) {
-        let Some((_, present)) = self.fields.iter_mut().find(|(found, _)| found == name) else {
-            return;
-        };
-        let mut replaced = value.to_owned();
-        for element in lexer::elements(present).skip(1) {
-            replaced.push_str(", ");
-            replaced.push_str(element);
+        let Some(at) = self.fields.iter().position(|field| field.name == *name) else { return };
+        let rest = self.fields.get(at).map(|field| lexer::elements(self.value(field)).skip(1));
+        let replaced = rest
+            .into_iter()
+            .flatten()
+            .fold(value.to_owned(), |text, element| text + ", " + element);
+        let kept = self.keep(&replaced);
+        if let Some(field) = self.fields.get_mut(at) {
+            field.value = kept;
         }
-        *present = replaced;
     }
 
     /// Removes all of that name.
     pub fn remove(&mut self, name: &HeaderName) {
-        self.fields.retain(|(found, _)| found != name);
+        self.fields.retain(|field| field.name != *name);
     }
 
     /// All fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &str)> {
-        self.fields.iter().map(|(name, value)| (name, value.as_str()))
+        self.fields.iter().map(|field| (&field.name, self.value(field)))
     }
 
     /// How many fields.
@@ -216,6 +253,20 @@ impl Headers {
     /// None at all.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

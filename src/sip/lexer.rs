@@ -3,7 +3,7 @@
 //! Invariant: every function takes any text; what is not balanced is one piece, never a panic.
 
 use super::uri::Host;
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::borrow::Cow;
 
 /// A character of `token` (§25.1).
@@ -25,23 +25,40 @@ pub(super) fn number(text: &str) -> Option<u32> {
     text.parse().ok()
 }
 
-/// Position of the first `wanted` outside quoted strings, and outside `<>` when `angles`.
+/// Position of the first `wanted` outside quoted strings, and outside `<>` when `angles`. What is looked at is short:
+/// a loop over bytes is done before a search of many at a time has begun.
 fn find_outside(text: &str, wanted: u8, angles: bool) -> Option<usize> {
-    let (mut quoted, mut escaped, mut within_angles) = (false, false, false);
-    for (position, byte) in text.bytes().enumerate() {
-        if escaped {
-            escaped = false;
-        } else if quoted {
-            escaped = byte == b'\\';
-            quoted = byte != b'"';
-        } else if byte == wanted && !within_angles {
-            return Some(position);
-        } else {
-            quoted = byte == b'"';
-            within_angles = angles && (byte == b'<' || (within_angles && byte != b'>'));
+    let bytes = text.as_bytes();
+    let (mut at, mut within_angles) = (0, false);
+    loop {
+        match *bytes.get(at)? {
+            b'"' => at = closing_quote(bytes, at + 1)?,
+            b'>' if within_angles => within_angles = false,
+            _ if within_angles => {}
+            byte if byte == wanted => return Some(at),
+            b'<' if angles => within_angles = true,
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// Position of the quote that ends what begins at `from`.
+fn closing_quote(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => at += 1,
         }
     }
-    None
+}
+
+/// Text before and after the first `wanted`, wherever it stands. `wanted` is ASCII.
+pub(super) fn split_once(text: &str, wanted: u8) -> Option<(&str, &str)> {
+    let position = text.bytes().position(|byte| byte == wanted)?;
+    Some((text.get(..position)?, text.get(position + 1..)?))
 }
 
 /// Text before and after the first `wanted` that stands outside quoted strings. `wanted` is ASCII.
@@ -53,16 +70,8 @@ pub(super) fn split_unquoted(text: &str, wanted: u8) -> Option<(&str, &str)> {
 /// A quoted string at the start: its inside as written, and what follows the closing quote.
 pub(super) fn quoted_string(text: &str) -> Option<(&str, &str)> {
     let inside = text.strip_prefix('"')?;
-    let mut escaped = false;
-    for (position, byte) in inside.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return Some((inside.get(..position)?, inside.get(position + 1..)?)),
-            _ => {}
-        }
-    }
-    None
+    let end = closing_quote(inside.as_bytes(), 0)?;
+    Some((inside.get(..end)?, inside.get(end + 1..)?))
 }
 
 /// Resolves `\x` of a quoted string's inside.
@@ -97,16 +106,19 @@ pub(super) fn params(text: &str) -> impl Iterator<Item = Param<'_>> {
     })
 }
 
-/// `params` to keep; `None` when a quote never ends or a name is missing.
-pub(super) fn owned_params(text: &str) -> Option<Vec<(String, Option<String>)>> {
-    params(text)
-        .map(|(name, value)| {
-            let sound = !name.is_empty()
-                && !name.contains('"')
-                && value.is_none_or(|value| !value.starts_with('"') || is_quoted(value));
-            sound.then(|| (name.to_owned(), value.map(str::to_owned)))
-        })
-        .collect()
+/// Every name is there and every quote ends.
+pub(super) fn are_params_sound(text: &str) -> bool {
+    let is_sound = |(name, value): Param<'_>| {
+        !name.is_empty()
+            && !name.contains('"')
+            && value.is_none_or(|value| !value.starts_with('"') || is_quoted(value))
+    };
+    params(text).all(is_sound)
+}
+
+/// The parameter of that name, without case; the first one counts.
+pub(super) fn find_param<'a>(text: &'a str, name: &str) -> Option<Option<&'a str>> {
+    params(text).find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 fn is_quoted(value: &str) -> bool {
@@ -129,7 +141,7 @@ fn pieces(text: &str, separator: u8, angles: bool) -> impl Iterator<Item = &str>
             }
             None => rest.take().unwrap_or_default(),
         };
-        Some(piece.trim())
+        Some(piece.trim_ascii())
     })
     .filter(|piece| !piece.is_empty())
 }
@@ -145,7 +157,7 @@ pub(super) fn host_and_port(text: &str) -> Option<(Host, Option<u16>)> {
         };
         return Some((Host::Ip(IpAddr::V6(address)), port));
     }
-    let (host, port) = match text.split_once(':') {
+    let (host, port) = match split_once(text, b':') {
         Some((host, digits)) => (host.trim_end(), Some(port(digits)?)),
         None => (text, None),
     };
@@ -158,7 +170,9 @@ fn port(digits: &str) -> Option<u16> {
 
 /// A name may hold `_`: container names do.
 fn named_host(text: &str) -> Option<Host> {
-    if let Ok(address) = text.parse::<core::net::Ipv4Addr>() {
+    if text.starts_with(|first: char| first.is_ascii_digit())
+        && let Ok(address) = text.parse::<Ipv4Addr>()
+    {
         return Some(Host::Ip(IpAddr::V4(address)));
     }
     let is_name_byte =
@@ -192,8 +206,9 @@ mod tests {
         };
         check("lr;x = 1 ;; y=\"a;b\"", &[("lr", None), ("x", Some("1")), ("y", Some("\"a;b\""))]);
         check("x==", &[("x", Some("="))]);
-        assert_eq!(owned_params("x=\"open"), None);
-        assert_eq!(owned_params("=1"), None);
+        assert!(are_params_sound("x=\"a;b\";y"));
+        assert!(!are_params_sound("x=\"open") && !are_params_sound("=1"));
+        assert_eq!(find_param("a;B=1;b=2", "b"), Some(Some("1")));
     }
 
     #[test]

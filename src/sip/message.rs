@@ -9,6 +9,8 @@ pub(super) use parse::{Lines, text_of};
 use super::lexer;
 use super::{HeaderName, Headers, Method, NameAddr, Status, Uri, Via};
 use bytes::{BufMut, Bytes, BytesMut};
+use memchr::memchr2;
+use std::borrow::Cow;
 
 /// What came over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,13 +81,13 @@ impl Request {
     }
 
     /// From.
-    pub fn from(&self) -> Option<NameAddr> {
-        NameAddr::parse(self.headers.get(&HeaderName::From)?).ok()
+    pub fn from(&self) -> Option<NameAddr<'_>> {
+        NameAddr::read(self.headers.get(&HeaderName::From)?).ok()
     }
 
     /// To.
-    pub fn to(&self) -> Option<NameAddr> {
-        NameAddr::parse(self.headers.get(&HeaderName::To)?).ok()
+    pub fn to(&self) -> Option<NameAddr<'_>> {
+        NameAddr::read(self.headers.get(&HeaderName::To)?).ok()
     }
 
     /// Call-ID.
@@ -99,18 +101,18 @@ impl Request {
     }
 
     /// Top Via.
-    pub fn top_via(&self) -> Option<Via> {
-        Via::parse(self.headers.elements(&HeaderName::Via).next()?)
+    pub fn top_via(&self) -> Option<Via<'_>> {
+        Via::read(self.headers.elements(&HeaderName::Via).next()?)
     }
 
     /// First Contact.
-    pub fn contact(&self) -> Option<NameAddr> {
-        NameAddr::parse(self.headers.elements(&HeaderName::Contact).next()?).ok()
+    pub fn contact(&self) -> Option<NameAddr<'_>> {
+        NameAddr::read(self.headers.elements(&HeaderName::Contact).next()?).ok()
     }
 
     /// For the wire, with Content-Length.
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(wire_size(&self.headers, &self.body));
+        let mut out = buffer(&self.headers, &self.body);
         put(&mut out, self.method.as_str());
         out.put_u8(b' ');
         put(&mut out, self.uri.as_str());
@@ -122,7 +124,7 @@ impl Request {
     /// INVITE is built, Timestamp when 100); `to_tag` is added when the To has none.
     pub fn response(&self, status: Status, to_tag: Option<&str>) -> Response {
         let makes_dialog = self.method == Method::Invite && status.0 > 100 && status.0 < 300;
-        let mut headers = Headers::with_capacity(12);
+        let mut headers = Headers::with_capacity(12, 768);
         for (name, value) in self.headers.iter() {
             let copied = match name {
                 HeaderName::Via | HeaderName::From | HeaderName::CallId | HeaderName::CSeq => true,
@@ -147,13 +149,13 @@ impl Response {
     }
 
     /// From.
-    pub fn from(&self) -> Option<NameAddr> {
-        NameAddr::parse(self.headers.get(&HeaderName::From)?).ok()
+    pub fn from(&self) -> Option<NameAddr<'_>> {
+        NameAddr::read(self.headers.get(&HeaderName::From)?).ok()
     }
 
     /// To.
-    pub fn to(&self) -> Option<NameAddr> {
-        NameAddr::parse(self.headers.get(&HeaderName::To)?).ok()
+    pub fn to(&self) -> Option<NameAddr<'_>> {
+        NameAddr::read(self.headers.get(&HeaderName::To)?).ok()
     }
 
     /// Call-ID.
@@ -162,18 +164,18 @@ impl Response {
     }
 
     /// Top Via.
-    pub fn top_via(&self) -> Option<Via> {
-        Via::parse(self.headers.elements(&HeaderName::Via).next()?)
+    pub fn top_via(&self) -> Option<Via<'_>> {
+        Via::read(self.headers.elements(&HeaderName::Via).next()?)
     }
 
     /// First Contact.
-    pub fn contact(&self) -> Option<NameAddr> {
-        NameAddr::parse(self.headers.elements(&HeaderName::Contact).next()?).ok()
+    pub fn contact(&self) -> Option<NameAddr<'_>> {
+        NameAddr::read(self.headers.elements(&HeaderName::Contact).next()?).ok()
     }
 
     /// For the wire, with Content-Length.
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(wire_size(&self.headers, &self.body));
+        let mut out = buffer(&self.headers, &self.body);
         put(&mut out, "SIP/2.0 ");
         put(&mut out, &self.status.0.to_string());
         out.put_u8(b' ');
@@ -202,24 +204,22 @@ fn cseq(headers: &Headers) -> Option<CSeq> {
 }
 
 /// The value as it was written; a tag can be appended to both of its forms (§20.10).
-fn with_tag(to: &str, tag: Option<&str>) -> String {
+fn with_tag<'a>(to: &'a str, tag: Option<&str>) -> Cow<'a, str> {
     match tag {
         Some(tag) if NameAddr::parse(to).is_ok_and(|to| to.tag().is_none()) => {
-            format!("{to};tag={tag}")
+            Cow::Owned([to, ";tag=", tag].concat())
         }
-        _ => to.to_owned(),
+        _ => Cow::Borrowed(to),
     }
 }
 
-fn wire_size(headers: &Headers, body: &[u8]) -> usize {
-    let fields: usize =
-        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    fields + body.len() + 128
+fn buffer(headers: &Headers, body: &[u8]) -> BytesMut {
+    BytesMut::with_capacity(headers.wire_size() + body.len() + 128)
 }
 
-/// A line break within a value would begin a header of its own: it becomes a space.
+/// A line break within a first line would begin a header of its own: it becomes a space.
 fn put(out: &mut BytesMut, text: &str) {
-    if text.bytes().any(|byte| matches!(byte, b'\r' | b'\n')) {
+    if memchr2(b'\r', b'\n', text.as_bytes()).is_some() {
         out.extend(
             text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }),
         );
@@ -230,9 +230,9 @@ fn put(out: &mut BytesMut, text: &str) {
 
 fn put_headers_and_body(mut out: BytesMut, headers: &Headers, body: &[u8]) -> Bytes {
     for (name, value) in headers.iter().filter(|(name, _)| **name != HeaderName::ContentLength) {
-        put(&mut out, name.as_str());
+        out.put_slice(name.as_str().as_bytes());
         out.put_slice(b": ");
-        put(&mut out, value);
+        out.put_slice(value.as_bytes());
         out.put_slice(b"\r\n");
     }
     out.put_slice(b"Content-Length: ");

@@ -4,99 +4,129 @@ use super::Uri;
 use super::lexer;
 use super::uri::UriError;
 use core::fmt;
+use std::borrow::Cow;
 
-/// A name-addr or addr-spec with its header parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameAddr {
+/// A name-addr or addr-spec with its header parameters, read where it stands.
+#[derive(Clone, Debug)]
+pub struct NameAddr<'a> {
     /// Without quotes and escapes; empty when absent.
-    pub display_name: String,
+    pub display_name: Cow<'a, str>,
     /// Byte-exact.
     pub uri: Uri,
-    /// In order; values as written (quotes kept).
-    pub params: Vec<(String, Option<String>)>,
+    /// What follows the first `;`, as written.
+    params: &'a str,
 }
 
-impl NameAddr {
+impl<'a> NameAddr<'a> {
+    /// Without parameters.
+    pub fn new(display_name: impl Into<Cow<'a, str>>, uri: Uri) -> Self {
+        Self { display_name: display_name.into(), uri, params: "" }
+    }
+
     /// Reads one value; quoted names, escapes, `<>` inside quotes and LWS around `;` and `=` are taken. Without `<>`
     /// parameters belong to the header, not to the URI (§20.10), and the URI may hold no `?` and no comma.
-    pub fn parse(text: &str) -> Result<Self, UriError> {
+    pub fn parse(text: &'a str) -> Result<Self, UriError> {
+        let read = Self::read(text)?;
+        if !lexer::are_params_sound(read.params) {
+            return Err(UriError::Malformed);
+        }
+        Ok(Self { uri: read.uri.checked()?, ..read })
+    }
+
+    /// The same of a value that was checked before, with its message.
+    pub(super) fn read(text: &'a str) -> Result<Self, UriError> {
         let text = text.trim();
         let (display_name, rest) = match lexer::quoted_string(text) {
             Some((inside, rest)) => {
                 let rest = rest.trim_start().strip_prefix('<').ok_or(UriError::Malformed)?;
-                (lexer::unescape(inside).into_owned(), rest)
+                (lexer::unescape(inside), rest)
             }
             None => match lexer::split_unquoted(text, b'<') {
-                Some((name, rest)) => (name.trim().to_owned(), rest),
-                None => return Self::parse_addr_spec(text),
+                Some((name, rest)) => (Cow::Borrowed(name.trim()), rest),
+                None => return Self::read_addr_spec(text),
             },
         };
-        let (uri, rest) = rest.split_once('>').ok_or(UriError::Malformed)?;
+        let (uri, rest) = lexer::split_once(rest, b'>').ok_or(UriError::Malformed)?;
         let params = match rest.trim_start() {
-            "" => Vec::new(),
-            rest => {
-                rest.strip_prefix(';').and_then(lexer::owned_params).ok_or(UriError::Malformed)?
-            }
+            "" => "",
+            rest => rest.strip_prefix(';').ok_or(UriError::Malformed)?,
         };
-        Ok(Self { display_name, uri: Uri::parse(uri.trim())?, params })
+        Ok(Self { display_name, uri: Uri::unchecked(uri.trim()), params })
     }
 
-    fn parse_addr_spec(text: &str) -> Result<Self, UriError> {
-        let (uri, params) = text.split_once(';').unwrap_or((text, ""));
+    fn read_addr_spec(text: &'a str) -> Result<Self, UriError> {
+        let (uri, params) = lexer::split_once(text, b';').unwrap_or((text, ""));
         if uri.contains(['?', ',']) {
             return Err(UriError::Malformed);
         }
-        let params = lexer::owned_params(params).ok_or(UriError::Malformed)?;
-        Ok(Self { display_name: String::new(), uri: Uri::parse(uri.trim_end())?, params })
+        Ok(Self { display_name: Cow::Borrowed(""), uri: Uri::unchecked(uri.trim_end()), params })
     }
 
     /// A parameter's value, unquoted; `Some("")` when it has none. Name compared without case.
-    pub fn param(&self, name: &str) -> Option<String> {
-        let (_, value) = self.params.iter().find(|(found, _)| found.eq_ignore_ascii_case(name))?;
-        Some(value.as_deref().map_or_else(String::new, |value| lexer::unquote(value).into_owned()))
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
+        Some(lexer::find_param(self.params, name)?.map_or(Cow::Borrowed(""), lexer::unquote))
     }
 
     /// The tag parameter.
-    pub fn tag(&self) -> Option<String> {
+    pub fn tag(&self) -> Option<Cow<'a, str>> {
         self.param("tag")
     }
 
-    /// Without its tag, as a dialog keeps the parties.
-    pub(super) fn without_tag(mut self) -> Self {
-        self.params.retain(|(name, _)| !name.eq_ignore_ascii_case("tag"));
-        self
+    /// Its text without the tag, as a dialog keeps the parties.
+    pub(super) fn party(&self) -> String {
+        let mut text = String::with_capacity(self.uri.as_str().len() + 32);
+        let others =
+            lexer::params(self.params).filter(|(name, _)| !name.eq_ignore_ascii_case("tag"));
+        // A String takes all that is written.
+        let _ = self.write_head(&mut text).and_then(|()| write_params(&mut text, others));
+        text
+    }
+
+    fn write_head(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        if !self.display_name.is_empty() {
+            out.write_char('"')?;
+            for character in self.display_name.chars() {
+                match character {
+                    '"' | '\\' => write!(out, "\\{character}")?,
+                    // A control character has no place on a header line (§25.1).
+                    control if control.is_control() => out.write_char(' ')?,
+                    plain => out.write_char(plain)?,
+                }
+            }
+            out.write_str("\" ")?;
+        }
+        out.write_char('<')?;
+        out.write_str(self.uri.as_str())?;
+        out.write_char('>')
     }
 }
 
 /// Always with `<>`; the display name quoted and escaped when there is one.
-impl fmt::Display for NameAddr {
+impl fmt::Display for NameAddr<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        if !self.display_name.is_empty() {
-            f.write_char('"')?;
-            for character in self.display_name.chars() {
-                match character {
-                    '"' | '\\' => write!(f, "\\{character}")?,
-                    // A control character has no place on a header line (§25.1).
-                    control if control.is_control() => f.write_char(' ')?,
-                    plain => f.write_char(plain)?,
-                }
-            }
-            f.write_str("\" ")?;
-        }
-        write!(f, "<{}>", self.uri)?;
-        write_params(f, &self.params)
+        self.write_head(f)?;
+        write_params(f, lexer::params(self.params))
     }
 }
 
-pub(super) fn write_params(
-    f: &mut fmt::Formatter<'_>,
-    params: &[(String, Option<String>)],
+/// Parameters in their order, values as written.
+impl PartialEq for NameAddr<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.display_name, &self.uri) == (&other.display_name, &other.uri)
+            && lexer::params(self.params).eq(lexer::params(other.params))
+    }
+}
+
+pub(super) fn write_params<'a>(
+    out: &mut impl fmt::Write,
+    params: impl Iterator<Item = lexer::Param<'a>>,
 ) -> fmt::Result {
     for (name, value) in params {
-        match value {
-            Some(value) => write!(f, ";{name}={value}")?,
-            None => write!(f, ";{name}")?,
+        out.write_char(';')?;
+        out.write_str(name)?;
+        if let Some(value) = value {
+            out.write_char('=')?;
+            out.write_str(value)?;
         }
     }
     Ok(())

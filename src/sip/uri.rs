@@ -67,17 +67,17 @@ impl<'a> SipParts<'a> {
     /// The userinfo ends at the first `@`: nowhere else may one stand unescaped, while `;`, `?` and `,` may stand in a
     /// user (§25.1).
     fn split(after_scheme: &'a str) -> Self {
-        let (userinfo, rest) = match after_scheme.split_once('@') {
+        let (userinfo, rest) = match lexer::split_once(after_scheme, b'@') {
             Some((userinfo, rest)) => (Some(userinfo), rest),
             None => (None, after_scheme),
         };
-        let (user, password) = match userinfo.map(|info| (info, info.split_once(':'))) {
+        let (user, password) = match userinfo.map(|info| (info, lexer::split_once(info, b':'))) {
             Some((_, Some((user, password)))) => (Some(user), Some(password)),
             Some((user, None)) => (Some(user), None),
             None => (None, None),
         };
         let (rest, headers) = lexer::split_unquoted(rest, b'?').unwrap_or((rest, ""));
-        let (host_and_port, params) = rest.split_once(';').unwrap_or((rest, ""));
+        let (host_and_port, params) = lexer::split_once(rest, b';').unwrap_or((rest, ""));
         Self { user, password, host_and_port, params, headers }
     }
 }
@@ -85,10 +85,15 @@ impl<'a> SipParts<'a> {
 impl Uri {
     /// Checks and keeps the text. Dotted users, `;user;par=x@host`, IPv6 literals, `?headers`, tel: and urn: are taken.
     pub fn parse(text: &str) -> Result<Self, UriError> {
-        if is_well_formed(text) { Ok(Self(text.to_owned())) } else { Err(UriError::Malformed) }
+        Self::unchecked(text).checked()
     }
 
-    /// The Request-URI of a message that is refused: as written, whatever it is.
+    /// Checks what was taken unchecked.
+    pub(super) fn checked(self) -> Result<Self, UriError> {
+        if is_well_formed(&self.0) { Ok(self) } else { Err(UriError::Malformed) }
+    }
+
+    /// As written, whatever it is: the Request-URI of a message that is refused; what was checked before.
     pub(super) fn unchecked(text: &str) -> Self {
         Self(text.to_owned())
     }
@@ -208,7 +213,7 @@ impl Uri {
 
 /// Scheme and what follows its colon.
 fn split_scheme(text: &str) -> Option<(Scheme, &str)> {
-    let (name, rest) = text.split_once(':')?;
+    let (name, rest) = lexer::split_once(text, b':')?;
     let is_scheme = name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
     let scheme = match name {
@@ -224,8 +229,7 @@ fn split_scheme(text: &str) -> Option<(Scheme, &str)> {
 
 fn is_well_formed(text: &str) -> bool {
     let Some((scheme, rest)) = split_scheme(text) else { return false };
-    let visible = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '<' | '>');
-    if rest.is_empty() || !rest.chars().all(visible) {
+    if rest.is_empty() || !is_visible(rest) {
         return false;
     }
     match scheme {
@@ -247,8 +251,18 @@ fn is_well_formed(text: &str) -> bool {
     }
 }
 
+/// Nothing blank, no control characters, no angles. Nearly every URI is ASCII, which takes no look at characters.
+fn is_visible(text: &str) -> bool {
+    let is_visible_ascii = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>');
+    let visible = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '<' | '>');
+    text.bytes().all(is_visible_ascii) || text.chars().all(visible)
+}
+
 /// Each `%` has its two hexadecimal digits.
 fn escapes_are_whole(text: &str) -> bool {
+    if !text.bytes().any(|byte| byte == b'%') {
+        return true;
+    }
     text.split('%').skip(1).all(|piece| {
         piece.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     })

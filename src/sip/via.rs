@@ -3,48 +3,51 @@
 use super::lexer;
 use super::name_addr::write_params;
 use super::uri::Host;
-use core::fmt;
-use core::net::IpAddr;
+use core::fmt::{self, Write};
+use core::net::{IpAddr, SocketAddr};
 
-/// One Via value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Via {
-    /// `UDP`, `TCP` …; upper case.
-    pub transport: String,
+/// One Via value, read where it stands.
+#[derive(Clone, Debug)]
+pub struct Via<'a> {
+    /// `UDP`, `TCP` …; as written.
+    pub transport: &'a str,
     /// sent-by host.
     pub host: Host,
     /// sent-by port.
     pub port: Option<u16>,
-    /// In order, values as written.
-    pub params: Vec<(String, Option<String>)>,
+    /// What follows the first `;`, as written.
+    params: &'a str,
 }
 
-impl Via {
+impl<'a> Via<'a> {
     /// Reads one value. LWS may stand around every separator.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &'a str) -> Option<Self> {
+        Self::read(text).filter(|via| lexer::are_params_sound(via.params))
+    }
+
+    /// The same of a value that was checked before, with its message.
+    pub(super) fn read(text: &'a str) -> Option<Self> {
         let (head, params) = lexer::split_unquoted(text, b';').unwrap_or((text, ""));
-        let (protocol, rest) = head.split_once('/')?;
-        let (version, rest) = rest.split_once('/')?;
+        let (protocol, rest) = lexer::split_once(head, b'/')?;
+        let (version, rest) = lexer::split_once(rest, b'/')?;
         if !protocol.trim().eq_ignore_ascii_case("SIP") || version.trim() != "2.0" {
             return None;
         }
-        let (transport, sent_by) = rest.trim_start().split_once(char::is_whitespace)?;
+        let (transport, sent_by) = rest.trim_start().split_once([' ', '\t'])?;
         if !lexer::is_token(transport) {
             return None;
         }
         let (host, port) = lexer::host_and_port(sent_by.trim())?;
-        let params = lexer::owned_params(params)?;
-        Some(Self { transport: transport.to_ascii_uppercase(), host, port, params })
+        Some(Self { transport, host, port, params })
     }
 
     /// A parameter; `Some(None)` without value (`rport`).
-    pub fn param(&self, name: &str) -> Option<Option<&str>> {
-        let (_, value) = self.params.iter().find(|(found, _)| found.eq_ignore_ascii_case(name))?;
-        Some(value.as_deref())
+    pub fn param(&self, name: &str) -> Option<Option<&'a str>> {
+        lexer::find_param(self.params, name)
     }
 
     /// branch.
-    pub fn branch(&self) -> Option<&str> {
+    pub fn branch(&self) -> Option<&'a str> {
         self.param("branch").flatten()
     }
 
@@ -54,22 +57,44 @@ impl Via {
         text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok()
     }
 
-    /// Sets or replaces a parameter.
-    pub fn set_param(&mut self, name: &str, value: Option<String>) {
-        match self.params.iter_mut().find(|(found, _)| found.eq_ignore_ascii_case(name)) {
-            Some((_, present)) => *present = value,
-            None => self.params.push((name.to_owned(), value)),
+    /// Its text with the source noted: `received`, and `rport` when it was asked for (RFC 3581 §4).
+    pub fn stamped(&self, source: SocketAddr) -> String {
+        let mut text = String::with_capacity(self.params.len() + 96);
+        let is_stamp = |name: &str| {
+            name.eq_ignore_ascii_case("received") || name.eq_ignore_ascii_case("rport")
+        };
+        let others = lexer::params(self.params).filter(|(name, _)| !is_stamp(name));
+        // A String takes all that is written.
+        let _ = self.write_head(&mut text).and_then(|()| write_params(&mut text, others));
+        let _ = write!(text, ";received={}", source.ip());
+        if self.param("rport").is_some() {
+            let _ = write!(text, ";rport={}", source.port());
+        }
+        text
+    }
+
+    fn write_head(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        write!(out, "SIP/2.0/{} {}", self.transport, self.host)?;
+        match self.port {
+            Some(port) => write!(out, ":{port}"),
+            None => Ok(()),
         }
     }
 }
 
-impl fmt::Display for Via {
+impl fmt::Display for Via<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SIP/2.0/{} {}", self.transport, self.host)?;
-        if let Some(port) = self.port {
-            write!(f, ":{port}")?;
-        }
-        write_params(f, &self.params)
+        self.write_head(f)?;
+        write_params(f, lexer::params(self.params))
+    }
+}
+
+/// Without case where the RFC has none; parameters in their order.
+impl PartialEq for Via<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.transport.eq_ignore_ascii_case(other.transport)
+            && (&self.host, self.port) == (&other.host, other.port)
+            && lexer::params(self.params).eq(lexer::params(other.params))
     }
 }
 
@@ -94,7 +119,7 @@ mod tests {
         );
         check(
             "SIP  / 2.0  / tcp     spindle.example.com   ; branch  =   z9hG4bK9ikj8",
-            "SIP/2.0/TCP spindle.example.com;branch=z9hG4bK9ikj8",
+            "SIP/2.0/tcp spindle.example.com;branch=z9hG4bK9ikj8",
             Some("z9hG4bK9ikj8"),
             None,
         );
@@ -135,11 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_replaced_in_place() {
-        let mut via = Via::parse("SIP/2.0/UDP h;rport;branch=z").expect("a Via");
-        assert_eq!(via.param("RPORT"), Some(None));
-        via.set_param("rport", Some("5".to_owned()));
-        via.set_param("received", Some("::1".to_owned()));
-        assert_eq!(via.to_string(), "SIP/2.0/UDP h;rport=5;branch=z;received=::1");
+    fn the_source_is_noted_once() {
+        let check = |text: &str, source: &str, stamped: &str| {
+            let via = Via::parse(text).expect("a Via");
+            assert_eq!(via.stamped(source.parse().expect("literal")), stamped, "{text}");
+        };
+        check(
+            "SIP/2.0/UDP h;RPORT;branch=z;received=9.9.9.9",
+            "[::1]:5",
+            "SIP/2.0/UDP h;branch=z;received=::1;rport=5",
+        );
+        check("SIP/2.0/UDP h:7;branch=z", "1.2.3.4:5", "SIP/2.0/UDP h:7;branch=z;received=1.2.3.4");
     }
 }

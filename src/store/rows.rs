@@ -30,7 +30,9 @@ pub(super) fn user(document: &str) -> Result<User, StoreError> {
 }
 
 pub(super) fn bindings_document(bindings: &[Binding]) -> Vec<u8> {
-    postcard::to_extend(bindings, vec![BINDINGS_VERSION]).expect("bindings are plain data")
+    let mut document = vec![BINDINGS_VERSION];
+    document.extend(postcard::to_stdvec(bindings).expect("bindings are plain data"));
+    document
 }
 
 pub(super) fn bindings(document: &[u8]) -> Result<Vec<Binding>, StoreError> {

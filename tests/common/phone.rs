@@ -435,8 +435,8 @@ pub(crate) fn audio_address(body: &[u8]) -> SocketAddr {
 }
 
 /// `From`, `To` … of a message as they are compared.
-pub(crate) fn tag_of(value: Option<NameAddr>) -> String {
-    value.and_then(|value| value.tag()).expect("a tag")
+pub(crate) fn tag_of(value: Option<NameAddr<'_>>) -> String {
+    value.and_then(|value| value.tag()).expect("a tag").into_owned()
 }
 
 fn set_sdp(request: &mut Request, sdp: Option<&str>) {

@@ -54,7 +54,8 @@ fn received_in_both_forms() {
     for text in ["2001:db8::9:255", "[2001:db8::9:255]"] {
         let via =
             format!("SIP/2.0/UDP [2001:db8::9:1];received={text};rport=5060;branch=z9hG4bKas3-111");
-        let found = request(&register("sip:[2001:db8::10]", &via, CONTACT)).top_via().expect("Via");
+        let request = request(&register("sip:[2001:db8::10]", &via, CONTACT));
+        let found = request.top_via().expect("Via");
         assert_eq!(found.received(), "2001:db8::9:255".parse().ok(), "{text}");
         assert_eq!(found.param("rport"), Some(Some("5060")));
         assert_eq!(found.branch(), Some("z9hG4bKas3-111"));

@@ -127,62 +127,61 @@ fn compact_names() {
 
 #[test]
 fn vias() {
-    let vias = |text: &str| -> Vec<Via> {
-        let request =
-            request(&probe("Via: SIP/2.0/UDP x.com;branch=z9hG4bK1", &format!("Via: {text}")));
-        request.headers.elements(&HeaderName::Via).filter_map(Via::parse).collect()
+    let with = |text: &str| {
+        request(&probe("Via: SIP/2.0/UDP x.com;branch=z9hG4bK1", &format!("Via: {text}")))
     };
-    let two = vias("SIP/2.0/UDP a;branch=1, SIP/2.0/TCP b;branch=2");
-    assert_eq!(two.iter().filter_map(Via::branch).collect::<Vec<_>>(), ["1", "2"]);
-    let v6 = vias("SIP/2.0/UDP [2001:db8::2]:5060;received=2001:db8::9;rport=5060;branch=1");
-    assert_eq!(v6[0].received(), "2001:db8::9".parse().ok());
-    assert_eq!(v6[0].param("rport"), Some(Some("5060")));
-    let quoted = vias("SIP/2.0/UDP a;x=\"a;b,c\";branch=1");
-    assert_eq!((quoted[0].param("x"), quoted[0].branch()), (Some(Some("\"a;b,c\"")), Some("1")));
-    assert_eq!(vias("SIP/2.0/UDP a;rport;branch=1")[0].param("rport"), Some(None));
+    let two = with("SIP/2.0/UDP a;branch=1, SIP/2.0/TCP b;branch=2");
+    let vias = two.headers.elements(&HeaderName::Via).filter_map(Via::parse);
+    assert_eq!(vias.filter_map(|via| via.branch()).collect::<Vec<_>>(), ["1", "2"]);
+    let v6 = with("SIP/2.0/UDP [2001:db8::2]:5060;received=2001:db8::9;rport=5060;branch=1");
+    let via = v6.top_via().expect("a Via");
+    assert_eq!(via.received(), "2001:db8::9".parse().ok());
+    assert_eq!(via.param("rport"), Some(Some("5060")));
+    let quoted = with("SIP/2.0/UDP a;x=\"a;b,c\";branch=1");
+    let via = quoted.top_via().expect("a Via");
+    assert_eq!((via.param("x"), via.branch()), (Some(Some("\"a;b,c\"")), Some("1")));
+    let bare = with("SIP/2.0/UDP a;rport;branch=1");
+    assert_eq!(bare.top_via().expect("a Via").param("rport"), Some(None));
 }
 
 #[test]
 fn name_addrs() {
-    let contact = |text: &str| {
-        request(&probe("Contact: <sip:alice@x.com>", &format!("Contact: {text}")))
-            .headers
-            .elements(&HeaderName::Contact)
-            .map(|value| NameAddr::parse(value).expect("a Contact"))
-            .collect::<Vec<_>>()
+    let with = |text: &str| probe("Contact: <sip:alice@x.com>", &format!("Contact: {text}"));
+    let contact = |text: &str, check: &dyn Fn(&NameAddr<'_>)| {
+        check(&request(&with(text)).contact().expect("a Contact"));
     };
-    let outbound = contact(
+    contact(
         "<sip:a@x>;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-AABBCCDDEEFF>\";reg-id=1",
+        &|outbound| {
+            assert_eq!(
+                outbound.param("+sip.instance").as_deref(),
+                Some("<urn:uuid:00000000-0000-1000-8000-AABBCCDDEEFF>")
+            );
+        },
     );
-    assert_eq!(
-        outbound[0].param("+sip.instance").as_deref(),
-        Some("<urn:uuid:00000000-0000-1000-8000-AABBCCDDEEFF>")
-    );
-    assert_eq!(contact("<sip:a@x>, <sip:b@x>;q=0.5").len(), 2);
-    assert_eq!(contact("\"A, B\" <sip:a,b@x>, sip:c@x")[0].display_name, "A, B");
-    assert_eq!(contact("<sip:a@x;x=\"a;b\">")[0].uri.param("x"), Some(Some("\"a;b\"")));
-    assert_eq!(
-        contact("<sip:a@10.0.0.1:5060;ob;line=x%2b>")[0].uri.as_str(),
-        "sip:a@10.0.0.1:5060;ob;line=x%2b"
-    );
-    let replaces = contact("<sip:b@y.com?Replaces=c%40x%3Bto-tag%3D1%3Bfrom-tag%3D2>");
-    assert_eq!(
-        replaces[0].uri.headers().next(),
-        Some(("Replaces", "c%40x%3Bto-tag%3D1%3Bfrom-tag%3D2"))
-    );
-    let from = |text: &str| {
-        request(&probe("From: <sip:alice@x.com>;tag=1", &format!("From: {text}")))
-            .from()
-            .expect("From")
-    };
-    let escaped = from(r#""A \"q\" <x>" <sip:a@x> ; tag=1"#);
-    assert_eq!(
-        (escaped.display_name.as_str(), escaped.tag().as_deref()),
-        ("A \"q\" <x>", Some("1"))
-    );
-    assert_eq!(from("<sip:a@x> ; tag=1").tag().as_deref(), Some("1"));
-    assert_eq!(from("sip:a@x;tag=1").tag().as_deref(), Some("1"));
-    assert_eq!(from("\"\" <sip:a@x>;tag=1").display_name, "");
+    let two = request(&with("<sip:a@x>, <sip:b@x>;q=0.5"));
+    assert_eq!(two.headers.elements(&HeaderName::Contact).count(), 2);
+    contact("\"A, B\" <sip:a,b@x>, sip:c@x", &|first| assert_eq!(first.display_name, "A, B"));
+    contact("<sip:a@x;x=\"a;b\">", &|quoted| {
+        assert_eq!(quoted.uri.param("x"), Some(Some("\"a;b\"")));
+    });
+    contact("<sip:a@10.0.0.1:5060;ob;line=x%2b>", &|exact| {
+        assert_eq!(exact.uri.as_str(), "sip:a@10.0.0.1:5060;ob;line=x%2b");
+    });
+    contact("<sip:b@y.com?Replaces=c%40x%3Bto-tag%3D1%3Bfrom-tag%3D2>", &|replaces| {
+        let header = Some(("Replaces", "c%40x%3Bto-tag%3D1%3Bfrom-tag%3D2"));
+        assert_eq!(replaces.uri.headers().next(), header);
+    });
+    for (text, name, tag) in [
+        (r#""A \"q\" <x>" <sip:a@x> ; tag=1"#, "A \"q\" <x>", Some("1")),
+        ("<sip:a@x> ; tag=1", "", Some("1")),
+        ("sip:a@x;tag=1", "", Some("1")),
+        ("\"\" <sip:a@x>;tag=1", "", Some("1")),
+    ] {
+        let request = request(&probe("From: <sip:alice@x.com>;tag=1", &format!("From: {text}")));
+        let from = request.from().expect("From");
+        assert_eq!((&*from.display_name, from.tag().as_deref()), (name, tag), "{text}");
+    }
 }
 
 #[test]
@@ -216,27 +215,26 @@ fn fields_and_bodies() {
 
 #[test]
 fn digest_fields() {
-    let credentials = |text: &str| {
+    let with = |text: &str| -> Request {
         let authorization = format!(
             "Authorization: Digest username=\"a\", realm=\"r\", nonce=\"n\", response=\"x\", {text}"
         );
-        let request: Request = request(&probe("Max-Forwards: 70", &authorization));
-        let value = request.headers.get(&HeaderName::Authorization).expect("kept").to_owned();
-        Credentials::parse(&value)
+        request(&probe("Max-Forwards: 70", &authorization))
     };
-    let taken = credentials(
+    fn credentials(request: &Request) -> Credentials<'_> {
+        let value = request.headers.get(&HeaderName::Authorization).expect("kept");
+        Credentials::parse(value).expect("credentials")
+    }
+    let taken = with(
         "algorithm=SHA-256, qop=auth, cnonce=\"c\", nc=0000000a, uri=\"sip:y.com;transport=tcp\"",
-    )
-    .expect("credentials");
-    assert_eq!(taken.uri, "sip:y.com;transport=tcp");
-    assert_eq!(
-        (taken.nc.as_deref(), taken.algorithm.as_deref()),
-        (Some("0000000a"), Some("SHA-256"))
     );
-    let later =
-        credentials("uri=\"sip:y\", qop=auth, nc=00000256, cnonce=\"c\"").expect("credentials");
-    assert_eq!(later.nc.as_deref(), Some("00000256"));
-    assert!(credentials("uri=\"sip:y\", qop=\"auth\", nc=00000001, cnonce=\"a,b\"").is_some());
+    let taken = credentials(&taken);
+    assert_eq!(taken.uri, "sip:y.com;transport=tcp");
+    assert_eq!((taken.nc, taken.algorithm), (Some("0000000a"), Some("SHA-256")));
+    let later = with("uri=\"sip:y\", qop=auth, nc=00000256, cnonce=\"c\"");
+    assert_eq!(credentials(&later).nc, Some("00000256"));
+    let quoted = with("uri=\"sip:y\", qop=\"auth\", nc=00000001, cnonce=\"a,b\"");
+    assert_eq!(credentials(&quoted).cnonce, Some("a,b"));
 }
 
 /// What is refused can be answered: Via, From, To, Call-ID and CSeq are there as far as they were.

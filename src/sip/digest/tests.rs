@@ -45,9 +45,9 @@ fn rfc_7616_vectors() {
                 .expect("an answer");
         let credentials = Credentials::parse(&value).expect("credentials");
         assert_eq!(credentials.response, expect, "{algorithm}");
-        assert_eq!(credentials.nc.as_deref(), Some("00000001"));
+        assert_eq!(credentials.nc, Some("00000001"));
         let ha1 = Ha1::new("Mufasa", "http-auth@example.org", "Circle of Life");
-        assert_eq!(credentials.expected(&ha1, &get).as_deref(), Some(expect));
+        assert_eq!(credentials.expected(&ha1, &get).as_ref().map(Hex::as_str), Some(expect));
     };
     check("MD5", "8ca523f5e9506fed4657c9700eebdbec");
     check("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1");
@@ -62,13 +62,19 @@ fn older_vectors() {
     let credentials = Credentials::parse(value).expect("credentials");
     let ha1 = Ha1::new("Mufasa", "testrealm@host.com", "Circle Of Life");
     let get = Method::from("GET");
-    assert_eq!(credentials.expected(&ha1, &get), Some(credentials.response));
+    assert_eq!(
+        credentials.expected(&ha1, &get).as_ref().map(Hex::as_str),
+        Some(credentials.response)
+    );
     let value = "Digest username=\"Mufasa\", realm=\"testrealm@host.com\", \
                  nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\", uri=\"/dir/index.html\", \
                  response=\"1949323746fe6a43ef61f9606e7febea\"";
     let credentials = Credentials::parse(value).expect("credentials");
     let ha1 = Ha1::new("Mufasa", "testrealm@host.com", "CircleOfLife");
-    assert_eq!(credentials.expected(&ha1, &get), Some(credentials.response));
+    assert_eq!(
+        credentials.expected(&ha1, &get).as_ref().map(Hex::as_str),
+        Some(credentials.response)
+    );
 }
 
 const BOTH: &[Algorithm] = &[Algorithm::Md5, Algorithm::Sha256];
@@ -91,7 +97,7 @@ fn both_challenges_can_be_answered() {
         let authentic = Verdict::Authentic("1001".to_owned());
         assert_eq!(verdict(std::slice::from_ref(&value), START), authentic);
         let digits = Credentials::parse(&value).expect("credentials").response;
-        let upper_case = value.replace(&digits, &digits.to_ascii_uppercase());
+        let upper_case = value.replace(digits, &digits.to_ascii_uppercase());
         assert_eq!(verdict(&[upper_case], START), authentic);
         assert_eq!(verdict(&[answer(challenge, "1001", "wrong")], START), Verdict::Challenge);
         assert_eq!(verdict(&[answer(challenge, "1002", "pass")], START), Verdict::Challenge);

@@ -7,6 +7,7 @@ use super::{Message, MessageError, Request, Response};
 use crate::limits;
 use crate::sip::{HeaderName, Headers, Method, NameAddr, Status, Uri, Via, lexer, uri};
 use bytes::Bytes;
+use memchr::memchr;
 use std::borrow::Cow;
 
 const BAD_REQUEST: Status = Status(400);
@@ -27,7 +28,7 @@ impl Message {
             return parse_response(&first, lines, bytes).ok_or(MessageError::NotSip);
         }
         let (mut request, line_flaw) = request_line(&first).ok_or(MessageError::NotSip)?;
-        let (head, head_flaw) = Head::read(lines);
+        let (head, head_flaw) = Head::read(lines, bytes.len());
         request.headers = head.headers;
         let body = head.content_length.and_then(|length| cut(bytes, head.body_start, length));
         let too_large = bytes.len() > limits::SIP_MESSAGE_BYTES;
@@ -51,7 +52,7 @@ fn parse_response(first: &str, lines: Lines<'_>, bytes: &Bytes) -> Option<Messag
     let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
     let code = lexer::number(code).filter(|_| code.len() == 3)?;
     let status = Status(u16::try_from(code).ok().filter(|code| (100..700).contains(code))?);
-    let (head, flaw) = Head::read(lines);
+    let (head, flaw) = Head::read(lines, bytes.len());
     if !version.eq_ignore_ascii_case("SIP/2.0") || flaw.is_some() {
         return None;
     }
@@ -145,14 +146,16 @@ struct Head {
 }
 
 impl Head {
-    fn read(mut lines: Lines<'_>) -> (Self, Option<Flaw>) {
-        let mut head =
-            Self { headers: Headers::with_capacity(24), content_length: Ok(None), body_start: 0 };
+    /// Of a message of so many bytes.
+    fn read(mut lines: Lines<'_>, bytes: usize) -> (Self, Option<Flaw>) {
+        // Room for what is set later too: the top Via with its stamp, a Route less.
+        let headers = Headers::with_capacity(16, bytes.min(limits::SIP_MESSAGE_BYTES) + 128);
+        let mut head = Self { headers, content_length: Ok(None), body_start: 0 };
         let mut flaw = None;
         for line in lines.by_ref() {
             let line = text_of(line);
             let Some((name, value)) = line.split_once(':') else { continue };
-            let (name, value) = (name.trim_end(), value.trim());
+            let (name, value) = (name.trim_ascii_end(), value.trim());
             if !lexer::is_token(name) {
                 continue;
             }
@@ -209,7 +212,7 @@ impl<'a> Lines<'a> {
 
     /// Length of the physical line at `rest`, with its line break; `None` when it has none yet.
     fn physical(rest: &[u8]) -> Option<usize> {
-        rest.iter().position(|byte| *byte == b'\n').map(|position| position + 1)
+        memchr(b'\n', rest).map(|position| position + 1)
     }
 }
 
@@ -239,8 +242,9 @@ impl<'a> Iterator for Lines<'a> {
 pub(in crate::sip) fn text_of(line: &[u8]) -> Cow<'_, str> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let text = String::from_utf8_lossy(line);
-    if !text.contains('\n') {
+    let text =
+        core::str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed);
+    if memchr(b'\n', line).is_none() {
         return text;
     }
     let pieces: Vec<_> =

@@ -103,7 +103,7 @@ impl Phone {
             caller: false,
             state: State::Ringing,
             local_tag: tag.clone(),
-            remote_tag: from.tag().unwrap_or_default(),
+            remote_tag: from.tag().unwrap_or_default().into_owned(),
             local_uri: to.uri.as_str().to_owned(),
             remote_uri: from.uri.as_str().to_owned(),
             target: target.unwrap_or_default(),

@@ -211,7 +211,7 @@ impl Phone {
         }
         let line = &mut self.lines[at];
         if line.remote_tag.is_empty() {
-            line.remote_tag = tag;
+            line.remote_tag = tag.into_owned();
         } else if line.remote_tag != tag {
             self.complain("a second To tag");
         }
