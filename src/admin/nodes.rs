@@ -73,7 +73,7 @@ pub(super) struct Draining {
     draining: bool,
 }
 
-/// Takes no new calls.
+/// Takes no new calls; a signaling node hands its calls to the others at once, and stays.
 #[utoipa::path(post, path = "/nodes/{name}/drain", tag = "nodes",
     operation_id = "drain_node", params(("name" = String, Path)),
     request_body = Option<DrainRequest>,

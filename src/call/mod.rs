@@ -132,6 +132,14 @@ impl Call {
         self.refresh_targets();
     }
 
+    /// What would be saved with something else, or later, is saved now.
+    pub fn save_now(&mut self, now: Timestamp) {
+        self.now = now;
+        if self.dirty_until.is_some() {
+            self.save();
+        }
+    }
+
     /// The next effect.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

@@ -80,6 +80,15 @@ pub enum PeerFrame {
     AskStore,
     /// The store takes the sender's writes.
     StoreWorks,
+    /// The sender takes no calls, or takes them again.
+    Draining(bool),
+    /// An operator wants the receiver drained, or taken back.
+    Drain {
+        /// Drained.
+        drain: bool,
+        /// Its calls are ended.
+        end_calls: bool,
+    },
 }
 
 impl PeerFrame {
@@ -98,7 +107,9 @@ impl PeerFrame {
             | Self::Keep { .. }
             | Self::KeepNothing
             | Self::AskStore
-            | Self::StoreWorks => 2,
+            | Self::StoreWorks
+            | Self::Draining(_)
+            | Self::Drain { .. } => 2,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::gather::Asker;
 use super::views;
-use super::worker::{Drain, Worker};
+use super::worker::Worker;
 use crate::call::Input;
 use crate::ids::CallId;
 use crate::operator::{CallFilter, Command};
@@ -101,24 +101,6 @@ impl Worker {
             (&one.extension, &one.id).cmp(&(&other.extension, &other.id))
         });
         views
-    }
-
-    fn set_drain(&mut self, node: &str, drain: bool, end_calls: bool) -> bool {
-        // A node that is both has one name and two halves.
-        let is_media = self.media.drain(node, drain);
-        if node != &*self.settings.node.0 {
-            return is_media;
-        }
-        self.draining = drain.then(|| {
-            let (started_at, deadline_at) = (self.now, self.now + self.drain_timeout);
-            self.draining.unwrap_or(Drain { started_at, deadline_at })
-        });
-        if drain && end_calls {
-            let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
-            ids.sort_unstable();
-            self.ending = ids.into();
-        }
-        true
     }
 }
 

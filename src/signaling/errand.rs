@@ -9,7 +9,7 @@ use super::ledger::Work;
 use super::links::{Links, PeerAddress};
 use super::media_pool::LinkNumber;
 use super::names;
-use super::pass_on::{Stray, Whereabouts};
+use super::pass_on::{PAUSE, Stray, Whereabouts};
 use super::quarantine::say_again;
 use super::sockets::Dialer;
 use super::takeover::{claim_all, write_kept};
@@ -180,17 +180,14 @@ impl Tasks {
         match errand {
             Errand::Commit(batch) => Some(Wakeup::Committed(self.store.commit(&batch).await)),
             Errand::Journal(work) => Box::pin(self.write_journal(work)).await,
-            Errand::FindOwner(stray) => {
-                let found = self.find_owner(stray.call).await;
-                Some(Wakeup::StrayFound(Box::new((stray, found))))
-            }
+            Errand::FindOwner(stray) => Some(self.find_owner_of(stray).await),
             Errand::FindByKey { key, flow, bytes, hops } => {
                 let (call, found) = match self.store.call_of_key(&key).await {
                     Ok(Some(call)) => (call, self.find_owner(call).await),
                     Ok(None) => (CallId(0), Whereabouts::Nowhere),
                     Err(_) => (CallId(0), Whereabouts::Unknown),
                 };
-                let stray = Stray { call, hint: 0, flow, bytes, hops };
+                let stray = Stray { call, hint: 0, flow, bytes, hops, tries: 0 };
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
             Errand::ClaimFor(stray, owner) => {
@@ -254,6 +251,14 @@ impl Tasks {
             Work::Remove(calls, users) => journal.remove(calls, users).await.map(|()| Vec::new()),
         };
         Some(Wakeup::Journaled(result, journal.bytes()))
+    }
+
+    async fn find_owner_of(&self, stray: Stray) -> Wakeup {
+        if stray.tries > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let found = self.find_owner(stray.call).await;
+        Wakeup::StrayFound(Box::new((stray, found)))
     }
 
     async fn find_owner(&self, call: CallId) -> Whereabouts {

@@ -14,6 +14,7 @@ mod answer;
 mod calls;
 mod commands;
 mod committer;
+mod drain;
 /// A node that a simulation drives.
 pub mod driven;
 mod entrusted;
@@ -39,6 +40,7 @@ mod quarantine;
 mod reassert;
 mod refuge;
 mod register;
+mod silence;
 mod sockets;
 mod stun;
 mod takeover;

@@ -112,7 +112,7 @@ impl Worker {
             drain: self.draining.map(|drain| DrainView {
                 started_at: Rfc3339(drain.started_at),
                 deadline_at: Some(Rfc3339(drain.deadline_at)),
-                remaining_calls: count(self.calls.len()).unwrap_or_default(),
+                remaining_calls: count(self.remaining_calls()).unwrap_or_default(),
                 remaining_sessions: 0,
                 remaining_flows: count(self.by_connection.len()).unwrap_or_default(),
             }),

@@ -57,6 +57,14 @@ impl Worker {
         }
     }
 
+    /// What it would save with something else it saves now.
+    pub(super) fn save_call_now(&mut self, id: CallId) {
+        let now = self.now;
+        if self.step(id, |call| call.save_now(now)) {
+            self.drain(id);
+        }
+    }
+
     /// One mutation. False: there is no such call (any more).
     fn step(&mut self, id: CallId, mutate: impl FnOnce(&mut Call)) -> bool {
         let Some(slot) = self.calls.get_mut(id) else { return false };

@@ -11,10 +11,16 @@ use super::worker::Worker;
 use crate::control::PeerFrame;
 use crate::control::peer::FORWARDS;
 use crate::event::Event;
-use crate::ids::{CallId, Flow, Incarnation, Locator};
+use crate::ids::{CallId, Flow, Incarnation, Locator, Transport};
 use crate::sip::{Message, Method};
 use crate::store::ClaimedCall;
 use bytes::Bytes;
+use core::time::Duration;
+
+/// A call that is between two owners is looked for so often.
+const TRIES: u8 = 40;
+/// And after such a pause.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// A message on its way to its call.
 #[derive(Clone, Debug)]
@@ -29,12 +35,22 @@ pub struct Stray {
     pub bytes: Bytes,
     /// Nodes that passed it on before.
     pub hops: u8,
+    /// How often its owner was looked up in vain.
+    pub tries: u8,
 }
 
 impl Stray {
     /// A message with a token of ours.
     pub(super) fn new(locator: &Locator, flow: Flow, bytes: &Bytes, hops: u8) -> Self {
-        Self { call: locator.call, hint: locator.node, flow, bytes: bytes.clone(), hops }
+        Self { call: locator.call, hint: locator.node, flow, bytes: bytes.clone(), hops, tries: 0 }
+    }
+
+    /// None: the call itself is wanted.
+    pub(super) fn none(call: CallId) -> Self {
+        let address = core::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        let (transport, connection) = (Transport::Udp, None);
+        let flow = Flow { transport, local: address, remote: address, connection };
+        Self { call, hint: 0, flow, bytes: Bytes::new(), hops: FORWARDS, tries: TRIES }
     }
 }
 
@@ -89,10 +105,13 @@ impl Worker {
             Whereabouts::Owner(owner) => self.handle_owner(stray, owner),
             Whereabouts::Claimed(claimed) => {
                 self.adopt(*claimed);
+                if stray.bytes.is_empty() {
+                    return;
+                }
                 self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
             }
             Whereabouts::Nowhere => self.refuse_stray(&stray),
-            Whereabouts::Unknown => {}
+            Whereabouts::Unknown => self.look_again(stray),
         }
     }
 
@@ -104,11 +123,30 @@ impl Worker {
                 let bytes = bytes.to_vec();
                 self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
             }
+            Life::Dead if self.is_leaving() => self.leave_to_another(stray),
             // A call with a message waiting goes before the others of a dead owner.
             Life::Dead => _ = self.errands.run(Errand::ClaimFor(stray, owner)),
-            // Ours, and on its way here by a claim under way; or of a node in doubt. The phone says it again.
+            // Given up, or on its way here by a claim under way: a phone on TCP does not say it again.
+            Life::Unsure if owner == self.settings.incarnation => self.look_again(stray),
+            // Of a node in doubt.
             Life::Unsure => {}
         }
+    }
+
+    /// The call is between two owners: where it is will be known soon.
+    fn look_again(&mut self, stray: Stray) {
+        if stray.call != CallId(0) && stray.tries < TRIES {
+            let tries = stray.tries + 1;
+            self.look_for(Stray { tries, ..stray });
+        }
+    }
+
+    /// Whoever takes calls claims this one.
+    fn leave_to_another(&self, stray: Stray) {
+        let Some(name) = self.peers.taker() else { return };
+        let Stray { flow, bytes, hops, .. } = stray;
+        let bytes = bytes.to_vec();
+        self.peers.send(name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
     }
 
     /// Nobody owns its call: 481 to a request, nothing to an ACK or a response.
@@ -181,6 +219,8 @@ impl Worker {
                     self.claim_from(from);
                 }
             }
+            PeerFrame::Draining(is_draining) => self.peers.set_draining(link, is_draining),
+            PeerFrame::Drain { drain, end_calls } => self.drain_self(drain, end_calls),
         }
     }
 }

@@ -26,6 +26,8 @@ const OWNERS: usize = 50_000;
 pub(super) struct Peer {
     pub hello: Hello,
     pub since: Timestamp,
+    /// It takes no calls.
+    is_draining: bool,
     link: LinkNumber,
     sender: mpsc::Sender<Frame>,
     rtt_us: Arc<AtomicU32>,
@@ -73,7 +75,8 @@ impl Peers {
         self.dialling.remove(&hello.incarnation);
         self.dead.remove(&hello.incarnation);
         let (name, incarnation) = (hello.name.clone(), hello.incarnation);
-        let peer = Peer { hello, since: now, link: number, sender, rtt_us };
+        let is_draining = false;
+        let peer = Peer { hello, since: now, is_draining, link: number, sender, rtt_us };
         let former = self.up.insert(name, peer)?.hello.incarnation;
         if let Some(addresses) = self.addresses.remove(&former) {
             // Probably where it was; it will say.
@@ -101,11 +104,11 @@ impl Peers {
         peer.map(|peer| peer.hello.incarnation)
     }
 
-    /// A peer that ought to be dialled: nobody does it yet. Of two nodes the later start dials.
+    /// A peer that ought to be dialled: nobody does it yet. Of two nodes the later start dials. One that was buried for
+    /// its silence may live again.
     pub(super) fn begin_dial(&mut self, peer: &PeerAddress, own: Incarnation) -> bool {
         peer.incarnation < own
             && !self.is_up(peer.incarnation)
-            && !self.dead.contains(&peer.incarnation)
             && self.dialling.insert(peer.incarnation)
     }
 
@@ -192,6 +195,29 @@ impl Peers {
 
     pub(super) fn broadcast(&self, frame: &PeerFrame) {
         for name in self.up.keys() {
+            self.send(name, frame.clone());
+        }
+    }
+
+    /// It takes no calls from now on, or takes them again.
+    pub(super) fn set_draining(&mut self, link: LinkNumber, is_draining: bool) {
+        if let Some(peer) = self.up.values_mut().find(|peer| peer.link == link) {
+            peer.is_draining = is_draining;
+        }
+    }
+
+    /// Somebody who takes calls.
+    pub(super) fn taker(&self) -> Option<&NodeName> {
+        self.up.iter().find(|(_, peer)| !peer.is_draining).map(|(name, _)| name)
+    }
+
+    pub(super) fn has_taker(&self) -> bool {
+        self.taker().is_some()
+    }
+
+    /// Those that take calls are told.
+    pub(super) fn tell_takers(&self, frame: &PeerFrame) {
+        for (name, _) in self.up.iter().filter(|(_, peer)| !peer.is_draining) {
             self.send(name, frame.clone());
         }
     }

@@ -271,6 +271,9 @@ impl Worker {
         let former = self.peers.link_up(number, hello, sender, rtt_us, self.now);
         let sip = self.sockets.addresses();
         self.peers.send(&name, PeerFrame::Addresses { sip });
+        if self.draining.is_some() {
+            self.peers.send(&name, PeerFrame::Draining(true));
+        }
         if let Some(former) = former {
             self.claim_from(former);
         }
@@ -294,8 +297,11 @@ impl Worker {
         }
     }
 
-    /// What is claimed comes back as a wakeup.
+    /// What is claimed comes back as a wakeup. A node that gives its calls up leaves it to others.
     pub(super) fn claim_from(&mut self, from: Incarnation) {
+        if self.is_leaving() {
+            return;
+        }
         let calls = self.entrusted.take(from);
         let errand = match calls.is_empty() {
             true => Errand::ClaimAll(from),
@@ -366,18 +372,6 @@ impl Worker {
         if let Some(node) = moved {
             self.input(id, Input::MediaMoved { node });
         }
-    }
-
-    /// This node gives all its calls up: they are saved, and whoever is left claims them.
-    pub(super) fn hand_over(&mut self) {
-        let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        for id in &ids {
-            self.calls.remove(*id);
-            self.emit(&Event::CallLeft { call: *id });
-        }
-        self.peers.broadcast(&PeerFrame::HandOver);
-        tracing::info!("{} calls handed over", ids.len());
     }
 }
 

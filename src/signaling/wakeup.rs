@@ -55,7 +55,7 @@ pub enum Wakeup {
     PeerDead(Incarnation),
     /// A peer could not be reached, which proves nothing.
     NotDialled(Incarnation),
-    /// Calls that the store says are ours, after a gap.
+    /// Calls that the store says are ours, after a gap or after some were given up.
     Proven(Result<Vec<CallId>, StoreError>),
     /// A question of a call is answered.
     Answer(CallId, Answer),

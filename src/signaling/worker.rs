@@ -3,8 +3,9 @@
 //! Invariants: the worker waits for nothing but its inlets: store, names and links are tasks that report over bounded
 //! channels. A bug in one message's handling costs that message, or its call.
 
-use super::calls::{Calls, Slot};
+use super::calls::Calls;
 use super::committer::Committer;
+use super::drain::{Drain, GivenUp};
 use super::entrusted::Entrusted;
 use super::errand::{Errand, Errands, Tasks};
 use super::gather::Gathering;
@@ -17,9 +18,10 @@ use super::pings::Pings;
 use super::places::Pace;
 use super::reassert::Server;
 use super::refuge::Refuge;
+use super::silence::Silence;
 use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
-use super::wakeup::{Found, Wakeup};
+use super::wakeup::{Found, QUEUE, Wakeup};
 use super::{Config, EventSink, feed, names, node};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
 use crate::control::Frame;
@@ -30,12 +32,12 @@ use crate::ids::{CallId, ConnectionId, NodeName};
 use crate::net::clock;
 use crate::operator::Command;
 use crate::registrar::Policy;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::time::Timestamp;
 use crate::views::NodeView;
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -61,16 +63,6 @@ const BATCH: usize = 256;
 const TURN: Duration = Duration::from_millis(1);
 /// A stopping node waits so long for its last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
-/// A leaving node waits so many milliseconds for its links to take its last words.
-const LAST_WORDS: u32 = 200;
-
-/// A drain under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Drain {
-    pub started_at: Timestamp,
-    pub deadline_at: Timestamp,
-}
-
 /// The state of a signaling node.
 pub(super) struct Worker {
     pub now: Timestamp,
@@ -97,8 +89,8 @@ pub(super) struct Worker {
     pub lease: Duration,
     /// Of records: the lowest that a live node reads.
     pub record_version: u16,
-    /// After a gap: nothing is handled until the store has said which calls are still ours.
-    pub proving: bool,
+    /// Nothing is taken in, nothing is said.
+    pub silence: Option<Silence>,
     pub pings: Pings,
     pub pace: Pace,
     /// Users with a binding on a connection.
@@ -124,6 +116,7 @@ pub(super) struct Worker {
     /// Was ready once: what is missing since is a fault, not a start.
     pub was_ready: bool,
     pub draining: Option<Drain>,
+    pub given_up: GivenUp,
     events: EventSink,
     tick_at: Timestamp,
     ticks: u64,
@@ -232,7 +225,7 @@ impl Worker {
             refuge: Refuge::default(),
             lease: config.lease,
             record_version: RECORD_VERSION,
-            proving: false,
+            silence: None,
             pings: Pings::default(),
             pace: Pace::default(),
             by_connection: HashMap::new(),
@@ -250,6 +243,7 @@ impl Worker {
             store_readable: false,
             was_ready: false,
             draining: None,
+            given_up: GivenUp::default(),
             events,
             tick_at: now,
             ticks: 0,
@@ -262,17 +256,19 @@ impl Worker {
         let mut wakeups = Vec::new();
         let mut commands = Vec::new();
         let mut stop_at: Option<Timestamp> = None;
-        while stop_at.is_none_or(|at| self.now < at && !self.committer.is_safe()) {
+        while stop_at.is_none_or(|at| self.now < at && !self.may_end()) {
             let sleep = tokio::time::sleep_until(self.next_wake());
             tokio::select! {
-                result = self.sockets.receive(&mut received) => {
+                result = self.sockets.receive(&mut received), if self.silence.is_none() => {
                     if let Err(error) = result {
                         tracing::error!("a SIP socket cannot be read: {error}");
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 }
-                _ = inlets.wakeups.recv_many(&mut wakeups, BATCH) => {}
-                count = inlets.commands.recv_many(&mut commands, BATCH), if stop_at.is_none() => {
+                _ = inlets.wakeups.recv_many(&mut wakeups, BATCH), if wakeups.len() < QUEUE => {}
+                count = inlets.commands.recv_many(&mut commands, BATCH),
+                    if stop_at.is_none() && self.silence.is_none() =>
+                {
                     if count == 0 {
                         stop_at = Some(self.stop());
                     }
@@ -308,9 +304,9 @@ impl Worker {
         now: Timestamp,
     ) {
         self.notice_gap(now);
-        if self.proving {
-            // Phones say again what was not heard.
-            received.datagrams.clear();
+        self.begin_giving_up();
+        if self.keep_silence(wakeups) {
+            return;
         }
         for datagram in received.datagrams.drain(..) {
             self.guard(|worker| worker.handle_datagram(datagram));
@@ -324,18 +320,7 @@ impl Worker {
         for command in commands.drain(..) {
             self.guard(|worker| worker.handle_command(command));
         }
-        if !self.proving {
-            self.guard(Self::turn);
-        }
-    }
-
-    /// What is saved is given to the peers; alone, the calls wait in the store. False: they stay.
-    pub(super) fn give_up_calls(&mut self) -> bool {
-        let gives = !self.peers.is_alone() && self.committer.is_idle();
-        if gives {
-            self.hand_over();
-        }
-        gives
+        self.guard(Self::turn);
     }
 
     /// Until the next turn may begin. The thread sleeps and not the task, which every datagram would wake.
@@ -346,55 +331,15 @@ impl Worker {
         }
     }
 
-    async fn leave(&mut self) {
-        if !self.give_up_calls() {
-            return;
-        }
-        for _ in 0..LAST_WORDS {
-            if self.peers.is_flushed() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// A process that was stopped, or starved, may have lost its calls meanwhile: it proves its ownership before it
-    /// says another word.
-    fn notice_gap(&mut self, now: Timestamp) {
-        let gap = now.saturating_since(self.now);
-        self.now = now;
-        if gap <= self.lease / 2 || self.store.is_embedded() || self.proving {
-            return;
-        }
-        tracing::warn!(
-            "this process stood still for {} ms: it asks which calls are still its own",
-            gap.as_millis()
-        );
-        self.proving = true;
-        self.errands.run(Errand::Prove);
-    }
-
-    /// Calls that others claimed are dropped without a word. A store that cannot be asked gave them to nobody.
-    fn handle_proven(&mut self, owned: Result<Vec<CallId>, StoreError>) {
-        self.proving = false;
-        let Ok(owned) = owned else { return };
-        let owned: HashSet<CallId> = owned.into_iter().collect();
-        let is_lost = |(id, slot): &(CallId, &Slot)| {
-            slot.stored.0 > 0 && !slot.call.lingers() && !owned.contains(id)
-        };
-        let mut lost: Vec<CallId> = self.calls.iter().filter(is_lost).map(|(id, _)| id).collect();
-        lost.sort_unstable();
-        for id in &lost {
-            self.committer.forget(*id);
-            self.calls.remove(*id);
-            self.emit(&Event::CallLeft { call: *id });
-        }
-        tracing::warn!("{} calls were claimed by others meanwhile", lost.len());
+    /// After an order to stop: everything is stored, and others have what they can have.
+    fn may_end(&self) -> bool {
+        self.committer.is_safe() && self.silence.is_none() && !self.gives_up_calls()
     }
 
     /// No new calls; what is decided is committed. Until when at most.
     pub(super) fn stop(&mut self) -> Timestamp {
         let deadline_at = self.now + LAST_COMMIT;
+        self.drain_self(true, false);
         self.draining = Some(Drain { started_at: self.now, deadline_at });
         deadline_at
     }
@@ -441,17 +386,18 @@ impl Worker {
         }
         self.end_questions();
         self.seek_refuge();
+        self.watch_given_up();
         self.was_ready |= self.loaded && self.media.has_room();
         let view = self.node_view();
         self.row.send_replace(Some(view));
     }
 
-    fn begin_commit(&mut self) {
+    pub(super) fn begin_commit(&mut self) {
         let Some(batch) = self.committer.poll_batch(self.now) else { return };
         self.errands.run(Errand::Commit(batch));
     }
 
-    fn handle_wakeup(&mut self, wakeup: Wakeup) {
+    pub(super) fn handle_wakeup(&mut self, wakeup: Wakeup) {
         match wakeup {
             Wakeup::Committed(result) => self.handle_committed(result),
             Wakeup::Journaled(result, bytes) => self.handle_journaled(result, bytes),
@@ -562,6 +508,9 @@ impl Worker {
 
     /// When something is due though nothing comes.
     pub(super) fn next_timeout(&self) -> Timestamp {
+        if let Some(at) = self.silence_timeout() {
+            return at;
+        }
         let soon = || self.now + Duration::from_millis(5);
         let waits = !self.reapply.is_empty() || !self.ending.is_empty();
         let due = [
@@ -580,7 +529,7 @@ impl Worker {
         (self.events)(event);
     }
 
-    fn guard(&mut self, step: impl FnOnce(&mut Self)) {
+    pub(super) fn guard(&mut self, step: impl FnOnce(&mut Self)) {
         if let Err(what) = catch_bug(|| step(self)) {
             self.emit(&Event::Bug { call: None, what });
         }

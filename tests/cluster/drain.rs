@@ -1,8 +1,12 @@
-//! SIGTERM to the owner: its calls are handed over, and it ends by itself.
+//! SIGTERM to the owner, or a drain that an operator orders: its calls are handed over at once.
 
-use crate::common::SOON;
-use crate::pair::{Pair, reinvite};
+use crate::common::phone::{Phone, sdp};
+use crate::common::server::Server;
+use crate::common::{SOON, eventually};
+use crate::pair::{Pair, phone, reinvite};
 use crate::switch::{Switch, check_record};
+use holdfast::sip::{HeaderName, Method, Response, Status};
+use serde_json::Value;
 
 #[test]
 fn a_leaving_process_hands_its_calls_over() {
@@ -14,10 +18,70 @@ fn a_leaving_process_hands_its_calls_over() {
     let status = owner.signaling.finish(SOON);
     assert_eq!(status.code(), Some(0), "{status}");
     pair.hear_each_other();
-    let Pair { caller, callee } = &mut pair;
-    reinvite(callee, caller, "sendonly", "recvonly", false);
-    reinvite(callee, caller, "sendrecv", "sendrecv", false);
-    pair.hear_each_other();
+    hold_and_resume(&mut pair);
     pair.caller.hangs_up_on(&mut pair.callee);
     check_record(&switch.survivor().cdrs(1), 1);
+}
+
+#[test]
+fn a_drained_process_hands_its_calls_over_and_stays() {
+    let switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    let from = switch.owner();
+    let (drained, other) = (&switch.signaling[from], &switch.signaling[1 - from]);
+    let path = format!("/nodes/{}", drained.node());
+    // Any node takes the order.
+    assert_eq!(other.api("POST", &format!("{path}/drain"), None).0, 202);
+    eventually("the calls are another's", SOON, || {
+        let drain = &drained.api("GET", &path, None).1["drain"];
+        let calls = other.list("/calls");
+        (drain["remaining_calls"] == 0 && calls[0]["owner"] == other.node().as_str()).then_some(())
+    });
+    let (status, readiness) = drained.readiness();
+    assert_eq!((status, readiness["status"].as_str()), (503, Some("draining")), "{readiness}");
+    pair.hear_each_other();
+    hold_and_resume(&mut pair);
+    assert_eq!(drained.api("POST", &format!("{path}/undrain"), None).0, 202);
+    eventually("it takes calls again", SOON, || (drained.readiness().0 == 200).then_some(()));
+    pair.callee.hangs_up_on(&mut pair.caller);
+    check_record(&other.cdrs(1), 1);
+}
+
+#[test]
+fn a_drained_process_without_others_keeps_its_calls() {
+    let server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    let path = format!("/nodes/{}", server.node());
+    assert_eq!(server.api("POST", &format!("{path}/drain"), None).0, 202);
+    // Registers: a drain refuses new calls only.
+    let mut third = phone(&server, "1003", "udp");
+    let refused = called(&mut third, &server.uri("1002"));
+    assert_eq!(refused.status, Status(503));
+    let after = refused.headers.get(&HeaderName::RetryAfter).and_then(|text| text.parse().ok());
+    assert!(after.is_some_and(|seconds: u32| (1..=5).contains(&seconds)), "{after:?}");
+    pair.hear_each_other();
+    hold_and_resume(&mut pair);
+    let drain: Value = server.api("GET", &path, None).1["drain"].clone();
+    assert_eq!(drain["remaining_calls"], 1, "{drain}");
+    assert_eq!(server.api("POST", &format!("{path}/undrain"), None).0, 202);
+    assert_eq!(called(&mut third, &server.uri("nobody")).status, Status(404));
+    pair.caller.hangs_up_on(&mut pair.callee);
+}
+
+/// The callee holds and takes back; the caller too.
+fn hold_and_resume(pair: &mut Pair) {
+    let Pair { caller, callee } = pair;
+    reinvite(callee, caller, "sendonly", "recvonly", false);
+    reinvite(callee, caller, "sendrecv", "sendrecv", false);
+    reinvite(caller, callee, "sendonly", "recvonly", false);
+    reinvite(caller, callee, "sendrecv", "sendrecv", false);
+    pair.hear_each_other();
+}
+
+/// What comes of a call that nobody answers.
+fn called(caller: &mut Phone, uri: &str) -> Response {
+    let invite = caller.invite(uri, Some(&sdp(40_000, 1, "sendrecv")));
+    let refused = caller.response_to(&Method::Invite);
+    caller.acknowledge_refusal(&invite, &refused);
+    refused
 }

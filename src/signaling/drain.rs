@@ -1,0 +1,165 @@
+//! Leaving with manners: a node that drains gives its calls up, passes on what still reaches it, and may be taken back
+//! (design §4 "Takeover").
+//!
+//! Invariants: a call is given up only when all that was decided of it is stored, and nothing new is decided meanwhile
+//! (`silence`); given-up calls are watched until others have them; where nobody can take calls they stay.
+
+use super::calls::Slot;
+use super::errand::Errand;
+use super::pass_on::Stray;
+use super::silence::Silence;
+use super::worker::Worker;
+use crate::control::PeerFrame;
+use crate::event::Event;
+use crate::ids::{CallId, NodeName};
+use crate::time::Timestamp;
+use core::time::Duration;
+
+/// What was decided must be stored within this, or the calls stay for now.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries to give calls up.
+const RETRY: Duration = Duration::from_secs(1);
+/// A leaving node waits so many milliseconds for its links to take its last words.
+const LAST_WORDS: u32 = 200;
+
+/// A drain under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    pub started_at: Timestamp,
+    pub deadline_at: Timestamp,
+}
+
+/// Calls that were given up.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp {
+    /// No other try before.
+    retry_at: Timestamp,
+    /// The store is asked whether others have them all.
+    is_watched: bool,
+    /// Those that nobody had taken when it was asked last.
+    untaken: usize,
+}
+
+impl Worker {
+    /// An operator's order for any node: this one, a media node, or a peer, which is told.
+    pub(super) fn set_drain(&mut self, node: &str, drain: bool, end_calls: bool) -> bool {
+        // A node that is both has one name and two halves.
+        let is_media = self.media.drain(node, drain);
+        if node == &*self.settings.node.0 {
+            self.drain_self(drain, end_calls);
+            return true;
+        }
+        let order = PeerFrame::Drain { drain, end_calls };
+        self.peers.send(&NodeName(node.into()), order) || is_media
+    }
+
+    /// No new calls from now on, and those that are here go to others; or everything as before.
+    pub(super) fn drain_self(&mut self, drain: bool, end_calls: bool) {
+        self.draining = drain.then(|| {
+            let (started_at, deadline_at) = (self.now, self.now + self.drain_timeout);
+            self.draining.unwrap_or(Drain { started_at, deadline_at })
+        });
+        self.given_up.retry_at = self.now;
+        self.peers.broadcast(&PeerFrame::Draining(drain));
+        if drain && end_calls {
+            let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
+            ids.sort_unstable();
+            self.ending = ids.into();
+        }
+    }
+
+    /// Calls that are this node's to give up, and those that it gave up and nobody has taken yet.
+    pub(super) fn remaining_calls(&self) -> usize {
+        let here = self.calls.iter().filter(|(_, slot)| !slot.call.lingers()).count();
+        here + self.given_up.untaken
+    }
+
+    /// Others take calls, and this node is not to have any.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.draining.is_some() && self.peers.has_taker()
+    }
+
+    /// It is time to give all calls up.
+    pub(super) fn gives_up_calls(&self) -> bool {
+        self.is_leaving()
+            && self.ending.is_empty()
+            && self.given_up.retry_at <= self.now
+            && !self.committer.is_failing()
+            && self.calls.iter().any(|(_, slot)| !slot.call.lingers())
+    }
+
+    /// What waits to be saved with something else is saved now, and nothing new is taken in until it is stored.
+    pub(super) fn begin_giving_up(&mut self) {
+        if self.silence.is_some() || !self.gives_up_calls() {
+            return;
+        }
+        self.given_up.retry_at = self.now + RETRY;
+        let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.save_call_now(id);
+        }
+        self.silence = Some(Silence::GivingUp(self.now + PATIENCE));
+    }
+
+    /// Gives all calls up that are stored. False: nobody takes them, or something is not stored yet.
+    pub(super) fn give_up_calls(&mut self) -> bool {
+        if !self.peers.has_taker() || !self.committer.is_idle() {
+            return false;
+        }
+        let is_given =
+            |slot: &Slot| slot.stored.0 > 0 && slot.stored == slot.saved && !slot.call.lingers();
+        let given = self.calls.iter().filter(|(_, slot)| is_given(slot));
+        let mut ids: Vec<CallId> = given.map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        for id in &ids {
+            self.calls.remove(*id);
+            self.emit(&Event::CallLeft { call: *id });
+        }
+        self.peers.tell_takers(&PeerFrame::HandOver);
+        self.given_up.is_watched = true;
+        self.given_up.untaken = ids.len();
+        tracing::info!("{} calls handed over", ids.len());
+        true
+    }
+
+    /// Asks the store which of the calls that were given up nobody has taken.
+    pub(super) fn watch_given_up(&mut self) {
+        if self.given_up.is_watched {
+            self.errands.run(Errand::Prove);
+        }
+    }
+
+    /// What nobody has taken is offered again; with nobody left to take it, it comes back here.
+    pub(super) fn note_still_owned(&mut self, mut owned: Vec<CallId>) {
+        if !self.given_up.is_watched {
+            return;
+        }
+        owned.retain(|id| self.calls.get(*id).is_none());
+        self.given_up.untaken = owned.len();
+        self.given_up.is_watched = !owned.is_empty();
+        if owned.is_empty() {
+            return;
+        }
+        if self.peers.has_taker() {
+            return self.peers.tell_takers(&PeerFrame::HandOver);
+        }
+        let own = self.settings.incarnation;
+        for id in owned {
+            if !self.errands.run(Errand::ClaimFor(Stray::none(id), own)) {
+                // The rest when these are done.
+                return;
+            }
+        }
+    }
+
+    /// The process ends: its last words leave.
+    pub(super) async fn leave(&mut self) {
+        for _ in 0..LAST_WORDS {
+            if self.peers.is_flushed() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
