@@ -219,7 +219,8 @@ async fn start(
         return Halves::start(&parts, None).await;
     }
     let store = connect(admin, &config.database_url).await?;
-    let realm = first_start::realm(&store, &config.sip)
+    let realm = until_there(admin, &store, || first_start::realm(&store, &config.sip));
+    let realm = realm
         .await
         .map_err(|error| anyhow::Error::new(Exit::Usage).context(format!("{error:#}")))?;
     let known = Credentials {
@@ -229,7 +230,9 @@ async fn start(
         realm: realm.clone(),
         users: Vec::new(),
     };
-    let credentials = first_start::prepare(&store, &base.data, known).await?;
+    let prepare = || first_start::prepare(&store, &base.data, known.clone());
+    let credentials = until_there(admin, &store, prepare).await?;
+    admin.set_phase(Phase::Starting("what earlier starts kept goes to the database".to_owned()));
     let (operator, commands) = Operator::channel();
     let half = super::mode::SignalingPart { store: store.clone(), realm: realm.clone(), commands };
     let halves = Halves::start(&parts, Some(half)).await?;
@@ -247,18 +250,41 @@ fn print_welcome(credentials: &Credentials) {
 
 /// PostgreSQL may start after us: any boot order works.
 async fn connect(admin: &Arc<Admin>, url: &Secret) -> anyhow::Result<Store> {
+    let connect = async || Store::connect(url.expose()).await.map_err(anyhow::Error::from);
+    match url.expose().starts_with("sqlite:") {
+        true => connect().await,
+        false => insist(admin, connect).await,
+    }
+}
+
+/// And it may go again between two steps of ours.
+async fn until_there<T>(
+    admin: &Arc<Admin>,
+    store: &Store,
+    mut step: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    match store.is_embedded() {
+        true => step().await,
+        false => insist(admin, step).await,
+    }
+}
+
+/// Until the database answers, or says what is wrong with us.
+async fn insist<T>(
+    admin: &Arc<Admin>,
+    mut step: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let mut pause = Duration::from_millis(250);
     loop {
-        match Store::connect(url.expose()).await {
-            Ok(store) => return Ok(store),
-            Err(StoreError::Unavailable(reason)) if !url.expose().starts_with("sqlite:") => {
-                tracing::warn!("the database is not there yet: {reason}; tries again in {pause:?}");
-                admin.set_phase(Phase::Starting("the database is not there yet".to_owned()));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(STORE_BACKOFF);
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let error = match step().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let Some(StoreError::Unavailable(reason)) = error.downcast_ref() else { return Err(error) };
+        tracing::warn!("the database is not there yet: {reason}; tries again in {pause:?}");
+        admin.set_phase(Phase::Starting("the database is not there yet".to_owned()));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(STORE_BACKOFF);
     }
 }
 

@@ -107,10 +107,8 @@ impl Worker {
 
     fn carry_out(&mut self, id: CallId, output: Output) -> Option<Input> {
         match output {
-            Output::Save(mut save) => {
-                if self.record_version < RECORD_VERSION && !save.ended {
-                    save.record = record_in_version(&save.record, self.record_version);
-                }
+            Output::Save(save) => {
+                let save = self.as_written(save);
                 if let Some(slot) = self.calls.get_mut(id) {
                     slot.saved = save.rev;
                 }
@@ -134,6 +132,14 @@ impl Worker {
                 None
             }
         }
+    }
+
+    /// As the oldest live node reads it.
+    pub(super) fn as_written(&self, mut save: Save) -> Save {
+        if self.record_version < RECORD_VERSION && !save.ended {
+            save.record = record_in_version(&save.record, self.record_version);
+        }
+        save
     }
 
     /// Sends now. A request whose connection is gone waits for the phone to come back by another; a response is

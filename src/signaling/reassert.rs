@@ -56,7 +56,7 @@ impl Worker {
             return;
         }
         self.server.changed_at = Some(self.now);
-        let saves: Vec<Save> = self.calls.iter().filter_map(|(_, slot)| slot.row()).collect();
+        let saves = self.rows();
         let ended = core::mem::take(&mut self.server.ended);
         let (calls, ends) = (saves.len(), ended.len());
         for save in saves.into_iter().chain(ended.into_iter().map(|(_, save)| save)) {
@@ -74,6 +74,12 @@ impl Worker {
              the registrations of {} users are written again where it lacks them",
             users.len()
         );
+    }
+
+    /// Every call's row, under the rev of its last save.
+    pub(super) fn rows(&self) -> Vec<Save> {
+        let rows = self.calls.iter().filter_map(|(_, slot)| slot.row());
+        rows.map(|row| self.as_written(row)).collect()
     }
 
     /// Users of whom a phone registered here.

@@ -80,10 +80,7 @@ impl Worker {
             return;
         }
         let mut saves: Vec<Save> = self.committer.owed_saves().cloned().collect();
-        let rows = self.calls.iter().filter_map(|(_, slot)| slot.row());
-        let owed = |id: CallId| saves.iter().any(|save| save.id == id);
-        let rows: Vec<Save> = rows.filter(|row| !owed(row.id)).collect();
-        saves.extend(rows);
+        saves.extend(self.rows().into_iter().filter(|row| !self.committer.owes(row.id)));
         self.entrust_to(&name, &saves);
         let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
         ids.sort_unstable();

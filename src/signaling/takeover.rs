@@ -40,10 +40,13 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 const MEDIA_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tells the worker each second who is in the table of nodes, and now and then who owns calls.
-pub(super) async fn watch(store: Store, wakeups: mpsc::Sender<Wakeup>) {
+/// An embedded store has no other node: there it looks until nothing is left of earlier starts.
+pub(super) async fn watch(store: Store, own: Incarnation, wakeups: mpsc::Sender<Wakeup>) {
     let mut turn = 0_u32;
     loop {
         let judged = look(&store, turn).await;
+        let owners = judged.as_ref().ok().and_then(|judgement| judgement.owners.as_ref());
+        let is_alone = owners.is_some_and(|owners| owners.iter().all(|owner| *owner == own));
         match judged {
             Ok(judgement) => {
                 if wakeups.send(Wakeup::Nodes(Box::new(judgement))).await.is_err() {
@@ -57,7 +60,7 @@ pub(super) async fn watch(store: Store, wakeups: mpsc::Sender<Wakeup>) {
                 }
             }
         }
-        if wakeups.is_closed() {
+        if wakeups.is_closed() || (is_alone && store.is_embedded()) {
             return;
         }
         turn = turn.saturating_add(1);

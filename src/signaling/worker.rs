@@ -167,7 +167,7 @@ impl Worker {
         let hello = config.hello(control);
         let links = Links::new(hello, config.secrets.clone(), wakeups.clone());
         background.spawn(links.clone().accept(listener));
-        background.spawn(takeover::watch(store.clone(), wakeups.clone()));
+        background.spawn(takeover::watch(store.clone(), config.incarnation, wakeups.clone()));
         let errands = Errands::Tasks(Arc::new(Tasks {
             store: store.clone(),
             journal: keeping.journal.clone(),

@@ -191,6 +191,121 @@ fn a_database_that_takes_no_writes_is_an_outage_too() {
 }
 
 #[test]
+fn a_full_disk_is_an_outage_too() {
+    let site = Site::start();
+    let disk = SmallDisk::new(&site.host.data("disk"));
+    let place = format!("create tablespace small location '{}'", disk.0.display());
+    site.postgres.execute(&place);
+    site.postgres.execute("alter table calls set tablespace small");
+    disk.fill();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    let ([first], new) = live_through(&site, old, others);
+    let ended = [first, hang_up(new)];
+    assert_eq!(site.postgres.number("select count(*) from calls"), 0, "nothing was taken");
+    disk.make_room();
+    eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
+    site.check_stored(&ended);
+}
+
+/// A disk of a few pages, mounted for the test.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn new(path: &std::path::Path) -> Self {
+        std::fs::create_dir_all(path).expect("a folder");
+        run("mount", &["-t", "tmpfs", "-o", "size=128k,mode=0777", "small", text(path)]);
+        let inner = path.join("place");
+        std::fs::create_dir(&inner).expect("room for a folder");
+        run("chown", &["postgres:", text(&inner)]);
+        Self(inner)
+    }
+
+    fn fill(&self) {
+        let file = self.0.with_file_name("filler");
+        let full = std::fs::write(file, vec![1; 1 << 20]).expect_err("there is not so much room");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.with_file_name("filler")).expect("it was there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mount = self.0.parent().expect("where it is mounted");
+        let _ = std::process::Command::new("umount").args(["-l", text(mount)]).status();
+    }
+}
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().expect("a name in UTF-8")
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = std::process::Command::new(program).args(arguments).status();
+    assert!(status.expect("it is there").success(), "{program} {arguments:?}: as root?");
+}
+
+/// `cargo test --test cluster -- --ignored away_for_a_minute`
+#[test]
+#[ignore = "takes more than a minute"]
+fn postgres_is_away_for_a_minute() {
+    let mut site = Site::start();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let others = ["1003", "1004"].map(|user| phone(&site.server, user, "udp"));
+    let last = ["1006", "1007"].map(|user| phone(&site.server, user, "udp"));
+    site.stop_postgres();
+    let ([first], mut new) = live_through(&site, old, others);
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_secs(10));
+        new.hear_each_other();
+        let Pair { caller, callee } = &mut new;
+        reinvite(caller, callee, "sendonly", "recvonly", false);
+        reinvite(caller, callee, "sendrecv", "sendrecv", false);
+    }
+    let [caller, callee] = last;
+    let ended =
+        [first, hang_up(new), hang_up(Pair::between(caller, callee, &site.server.uri("1007")))];
+    site.postgres.run();
+    site.server.wait_until_ready();
+    eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
+    site.check_stored(&ended);
+}
+
+#[test]
+fn any_node_may_start_while_postgres_is_away() {
+    let mut postgres = Postgres::start();
+    postgres.stop();
+    let host = Host::new(&postgres.url("postgres"));
+    let waiting = |server: &Server| {
+        server.signaling.says("the database is not there yet");
+        let (status, ready) = server.readiness();
+        assert_eq!((status, &ready["status"]), (503, &Value::from("starting")), "{ready}");
+        assert!(ready["reasons"].to_string().contains("the database is not there yet"), "{ready}");
+        let live = server.request("GET", "/live", None).expect("it answers");
+        assert_eq!(live.0, 200);
+    };
+    let mut server = host.begin_signaling();
+    waiting(&server);
+    let _media = host.media();
+    postgres.run();
+    server.wait_until_ready();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    postgres.stop();
+    let mut late = host.begin_signaling();
+    waiting(&late);
+    // Who was up serves on, and the newcomer takes nothing from it.
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    postgres.run();
+    late.wait_until_ready();
+    server.wait_until_ready();
+    assert_eq!(late.cdrs(1).len(), 1);
+}
+
+#[test]
 fn without_a_journal_new_calls_are_refused_and_it_is_said_before() {
     let postgres = Postgres::start();
     let host = Host::new(&postgres.url("postgres"));
