@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 use crate::views::EndCause;
 use crate::views::call::LegRole;
 use core::time::Duration;
+use std::collections::VecDeque;
 
 /// A silent phone is asked so often whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(60);
@@ -30,6 +31,22 @@ impl Call {
         }
         self.time_call();
         self.refresh_targets();
+        self.give_room_back();
+    }
+
+    /// A call that talks needs no room for the transactions that set it up: they end by their timers.
+    fn give_room_back(&mut self) {
+        for leg in &mut self.record.legs {
+            if leg.servers.is_empty() {
+                leg.servers = Vec::new();
+            }
+            if leg.clients.is_empty() {
+                leg.clients = Vec::new();
+            }
+        }
+        if self.outputs.is_empty() {
+            self.outputs = VecDeque::new();
+        }
     }
 
     /// When, and why.

@@ -106,10 +106,9 @@ impl LegDescription {
     /// What was in force before `refused`, our offer that the phone did not take: the same text under a new version,
     /// because the phone has seen the version of the refused one.
     pub fn after_refusal(mut self, refused: &Self) -> Self {
-        let old = format!("o=- {} {} ", self.session_id, self.version);
+        let old = self.origin();
         self.version = refused.version + 1;
-        let new = format!("o=- {} {} ", self.session_id, self.version);
-        self.sent = self.sent.map(|text| text.replacen(&old, &new, 1));
+        self.sent = self.sent.as_ref().map(|text| text.replacen(&old, &self.origin(), 1));
         self.ours.clone_from(&refused.ours);
         self
     }
@@ -120,10 +119,16 @@ impl LegDescription {
         if self.sent.as_ref() == Some(&same) {
             return same;
         }
+        let old = self.origin();
         self.version += 1;
-        let text = self.render(lines, local);
+        let text = same.replacen(&old, &self.origin(), 1);
         self.sent = Some(text.clone());
         text
+    }
+
+    /// How our o= line begins.
+    fn origin(&self) -> String {
+        format!("o=- {} {} ", self.session_id, self.version)
     }
 
     fn render(&self, lines: &[OwnLine], local: &[SocketAddr]) -> String {

@@ -102,7 +102,8 @@ pub(super) enum Known {
 /// All live calls of this node.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    slots: HashMap<CallId, Slot>,
+    /// Boxed: the table keeps half of its places free.
+    slots: HashMap<CallId, Box<Slot>>,
     by_key: HashMap<[u8; 16], CallId>,
     by_user: HashMap<String, Vec<CallId>>,
     timers: BinaryHeap<Reverse<(Timestamp, CallId)>>,
@@ -115,7 +116,7 @@ impl Calls {
         let id = call.id();
         let users: Vec<String> = call.extensions().map(str::to_owned).collect();
         self.by_key.insert(key, id);
-        self.slots.insert(id, Slot::new(call, key, origin));
+        self.slots.insert(id, Box::new(Slot::new(call, key, origin)));
         for user in users {
             self.add_user(id, &user);
         }
@@ -132,15 +133,15 @@ impl Calls {
     }
 
     pub(super) fn get(&self, id: CallId) -> Option<&Slot> {
-        self.slots.get(&id)
+        self.slots.get(&id).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, id: CallId) -> Option<&mut Slot> {
-        self.slots.get_mut(&id)
+        self.slots.get_mut(&id).map(Box::as_mut)
     }
 
     /// Forgets a call. What it held never leaves.
-    pub(super) fn remove(&mut self, id: CallId) -> Option<Slot> {
+    pub(super) fn remove(&mut self, id: CallId) -> Option<Box<Slot>> {
         let slot = self.slots.remove(&id)?;
         self.by_key.remove(&slot.key);
         self.held = self.held.saturating_sub(slot.held.len());
@@ -187,7 +188,7 @@ impl Calls {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (CallId, &Slot)> {
-        self.slots.iter().map(|(id, slot)| (*id, slot))
+        self.slots.iter().map(|(id, slot)| (*id, slot.as_ref()))
     }
 
     /// Messages that wait for a commit.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 const PACE: Duration = Duration::from_millis(2);
 /// The same while fewer than `WORTH_A_COMMIT` rows wait: a commit costs the store as much as some thirty rows, so it is
 /// worth waiting for company. Whoever comes after a pause waits for nothing.
-const PATIENCE: Duration = Duration::from_millis(6);
+const PATIENCE: Duration = Duration::from_millis(5);
 const WORTH_A_COMMIT: usize = 24;
 /// The first wait after an error; doubled up to `LONGEST_BACK_OFF`.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -507,9 +507,9 @@ mod tests {
         assert_eq!(committer.poll_batch(at(9)), None, "one commit at a time");
         assert!(!committer.is_idle());
         committer.finish(true, at(1)).expect("was under way");
-        assert_eq!(committer.next_timeout(), Some(at(6)), "paced");
-        assert_eq!(committer.poll_batch(at(5)), None);
-        assert_eq!(revs(&committer.poll_batch(at(6)).expect("due")), [(1, 3)]);
+        assert_eq!(committer.next_timeout(), Some(at(5)), "paced");
+        assert_eq!(committer.poll_batch(at(4)), None);
+        assert_eq!(revs(&committer.poll_batch(at(5)).expect("due")), [(1, 3)]);
         committer.finish(true, at(30)).expect("was under way");
         assert!(committer.is_idle());
     }
@@ -523,7 +523,7 @@ mod tests {
         for call in 1..WORTH_A_COMMIT as u128 {
             committer.save(save(call, 1));
         }
-        assert_eq!(committer.next_timeout(), Some(at(6)));
+        assert_eq!(committer.next_timeout(), Some(at(5)));
         committer.write_bindings("1001", Vec::new());
         assert_eq!(committer.next_timeout(), Some(at(2)));
     }

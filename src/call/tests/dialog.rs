@@ -190,3 +190,13 @@ fn silence_ends_a_call_unless_it_is_held() {
     silence(&mut bench, LegId::CALLER);
     assert_eq!(bench.heard(CALLER), [""; 0]);
 }
+
+#[test]
+fn a_call_that_talks_keeps_no_room_for_what_set_it_up() {
+    let mut bench = Bench::answered();
+    bench.wait(Duration::from_secs(40));
+    for leg in &bench.call.record.legs {
+        assert_eq!((leg.servers.capacity(), leg.clients.capacity()), (0, 0), "leg {}", leg.id);
+    }
+    assert_eq!(bench.call.outputs.capacity(), 0);
+}
