@@ -11,9 +11,9 @@ pub enum SrtpPolicy {
     /// Plain RTP.
     #[default]
     Off,
-    /// RFC 8643.
+    /// Offered in RTP/AVP; a phone may do without (RFC 8643).
     Optional,
-    /// Refuse calls without.
+    /// RTP/SAVP; calls without are refused with 488.
     Mandatory,
 }
 

@@ -121,7 +121,8 @@ impl Crowd {
     }
 }
 
-fn check_line(number: usize, came: &[Arrival]) {
+/// One source without a gap.
+pub(crate) fn check_line(number: usize, came: &[Arrival]) {
     assert!(!came.is_empty(), "call {number}: nothing came");
     for pair in came.windows(2) {
         let [before, after] = pair else { continue };

@@ -17,7 +17,7 @@ fn calls() -> usize {
 }
 
 /// A second media process, which all signaling processes know.
-fn second_media(switch: &Switch) -> Process {
+pub(crate) fn second_media(switch: &Switch) -> Process {
     let media = switch.host.media();
     for server in &switch.signaling {
         switch.wait_for_links(server, switch.signaling.len() + 1);

@@ -4,6 +4,9 @@ use crate::common::api::Api;
 use crate::common::rtp::Talk;
 use crate::common::server::Server;
 use crate::common::srtp::{CM_80, GCM_128, Secured};
+use crate::common::{SOON, eventually};
+use crate::crowd::check_line;
+use crate::media::second_media;
 use crate::pair::{self, Attempt, CALLEE_HZ, CALLER_HZ, Pair, reinvite};
 use crate::switch::{Switch, check_record};
 use serde_json::json;
@@ -38,6 +41,33 @@ fn signaling_is_killed_and_the_call_is_held_and_resumed_with_the_same_keys() {
     assert!(shown.to_string().contains("sdes") && !shown.to_string().contains("inline"));
     pair.callee.hangs_up_on(&mut pair.caller);
     check_record(&switch.survivor().cdrs(1), 1);
+}
+
+#[test]
+fn a_media_process_leaves_and_counters_go_on_in_the_other() {
+    let mut switch = Switch::start();
+    let mut pair = talking(switch.survivor());
+    // Until the phones' sequence numbers have rolled over.
+    for talk in [&pair.caller.talk, &pair.callee.talk] {
+        eventually("136 packets are sent", SOON, || (talk.sent() > 140).then_some(()));
+    }
+    pair.hear_each_other();
+    let _second = second_media(&switch);
+    switch.media.terminate();
+    assert_eq!(switch.media.finish(SOON).code(), Some(0));
+    pair.hear_each_other();
+    for talk in [&pair.caller.talk, &pair.callee.talk] {
+        check_line(0, &talk.came());
+    }
+    let calls = switch.survivor().list("/calls");
+    let id = calls[0]["id"].as_str().expect("an id");
+    let (_, call) = switch.survivor().api("GET", &format!("/calls/{id}"), None);
+    for leg in 0..2 {
+        let stream = &call["legs"][leg]["streams"][0];
+        assert_eq!(stream["received"]["rejected"], 0, "{stream}");
+    }
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&switch.survivor().cdrs(1), 0);
 }
 
 #[test]

@@ -65,7 +65,6 @@ fn of_every_past_record_its_phones_can_be_taken_leave_of() {
         let expect = match name {
             "ringing" => vec!["500 INVITE", "CANCEL", "CANCEL", "CANCEL"],
             "early" => vec!["500 INVITE", "CANCEL"],
-            "late-offer" => vec!["500 INVITE", "BYE"],
             _ => vec!["BYE", "BYE"],
         };
         assert_eq!(heads, expect, "{version}-{name}");
