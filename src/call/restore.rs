@@ -183,8 +183,13 @@ impl Call {
             match (asked, sent) {
                 (Some(to), _) => self.resume_exchange(id, to, sequence),
                 (None, Some(sdp)) if first => {
+                    let stale = self.record.leg(id).and_then(|leg| leg.stale);
                     let reply = Reply::new(id, Method::Invite, sequence, 200).behind(rev);
                     self.respond(&reply, |response| set_sdp(response, &sdp));
+                    if let Some(leg) = self.record.leg_mut(id) {
+                        // A phone that had it already does not take the address from it.
+                        leg.stale = stale;
+                    }
                 }
                 (None, _) => {
                     self.queued.push_back(id);

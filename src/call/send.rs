@@ -48,6 +48,10 @@ impl Call {
         server.behind = to.behind.max(server.behind);
         let behind = server.behind;
         server.awaits_ack = to.method == Method::Invite && to.status.is_success();
+        if server.awaits_ack {
+            // It brings our address.
+            leg.stale = None;
+        }
         if to.status.is_final() {
             server.request = None;
             let ours = leg.clients.iter().any(Client::is_open_invite);

@@ -89,6 +89,13 @@ pub enum PeerFrame {
         /// Its calls are ended.
         end_calls: bool,
     },
+    /// Some bindings of a user were put or removed.
+    BindingsChanged {
+        /// Whose.
+        extension: String,
+        /// Bindings put, and id and last refresh of those removed, in postcard.
+        document: Vec<u8>,
+    },
 }
 
 impl PeerFrame {
@@ -104,6 +111,7 @@ impl PeerFrame {
             | Self::AskHangup { .. }
             | Self::HungUp { .. } => 1,
             Self::Addresses { .. }
+            | Self::BindingsChanged { .. }
             | Self::Keep { .. }
             | Self::KeepNothing
             | Self::AskStore

@@ -120,7 +120,9 @@ impl Worker {
         if self.lacks_options(&request, &flow) {
             return;
         }
-        self.input(locator.call, Input::Request { leg: locator.leg, request, flow });
+        let (call, leg) = (locator.call, locator.leg);
+        self.input(call, Input::Request { leg, request, flow });
+        self.release_stranded(call, flow, |waiting| waiting.request.is_some_and(|to| to.0 == leg));
     }
 
     fn handle_outside(&mut self, mut request: Request, flow: Flow) {

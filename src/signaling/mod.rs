@@ -2,15 +2,16 @@
 //! (design §4).
 //!
 //! Where to read: `worker` (THE loop), `ingress` (datagram → decision), `register` and `invite` (what decisions lead
-//! to), `outputs` (a step of a call), `committer` (group commit), `journal` (the store is away), `calls` (the table),
-//! `media_pool` (media nodes), `media_moves` (their sessions change place), `places` (addresses that phones know us
-//! by), `feed` (the directory's sources), `errand` (what is done beside the worker), `driven` (the worker without
-//! doors).
+//! to), `bindings` (several nodes' phones), `outputs` (a step of a call), `committer` (group commit), `journal`
+//! (the store is away), `calls` (the table), `media_pool` (media nodes), `media_moves` (their sessions change place),
+//! `places` (addresses that phones know us by), `feed` (the directory's sources), `errand` (what is done beside the
+//! worker), `driven` (the worker without doors).
 //!
 //! Invariants: the worker owns all state and takes no lock; whatever is slow is an errand that reports over a bounded
 //! channel; nothing here grows without a bound.
 
 mod answer;
+mod bindings;
 mod calls;
 mod commands;
 mod committer;

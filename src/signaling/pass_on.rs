@@ -123,9 +123,9 @@ impl Worker {
                 let bytes = bytes.to_vec();
                 self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
             }
-            Life::Dead if self.is_leaving() => self.leave_to_another(stray),
-            // A call with a message waiting goes before the others of a dead owner.
-            Life::Dead => _ = self.errands.run(Errand::ClaimFor(stray, owner)),
+            Life::Dead | Life::Silent if self.is_leaving() => self.leave_to_another(stray),
+            // A call with a message waiting goes before the others of a dead owner; of a silent one it goes alone.
+            Life::Dead | Life::Silent => _ = self.errands.run(Errand::ClaimFor(stray, owner)),
             // Given up, or on its way here by a claim under way: a phone on TCP does not say it again.
             Life::Unsure if owner == self.settings.incarnation => self.look_again(stray),
             // Of a node in doubt.
@@ -189,6 +189,9 @@ impl Worker {
                 if let Ok(bindings) = postcard::from_bytes(&document) {
                     self.take_bindings(&extension, bindings);
                 }
+            }
+            PeerFrame::BindingsChanged { extension, document } => {
+                self.merge_bindings(&extension, &document);
             }
             PeerFrame::AskCalls { id, filter } => self.answer_calls(link, id, &filter),
             PeerFrame::Calls { id, document, last } => self.take_calls(link, id, &document, last),

@@ -1,7 +1,7 @@
 //! Other signaling nodes: who is there, who is proven dead, who owns which call as far as we learnt (design §4).
 //!
-//! Invariants: a node is dead only when nobody listens where it did, when a later start of it answers, or when its
-//! lease ran out by the store's clock while we renewed ours; what is learnt of owners is a hint and is bounded.
+//! Invariants: a node is dead only when nobody listens where it did, when a later start of it answers, or when it was
+//! silent for two leases by the store's clock while we renewed ours; what is learnt of owners is a hint and is bounded.
 
 use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
@@ -10,7 +10,7 @@ use crate::control::{Frame, PeerFrame};
 use crate::ids::{CallId, Incarnation, NodeName};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
@@ -47,6 +47,8 @@ pub(super) enum Life {
     Up(NodeName),
     /// Proven.
     Dead,
+    /// Its lease ran out, and it cannot be asked: it is taken for dead by who speaks to us of a call of it.
+    Silent,
     /// Neither.
     Unsure,
 }
@@ -60,6 +62,12 @@ pub(super) struct Peers {
     owners: HashMap<CallId, NodeName>,
     /// Where nodes take SIP; kept while a node is in doubt.
     addresses: HashMap<Incarnation, Vec<SocketAddr>>,
+    /// Nodes whose lease ran out, and no more is known of them.
+    silent: HashSet<Incarnation>,
+    /// When the last link with a node broke.
+    left: HashMap<NodeName, Timestamp>,
+    /// Users whose bindings a node that is here again is to be told of.
+    pub untold: VecDeque<(NodeName, String)>,
 }
 
 impl Peers {
@@ -120,7 +128,15 @@ impl Peers {
     /// Proven dead. False: known already, or it has a link with us.
     pub(super) fn bury(&mut self, incarnation: Incarnation) -> bool {
         self.dialling.remove(&incarnation);
+        self.silent.remove(&incarnation);
         !self.is_up(incarnation) && self.dead.insert(incarnation)
+    }
+
+    /// Whose leases ran out, as of now. True: one is new among them.
+    pub(super) fn set_silent(&mut self, silent: HashSet<Incarnation>) -> bool {
+        let is_new = !silent.is_subset(&self.silent);
+        self.silent = silent;
+        is_new
     }
 
     pub(super) fn is_up(&self, incarnation: Incarnation) -> bool {
@@ -132,6 +148,7 @@ impl Peers {
         match up {
             Some((name, _)) => Life::Up(name.clone()),
             None if self.dead.contains(&incarnation) => Life::Dead,
+            None if self.silent.contains(&incarnation) => Life::Silent,
             None => Life::Unsure,
         }
     }
@@ -222,6 +239,31 @@ impl Peers {
         }
     }
 
+    /// To all; to those that do not read it yet, the other.
+    pub(super) fn broadcast_else(&self, frame: &PeerFrame, old: &PeerFrame) {
+        for (name, peer) in &self.up {
+            let reads = peer.hello.version >= frame.since();
+            self.send(name, if reads { frame.clone() } else { old.clone() });
+        }
+    }
+
+    /// Frames that its link takes now.
+    pub(super) fn room(&self, name: &NodeName) -> Option<usize> {
+        self.up.get(name).map(|peer| peer.sender.capacity())
+    }
+
+    /// The last link with it broke.
+    pub(super) fn note_left(&mut self, name: NodeName, now: Timestamp) {
+        if self.left.len() < PEERS || self.left.contains_key(&name) {
+            self.left.insert(name, now);
+        }
+    }
+
+    /// When the last link with it broke, if there was one.
+    pub(super) fn left_at(&self, name: &NodeName) -> Option<Timestamp> {
+        self.left.get(name).copied()
+    }
+
     pub(super) fn is_alone(&self) -> bool {
         self.up.is_empty()
     }
@@ -269,6 +311,39 @@ mod tests {
         assert!(peers.bury(Incarnation(9)) && !peers.bury(Incarnation(9)));
         up(&mut peers, 3, "one", 9);
         assert!(!peers.bury(Incarnation(9)), "it lives");
+    }
+
+    /// A lease that ran out proves nothing; a link says more than a lease.
+    #[test]
+    fn silence_is_not_death() {
+        let mut peers = Peers::default();
+        let silent = |number| HashSet::from([Incarnation(number)]);
+        assert!(peers.set_silent(silent(4)) && !peers.set_silent(silent(4)));
+        assert_eq!(peers.life(Incarnation(4)), Life::Silent);
+        up(&mut peers, 1, "one", 4);
+        assert_eq!(peers.life(Incarnation(4)), Life::Up(NodeName("one".into())));
+        peers.link_down(1);
+        assert!(peers.bury(Incarnation(4)));
+        assert_eq!(peers.life(Incarnation(4)), Life::Dead);
+        peers.set_silent(HashSet::new());
+        assert_eq!(peers.life(Incarnation(5)), Life::Unsure);
+    }
+
+    #[test]
+    fn addresses_outlive_links_but_not_nodes() {
+        let mut peers = Peers::default();
+        let address: SocketAddr = "192.0.2.1:5060".parse().expect("literal");
+        up(&mut peers, 1, "one", 4);
+        peers.set_addresses(Incarnation(4), vec![address]);
+        assert_eq!(peers.by_address(address), Some(&NodeName("one".into())));
+        peers.link_down(1);
+        assert_eq!(peers.by_address(address), None, "nothing can be sent by it");
+        assert!(peers.has_address(address), "in doubt");
+        up(&mut peers, 2, "one", 4);
+        up(&mut peers, 3, "one", 6);
+        assert!(peers.has_address(address), "its next start is probably there");
+        assert_eq!(peers.forget_addresses(Incarnation(6)), [address]);
+        assert!(!peers.has_address(address));
     }
 
     #[test]

@@ -7,7 +7,6 @@
 use super::answer::HeldAnswer;
 use super::worker::Worker;
 use crate::call::Input;
-use crate::control::PeerFrame;
 use crate::directory::Binding;
 use crate::event::Event;
 use crate::ids::{ConnectionId, Flow, Transport};
@@ -59,11 +58,12 @@ impl Worker {
 
     /// Puts a user's bindings in force and on their way to the store.
     pub(super) fn set_bindings(&mut self, extension: &str, bindings: Vec<Binding>, new: bool) {
-        let moved = moved_flows(self.directory.bindings(extension), &bindings);
+        let before = self.directory.bindings(extension);
+        let moved = moved_flows(before, &bindings);
+        self.tell_peers(extension, before, &bindings);
         for binding in &bindings {
             self.watch_binding(binding);
         }
-        self.tell_peers(extension, &bindings);
         self.committer.write_bindings(extension, bindings.clone());
         let contacts = bindings.len();
         self.directory.set_bindings(extension, bindings);
@@ -73,15 +73,7 @@ impl Worker {
         }
     }
 
-    fn tell_peers(&self, extension: &str, bindings: &[Binding]) {
-        if self.peers.is_alone() {
-            return;
-        }
-        let document = postcard::to_stdvec(bindings).expect("bindings are plain data");
-        self.peers.broadcast(&PeerFrame::Bindings { extension: extension.to_owned(), document });
-    }
-
-    /// A peer registered a phone, or removed one: known here at once. What the peer saved is not saved again.
+    /// The same of a peer of an older release, which tells all of a user's.
     pub(super) fn take_bindings(&mut self, extension: &str, bindings: Vec<Binding>) {
         let moved = moved_flows(self.directory.bindings(extension), &bindings);
         self.committer.supersede_bindings(extension, &bindings);
@@ -108,7 +100,7 @@ impl Worker {
     }
 
     /// Dialogs with that remote target follow the phone; what waited for its old flow leaves by the new one.
-    fn move_calls(&mut self, extension: &str, moved: &Moved) {
+    pub(super) fn move_calls(&mut self, extension: &str, moved: &Moved) {
         for id in self.calls.of_user(extension).to_vec() {
             let contact = moved.contact.clone();
             self.input(id, Input::FlowMoved { contact, flow: moved.to });
@@ -165,14 +157,14 @@ fn live(bindings: &[Binding], now: Timestamp) -> Vec<Binding> {
 
 /// A phone that came back by another flow of the same transport.
 #[derive(Debug, PartialEq, Eq)]
-struct Moved {
+pub(super) struct Moved {
     /// Remote target of its dialogs.
     contact: String,
     from: Flow,
     to: Flow,
 }
 
-fn moved_flows(before: &[Binding], after: &[Binding]) -> Vec<Moved> {
+pub(super) fn moved_flows(before: &[Binding], after: &[Binding]) -> Vec<Moved> {
     let mut moved = Vec::new();
     for new in after {
         for old in before {

@@ -156,6 +156,22 @@ fn lowest_record_version<'a>(live: impl Iterator<Item = &'a NodeRow>) -> u16 {
     versions.fold(RECORD_VERSION, u16::min)
 }
 
+/// What a row says of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Fresh,
+    Silent,
+    Dead,
+}
+
+fn standing(silent_for: Duration, lease: Duration) -> Standing {
+    match silent_for {
+        time if time <= lease => Standing::Fresh,
+        time if time <= 2 * lease => Standing::Silent,
+        _ => Standing::Dead,
+    }
+}
+
 /// What is known of owners from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -201,11 +217,8 @@ impl Worker {
         let own_name = self.settings.node.clone();
         alive.insert(&own_name.0);
         self.lose_connections_of_others(&alive);
-        let judges = self.may_judge(now, &rows);
-        for row in rows.iter().filter(signals) {
-            if judges && !is_fresh(row) {
-                self.peer_is_dead(row.incarnation);
-            }
+        if self.may_judge(now, &rows) {
+            self.judge_silence(now, rows.iter().filter(signals));
         }
         // A restored call wants its media session first of all.
         let can_carry = self.loaded
@@ -213,6 +226,28 @@ impl Worker {
                 || self.now.saturating_since(self.started_at) > MEDIA_PATIENCE);
         if let Some(owners) = owners.filter(|_| can_carry) {
             self.judge_owners(&rows, &owners);
+        }
+    }
+
+    /// Who let its lease run out may be gone, or cut off and speaking: its calls are claimed one by one, as phones
+    /// speak to us of them. Silent for a second lease it is dead: a node that lives has found itself out by then.
+    fn judge_silence<'a>(&mut self, now: Timestamp, rows: impl Iterator<Item = &'a NodeRow>) {
+        let (mut silent, mut dead) = (HashSet::new(), Vec::new());
+        for row in rows {
+            match standing(now.saturating_since(row.seen_at), self.lease) {
+                Standing::Fresh => {}
+                Standing::Silent if self.peers.life(row.incarnation) == Life::Dead => {}
+                Standing::Silent => _ = silent.insert(row.incarnation),
+                Standing::Dead => dead.push(row.incarnation),
+            }
+        }
+        if self.peers.set_silent(silent) {
+            tracing::warn!(
+                "the lease of a signaling node ran out: its calls are claimed as phones ask"
+            );
+        }
+        for incarnation in dead {
+            self.peer_is_dead(incarnation);
         }
     }
 
@@ -277,6 +312,7 @@ impl Worker {
         if self.draining.is_some() {
             self.peers.send(&name, PeerFrame::Draining(true));
         }
+        self.begin_to_tell(&name);
         if let Some(former) = former {
             self.claim_from(former);
         }
@@ -284,6 +320,7 @@ impl Worker {
 
     /// The link to a peer broke: whether it lives is found out at once.
     pub(super) fn peer_down(&mut self, peer: PeerAddress) {
+        self.peers.note_left(peer.name.clone(), self.now);
         tracing::warn!(node = %peer.name, "the link with signaling node {} broke", peer.name);
         self.errands.run(Errand::Judge(peer));
     }
@@ -382,4 +419,18 @@ impl Worker {
 fn adopted_session(node: NodeName, id: CallId, epoch: Epoch) -> Session {
     let release = Release { session: SessionId::from(id), epoch, rev: Rev(0) };
     Session { node, request: Request::Release(release), settled: true, refused_by: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_silent_before_it_is_dead() {
+        let lease = Duration::from_secs(3);
+        let after = |ms| standing(Duration::from_millis(ms), lease);
+        assert_eq!([after(0), after(3_000)], [Standing::Fresh; 2]);
+        assert_eq!([after(3_001), after(6_000)], [Standing::Silent; 2]);
+        assert_eq!(after(6_001), Standing::Dead);
+    }
 }

@@ -357,6 +357,7 @@ impl Worker {
         }
         self.ping_bindings();
         self.tell_sessions_again();
+        self.tell_of_bindings();
         for _ in 0..ENDED_A_TURN {
             let Some(call) = self.ending.pop_front() else { break };
             self.input(call, Input::Hangup { reason: Some("drain".to_owned()) });
@@ -512,7 +513,8 @@ impl Worker {
             return at;
         }
         let soon = || self.now + Duration::from_millis(5);
-        let waits = !self.reapply.is_empty() || !self.ending.is_empty();
+        let waits =
+            !self.reapply.is_empty() || !self.ending.is_empty() || !self.peers.untold.is_empty();
         let due = [
             Some(self.tick_at),
             self.calls.next_timeout(),

@@ -20,4 +20,5 @@ mod restart;
 mod spread;
 mod srtp;
 mod switch;
+mod two_hosts;
 mod versions;

@@ -11,6 +11,8 @@
 pub(crate) mod api;
 /// A real phone, driven through its control socket.
 pub(crate) mod baresip;
+/// Hosts of our own.
+pub(crate) mod network;
 /// Our own phone, for what no real one can be made to do.
 pub(crate) mod phone;
 /// Ports that nobody uses.
@@ -34,11 +36,27 @@ pub(crate) mod srtp;
 /// Tones made and found again.
 pub(crate) mod tone;
 
+use std::cell::Cell;
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Patience with what should take well below a second.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static OWN_IP: Cell<Ipv4Addr> = const { Cell::new(Ipv4Addr::LOCALHOST) };
+}
+
+/// Where phones and database of this test are: loopback, unless it has a network of its own.
+pub(crate) fn own_ip() -> Ipv4Addr {
+    OWN_IP.get()
+}
+
+/// This thread is at another place.
+pub(crate) fn set_own_ip(ip: Ipv4Addr) {
+    OWN_IP.set(ip);
+}
 
 /// Asks until there is an answer; panics with `what` when there is none in time.
 pub(crate) fn eventually<T>(

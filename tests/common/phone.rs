@@ -3,8 +3,8 @@
 //! Invariants: what is sent within a dialog goes to the dialog's remote target; retransmissions of a request are
 //! answered by the same response and not shown twice; OPTIONS pings are answered by itself.
 
-use super::SOON;
 use super::repeats::Repeats;
+use super::{SOON, own_ip};
 use bytes::Bytes;
 use holdfast::sip::framing::{StreamFramer, StreamItem};
 use holdfast::sip::{
@@ -12,7 +12,7 @@ use holdfast::sip::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,10 +29,13 @@ pub(crate) struct Phone {
     pub(crate) server: SocketAddr,
     pub(crate) user: String,
     pub(crate) password: String,
+    contact: Option<String>,
     inbox: VecDeque<Message>,
     answered: HashMap<String, Vec<u8>>,
     /// What came once is not shown again.
     seen: HashSet<Bytes>,
+    /// Where requests came from.
+    sources: HashMap<String, SocketAddr>,
     registration: (String, u32),
     repeats: Repeats,
     /// ACKs to 2xx, by what `acknowledged` names.
@@ -41,9 +44,9 @@ pub(crate) struct Phone {
 
 impl Phone {
     pub(crate) fn udp(server: SocketAddr, user: &str, password: &str) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let socket = UdpSocket::bind((own_ip(), 0)).expect("a port");
         let local = socket.local_addr().expect("bound");
-        let repeats = Repeats::over(socket.try_clone().expect("a second handle"), server);
+        let repeats = Repeats::over(socket.try_clone().expect("a second handle"));
         Self { repeats, ..Self::new(Wire::Udp(socket), local, server, user, password) }
     }
 
@@ -60,9 +63,11 @@ impl Phone {
             server,
             user: user.to_owned(),
             password: password.to_owned(),
+            contact: None,
             inbox: VecDeque::new(),
             answered: HashMap::new(),
             seen: HashSet::new(),
+            sources: HashMap::new(),
             registration: (unique("registration"), 0),
             repeats: Repeats::default(),
             acknowledged: HashMap::new(),
@@ -71,8 +76,16 @@ impl Phone {
 
     /// `sip:user@local`, with the transport when it is not UDP.
     pub(crate) fn contact(&self) -> String {
+        if let Some(contact) = &self.contact {
+            return contact.clone();
+        }
         let parameter = if self.is_udp() { "" } else { ";transport=tcp" };
         format!("<sip:{}@{}{parameter}>", self.user, self.local)
+    }
+
+    /// The same phone by another connection: its Contact is what it was.
+    pub(crate) fn stands_for(&mut self, former: &Self) {
+        self.contact = Some(former.contact());
     }
 
     /// A request outside of dialogs, with all it must have.
@@ -114,6 +127,11 @@ impl Phone {
             response = self.response();
         }
         response
+    }
+
+    /// CSeq number of its last REGISTER.
+    pub(crate) fn registered_as(&self) -> u64 {
+        self.registration.1.into()
     }
 
     /// Registers; it must succeed.
@@ -219,7 +237,7 @@ impl Phone {
     /// Sends a request, and over UDP says it again until it is answered.
     pub(crate) fn send_request(&mut self, request: &Request) {
         if self.is_udp() {
-            self.repeats.sent(request);
+            self.repeats.sent(request, self.server);
         }
         self.send(&request.to_bytes());
     }
@@ -243,17 +261,34 @@ impl Phone {
         let bytes = response.to_bytes();
         self.answered.insert(key(request), bytes.to_vec());
         if request.method == Method::Invite && (200..300).contains(&status) {
-            self.repeats.accepted(request, &bytes);
+            self.repeats.accepted(request, &bytes, self.source_of(request));
         }
-        self.send(&bytes);
+        self.send_to(&bytes, self.source_of(request));
         response
     }
 
     /// Bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.send_to(bytes, self.server);
+    }
+
+    /// What it sends goes to the remote target of a dialog from now on.
+    pub(crate) fn follow(&mut self, dialog: &Dialog) {
+        let target = dialog.remote_target.as_str();
+        let host = target.split_once('@').map_or(target, |(_, host)| host);
+        let host = host.split(';').next().unwrap_or(host);
+        self.server = host.parse().expect("the switch gives addresses");
+    }
+
+    /// Responses go where their request came from.
+    fn source_of(&self, request: &Request) -> SocketAddr {
+        self.sources.get(&key(request)).copied().unwrap_or(self.server)
+    }
+
+    fn send_to(&mut self, bytes: &[u8], to: SocketAddr) {
         match &mut self.wire {
             Wire::Udp(socket) => {
-                let _ = socket.send_to(bytes, self.server);
+                let _ = socket.send_to(bytes, to);
             }
             Wire::Tcp(stream, _) => {
                 let _ = stream.write_all(bytes);
@@ -349,9 +384,9 @@ impl Phone {
         match &mut self.wire {
             Wire::Udp(socket) => {
                 socket.set_read_timeout(Some(wait)).expect("a time");
-                if let Ok((length, _)) = socket.recv_from(&mut buffer) {
+                if let Ok((length, source)) = socket.recv_from(&mut buffer) {
                     buffer.truncate(length);
-                    found.push(buffer.into());
+                    found.push((buffer.into(), source));
                 }
             }
             Wire::Tcp(stream, framer) => {
@@ -361,16 +396,19 @@ impl Phone {
                 }
                 while let Some(item) = framer.next_item() {
                     match item {
-                        StreamItem::Message(bytes) => found.push(bytes),
+                        StreamItem::Message(bytes) => found.push((bytes, self.server)),
                         StreamItem::Ping => {}
                         StreamItem::Broken(error, _) => panic!("the server wrote {error:?}"),
                     }
                 }
             }
         }
-        for bytes in found {
+        for (bytes, source) in found {
             if let Ok(message) = Message::parse(&bytes) {
                 let first = self.seen.insert(bytes);
+                if let Message::Request(request) = &message {
+                    self.sources.insert(key(request), source);
+                }
                 self.keep(message, first);
             }
         }
@@ -386,7 +424,7 @@ impl Phone {
         }
         if let Message::Request(request) = &message {
             if let Some(answer) = self.answered.get(&key(request)).cloned() {
-                return self.send(&answer);
+                return self.send_to(&answer, self.source_of(request));
             }
             let is_ping = request.method == Method::Options
                 && request.to().is_some_and(|to| to.tag().is_none());
@@ -418,8 +456,9 @@ pub(crate) fn callee_dialog(invite: &Request, tag: &str) -> Dialog {
 
 /// Session description of our phones: PCMU and telephone-event at `port`.
 pub(crate) fn sdp(port: u16, version: u32, direction: &str) -> String {
+    let ip = own_ip();
     format!(
-        "v=0\r\no=- 4711 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+        "v=0\r\no=- 4711 {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
          m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
          a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na={direction}\r\n"
     )

@@ -3,11 +3,12 @@
 //! Invariant: it ends with the process that started it, however that one ends: a shell between the two reads a pipe
 //! from us and stops the server when our end is closed.
 
-use super::{SOON, eventually, ports};
+use super::{SOON, eventually, own_ip, ports};
 use nix::unistd::{Uid, User};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use std::fs;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ kill -INT $server; wait $server
 pub(crate) struct Postgres {
     folder: PathBuf,
     programs: PathBuf,
+    ip: Ipv4Addr,
     port: u16,
     guard: Option<Child>,
 }
@@ -57,7 +59,7 @@ impl Postgres {
             let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
             chown(&folder, Some(uid), Some(gid)).expect("root may give folders away");
         }
-        Self { folder, programs: programs(), port: ports::port(), guard: None }
+        Self { folder, programs: programs(), ip: own_ip(), port: ports::port(), guard: None }
     }
 
     /// A streaming replica, not waited for by commits: it may lack the last ones.
@@ -88,6 +90,10 @@ impl Postgres {
         command.args(["-A", "trust", "-U", "holdfast", "-E", "UTF8", "--locale=C", "-N", "-D"]);
         let output = command.arg(self.folder.join("data")).output().expect("initdb runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // Other hosts of a test's own network, if it has one.
+        let access = self.folder.join("data/pg_hba.conf");
+        let mut access = fs::OpenOptions::new().append(true).open(access).expect("made by initdb");
+        access.write_all(b"host all all samenet trust\n").expect("a line");
     }
 
     /// Starts it again where it was.
@@ -98,7 +104,7 @@ impl Postgres {
         command.args(["-c", GUARD, "sh"]).arg(&self.folder);
         command.arg(self.programs.join("postgres")).arg("-D").arg(self.folder.join("data"));
         for setting in [
-            "listen_addresses=127.0.0.1",
+            &format!("listen_addresses={}", self.ip),
             "unix_socket_directories=",
             "max_connections=200",
             "fsync=off",
@@ -127,7 +133,7 @@ impl Postgres {
 
     /// `host:port`.
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.ip, self.port)
     }
 
     /// A statement of the test's own, to the database `postgres`.

@@ -17,6 +17,7 @@ struct Repeat {
     /// Of the transaction, or of the dialog whose ACK is awaited.
     key: String,
     bytes: Vec<u8>,
+    to: SocketAddr,
     due: Instant,
     interval: Duration,
     until: Instant,
@@ -31,23 +32,23 @@ pub(crate) struct Repeats(Arc<Mutex<Vec<Repeat>>>);
 
 impl Repeats {
     /// For a phone that speaks by this socket; ends with it.
-    pub(crate) fn over(socket: UdpSocket, server: SocketAddr) -> Self {
+    pub(crate) fn over(socket: UdpSocket) -> Self {
         let all = Arc::<Mutex<Vec<Repeat>>>::default();
         let shared = Arc::downgrade(&all);
-        thread::spawn(move || run(&shared, &socket, server));
+        thread::spawn(move || run(&shared, &socket));
         Self(all)
     }
 
     /// A request that was sent; an ACK waits for nothing.
-    pub(crate) fn sent(&mut self, request: &Request) {
+    pub(crate) fn sent(&mut self, request: &Request, to: SocketAddr) {
         if request.method != Method::Ack {
-            self.begin(transaction(request), request.to_bytes().to_vec());
+            self.begin(transaction(request), request.to_bytes().to_vec(), to);
         }
     }
 
     /// A 2xx to an INVITE that was sent.
-    pub(crate) fn accepted(&mut self, invite: &Request, bytes: &[u8]) {
-        self.begin(acknowledgement(invite), bytes.to_vec());
+    pub(crate) fn accepted(&mut self, invite: &Request, bytes: &[u8], to: SocketAddr) {
+        self.begin(acknowledgement(invite), bytes.to_vec(), to);
     }
 
     /// Something came: what it answers is not said again.
@@ -71,11 +72,11 @@ impl Repeats {
         }
     }
 
-    fn begin(&mut self, key: String, bytes: Vec<u8>) {
+    fn begin(&mut self, key: String, bytes: Vec<u8>, to: SocketAddr) {
         let now = Instant::now();
         let mut all = self.lock();
         all.retain(|repeat| repeat.key != key);
-        all.push(Repeat { key, bytes, due: now + T1, interval: T1, until: now + GIVE_UP });
+        all.push(Repeat { key, bytes, to, due: now + T1, interval: T1, until: now + GIVE_UP });
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Repeat>> {
@@ -83,7 +84,7 @@ impl Repeats {
     }
 }
 
-fn run(shared: &Weak<Mutex<Vec<Repeat>>>, socket: &UdpSocket, server: SocketAddr) {
+fn run(shared: &Weak<Mutex<Vec<Repeat>>>, socket: &UdpSocket) {
     while let Some(all) = shared.upgrade() {
         let now = Instant::now();
         let mut all = all.lock().expect("nobody panics with it");
@@ -91,7 +92,7 @@ fn run(shared: &Weak<Mutex<Vec<Repeat>>>, socket: &UdpSocket, server: SocketAddr
         for repeat in all.iter_mut().filter(|repeat| repeat.due <= now) {
             repeat.interval = (repeat.interval * 2).min(T2);
             repeat.due = now + repeat.interval;
-            let _ = socket.send_to(&repeat.bytes, server);
+            let _ = socket.send_to(&repeat.bytes, repeat.to);
         }
         drop(all);
         thread::sleep(TICK);

@@ -5,8 +5,8 @@
 use super::phone::{audio_address, sdp};
 use super::srtp::Secured;
 use super::tone::{Audio, RATE_HZ, tone_sample};
-use super::{SOON, eventually};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use super::{SOON, eventually, own_ip};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -70,7 +70,7 @@ impl Talk {
 
     /// The same, in a law of one's choice.
     pub(crate) fn speaking(tone_hz: u32, law: Law) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for RTP");
+        let socket = UdpSocket::bind((own_ip(), 0)).expect("a port for RTP");
         let port = socket.local_addr().expect("bound").port();
         let (shared, over) = (Arc::<Mutex<Shared>>::default(), Arc::new(AtomicBool::new(false)));
         let (theirs, end) = (Arc::clone(&shared), Arc::clone(&over));

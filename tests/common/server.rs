@@ -28,7 +28,14 @@ pub(crate) struct Server {
 #[derive(Clone)]
 pub(crate) struct Host {
     folder: Arc<Folder>,
+    ip: Ipv4Addr,
     sip: SocketAddr,
+    /// `HOLDFAST_SIP_BIND`.
+    bind: SocketAddr,
+    /// `HOLDFAST_NODE`, when its processes are not to name themselves.
+    name: Option<String>,
+    /// Where media processes look for signaling.
+    joins: Vec<SocketAddr>,
     /// Two control ports, one for each signaling process.
     control: u16,
     database: String,
@@ -38,10 +45,15 @@ pub(crate) struct Host {
 impl Host {
     /// With a data directory and a SIP address of its own.
     pub(crate) fn new(database: &str) -> Self {
+        let (sip, control) = (local(ports::port()), ports::port());
         Self {
             folder: Arc::new(Folder::new("host")),
-            sip: local(ports::port()),
-            control: ports::port(),
+            ip: Ipv4Addr::LOCALHOST,
+            sip,
+            bind: sip,
+            name: None,
+            joins: (control..control + 4).map(local).collect(),
+            control,
             database: database.to_owned(),
             number: Arc::default(),
         }
@@ -51,6 +63,33 @@ impl Host {
     pub(crate) fn through(&self, way: &super::proxy::Proxy) -> Self {
         let database = format!("postgres://holdfast@{}/postgres", way.address);
         Self { database, ..self.clone() }
+    }
+
+    /// A host with an address of its own. It is to be used from within its network.
+    pub(crate) fn at(ip: Ipv4Addr, name: &str, database: &str) -> Self {
+        let sip = SocketAddr::from((ip, 5_060));
+        Self {
+            folder: Arc::new(Folder::new(name)),
+            ip,
+            sip,
+            bind: sip,
+            name: Some(name.to_owned()),
+            joins: Vec::new(),
+            control: 7_070,
+            database: database.to_owned(),
+            number: Arc::default(),
+        }
+    }
+
+    /// It takes SIP at all its addresses.
+    pub(crate) fn bound_to_all(self) -> Self {
+        Self { bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.sip.port())), ..self }
+    }
+
+    /// Its media processes announce themselves at these hosts.
+    pub(crate) fn joining(self, others: &[Ipv4Addr]) -> Self {
+        let joins = others.iter().map(|ip| SocketAddr::from((*ip, 7_070))).collect();
+        Self { joins, ..self }
     }
 
     /// A file in the data directory.
@@ -67,16 +106,17 @@ impl Host {
 
     /// One more signaling process, whatever it may wait for.
     pub(crate) fn begin_signaling(&self) -> Server {
-        let admin = local(ports::port());
-        let (sip, control) = (self.sip.to_string(), local(self.control).to_string());
+        let admin = self.at_port(ports::port());
+        let (sip, control) = (self.bind.to_string(), self.at_port(self.control).to_string());
         let admin_text = admin.to_string();
-        let settings = [
+        let mut settings = vec![
             ("HOLDFAST_SIP_BIND", sip.as_str()),
             ("HOLDFAST_CONTROL_BIND", &control),
             ("HOLDFAST_ADMIN_BIND", &admin_text),
             ("HOLDFAST_ADMIN_TOKEN", TOKEN),
             ("HOLDFAST_DATABASE_URL", &self.database),
         ];
+        settings.extend(self.name.as_ref().map(|name| ("HOLDFAST_NODE", name.as_str())));
         let signaling = self.process("signaling", &settings);
         let folder = Arc::clone(&self.folder);
         let settings = Vec::new();
@@ -88,18 +128,23 @@ impl Host {
     pub(crate) fn media(&self) -> Process {
         let media_ports = ports::media_ports();
         let range = format!("{}-{}", media_ports.start(), media_ports.end());
-        let joins: Vec<String> =
-            (self.control..self.control + 4).map(|port| local(port).to_string()).collect();
+        let joins: Vec<String> = self.joins.iter().map(ToString::to_string).collect();
         let joins = joins.join(",");
-        let (admin, control) = (local(ports::port()).to_string(), local(ports::port()).to_string());
+        let admin = self.at_port(ports::port()).to_string();
+        let control = self.at_port(ports::port()).to_string();
+        let bind = self.ip.to_string();
         let settings = [
-            ("HOLDFAST_MEDIA_BIND", "127.0.0.1"),
+            ("HOLDFAST_MEDIA_BIND", bind.as_str()),
             ("HOLDFAST_MEDIA_PORTS", &range),
             ("HOLDFAST_JOIN", &joins),
             ("HOLDFAST_CONTROL_BIND", &control),
             ("HOLDFAST_ADMIN_BIND", &admin),
         ];
         self.process("media", &settings)
+    }
+
+    fn at_port(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.ip, port))
     }
 
     fn process(&self, mode: &str, settings: &[(&str, &str)]) -> Process {

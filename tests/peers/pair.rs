@@ -83,6 +83,13 @@ impl Attempt {
         self
     }
 
+    /// Another INVITE takes the place of the first.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn rings_anew(&mut self, invite: Request) {
+        self.callee_talk.told(&invite.body);
+        self.received = invite;
+    }
+
     /// The callee answers; the caller has not acknowledged yet.
     pub(crate) fn accepted(&mut self) -> Response {
         let answer = self.callee_talk.sdp(1, "sendrecv");

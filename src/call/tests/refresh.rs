@@ -158,6 +158,7 @@ fn what_rang_rings_anew_and_the_caller_notices_nothing() {
     assert_ne!(second.call_id(), first.call_id(), "no merged request (§8.2.2.2)");
     assert_eq!((second.uri.as_str(), number(&second)), (first.uri.as_str(), 1));
     bench.answer(&callee(), 180, "");
+    bench.wait(Duration::from_secs(5));
     bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
     assert_eq!(bench.heard(CALLER), ["180", "200 sdp"], "180 once, whatever rang");
     assert!(contact(&bench.response(CALLER, 200).headers).contains(ELSEWHERE));

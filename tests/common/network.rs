@@ -1,0 +1,144 @@
+//! Hosts of a test's own: network namespaces joined by a bridge. The test itself lives in one of them, with its phones
+//! and its database. Nothing of it outlives the test's threads and processes.
+//!
+//! Namespaces must be permitted (root, or CAP_SYS_ADMIN and CAP_NET_ADMIN): where they are not, the test fails. Who
+//! cannot have them sets `WITHOUT_NAMESPACES=1`, and the output says what was left out.
+
+use super::set_own_ip;
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::thread;
+
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+/// What a test is given.
+pub(crate) struct Network(());
+
+/// Another host of the network.
+pub(crate) struct Machine {
+    namespace: File,
+    pub(crate) ip: Ipv4Addr,
+    /// The bridge's end of its cable.
+    wire: String,
+}
+
+/// Runs a test in a network of its own.
+pub(crate) fn in_a_network(test: impl FnOnce(&Network) + Send) {
+    if is_left_out() {
+        return;
+    }
+    thread::scope(|scope| {
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let body = move || {
+            enter_new();
+            ip("link set lo up");
+            ip("link add switch type bridge");
+            ip(&format!("addr add {OWN}/24 dev switch"));
+            ip("link set switch up");
+            set_own_ip(OWN);
+            test(&Network(()));
+        };
+        let thread = thread::Builder::new().name(name).spawn_scoped(scope, body);
+        if let Err(panic) = thread.expect("a thread").join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+#[allow(clippy::disallowed_methods, reason = "a wish of the person who runs the tests")]
+fn is_left_out() -> bool {
+    let left_out = std::env::var_os("WITHOUT_NAMESPACES").is_some_and(|wish| !wish.is_empty());
+    if left_out {
+        let test = thread::current().name().unwrap_or_default().to_owned();
+        let line = format!("\nNOT TESTED: {test}, because WITHOUT_NAMESPACES is set\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+    left_out
+}
+
+impl Network {
+    /// The host with that number, on the cable.
+    pub(crate) fn machine(&self, number: u8) -> Machine {
+        let namespace = thread::scope(|scope| {
+            let made = scope.spawn(|| {
+                enter_new();
+                File::open("/proc/thread-self/ns/net").expect("a namespace is a file")
+            });
+            made.join().expect("a namespace")
+        });
+        let machine = Machine {
+            namespace,
+            ip: Ipv4Addr::new(10, 77, 0, number),
+            wire: format!("to{number}"),
+        };
+        let inside = format!("/proc/{}/fd/{}", std::process::id(), machine.namespace.as_raw_fd());
+        ip(&format!("link add {} type veth peer name cable netns {inside}", machine.wire));
+        ip(&format!("link set {} master switch", machine.wire));
+        machine.within(|| {
+            ip("link set lo up");
+            ip(&format!("addr add {}/24 dev cable", machine.ip));
+            ip("link set cable up");
+        });
+        ip(&format!("link set {} up", machine.wire));
+        machine
+    }
+}
+
+impl Machine {
+    /// Does something there; processes that it starts stay there.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        thread::scope(|scope| {
+            let inside = || {
+                setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("root may enter");
+                set_own_ip(self.ip);
+                work()
+            };
+            let thread = thread::Builder::new().name(name).spawn_scoped(scope, inside);
+            match thread.expect("a thread").join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Pulls the cable: nothing comes, nothing leaves, nobody is told.
+    pub(crate) fn unplug(&self) {
+        ip(&format!("link set {} nomaster", self.wire));
+    }
+
+    /// Nothing passes between this host and that one; both reach everybody else.
+    pub(crate) fn part_from(&self, other: &Self) {
+        for (here, there) in [(self, other), (other, self)] {
+            here.within(|| ip(&format!("route add blackhole {}/32", there.ip)));
+        }
+    }
+
+    /// It passes again.
+    pub(crate) fn rejoin(&self, other: &Self) {
+        for (here, there) in [(self, other), (other, self)] {
+            here.within(|| ip(&format!("route del blackhole {}/32", there.ip)));
+        }
+    }
+}
+
+fn enter_new() {
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+        panic!(
+            "network namespaces are not permitted ({error}): run as root, or set \
+             WITHOUT_NAMESPACES=1 to leave these tests out"
+        );
+    }
+}
+
+/// `ip` of iproute2.
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
+    let output = output.expect("ip is not installed: apt-get install -y iproute2");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {told}");
+}
