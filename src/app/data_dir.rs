@@ -196,6 +196,11 @@ impl DataDir {
         read_secret(&path)?.ok_or_else(|| failed(&io::Error::from(io::ErrorKind::NotFound)))
     }
 
+    /// Tells this host's processes from those of others: drawn once for all that share the directory.
+    pub fn host_id(&self) -> Result<String, DataDirError> {
+        Ok(self.secret("host_id")?.expose().chars().take(16).collect())
+    }
+
     /// Waits until no other process of this host is at its first start. Held until the file is dropped.
     pub fn lock_first_start(&self) -> Result<File, DataDirError> {
         let path = self.path.join("first_start.lock");

@@ -93,6 +93,8 @@ pub struct Parts<'run> {
     pub incarnation: Incarnation,
     /// The slice of the media ports that is ours.
     pub media_ports: PortRange,
+    /// The host, as its processes know it.
+    pub host: String,
     /// Our socket for media processes of this host that leave.
     pub handover: PathBuf,
     /// Where journals are kept.
@@ -250,6 +252,7 @@ impl Parts<'_> {
             join,
             secrets: self.link_secrets(),
             max_calls: media.max_calls,
+            host: self.host.clone(),
             handover: Some(self.handover.clone()),
             workers: 0,
         }

@@ -210,6 +210,7 @@ async fn start(
         slot: base.slot.number,
         incarnation: incarnation(base.slot.number),
         media_ports: base.media_ports.range,
+        host: base.data.host_id()?,
         handover: base.slot.socket(),
         journals: base.data.path().join("journal"),
         secrets: &base.secrets,

@@ -5,8 +5,8 @@ use super::leg::{Leg, Stream};
 use super::record::{Bridge, Phase};
 use super::{Call, LAZY_SAVE, Output};
 use crate::control::{
-    Apply, Hears, LegSpec, Refusal, Release, Reply, Report, ReportKind, Request, SessionSpec,
-    SessionState, StreamSpec, Tone,
+    Apply, Carried, Hears, LegSpec, Refusal, Release, Reply, Report, ReportKind, Request, Resume,
+    SessionSpec, SessionState, StreamSpec, Tone,
 };
 use crate::event::Event;
 use crate::ids::{LegId, NodeName, SessionId};
@@ -44,18 +44,40 @@ pub(super) enum Then {
 impl Call {
     /// Sends the wish as it is now.
     pub(super) fn apply_media(&mut self, then: Then) {
+        let wish = self.next_wish(then);
+        self.outputs.push_back(Output::Media(Request::Apply(wish)));
+    }
+
+    /// The same, to a media node that may have to begin the session anew: with what was told of it last.
+    pub(super) fn resume_media(&mut self, then: Then) {
+        let apply = self.next_wish(then);
+        let carried = self.carried();
+        self.outputs.push_back(Output::Media(Request::Resume(Resume { apply, carried })));
+    }
+
+    fn carried(&self) -> Vec<Carried> {
+        let of_leg = |leg: &Leg| {
+            let id = leg.id;
+            let heard = leg.statistics.iter().zip(0_u8..);
+            let heard = heard.filter(|(known, _)| known.latched.is_some());
+            heard.map(move |(known, index)| (id, index, known.clone())).collect::<Vec<_>>()
+        };
+        let all = self.record.legs.iter().filter(|leg| leg.is_live()).flat_map(of_leg);
+        let carried = all.map(|(leg, index, statistics)| {
+            let sent = self.sent.iter().find(|(of, at, _)| (*of, *at) == (leg, index));
+            Carried { leg, index, statistics, sent: sent.map(|(.., sent)| *sent) }
+        });
+        carried.collect()
+    }
+
+    fn next_wish(&mut self, then: Then) -> Apply {
         self.record.media.rev.0 += 1;
         self.record.media.open = true;
         let rev = self.record.media.rev;
         let spec = self.session_spec();
         self.awaited.push_back((rev, then));
         self.media_deadline = Some(self.now + MEDIA_TIMEOUT);
-        self.outputs.push_back(Output::Media(Request::Apply(Apply {
-            session: self.session(),
-            epoch: self.record.epoch,
-            rev,
-            spec,
-        })));
+        Apply { session: self.session(), epoch: self.record.epoch, rev, spec }
     }
 
     /// Takes the session down; the row with the CDR is saved when the last statistics are here, or soon.
@@ -81,7 +103,7 @@ impl Call {
         self.note_media_node(node);
         if self.record.media.open {
             self.save_within(LAZY_SAVE);
-            self.apply_media(Then::Nothing);
+            self.resume_media(Then::Nothing);
         }
     }
 
@@ -152,6 +174,7 @@ impl Call {
                     self.save_within(LAZY_SAVE * 20);
                 }
             }
+            ReportKind::Sent(sent) => self.sent = sent,
             ReportKind::Ended(state) => {
                 self.take_statistics(&state);
                 self.record.media.open = false;

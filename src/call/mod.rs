@@ -43,6 +43,7 @@ pub use record::{
 };
 pub use refresh::{Place, Reach, Way};
 
+use crate::control::LastSent;
 use crate::event::Event;
 use crate::ids::{CallId, LegId, NodeName, Rev};
 use crate::time::Timestamp;
@@ -88,6 +89,8 @@ pub struct Call {
     /// The row with the CDR was emitted.
     saved_end: bool,
     is_transcoding: bool,
+    /// How far each stream to a phone was, as told last.
+    sent: Vec<(LegId, u8, LastSent)>,
 }
 
 impl Call {
@@ -109,6 +112,7 @@ impl Call {
             dirty_until: None,
             saved_end: false,
             is_transcoding: false,
+            sent: Vec::new(),
         }
     }
 

@@ -143,7 +143,7 @@ impl Call {
                     self.send_provisional(last.unwrap_or(180));
                 }
                 let anew = self.ring_anew();
-                self.apply_media(match self.record.phase {
+                self.resume_media(match self.record.phase {
                     Phase::Answering(leg) => Then::Answer { leg },
                     _ if anew => Then::Invite,
                     _ => Then::Nothing,
@@ -152,7 +152,7 @@ impl Call {
             }
             Phase::Confirmed => {
                 self.resume_confirmed();
-                self.apply_media(Then::Nothing);
+                self.resume_media(Then::Nothing);
                 self.start_probes();
             }
             Phase::Ended => {}

@@ -51,6 +51,8 @@ pub enum Frame {
     },
     /// Signaling tells what an operator wishes: give all sessions away and take none, or take them again.
     Drain(bool),
+    /// Media tells the host it is on, by the data directory that its processes share.
+    Host(String),
 }
 
 /// Why a frame was not taken.
@@ -77,7 +79,7 @@ impl Frame {
             Self::Request { request, .. } => request.since(),
             Self::Report(report) => report.kind.since(),
             Self::Peer(frame) => frame.since(),
-            Self::Taken { .. } | Self::Drain(_) => 2,
+            Self::Taken { .. } | Self::Drain(_) | Self::Host(_) => 2,
         }
     }
 

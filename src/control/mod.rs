@@ -17,11 +17,11 @@ pub mod request;
 
 pub use frame::Frame;
 pub use peer::PeerFrame;
-pub use reply::{LegState, Refusal, Reply, SessionState, StreamState, StreamStatistics};
+pub use reply::{LastSent, LegState, Refusal, Reply, SessionState, StreamState, StreamStatistics};
 pub use report::{Report, ReportKind};
 pub use request::{
-    Act, Apply, Codec, Hears, LegSpec, Release, RemoteStream, Request, RollOver, SessionSpec, Srtp,
-    StreamSpec, TelephoneEvent, Tone,
+    Act, Apply, Carried, Codec, Hears, LegSpec, Release, RemoteStream, Request, Resume, RollOver,
+    SessionSpec, Srtp, StreamSpec, TelephoneEvent, Tone,
 };
 
 /// Greatest version of frames that this release writes. Of two nodes the lower one's counts (`Frame::encode`).

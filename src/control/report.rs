@@ -1,6 +1,6 @@
 //! What a media node says unasked.
 
-use super::reply::SessionState;
+use super::reply::{LastSent, SessionState};
 use super::request::RollOver;
 use crate::ids::{LegId, SessionId};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Report {
     /// Which session.
     pub session: SessionId,
-    /// Rises by one per report of the session.
+    /// Rises by one per report of the session, and begins with the time: a session that was begun anew counts on.
     pub number: u64,
     /// What happened.
     pub kind: ReportKind,
@@ -48,6 +48,8 @@ pub enum ReportKind {
         /// For a node that has the stream after us.
         roll_over: RollOver,
     },
+    /// Since version 2: how far what is sent is, by leg and stream; told beside `State`.
+    Sent(Vec<(LegId, u8, LastSent)>),
 }
 
 impl ReportKind {
@@ -55,7 +57,7 @@ impl ReportKind {
     pub const fn since(&self) -> u16 {
         match self {
             Self::State(_) | Self::Digit { .. } | Self::Silence { .. } | Self::Ended(_) => 1,
-            Self::RolledOver { .. } => 2,
+            Self::RolledOver { .. } | Self::Sent(_) => 2,
         }
     }
 

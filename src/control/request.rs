@@ -1,5 +1,6 @@
 //! What signaling asks of a media node.
 
+use super::reply::{LastSent, StreamStatistics};
 use crate::ids::{Epoch, LegId, Rev, SessionId};
 use crate::rtp::srtp::Keying;
 use core::net::{IpAddr, SocketAddr};
@@ -13,16 +14,48 @@ pub enum Request {
     Apply(Apply),
     /// End it. Answered by `Reply::Released` with the last statistics; an unknown session is released too.
     Release(Release),
+    /// `Apply`, to a node that may have to begin the session anew.
+    Resume(Resume),
 }
 
 impl Request {
     /// Which session it is about.
     pub const fn session(&self) -> SessionId {
         match self {
-            Self::Apply(apply) => apply.session,
+            Self::Apply(apply) | Self::Resume(Resume { apply, .. }) => apply.session,
             Self::Release(release) => release.session,
         }
     }
+
+    /// The wish, if it is one.
+    pub const fn wish(&self) -> Option<&Apply> {
+        match self {
+            Self::Apply(apply) | Self::Resume(Resume { apply, .. }) => Some(apply),
+            Self::Release(_) => None,
+        }
+    }
+}
+
+/// A wish with what the session's former process told of it last: streams that are begun anew go on from there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The wish.
+    pub apply: Apply,
+    /// Of streams that have been heard.
+    pub carried: Vec<Carried>,
+}
+
+/// What is known of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Which leg.
+    pub leg: LegId,
+    /// Which stream of it.
+    pub index: u8,
+    /// Counters, latched address and SSRC.
+    pub statistics: StreamStatistics,
+    /// How far the stream to the phone was.
+    pub sent: Option<LastSent>,
 }
 
 /// The whole wish for a session.
@@ -207,8 +240,12 @@ enum WireRequest {
     Apply(Apply),
     Release(Release),
     /// Since version 2: `Apply` and the SRTP of its streams.
-    ApplySecured(Apply, Vec<(LegId, u8, Srtp)>),
+    ApplySecured(Apply, Vec<Secured>),
+    /// Since version 2: the same, and what is known of its streams.
+    Resume(Apply, Vec<Secured>, Vec<Carried>),
 }
+
+type Secured = (LegId, u8, Srtp);
 
 impl Request {
     /// The first version that has it.
@@ -216,6 +253,7 @@ impl Request {
         match self {
             Self::Apply(apply) if apply.spec.is_secured() => 2,
             Self::Apply(_) | Self::Release(_) => 1,
+            Self::Resume(_) => 2,
         }
     }
 }
@@ -226,6 +264,26 @@ impl SessionSpec {
         let mut streams = self.legs.iter().flat_map(|leg| &leg.streams);
         streams.any(|stream| stream.srtp.is_some())
     }
+
+    /// The SRTP of its streams.
+    fn secured(&self) -> Vec<Secured> {
+        let streams = self.legs.iter().flat_map(|leg| {
+            leg.streams.iter().map(|stream| (leg.leg, stream.index, stream.srtp.clone()))
+        });
+        streams.filter_map(|(leg, index, srtp)| Some((leg, index, srtp?))).collect()
+    }
+
+    fn secure(&mut self, secured: Vec<Secured>) {
+        for (leg, index, srtp) in secured {
+            let mut legs = self.legs.iter_mut().filter(|spec| spec.leg == leg);
+            let streams = legs.next().map(|leg| &mut leg.streams);
+            let stream =
+                streams.and_then(|streams| streams.iter_mut().find(|stream| stream.index == index));
+            if let Some(stream) = stream {
+                stream.srtp = Some(srtp);
+            }
+        }
+    }
 }
 
 impl From<Request> for WireRequest {
@@ -233,14 +291,14 @@ impl From<Request> for WireRequest {
         match request {
             Request::Release(release) => Self::Release(release),
             Request::Apply(apply) if apply.spec.is_secured() => {
-                let streams = apply.spec.legs.iter().flat_map(|leg| {
-                    leg.streams.iter().map(|stream| (leg.leg, stream.index, stream.srtp.clone()))
-                });
-                let secured = streams.filter_map(|(leg, index, srtp)| Some((leg, index, srtp?)));
-                let secured = secured.collect();
+                let secured = apply.spec.secured();
                 Self::ApplySecured(apply, secured)
             }
             Request::Apply(apply) => Self::Apply(apply),
+            Request::Resume(Resume { apply, carried }) => {
+                let secured = apply.spec.secured();
+                Self::Resume(apply, secured, carried)
+            }
         }
     }
 }
@@ -251,17 +309,12 @@ impl From<WireRequest> for Request {
             WireRequest::Apply(apply) => Self::Apply(apply),
             WireRequest::Release(release) => Self::Release(release),
             WireRequest::ApplySecured(mut apply, secured) => {
-                for (leg, index, srtp) in secured {
-                    let mut legs = apply.spec.legs.iter_mut().filter(|spec| spec.leg == leg);
-                    let streams = legs.next().map(|leg| &mut leg.streams);
-                    let stream = streams.and_then(|streams| {
-                        streams.iter_mut().find(|stream| stream.index == index)
-                    });
-                    if let Some(stream) = stream {
-                        stream.srtp = Some(srtp);
-                    }
-                }
+                apply.spec.secure(secured);
                 Self::Apply(apply)
+            }
+            WireRequest::Resume(mut apply, secured, carried) => {
+                apply.spec.secure(secured);
+                Self::Resume(Resume { apply, carried })
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The media node's end of the control channel: links that signaling dials and links that we dial to `HOLDFAST_JOIN`.
 
-use super::worker::{Command, Handle};
+use super::worker::{Asked, Command, Handle};
 use super::{Shared, worker_of};
 use crate::control::Frame;
 use crate::control::hello::{Hello, Role};
@@ -23,6 +23,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub hello: Hello,
+    pub host: String,
     pub secrets: Secrets,
     pub shared: Arc<Shared>,
     pub workers: Vec<Handle>,
@@ -150,6 +151,7 @@ impl Server {
         }
         tracing::info!("joined signaling node {} at {}", link.peer.name, link.remote);
         self.shared.lock_links().push(link.sender.clone());
+        let _ = link.sender.send(Frame::Host(self.host.clone())).await;
         let _ = link.sender.send(Frame::Capacity(self.shared.capacity())).await;
         for worker in &self.workers {
             worker.send(Command::Replay);
@@ -179,7 +181,7 @@ impl Server {
             Frame::Request { id, request } => {
                 let session = request.session();
                 let reply = link.sender.clone();
-                self.to_worker(session, Command::Request { id, request, reply });
+                self.to_worker(session, Command::Request(Asked { id, request, reply }));
             }
             Frame::ReportAck { session, number } => {
                 self.to_worker(session, Command::Acknowledge(session, number));
@@ -192,7 +194,8 @@ impl Server {
             | Frame::Report(_)
             | Frame::Capacity(_)
             | Frame::Peer(_)
-            | Frame::Taken { .. } => {}
+            | Frame::Taken { .. }
+            | Frame::Host(_) => {}
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// `HOLDFAST_MAX_CALLS`; from ports and cores when absent.
     pub max_calls: Option<u32>,
+    /// The host, as its processes know it from their data directory.
+    pub host: String,
     /// Our unix socket for processes that leave, in a folder with those of the others of this host.
     pub handover: Option<PathBuf>,
     /// Worker threads; 0: one a core.
@@ -285,6 +287,7 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
             role: Role::Media,
             control: vec![address],
         },
+        host: config.host,
         secrets: config.secrets,
         shared: shared.clone(),
         workers: handles,

@@ -11,7 +11,9 @@ pub(super) use moving::Adopted;
 use super::handover::Parcel;
 use super::ports::Ports;
 use super::{Addresses, Shared};
-use crate::control::{Apply, Frame, Refusal, Release, Reply, Report, Request, SessionState};
+use crate::control::{
+    Apply, Frame, Refusal, Release, Reply, Report, Request, Resume, SessionState,
+};
 use crate::ids::SessionId;
 use crate::net::clock;
 use crate::net::rtp_socket::RtpSocket;
@@ -21,12 +23,12 @@ use core::cmp::Reverse;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use moving::Away;
+use moving::{Away, PORTS_WAIT, Waiting};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,7 +52,7 @@ const SILENT_LIFE: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub(super) enum Command {
     /// Answer to the link by `reply`.
-    Request { id: u64, request: Request, reply: tokio::sync::mpsc::Sender<Frame> },
+    Request(Asked),
     /// Reports up to the number are known to signaling.
     Acknowledge(SessionId, u64),
     /// A link is new: what is kept is told again.
@@ -67,6 +69,14 @@ pub(super) enum Command {
     Adopt(Box<Adopted>),
     /// End: all sessions are dropped.
     Stop,
+}
+
+/// A request and the link that it came by.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub id: u64,
+    pub request: Request,
+    pub reply: tokio::sync::mpsc::Sender<Frame>,
 }
 
 /// The way to a worker.
@@ -117,6 +127,7 @@ pub(super) fn start(
         sessions: HashMap::new(),
         away: HashMap::new(),
         gone: HashSet::new(),
+        waiting: VecDeque::new(),
         sockets: Vec::new(),
         free: Vec::new(),
         timers: BinaryHeap::new(),
@@ -141,6 +152,8 @@ struct Worker {
     away: HashMap<SessionId, Away>,
     /// Taken by another process.
     gone: HashSet<SessionId>,
+    /// Wishes for ports that another process has not given up yet.
+    waiting: VecDeque<Waiting>,
     sockets: Vec<Option<OpenSocket>>,
     free: Vec<usize>,
     timers: BinaryHeap<Reverse<(Timestamp, SessionId)>>,
@@ -205,9 +218,9 @@ impl Worker {
     fn run_commands(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Request { id, request, reply } => {
-                    if !self.is_for_another(id, &request, &reply) {
-                        self.serve(id, request, &reply);
+                Command::Request(asked) => {
+                    if let Some(asked) = self.keep_for_heir(asked) {
+                        self.serve(asked, clock::now() + PORTS_WAIT);
                     }
                 }
                 Command::Acknowledge(session, number) => {
@@ -241,28 +254,39 @@ impl Worker {
         true
     }
 
-    fn serve(&mut self, id: u64, request: Request, reply: &tokio::sync::mpsc::Sender<Frame>) {
-        let frame = Frame::Reply { id, reply: self.answer(&request) };
+    /// Answers, unless ports are wished for that may be free before `until`.
+    fn serve(&mut self, asked: Asked, until: Timestamp) {
+        let answer = self.answer(&asked.request);
+        let taken = matches!(answer, Reply::Refused { reason: Refusal::PortTaken, .. });
+        let asked = if taken { self.wait_for_ports(asked, until) } else { Some(asked) };
+        let Some(asked) = asked else { return };
+        let frame = Frame::Reply { id: asked.id, reply: answer };
         // A link that is stuck is broken: signaling asks again by the next one.
-        let _ = reply.try_send(frame);
+        let _ = asked.reply.try_send(frame);
     }
 
     fn answer(&mut self, request: &Request) -> Reply {
         let (session, epoch, rev) = match request {
-            Request::Apply(apply) => (apply.session, apply.epoch, apply.rev),
+            Request::Apply(apply) | Request::Resume(Resume { apply, .. }) => {
+                (apply.session, apply.epoch, apply.rev)
+            }
             Request::Release(release) => (release.session, release.epoch, release.rev),
         };
         let answer = match request {
-            Request::Apply(apply) => self.apply(apply).map(Reply::Applied),
+            Request::Apply(apply) => self.apply(apply, None).map(Reply::Applied),
+            Request::Resume(resume) => self.apply(&resume.apply, Some(resume)).map(Reply::Applied),
             Request::Release(release) => self.release(release).map(Reply::Released),
         };
         answer.unwrap_or_else(|reason| Reply::Refused { session, epoch, rev, reason })
     }
 
-    fn apply(&mut self, apply: &Apply) -> Result<SessionState, Refusal> {
+    /// `resume`: the same with what is known of the session.
+    fn apply(&mut self, apply: &Apply, resume: Option<&Resume>) -> Result<SessionState, Refusal> {
         let now = clock::now();
         if !self.sessions.contains_key(&apply.session) {
-            self.shared.admit(apply.spec.emergency)?;
+            // A session that lost its process is crowded in rather than lost.
+            let inherited = resume.is_some_and(|resume| !resume.carried.is_empty());
+            self.shared.admit(apply.spec.emergency || inherited)?;
             self.shared.sessions.fetch_add(1, Ordering::Relaxed);
             let seed = rand::random();
             let entry = Entry {
@@ -277,8 +301,11 @@ impl Worker {
             self.sessions.insert(apply.session, entry);
         }
         let result = self.open_ports(apply, now).and_then(|addresses| {
-            self.step(apply.session, |session, now| session.apply(apply, &addresses, now))
-                .unwrap_or(Err(Refusal::Invalid))
+            self.step(apply.session, |session, now| match resume {
+                Some(resume) => session.resume(resume, &addresses, now),
+                None => session.apply(apply, &addresses, now),
+            })
+            .unwrap_or(Err(Refusal::Invalid))
         });
         self.close_unused(apply, result.is_ok(), now);
         result
@@ -495,6 +522,7 @@ impl Worker {
             self.shared.tick_was_late(now.saturating_since(at));
             self.step(id, Session::handle_timeout);
         }
+        self.try_ports_again(now);
         if now >= self.next_sweep {
             self.next_sweep = now + Duration::from_secs(1);
             self.sweep(now);
@@ -540,6 +568,8 @@ impl Worker {
     fn arm(&mut self) {
         let next = self.timers.peek().map_or(self.next_sweep, |Reverse((at, _))| *at);
         let next = next.min(self.next_sweep);
+        let again = self.waiting.front().map(|waiting| waiting.again_at);
+        let next = again.map_or(next, |again| next.min(again));
         if self.armed == Some(next) {
             return;
         }

@@ -249,7 +249,8 @@ async fn read(
             | Frame::Capacity(_)
             | Frame::Peer(_)
             | Frame::Taken { .. }
-            | Frame::Drain(_)) => {
+            | Frame::Drain(_)
+            | Frame::Host(_)) => {
                 if incoming.send(frame).await.is_err() {
                     return;
                 }

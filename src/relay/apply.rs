@@ -8,7 +8,7 @@ use super::session::Session;
 use super::stream::{Hearing, Stream, is_same_codec};
 use super::{Channel, Endpoint, Output};
 use crate::control::{
-    Act, Apply, Codec, Hears, LegSpec, Refusal, SessionSpec, SessionState, StreamSpec, Tone,
+    Act, Apply, Codec, Hears, LegSpec, Refusal, Resume, SessionSpec, SessionState, StreamSpec, Tone,
 };
 use crate::ids::{Epoch, LegId, Rev};
 use crate::limits::{LEGS_PER_CALL, STREAMS_PER_LEG};
@@ -59,6 +59,27 @@ impl Session {
         self.connect(&before, now);
         self.act(&apply.spec.acts, now);
         self.changed = true;
+        self.plan();
+        Ok(self.state())
+    }
+
+    /// The same, by a process that may know nothing of the session: its new streams go on from what the former one told.
+    pub fn resume(
+        &mut self,
+        resume: &Resume,
+        addresses: &[Address],
+        now: Timestamp,
+    ) -> Result<SessionState, Refusal> {
+        let known: Vec<Endpoint> = self.streams.iter().map(|stream| stream.endpoint).collect();
+        self.apply(&resume.apply, addresses, now)?;
+        for carried in &resume.carried {
+            let (leg, stream) = (carried.leg, carried.index);
+            let endpoint = Endpoint { leg, stream, channel: Channel::Rtp };
+            let stream = self.streams.iter_mut().find(|stream| stream.endpoint == endpoint);
+            if let Some(stream) = stream.filter(|_| !known.contains(&endpoint)) {
+                stream.carry_on(carried, now);
+            }
+        }
         self.plan();
         Ok(self.state())
     }

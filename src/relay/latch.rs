@@ -90,6 +90,11 @@ impl Latch {
         false
     }
 
+    /// The phone speaks from there, as another process found.
+    pub(super) fn expect(&mut self, source: SocketAddr, now: Timestamp) {
+        self.pin(source, now);
+    }
+
     /// `continues`: the packet carries the known stream on (SSRC and sequence).
     #[inline]
     pub(super) fn judge(

@@ -5,10 +5,12 @@
 //! is fixed while the source stays the same); made packets take the next sequence number; after a
 //! switch nothing from before it is sent.
 
+use crate::control::{LastSent, StreamStatistics};
 use crate::ids::LegId;
 use crate::rtp::Header;
 use crate::rtp::serial::{clock_units, sequence_distance, timestamp_distance};
 use crate::time::Timestamp;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A jump of so many packets is a source that restarted.
@@ -19,6 +21,12 @@ const MAX_MISORDER: i16 = 100;
 const RESTART_PACKETS: u8 = 4;
 /// A timestamp that runs ahead of the clock by more is a source that jumped.
 const MAX_AHEAD_S: u32 = 30;
+
+/// The source of another process is carried on when that told of it so lately …
+const CARRIED_WITHIN: Duration = Duration::from_secs(12);
+/// … that it cannot have sent more packets since (100 a second at most), and phones take the jump for loss (RFC 3550
+/// appendix A.1: below 3,000).
+const CARRIED_PACKETS: u16 = 1_500;
 
 /// Whose packets are relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +86,33 @@ impl Outbound {
             behind: 0,
             event: None,
         }
+    }
+
+    /// How far the stream is, which began at `since`.
+    pub(super) fn last_sent(&self, since: Timestamp) -> LastSent {
+        let (sequence, timestamp) = (self.sequence, self.timestamp);
+        LastSent { sequence, timestamp, at: self.last_sent_at.unwrap_or(since) }
+    }
+
+    /// Counts on, and goes on as the same source if it was heard a short while ago.
+    pub(super) fn carry_on(
+        &mut self,
+        carried: &StreamStatistics,
+        sent: Option<LastSent>,
+        now: Timestamp,
+    ) {
+        self.packets = carried.packets_sent;
+        self.bytes = carried.bytes_sent;
+        let known = carried.sent_ssrc.zip(sent);
+        let Some((ssrc, last)) =
+            known.filter(|(_, last)| now.saturating_since(last.at) < CARRIED_WITHIN)
+        else {
+            return;
+        };
+        self.ssrc = ssrc;
+        self.sequence = last.sequence.wrapping_add(CARRIED_PACKETS);
+        self.timestamp = last.timestamp;
+        self.timestamp_sent_at = Some(last.at);
     }
 
     /// The clock of the phone's codec.

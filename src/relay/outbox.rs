@@ -19,13 +19,14 @@ pub(super) struct Outbox {
     /// Drained before a snapshot is taken.
     #[serde(skip)]
     outputs: VecDeque<Output>,
+    /// Of the last report.
     number: u64,
     kept: VecDeque<Report>,
 }
 
 impl Outbox {
-    pub(super) const fn new(session: SessionId) -> Self {
-        Self { session, outputs: VecDeque::new(), number: 0, kept: VecDeque::new() }
+    pub(super) const fn new(session: SessionId, number: u64) -> Self {
+        Self { session, outputs: VecDeque::new(), number, kept: VecDeque::new() }
     }
 
     pub(super) fn push(&mut self, output: Output) {

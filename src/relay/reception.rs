@@ -3,6 +3,7 @@
 //! Invariant: plain fields, no allocation; counters of earlier SSRCs are kept when a new one
 //! begins.
 
+use crate::control::StreamStatistics;
 use crate::rtp::Header;
 use crate::rtp::rtcp::ReceptionReport;
 use crate::rtp::serial::{clock_units, sequence_distance, timestamp_distance};
@@ -36,6 +37,16 @@ pub(super) struct Reception {
 }
 
 impl Reception {
+    /// Counts on from what another process counted.
+    pub(super) fn carry_on(&mut self, carried: &StreamStatistics) {
+        self.packets = carried.packets_received;
+        self.bytes = carried.bytes_received;
+        self.rejected = carried.packets_rejected;
+        self.last_packet_at = carried.last_packet_at;
+        self.silence_max_ms = carried.silence_max_ms;
+        self.lost_before = carried.packets_lost;
+    }
+
     /// Carries the known stream on: what a NAT that rebinds must show.
     pub(super) fn is_continued_by(&self, header: &Header) -> bool {
         let distance = sequence_distance(self.max_sequence, header.sequence);

@@ -55,7 +55,7 @@ impl Session {
             streams: Vec::new(),
             legs: Vec::new(),
             acts_done: Vec::new(),
-            outbox: Outbox::new(id),
+            outbox: Outbox::new(id, now.as_micros()),
             random,
             cname,
             changed: false,
@@ -269,6 +269,12 @@ impl Session {
                 self.outbox.report(kind);
             }
         }
+        let sent = |stream: &Stream| {
+            let Endpoint { leg, stream: index, .. } = stream.endpoint;
+            (leg, index, stream.outbound.last_sent(stream.keep_alive_since))
+        };
+        let sent = self.streams.iter().map(sent).collect();
+        self.outbox.report(ReportKind::Sent(sent));
     }
 
     /// Signaling has all reports up to `number`.

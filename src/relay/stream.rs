@@ -13,7 +13,7 @@ use super::playout::Playout;
 use super::random::Random;
 use super::reception::Reception;
 use super::{Channel, Endpoint, Forward};
-use crate::control::{Codec, StreamSpec, StreamState, StreamStatistics};
+use crate::control::{Carried, Codec, StreamSpec, StreamState, StreamStatistics};
 use crate::rtp::telephone_event::PAYLOAD_BYTES;
 use crate::rtp::{EventPayload, Header};
 use crate::time::Timestamp;
@@ -143,6 +143,24 @@ impl Stream {
             keep_alive_since: now,
             rtcp_at: super::timers::next_rtcp(now, random),
             rtcp_packets_sent: 0,
+        }
+    }
+
+    /// Goes on where another process stopped, as far as it was told. What it sent since then is not known: sequence
+    /// number and timestamp jump over it. After a longer time a new source is what phones expect.
+    pub(super) fn carry_on(&mut self, carried: &Carried, now: Timestamp) {
+        let Carried { statistics: carried, sent, .. } = carried;
+        self.reception.carry_on(carried);
+        self.quality = PeerQuality {
+            lost: carried.reported_lost,
+            jitter_us: carried.reported_jitter_us,
+            round_trip_us: carried.rtt_us,
+        };
+        // Under SRTP the same source would need its roll-over counter too: a new source begins at 0.
+        let sent = sent.filter(|_| self.guard.is_none());
+        self.outbound.carry_on(carried, sent, now);
+        if let Some(source) = carried.latched {
+            self.rtp.expect(source, now);
         }
     }
 

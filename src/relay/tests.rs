@@ -6,8 +6,8 @@ use super::*;
 use crate::codec::tone::{Sine, power_at};
 use crate::codec::{Kind, MOST_PAYLOAD_BYTES, MOST_SAMPLES};
 use crate::control::{
-    Act, Apply, Codec, Hears, LegSpec, Refusal, Release, RemoteStream, ReportKind, SessionSpec,
-    StreamSpec, StreamStatistics, TelephoneEvent, Tone,
+    Act, Apply, Carried, Codec, Hears, LegSpec, Refusal, Release, RemoteStream, ReportKind, Resume,
+    SessionSpec, StreamSpec, StreamStatistics, TelephoneEvent, Tone,
 };
 use crate::ids::{Epoch, Rev, SessionId};
 use crate::rtp::rtcp::{Compound, ReceptionReport, ntp_from_unix_micros, read_reports};
@@ -102,6 +102,13 @@ impl World {
             rev: Rev(rev),
             spec: self.spec.clone(),
         };
+        let addresses = self.addresses();
+        let state = self.session.apply(&apply, &addresses, self.now);
+        self.drain();
+        state
+    }
+
+    fn addresses(&self) -> Vec<(Endpoint, SocketAddr, u16)> {
         let local = SocketAddr::from(([198, 51, 100, 1], 20_000));
         let streams = self.spec.legs.iter().flat_map(|leg| {
             leg.streams.iter().map(|stream| Endpoint {
@@ -110,10 +117,18 @@ impl World {
                 channel: Channel::Rtp,
             })
         });
-        let addresses: Vec<_> = streams.map(|endpoint| (endpoint, local, 20_000)).collect();
-        let state = self.session.apply(&apply, &addresses, self.now);
+        streams.map(|endpoint| (endpoint, local, 20_000)).collect()
+    }
+
+    /// The wish, to a process that knows nothing of the session.
+    fn resume(&mut self, carried: Vec<Carried>) {
+        self.rev += 1;
+        let (epoch, rev) = (Epoch(2), Rev(self.rev));
+        let apply = Apply { session: SessionId(9), epoch, rev, spec: self.spec.clone() };
+        let addresses = self.addresses();
+        let resume = Resume { apply, carried };
+        self.session.resume(&resume, &addresses, self.now).expect("a sensible spec");
         self.drain();
-        state
     }
 
     fn stream(&mut self, leg: usize) -> &mut StreamSpec {
@@ -957,5 +972,64 @@ proptest! {
             world.drain();
             world.pass(Duration::from_millis(pause / 10));
         }
+    }
+}
+
+#[test]
+fn a_session_that_lost_its_process_goes_on_in_another_from_what_was_told() {
+    let spec = two_legs(codec("PCMU", 0, 0), codec("PCMU", 0, 0));
+    let nat = SocketAddr::from(([203, 0, 113, 7], 61_000));
+    let mut world = World::new(spec.clone());
+    let mut last = None;
+    for number in 0..300 {
+        last = world.receive_from(nat, 0, audio(0, 5, number), &[1; 160]);
+        world.receive(1, audio(0, 6, number), &[1; 160]);
+        world.pass(Duration::from_millis(20));
+    }
+    let (_, before, _) = last.expect("relayed");
+    let statistics = [0, 1].map(|leg| world.statistics(leg));
+    assert_eq!(statistics[0].latched, Some(nat));
+    let told = world.reports().into_iter().rev().find_map(|report| match &report.kind {
+        ReportKind::Sent(sent) => Some(sent.clone()),
+        _ => None,
+    });
+    let told = told.expect("told beside the state");
+    let carried: Vec<Carried> = told
+        .into_iter()
+        .zip(statistics.clone())
+        .map(|((leg, index, sent), statistics)| Carried {
+            leg,
+            index,
+            statistics,
+            sent: Some(sent),
+        })
+        .collect();
+    for (later, is_same_source) in [(1, true), (60, false)] {
+        let mut heir = World::new(SessionSpec::default());
+        heir.session = Session::new(SessionId(9), 4_711, world.now);
+        heir.now = world.now + Duration::from_secs(later);
+        heir.spec = spec.clone();
+        heir.resume(carried.clone());
+        heir.session.replay_reports();
+        heir.drain();
+        assert_eq!(heir.statistics(0).packets_received, statistics[0].packets_received);
+        assert_eq!(heir.statistics(1).packets_sent, statistics[1].packets_sent);
+        // The caller is where its NAT put it, from the first packet on.
+        let number = 300 + 50 * later as u16;
+        let (forward, after, _) =
+            heir.receive_from(nat, 0, audio(0, 5, number), &[1; 160]).expect("relayed at once");
+        assert_eq!(forward.to, phone(1));
+        let (forward, ..) = heir.receive(1, audio(0, 6, number), &[1; 160]).expect("relayed");
+        assert_eq!(forward.to, nat);
+        assert_eq!(after.ssrc == before.ssrc, is_same_source);
+        if is_same_source {
+            let jump = crate::rtp::serial::sequence_distance(before.sequence, after.sequence);
+            assert!((1..3_000).contains(&jump), "{jump}");
+            let units = after.timestamp.wrapping_sub(before.timestamp);
+            assert!((8_000..16_000).contains(&units), "{units}");
+        }
+        // Reports count on, so that none is taken for one that was heard already.
+        let number = |world: &World| world.reports().last().expect("a report").number;
+        assert!(number(&heir) > number(&world));
     }
 }

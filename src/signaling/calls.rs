@@ -43,6 +43,8 @@ pub(super) struct Session {
     pub request: control::Request,
     /// The node took a wish once: it stays.
     pub settled: bool,
+    /// Number of the last report that must not be heard twice.
+    pub heard: u64,
     /// Nodes that refused.
     pub refused_by: Vec<NodeName>,
 }

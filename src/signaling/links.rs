@@ -42,6 +42,23 @@ pub struct PeerAddress {
     pub incarnation: Incarnation,
     /// Where it takes control connections.
     pub control: Vec<SocketAddr>,
+    /// What it is.
+    pub role: Role,
+}
+
+impl PeerAddress {
+    /// As its hello told.
+    pub(super) fn of(hello: Hello) -> Self {
+        let Hello { name, incarnation, control, role, .. } = hello;
+        Self { name, incarnation, control, role }
+    }
+
+    fn is_dead(&self) -> Wakeup {
+        match self.role {
+            Role::Signaling => Wakeup::PeerDead(self.incarnation),
+            Role::Media => Wakeup::MediaDead(self.name.clone(), self.incarnation),
+        }
+    }
 }
 
 impl Links {
@@ -97,9 +114,10 @@ impl Links {
                         let same = link.peer.name == peer.name;
                         let lives = same && link.peer.incarnation == peer.incarnation;
                         if !lives {
-                            let _ = self.wakeups.send(Wakeup::PeerDead(peer.incarnation)).await;
+                            let _ = self.wakeups.send(peer.is_dead()).await;
                         }
-                        if same && !self.is_own(&link) {
+                        // A media node that lives dials by itself.
+                        if same && link.peer.role == Role::Signaling && !self.is_own(&link) {
                             self.serve(link).await;
                         }
                         return;
@@ -109,7 +127,7 @@ impl Links {
                 }
             }
             if refused {
-                let _ = self.wakeups.send(Wakeup::PeerDead(peer.incarnation)).await;
+                let _ = self.wakeups.send(peer.is_dead()).await;
                 return;
             }
             tokio::time::sleep(PAUSE).await;
@@ -123,7 +141,11 @@ impl Links {
     }
 
     async fn serve(self, link: ControlLink) {
-        let ControlLink { peer, remote, sender, mut receiver, rtt_us } = link;
+        let ControlLink { mut peer, remote, sender, mut receiver, rtt_us } = link;
+        // Who listens on all addresses is reached at the one that it has for us.
+        for address in peer.control.iter_mut().filter(|address| address.ip().is_unspecified()) {
+            address.set_ip(remote.ip());
+        }
         let number: LinkNumber = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let (name, role) = (peer.name.clone(), peer.role);
         tracing::info!(node = %name, %remote, "{role:?} node {name} has a link with us");

@@ -3,9 +3,10 @@
 //! Invariants: a session stays on the node that took it; a node is lost only `GRACE` after its link broke, and until
 //! then its sessions wait for it; what is owed to a node (releases) is sent again when it is back.
 
+use super::links::PeerAddress;
 use crate::control::hello::{Capacity, Hello};
 use crate::control::{Frame, Release, Request};
-use crate::ids::{NodeName, SessionId};
+use crate::ids::{Incarnation, NodeName, SessionId};
 use crate::time::Timestamp;
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +37,10 @@ pub(super) struct MediaNode {
     link: Option<Link>,
     /// Sessions given to it since it last told its room.
     assigned: u32,
+    /// As it told; empty before.
+    host: String,
+    /// Proven.
+    dead: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +61,11 @@ impl MediaNode {
     }
 
     fn takes_sessions(&self) -> bool {
-        self.is_up() && !self.drained && !self.capacity.draining && self.room() > 0
+        self.is_up() && !self.is_drained() && self.room() > 0
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained || self.capacity.draining
     }
 
     fn room(&self) -> u32 {
@@ -100,12 +109,21 @@ impl MediaPool {
             return false;
         }
         let same = present.is_some_and(|node| node.hello.incarnation == hello.incarnation);
-        let (capacity, drained) = present
+        let (capacity, drained, host) = present
             .filter(|_| same)
-            .map(|node| (node.capacity.clone(), node.drained))
+            .map(|node| (node.capacity.clone(), node.drained, node.host.clone()))
             .unwrap_or_default();
         let link = Some(Link { number, sender, rtt_us });
-        let node = MediaNode { hello, capacity, since: now, drained, link, assigned: 0 };
+        let node = MediaNode {
+            hello,
+            capacity,
+            since: now,
+            drained,
+            link,
+            assigned: 0,
+            host,
+            dead: false,
+        };
         self.by_link.retain(|_, known| *known != name);
         self.by_link.insert(number, name.clone());
         self.nodes.insert(name.clone(), node);
@@ -121,8 +139,8 @@ impl MediaPool {
         true
     }
 
-    /// A link broke; the node's name when it was its present one.
-    pub(super) fn link_down(&mut self, number: LinkNumber, now: Timestamp) -> Option<NodeName> {
+    /// A link broke; whom to judge when it was a node's present one.
+    pub(super) fn link_down(&mut self, number: LinkNumber, now: Timestamp) -> Option<PeerAddress> {
         let name = self.by_link.remove(&number)?;
         let node = self.nodes.get_mut(&name)?;
         if node.link.as_ref().is_some_and(|link| link.number != number) {
@@ -130,7 +148,28 @@ impl MediaPool {
         }
         node.link = None;
         node.since = now;
-        Some(name)
+        Some(PeerAddress::of(node.hello.clone()))
+    }
+
+    /// A node is proven dead. False: a later start of it is here, or it was known.
+    pub(super) fn bury(&mut self, name: &NodeName, incarnation: Incarnation) -> bool {
+        let node = self.nodes.get_mut(name);
+        let node = node.filter(|node| node.hello.incarnation == incarnation && !node.is_up());
+        node.is_some_and(|node| !core::mem::replace(&mut node.dead, true))
+    }
+
+    /// Who carries on the sessions of a dead node: the one of its host with the most room. A crowded one is better
+    /// than none.
+    pub(super) fn heir_of(&mut self, name: &NodeName) -> Option<NodeName> {
+        let dead = self.nodes.get(name).filter(|node| node.dead && !node.host.is_empty())?;
+        let host = dead.host.clone();
+        let (heir, node) = self
+            .nodes
+            .iter_mut()
+            .filter(|(_, node)| node.host == host && node.is_up() && !node.is_drained())
+            .max_by_key(|(_, node)| node.room())?;
+        node.assigned = node.assigned.saturating_add(1);
+        Some(heir.clone())
     }
 
     /// Whose link it is.
@@ -143,6 +182,13 @@ impl MediaPool {
         if let Some(node) = self.nodes.get_mut(name) {
             node.capacity = capacity;
             node.assigned = 0;
+        }
+    }
+
+    /// A node tells its host.
+    pub(super) fn set_host(&mut self, name: &NodeName, host: String) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.host = host;
         }
     }
 
@@ -172,6 +218,11 @@ impl MediaPool {
             self.releases.insert(release.session, (name.clone(), release.clone()));
         }
         let Some(node) = self.nodes.get_mut(name) else { return };
+        let request = match request {
+            // A node of the release before begins it anew by the wish alone.
+            Request::Resume(resume) if node.hello.version < 2 => Request::Apply(resume.apply),
+            request => request,
+        };
         self.requests += 1;
         node.send(Frame::Request { id: self.requests, request });
     }
@@ -257,7 +308,7 @@ impl MediaPool {
 mod tests {
     use super::*;
     use crate::control::hello::Role;
-    use crate::ids::{Epoch, Incarnation, Rev};
+    use crate::ids::{Epoch, Rev};
 
     fn name(text: &str) -> NodeName {
         NodeName(text.into())
@@ -313,7 +364,8 @@ mod tests {
     fn a_node_may_come_back_and_is_told_what_is_owed() {
         let mut pool = MediaPool::default();
         drop(up(&mut pool, 1, "one", 5, 0));
-        assert_eq!(pool.link_down(1, Timestamp::from_millis(100)), Some(name("one")));
+        let down = pool.link_down(1, Timestamp::from_millis(100));
+        assert_eq!(down.map(|peer| peer.name), Some(name("one")));
         let release = Release { session: SessionId(3), epoch: Epoch(1), rev: Rev(2) };
         pool.send(&name("one"), Request::Release(release.clone()));
         assert_eq!(pool.pop_lost(Timestamp::from_millis(10_099)), None);

@@ -31,9 +31,9 @@ pub(super) fn catch_bug<T>(step: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 const fn is_emergency(request: &Request) -> bool {
-    match request {
-        Request::Apply(apply) => apply.spec.emergency,
-        Request::Release(_) => false,
+    match request.wish() {
+        Some(apply) => apply.spec.emergency,
+        None => false,
     }
 }
 
@@ -171,6 +171,7 @@ impl Worker {
                     node: node.clone(),
                     request: request.clone(),
                     settled: false,
+                    heard: 0,
                     refused_by: Vec::new(),
                 });
                 node
@@ -208,8 +209,18 @@ impl Worker {
     pub(super) fn handle_media_report(&mut self, node: &NodeName, report: Report) {
         let id = CallId(report.session.0);
         // Another owner's report is the other owner's to acknowledge.
-        if report.kind.is_kept() && self.calls.get(id).is_some() {
+        if report.kind.is_kept()
+            && let Some(slot) = self.calls.get_mut(id)
+        {
             self.media.acknowledge(node, report.session, report.number);
+            let heard = slot.media.as_mut().map(|session| &mut session.heard);
+            if let Some(heard) = heard {
+                // A word that was on its way while it was told again.
+                if report.number <= *heard {
+                    return;
+                }
+                *heard = report.number;
+            }
         }
         self.input(id, Input::Report(report));
     }
@@ -334,7 +345,8 @@ impl Worker {
     /// Takes a session down that no call asks for any more.
     fn release_media_of(&mut self, id: CallId) {
         let session = self.calls.get_mut(id).and_then(|slot| slot.media.take());
-        let Some(Session { node, request: Request::Apply(last), .. }) = session else { return };
+        let Some(Session { node, request, .. }) = session else { return };
+        let Some(last) = request.wish() else { return };
         let rev = Rev(last.rev.0 + 1);
         let release = Release { session: last.session, epoch: last.epoch, rev };
         self.media.send(&node, Request::Release(release));

@@ -98,7 +98,7 @@ impl Peers {
         let name = self.name_of(number)?.clone();
         let hello = self.up.remove(&name)?.hello;
         self.dialling.insert(hello.incarnation);
-        Some(PeerAddress { name, incarnation: hello.incarnation, control: hello.control })
+        Some(PeerAddress::of(hello))
     }
 
     /// Whose link it is.
@@ -353,6 +353,7 @@ mod tests {
             name: NodeName("one".into()),
             incarnation: Incarnation(incarnation),
             control: Vec::new(),
+            role: Role::Signaling,
         };
         assert!(!peers.begin_dial(&peer(7), Incarnation(5)), "it dials us");
         assert!(peers.begin_dial(&peer(3), Incarnation(5)));

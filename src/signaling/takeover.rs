@@ -14,7 +14,7 @@ use super::quarantine::CLAIMS;
 use super::wakeup::{Judgement, Wakeup};
 use super::worker::Worker;
 use crate::call::{Call, Input, Place, RECORD_VERSION, Way, record_passing_over};
-use crate::control::hello::Hello;
+use crate::control::hello::{Hello, Role};
 use crate::control::{Frame, PeerFrame, Release, Request};
 use crate::event::Event;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev, SessionId};
@@ -205,6 +205,7 @@ impl Worker {
                 name: row.name.clone(),
                 incarnation: row.incarnation,
                 control: row.control.clone(),
+                role: Role::Signaling,
             };
             if is_fresh(row) && self.peers.begin_dial(&peer, own) {
                 self.errands.run(Errand::Dial(peer));
@@ -401,6 +402,7 @@ impl Worker {
         // It may have moved since the record was written.
         let moved = self.media.place_of(SessionId::from(id)).cloned();
         let moved = moved.filter(|place| Some(place) != recorded.as_ref());
+        let moved = moved.or_else(|| self.media.heir_of(recorded.as_ref()?));
         let node = moved.clone().or(recorded);
         self.calls.insert(call, key, String::new());
         if let Some(slot) = self.calls.get_mut(id) {
@@ -418,7 +420,13 @@ impl Worker {
 /// The session where it is; the restored call's first wish takes the place of this one before anything is sent.
 fn adopted_session(node: NodeName, id: CallId, epoch: Epoch) -> Session {
     let release = Release { session: SessionId::from(id), epoch, rev: Rev(0) };
-    Session { node, request: Request::Release(release), settled: true, refused_by: Vec::new() }
+    Session {
+        node,
+        request: Request::Release(release),
+        settled: true,
+        heard: 0,
+        refused_by: Vec::new(),
+    }
 }
 
 #[cfg(test)]

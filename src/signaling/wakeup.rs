@@ -53,6 +53,8 @@ pub enum Wakeup {
     StrayFound(Box<(Stray, Whereabouts)>),
     /// A peer is proven dead.
     PeerDead(Incarnation),
+    /// A media node is proven dead.
+    MediaDead(NodeName, Incarnation),
     /// A peer could not be reached, which proves nothing.
     NotDialled(Incarnation),
     /// Calls that the store says are ours, after a gap or after some were given up.

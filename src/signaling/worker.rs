@@ -422,6 +422,7 @@ impl Worker {
                 self.handle_stray_found(stray, found);
             }
             Wakeup::PeerDead(incarnation) => self.peer_is_dead(incarnation),
+            Wakeup::MediaDead(node, incarnation) => self.media_is_dead(&node, incarnation),
             Wakeup::NotDialled(incarnation) => self.peers.not_dialled(incarnation),
             Wakeup::Proven(owned) => self.handle_proven(owned),
             Wakeup::LinkUp { number, hello, sender, rtt_us } if hello.role == Role::Signaling => {
@@ -444,7 +445,9 @@ impl Worker {
                 if let Some(peer) = self.peers.link_down(number) {
                     return self.peer_down(peer);
                 }
-                if let Some(node) = self.media.link_down(number, self.now) {
+                if let Some(peer) = self.media.link_down(number, self.now) {
+                    let node = peer.name.clone();
+                    self.errands.run(Errand::Judge(peer));
                     self.emit(&Event::MediaNode { node, up: false });
                 }
             }
@@ -463,6 +466,7 @@ impl Worker {
                 self.media.set_capacity(&node, capacity);
                 self.was_ready |= self.loaded && self.media.has_room();
             }
+            Frame::Host(host) => self.media.set_host(&node, host),
             Frame::Taken { session, at } => self.handle_taken(node, session, at),
             // Not a media node's to say.
             Frame::Hello(_)
@@ -486,20 +490,19 @@ impl Worker {
         ids
     }
 
-    /// A node that is back makes its sessions so again, or says that they are.
+    /// A node that is back makes its sessions so again, or says that they are; an heir makes those of the dead anew.
     fn tell_sessions_again(&mut self) {
         for _ in 0..SESSIONS_A_TURN {
             let Some(id) = self.reapply.front().copied() else { return };
             let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
-            if let Some((node, request)) =
-                session.map(|session| (session.node.clone(), session.request.clone()))
-            {
-                if self.media.link_room(&node) < LINK_RESERVE {
-                    return;
-                }
-                self.media.send(&node, request);
+            let node = session.map(|session| session.node.clone());
+            if node.as_ref().is_some_and(|node| self.media.link_room(node) < LINK_RESERVE) {
+                return;
             }
             self.reapply.pop_front();
+            if let Some(node) = node {
+                self.input(id, Input::MediaMoved { node });
+            }
         }
     }
 

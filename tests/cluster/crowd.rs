@@ -97,6 +97,29 @@ impl Crowd {
         talks().map(|(talk, _)| talk.sent()).sum()
     }
 
+    /// The longest silence at each ear since then, in order.
+    pub(crate) fn silences_since(&self, since: Instant) -> Vec<Duration> {
+        let silence = |talk: &Talk| {
+            let times: Vec<Instant> = core::iter::once(since)
+                .chain(talk.came().iter().map(|arrival| arrival.at).filter(|at| *at > since))
+                .collect();
+            let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+            gaps.max().unwrap_or_else(|| since.elapsed())
+        };
+        let talks = self.conversations.iter().flat_map(Conversation::talks);
+        let mut silences: Vec<Duration> = talks.map(|(talk, _)| silence(talk)).collect();
+        silences.sort_unstable();
+        silences
+    }
+
+    /// One SSRC an ear, for all the call.
+    pub(crate) fn check_sources(&self) {
+        for (talk, _) in self.conversations.iter().flat_map(Conversation::talks) {
+            let came = talk.came();
+            assert!(came.iter().all(|arrival| arrival.ssrc == came[0].ssrc), "another SSRC");
+        }
+    }
+
     /// Neither phone was told anything.
     pub(crate) fn check_that_no_phone_was_told(&mut self) {
         for phone in [&mut self.caller, &mut self.callee] {

@@ -1,12 +1,14 @@
 //! Media processes of one host: one leaves or is killed, another goes on with its sessions, and phones know nothing.
 
 use crate::common::process::Process;
+use crate::common::rtp::Law;
 use crate::common::server::Server;
 use crate::common::{SOON, eventually};
 use crate::crowd::Crowd;
 use crate::pair::Pair;
 use crate::switch::{Switch, check_record};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// Calls at a time, unless `HOLDFAST_TEST_CALLS` says otherwise; every fourth is transcoded.
 const CALLS: usize = 16;
@@ -115,4 +117,53 @@ fn an_operator_drains_a_media_process_and_takes_it_back() {
     eventually("no session is left", SOON, || {
         media_nodes(switch.survivor()).iter().all(|(_, sessions)| *sessions == 0).then_some(())
     });
+}
+
+#[test]
+fn the_calls_of_a_killed_media_process_go_on_in_another_on_the_same_ports() {
+    let mut switch = Switch::start();
+    let count = calls();
+    let mut crowd = Crowd::talking(switch.survivor(), count, count / 4);
+    let mut second = second_media(&switch);
+    let killed = Instant::now();
+    switch.media.kill();
+    crowd.hear_each_other();
+    check_silence(&crowd, killed);
+    // A later start with the same ports leaves them to who has them, and takes new calls by others.
+    switch.media = switch.host.media_with(&switch.media_ports);
+    for server in &switch.signaling {
+        switch.wait_for_links(server, switch.signaling.len() + 1);
+    }
+    let law = Law::Mu;
+    let server = switch.signaling.pop().expect("a process");
+    (0..4).for_each(|_| crowd.call(&server, law));
+    switch.signaling.push(server);
+    crowd.hear_each_other();
+    // And back again.
+    let killed = Instant::now();
+    second.kill();
+    crowd.hear_each_other();
+    check_silence(&crowd, killed);
+    crowd.check_sources();
+    crowd.check_that_no_phone_was_told();
+    let sent: u64 = crowd.hang_up().into_iter().flatten().sum();
+    let cdrs = switch.survivor().cdrs(count + 4);
+    let received: u64 = cdrs
+        .iter()
+        .flat_map(|cdr| [&cdr["legs"][0], &cdr["legs"][1]])
+        .map(|leg| leg["packets_received"].as_u64().expect("a number"))
+        .sum();
+    // What is lacking came while nobody listened, or was never told; nothing is counted twice.
+    assert!(received > 0 && received <= sent, "{received} of {sent}");
+    for cdr in &cdrs {
+        assert_eq!(cdr["end_cause"], "bye", "{cdr:#?}");
+    }
+}
+
+/// Silence of less than a second for 95 ears of 100.
+fn check_silence(crowd: &Crowd, since: Instant) {
+    let silences = crowd.silences_since(since);
+    let p95 = silences[(silences.len() - 1) * 95 / 100];
+    eprintln!("silence of {} ears: p95 {p95:?}, most {:?}", silences.len(), silences.last());
+    assert!(p95 < Duration::from_secs(1), "{silences:?}");
 }

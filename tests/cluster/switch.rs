@@ -3,13 +3,16 @@
 use crate::common::postgres::Postgres;
 use crate::common::process::Process;
 use crate::common::server::{Host, Server};
-use crate::common::{SOON, eventually};
+use crate::common::{SOON, eventually, ports};
 use serde_json::Value;
+use std::ops::RangeInclusive;
 
 /// Processes that share a database, a SIP address and a data directory.
 pub(crate) struct Switch {
     pub(crate) signaling: Vec<Server>,
     pub(crate) media: Process,
+    /// Of the media process.
+    pub(crate) media_ports: RangeInclusive<u16>,
     pub(crate) host: Host,
     pub(crate) postgres: Postgres,
 }
@@ -19,9 +22,10 @@ impl Switch {
     pub(crate) fn start() -> Self {
         let postgres = Postgres::start();
         let host = Host::new(&postgres.url("postgres"));
-        let media = host.media();
+        let media_ports = ports::media_ports();
+        let media = host.media_with(&media_ports);
         let signaling = vec![host.signaling(), host.signaling()];
-        let switch = Self { signaling, media, host, postgres };
+        let switch = Self { signaling, media, media_ports, host, postgres };
         for server in &switch.signaling {
             switch.wait_for_links(server, 2);
         }

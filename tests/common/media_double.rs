@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use holdfast::control::hello::{Capacity, Hello, Role};
 use holdfast::control::{
-    Frame, LegState, Reply, Request, SessionState, StreamState, StreamStatistics, VERSION,
+    Frame, LegState, Reply, Request, Resume, SessionState, StreamState, StreamStatistics, VERSION,
 };
 use holdfast::ids::{Incarnation, NodeName};
 use holdfast::net::control_link::{self, ControlLink, Secrets};
@@ -45,7 +45,7 @@ impl MediaDouble {
     /// Does as it is asked.
     pub async fn comply(&mut self, id: u64, request: &Request) {
         let reply = match request {
-            Request::Apply(apply) => {
+            Request::Apply(apply) | Request::Resume(Resume { apply, .. }) => {
                 let mut legs = Vec::new();
                 for leg in &apply.spec.legs {
                     let streams =

@@ -5,7 +5,7 @@ use super::process::{Folder, Process};
 use super::{SOON, eventually, ports};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -126,7 +126,11 @@ impl Host {
 
     /// A media process.
     pub(crate) fn media(&self) -> Process {
-        let media_ports = ports::media_ports();
+        self.media_with(&ports::media_ports())
+    }
+
+    /// A media process with ports of one's choice.
+    pub(crate) fn media_with(&self, media_ports: &RangeInclusive<u16>) -> Process {
         let range = format!("{}-{}", media_ports.start(), media_ports.end());
         let joins: Vec<String> = self.joins.iter().map(ToString::to_string).collect();
         let joins = joins.join(",");

@@ -2,7 +2,8 @@
 
 use crate::phone::Voice;
 use holdfast::control::{
-    Apply, Hears, LegState, Refusal, Reply, Request, SessionState, StreamState, StreamStatistics,
+    Apply, Hears, LegState, Refusal, Reply, Request, Resume, SessionState, StreamState,
+    StreamStatistics,
 };
 use holdfast::ids::{LegId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,9 @@ struct Session {
 impl Media {
     pub fn handle(&mut self, request: &Request, refuse: bool) -> Option<Reply> {
         match request {
-            Request::Apply(apply) if refuse && !self.sessions.contains_key(&apply.session) => {
+            Request::Apply(apply) | Request::Resume(Resume { apply, .. })
+                if refuse && !self.sessions.contains_key(&apply.session) =>
+            {
                 Some(Reply::Refused {
                     session: apply.session,
                     epoch: apply.epoch,
@@ -32,7 +35,9 @@ impl Media {
                     reason: Refusal::Capacity,
                 })
             }
-            Request::Apply(apply) => Some(self.apply(apply)),
+            Request::Apply(apply) | Request::Resume(Resume { apply, .. }) => {
+                Some(self.apply(apply))
+            }
             Request::Release(release) => {
                 let session = self.sessions.remove(&release.session);
                 if session.is_some() {

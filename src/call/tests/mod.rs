@@ -235,7 +235,8 @@ impl Bench {
                 rev: release.rev,
                 legs: Vec::new(),
             }),
-            control::Request::Apply(apply) => {
+            control::Request::Apply(apply)
+            | control::Request::Resume(control::Resume { apply, .. }) => {
                 let stream = |leg: u16, index: u8| {
                     let port = 20_000 + leg * 100 + u16::from(index) * 2;
                     let local = SocketAddr::from(([10, 0, 0, 2], port));
@@ -398,10 +399,7 @@ impl Bench {
 
     /// The last wish for the media node, leg by leg: what each hears.
     pub fn hears(&self, leg: LegId) -> control::Hears {
-        let apply = self.wishes.iter().rev().find_map(|wish| match wish {
-            control::Request::Apply(apply) => Some(apply),
-            control::Request::Release(_) => None,
-        });
+        let apply = self.wishes.iter().rev().find_map(control::Request::wish);
         let spec = apply.and_then(|apply| apply.spec.legs.iter().find(|spec| spec.leg == leg));
         spec.expect("the leg").streams[0].hears
     }

@@ -129,11 +129,8 @@ fn what_a_phone_says_anew_holds() {
     let mut bench = at_rest();
     bench.moves_elsewhere();
     bench.answer(&callee(), 200, &sdp(6_000, 2, ""));
-    let wish = bench.wishes.iter().rev().find_map(|wish| match wish {
-        control::Request::Apply(apply) => Some(apply.spec.clone()),
-        control::Request::Release(_) => None,
-    });
-    let legs = wish.expect("a wish").legs;
+    let wish = bench.wishes.iter().rev().find_map(control::Request::wish);
+    let legs = wish.expect("a wish").spec.legs.clone();
     let remote = |leg| {
         let spec = legs.iter().find(|spec| spec.leg == leg).expect("a leg");
         spec.streams[0].remote.clone()

@@ -51,10 +51,7 @@ fn protocol(body: &[u8]) -> String {
 
 /// What the media node was last asked to do for a leg.
 fn wish(bench: &Bench, leg: u16) -> Option<Srtp> {
-    let apply = bench.wishes.iter().rev().find_map(|wish| match wish {
-        control::Request::Apply(apply) => Some(apply),
-        control::Request::Release(_) => None,
-    });
+    let apply = bench.wishes.iter().rev().find_map(control::Request::wish);
     let legs = &apply?.spec.legs;
     legs.iter().find(|spec| spec.leg == LegId(leg))?.streams[0].srtp.clone()
 }

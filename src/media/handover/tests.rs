@@ -6,7 +6,7 @@ use crate::control::{
 };
 use crate::ids::{Epoch, LegId, Rev};
 use crate::media::ports::Ports;
-use crate::media::worker::{self, Command, Handle};
+use crate::media::worker::{self, Asked, Command, Handle};
 use crate::media::{Addresses, PortRange, Shared};
 use crate::net::descriptor_link::DescriptorLink;
 use crate::relay::SNAPSHOT_VERSION;
@@ -66,7 +66,8 @@ impl Node {
             ..SessionSpec::default()
         };
         let apply = Apply { session: ID, epoch: Epoch(1), rev: Rev(rev), spec };
-        self.worker.send(Command::Request { id: rev, request: Request::Apply(apply), reply });
+        let asked = Asked { id: rev, request: Request::Apply(apply), reply };
+        self.worker.send(Command::Request(asked));
         match replies.blocking_recv()? {
             Frame::Reply { reply: Reply::Applied(state), .. } => {
                 Some([0, 1].map(|leg| state.legs[leg].streams[0].local))

@@ -3,7 +3,7 @@
 //! Invariants: while a session is away nothing of it runs: its sockets are out of epoll, its timers find nothing, what
 //! signaling asks waits; what came to its sockets waits in the kernel.
 
-use super::{Entry, OpenSocket, Request, Worker};
+use super::{Asked, Entry, OpenSocket, Worker};
 use crate::control::Frame;
 use crate::ids::SessionId;
 use crate::media::handover::Parcel;
@@ -22,12 +22,25 @@ use std::os::fd::{AsFd, OwnedFd};
 /// as it hears of it.
 const GONE: usize = 100_000;
 
+/// A port that is taken is tried so often, and so long.
+const PORTS_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const PORTS_WAIT: Duration = Duration::from_secs(1);
+/// Wishes that wait for ports.
+const WAITING: usize = 8_192;
+
 /// A session whose state was given out and whose heir has not spoken yet.
 pub(super) struct Away {
     entry: Entry,
     sockets: Vec<(Endpoint, RtpSocket)>,
     /// The last thing that was asked of it: wishes are whole, so one is enough.
-    asked: Option<(u64, Request, tokio::sync::mpsc::Sender<Frame>)>,
+    asked: Option<Asked>,
+}
+
+/// A wish for a port that is not free.
+pub(super) struct Waiting {
+    pub again_at: Timestamp,
+    until: Timestamp,
+    asked: Asked,
 }
 
 /// A session that came.
@@ -87,8 +100,8 @@ impl Worker {
     pub(super) fn resume(&mut self, id: SessionId) {
         let Some(Away { entry, sockets, asked }) = self.away.remove(&id) else { return };
         self.attach(id, entry, sockets);
-        if let Some((number, request, reply)) = asked {
-            self.serve(number, request, &reply);
+        if let Some(asked) = asked {
+            self.serve(asked, clock::now() + PORTS_WAIT);
         }
     }
 
@@ -164,19 +177,34 @@ impl Worker {
         self.shared.broadcast(&Frame::Taken { session: id, at });
     }
 
-    /// True: the request is about a session that is on its way, or went.
-    pub(super) fn is_for_another(
-        &mut self,
-        id: u64,
-        request: &Request,
-        reply: &tokio::sync::mpsc::Sender<Frame>,
-    ) -> bool {
-        let session = request.session();
+    /// Gives the request back unless its session is on its way, or went.
+    pub(super) fn keep_for_heir(&mut self, asked: Asked) -> Option<Asked> {
+        let session = asked.request.session();
         if let Some(away) = self.away.get_mut(&session) {
-            away.asked = Some((id, request.clone(), reply.clone()));
-            return true;
+            away.asked = Some(asked);
+            return None;
         }
-        self.gone.contains(&session)
+        (!self.gone.contains(&session)).then_some(asked)
+    }
+}
+
+impl Worker {
+    /// The ports of a process that died are free a little after its links broke: their heir tries again. Gives the
+    /// request back when it waited long enough.
+    pub(super) fn wait_for_ports(&mut self, asked: Asked, until: Timestamp) -> Option<Asked> {
+        let now = clock::now();
+        if until <= now || self.waiting.len() >= WAITING {
+            return Some(asked);
+        }
+        self.waiting.push_back(Waiting { again_at: now + PORTS_AGAIN, until, asked });
+        None
+    }
+
+    pub(super) fn try_ports_again(&mut self, now: Timestamp) {
+        while self.waiting.front().is_some_and(|waiting| waiting.again_at <= now) {
+            let Some(Waiting { until, asked, .. }) = self.waiting.pop_front() else { return };
+            self.serve(asked, until);
+        }
     }
 }
 
