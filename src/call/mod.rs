@@ -48,6 +48,7 @@ use crate::event::Event;
 use crate::ids::{CallId, LegId, NodeName, Rev};
 use crate::time::Timestamp;
 use crate::views::CallState;
+use core::net::SocketAddr;
 use core::time::Duration;
 use fork::Best;
 use media::Then;
@@ -177,6 +178,12 @@ impl Call {
     /// Where its media session is.
     pub fn media_node(&self) -> Option<&NodeName> {
         self.record.media.nodes.last()
+    }
+
+    /// Where its media node takes RTP of one of its phones.
+    pub fn media_address(&self) -> Option<SocketAddr> {
+        let mut streams = self.record.legs.iter().flat_map(|leg| &leg.streams);
+        streams.next().map(|stream| stream.local)
     }
 
     /// Extensions of the users it touches, for the index that registrations use.

@@ -17,6 +17,7 @@ use crate::control::{
 use crate::ids::SessionId;
 use crate::net::clock;
 use crate::net::rtp_socket::RtpSocket;
+use crate::net::stun;
 use crate::relay::{Channel, Endpoint, Forward, Output, Session};
 use crate::time::Timestamp;
 use core::cmp::Reverse;
@@ -441,6 +442,13 @@ impl Worker {
             let Some((length, source)) = open.socket.receive(buffer) else { return };
             if length == buffer.len() {
                 // It was longer, and what is left is no packet of anybody.
+                continue;
+            }
+            if let Some(datagram) = buffer.get(..length).filter(|packet| stun::is_stun(packet)) {
+                // Signaling that lost its link asks whether we live.
+                if let Some(answer) = stun::answer(datagram, source) {
+                    open.socket.send(&answer, source);
+                }
                 continue;
             }
             let (id, endpoint) = (open.session, open.endpoint);

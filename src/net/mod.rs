@@ -7,5 +7,6 @@ pub mod dns;
 pub mod local_address;
 mod noise;
 pub mod rtp_socket;
+pub mod stun;
 pub mod tcp;
 pub mod udp;

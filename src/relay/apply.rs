@@ -63,7 +63,8 @@ impl Session {
         Ok(self.state())
     }
 
-    /// The same, by a process that may know nothing of the session: its new streams go on from what the former one told.
+    /// The same, by a process that may know nothing of the session: its new streams go on from what the former one
+    /// told.
     pub fn resume(
         &mut self,
         resume: &Resume,

@@ -86,7 +86,8 @@ pub enum Errand {
     },
     /// Make a link to a peer; answered by `LinkUp` or `NotDialled`.
     Dial(PeerAddress),
-    /// A link broke: does the node live? Answered by `LinkUp`, `PeerDead`, `MediaDead` or `NotDialled`.
+    /// A link broke: does the node live? Answered by `LinkUp`, `PeerDead`, `MediaDead`, `MediaLives` or
+    /// `NotDialled`.
     Judge(PeerAddress),
 }
 

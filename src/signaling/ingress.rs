@@ -4,11 +4,11 @@
 //! to their call or get 481; every other request passes the same checks in the same order.
 
 use super::pass_on::Stray;
-use super::stun;
 use super::worker::Worker;
 use crate::call::Input;
 use crate::event::Event;
 use crate::ids::{Flow, Locator};
+use crate::net::stun;
 use crate::net::tcp::TcpEvent;
 use crate::net::udp::Datagram;
 use crate::sip::address::stamp_via;

@@ -8,12 +8,13 @@ use super::wakeup::Wakeup;
 use crate::control::hello::{Hello, Role};
 use crate::ids::{Incarnation, NodeName};
 use crate::net::control_link::{self, ControlLink, LinkError, Secrets};
+use crate::net::stun;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Links being made or up.
@@ -22,6 +23,8 @@ const LINKS: usize = 256;
 const TRIES: u32 = 5;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The packet workers of a media node are waited for so long.
+const PROBE_PATIENCE: Duration = Duration::from_millis(400);
 
 /// What every link of this node needs.
 #[derive(Clone, Debug)]
@@ -44,13 +47,15 @@ pub struct PeerAddress {
     pub control: Vec<SocketAddr>,
     /// What it is.
     pub role: Role,
+    /// Of a media node: RTP ports of some of its sessions, where its workers can be asked.
+    pub probes: Vec<SocketAddr>,
 }
 
 impl PeerAddress {
     /// As its hello told.
     pub(super) fn of(hello: Hello) -> Self {
         let Hello { name, incarnation, control, role, .. } = hello;
-        Self { name, incarnation, control, role }
+        Self { name, incarnation, control, role, probes: Vec::new() }
     }
 
     fn is_dead(&self) -> Wakeup {
@@ -103,8 +108,8 @@ impl Links {
         let _ = self.wakeups.send(Wakeup::NotDialled(peer.incarnation)).await;
     }
 
-    /// The link to a peer broke: does it live? Nobody who listens, or another start of it, is proof that it does not.
-    /// Silence is none.
+    /// The link to a node broke: does it live? Nobody who listens, or another start of it, is proof that it does not.
+    /// Silence is none. A media node of which only the control channel is cut answers on its RTP ports.
     pub(super) async fn judge(self, peer: PeerAddress) {
         for _ in 0..TRIES {
             let mut refused = !peer.control.is_empty();
@@ -115,6 +120,9 @@ impl Links {
                         let lives = same && link.peer.incarnation == peer.incarnation;
                         if !lives {
                             let _ = self.wakeups.send(peer.is_dead()).await;
+                        } else if peer.role == Role::Media {
+                            let _ = self.wakeups.send(Wakeup::MediaLives(peer.name)).await;
+                            return;
                         }
                         // A media node that lives dials by itself.
                         if same && link.peer.role == Role::Signaling && !self.is_own(&link) {
@@ -128,6 +136,10 @@ impl Links {
             }
             if refused {
                 let _ = self.wakeups.send(peer.is_dead()).await;
+                return;
+            }
+            if answers(&peer.probes).await {
+                let _ = self.wakeups.send(Wakeup::MediaLives(peer.name)).await;
                 return;
             }
             tokio::time::sleep(PAUSE).await;
@@ -161,6 +173,33 @@ impl Links {
         // The worker may be gone already.
         let _ = self.wakeups.send(Wakeup::LinkDown(number)).await;
     }
+}
+
+/// One of them answers a Binding request in time.
+async fn answers(probes: &[SocketAddr]) -> bool {
+    let transaction: [u8; 12] = rand::random();
+    let Some(first) = probes.first() else { return false };
+    let any = match first {
+        SocketAddr::V4(_) => SocketAddr::from((core::net::Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((core::net::Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let Ok(socket) = UdpSocket::bind(any).await else { return false };
+    for probe in probes {
+        // One that cannot be sent is one that is not answered.
+        let _ = socket.send_to(&stun::request(transaction), probe).await;
+    }
+    let answered = async {
+        let mut buffer = [0; 128];
+        loop {
+            // Errors are ICMP of the others.
+            if let Ok((length, _)) = socket.recv_from(&mut buffer).await
+                && buffer.get(..length).is_some_and(|came| stun::is_answer_to(transaction, came))
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PROBE_PATIENCE, answered).await.is_ok()
 }
 
 /// The kernel there says that nobody listens.

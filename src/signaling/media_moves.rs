@@ -3,10 +3,19 @@
 //!
 //! Invariant: a session is asked for where it was taken last; the call's record follows.
 
+use super::errand::Errand;
+use super::links::PeerAddress;
 use super::worker::Worker;
 use crate::call::Input;
 use crate::ids::{CallId, Incarnation, NodeName, SessionId};
 use crate::time::Timestamp;
+
+/// A media node that is back is told its sessions so many at a time.
+const SESSIONS_A_TURN: usize = 256;
+/// Room kept on a link for what is new while sessions are told again.
+const LINK_RESERVE: usize = 512;
+/// RTP ports at which a media node's workers are asked.
+const PROBES: usize = 3;
 
 impl Worker {
     /// A media node has a session that another one of its host gave away. What was asked of the former one meanwhile is
@@ -40,6 +49,41 @@ impl Worker {
         }
         if count > 0 {
             tracing::warn!("media node {node} is dead: its {count} sessions go on in its siblings");
+        }
+    }
+
+    /// The link to a media node broke: whether it lives is found out at once, by its ports for control and for RTP.
+    pub(super) fn judge_media(&mut self, mut peer: PeerAddress) {
+        let calls = self.calls_on(&peer.name);
+        let probes = calls.iter().filter_map(|id| self.calls.get(*id)?.call.media_address());
+        peer.probes = probes.take(PROBES).collect();
+        self.errands.run(Errand::Judge(peer));
+    }
+
+    /// Calls whose session is on a media node.
+    pub(super) fn calls_on(&self, node: &NodeName) -> Vec<CallId> {
+        let there = self
+            .calls
+            .iter()
+            .filter(|(_, slot)| slot.media.as_ref().is_some_and(|session| session.node == *node));
+        let mut ids: Vec<CallId> = there.map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A node that is back makes its sessions so again, or says that they are; an heir makes those of the dead anew.
+    pub(super) fn tell_sessions_again(&mut self) {
+        for _ in 0..SESSIONS_A_TURN {
+            let Some(id) = self.reapply.front().copied() else { return };
+            let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
+            let node = session.map(|session| session.node.clone());
+            if node.as_ref().is_some_and(|node| self.media.link_room(node) < LINK_RESERVE) {
+                return;
+            }
+            self.reapply.pop_front();
+            if let Some(node) = node {
+                self.input(id, Input::MediaMoved { node });
+            }
         }
     }
 }

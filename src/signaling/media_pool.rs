@@ -1,7 +1,8 @@
 //! The media nodes that announced themselves: who is there, who has room, who is lost.
 //!
-//! Invariants: a session stays on the node that took it; a node is lost only `GRACE` after its link broke, and until
-//! then its sessions wait for it; what is owed to a node (releases) is sent again when it is back.
+//! Invariants: a session stays on the node that took it; a node is lost only when it gave no sign of life for `GRACE`
+//! after its link broke, and until then its sessions wait for it; what is owed to a node (releases) is sent again when
+//! it is back.
 
 use super::links::PeerAddress;
 use crate::control::hello::{Capacity, Hello};
@@ -14,8 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
 
-/// A link broken for longer is a lost node.
+/// A node without a link and without a sign of life for longer is lost.
 const GRACE: Duration = Duration::from_secs(10);
+/// A node without a link that is not proven dead is asked so often whether it lives.
+const JUDGED_EVERY: Duration = Duration::from_secs(4);
 /// Releases kept for nodes that did not acknowledge them; above it the oldest sessions end by themselves.
 const RELEASES: usize = 100_000;
 
@@ -41,6 +44,9 @@ pub(super) struct MediaNode {
     host: String,
     /// Proven.
     dead: bool,
+    /// Of a node without a link: the last sign of its life.
+    lived_at: Timestamp,
+    judged_at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -123,6 +129,8 @@ impl MediaPool {
             assigned: 0,
             host,
             dead: false,
+            lived_at: now,
+            judged_at: now,
         };
         self.by_link.retain(|_, known| *known != name);
         self.by_link.insert(number, name.clone());
@@ -147,7 +155,7 @@ impl MediaPool {
             return None;
         }
         node.link = None;
-        node.since = now;
+        (node.since, node.lived_at, node.judged_at) = (now, now, now);
         Some(PeerAddress::of(node.hello.clone()))
     }
 
@@ -156,6 +164,26 @@ impl MediaPool {
         let node = self.nodes.get_mut(name);
         let node = node.filter(|node| node.hello.incarnation == incarnation && !node.is_up());
         node.is_some_and(|node| !core::mem::replace(&mut node.dead, true))
+    }
+
+    /// A node without a link shows that it lives: its sessions flow on.
+    pub(super) fn note_life(&mut self, name: &NodeName, now: Timestamp) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.lived_at = now;
+        }
+    }
+
+    /// Nodes without a link of which it is time to find out whether they live.
+    pub(super) fn doubtful(&mut self, now: Timestamp) -> Vec<PeerAddress> {
+        let due = |node: &&mut MediaNode| {
+            !node.is_up() && !node.dead && node.judged_at + JUDGED_EVERY <= now
+        };
+        let due = self.nodes.values_mut().filter(due);
+        due.map(|node| {
+            node.judged_at = now;
+            PeerAddress::of(node.hello.clone())
+        })
+        .collect()
     }
 
     /// Who carries on the sessions of a dead node: the one of its host with the most room. A crowded one is better
@@ -281,7 +309,7 @@ impl MediaPool {
         let lost = |(name, node): &(&NodeName, &MediaNode)| {
             // A stuck link is dropped before its end is noticed: until then the time does not run.
             let ended = !node.is_up() && !self.by_link.values().any(|known| known == *name);
-            ended && node.since + GRACE <= now
+            ended && node.lived_at + GRACE <= now
         };
         let name = self.nodes.iter().find(lost).map(|(name, _)| name.clone())?;
         self.nodes.remove(&name);

@@ -43,7 +43,6 @@ mod refuge;
 mod register;
 mod silence;
 mod sockets;
-mod stun;
 mod takeover;
 mod views;
 mod wakeup;

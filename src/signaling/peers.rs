@@ -354,6 +354,7 @@ mod tests {
             incarnation: Incarnation(incarnation),
             control: Vec::new(),
             role: Role::Signaling,
+            probes: Vec::new(),
         };
         assert!(!peers.begin_dial(&peer(7), Incarnation(5)), "it dials us");
         assert!(peers.begin_dial(&peer(3), Incarnation(5)));

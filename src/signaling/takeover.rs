@@ -206,6 +206,7 @@ impl Worker {
                 incarnation: row.incarnation,
                 control: row.control.clone(),
                 role: Role::Signaling,
+                probes: Vec::new(),
             };
             if is_fresh(row) && self.peers.begin_dial(&peer, own) {
                 self.errands.run(Errand::Dial(peer));

@@ -53,6 +53,8 @@ pub enum Wakeup {
     StrayFound(Box<(Stray, Whereabouts)>),
     /// A peer is proven dead.
     PeerDead(Incarnation),
+    /// A media node without a link is proven to live.
+    MediaLives(NodeName),
     /// A media node is proven dead.
     MediaDead(NodeName, Incarnation),
     /// A peer could not be reached, which proves nothing.

@@ -28,7 +28,7 @@ use crate::control::Frame;
 use crate::control::hello::Role;
 use crate::directory::Directory;
 use crate::event::Event;
-use crate::ids::{CallId, ConnectionId, NodeName};
+use crate::ids::{CallId, ConnectionId};
 use crate::net::clock;
 use crate::operator::Command;
 use crate::registrar::Policy;
@@ -50,10 +50,6 @@ const TICK: Duration = Duration::from_secs(1);
 const SWEEP_TICKS: u64 = 10;
 /// Tombstones of ended calls are swept every so many ticks.
 const TOMBSTONE_TICKS: u64 = 60;
-/// A media node that is back is told its sessions so many at a time.
-const SESSIONS_A_TURN: usize = 256;
-/// Room kept on a link for what is new while sessions are told again.
-const LINK_RESERVE: usize = 512;
 /// Calls ended in one turn of the loop when the node is to end all of them.
 const ENDED_A_TURN: usize = 128;
 /// Inputs of one kind taken in one turn.
@@ -373,6 +369,9 @@ impl Worker {
 
     fn tick(&mut self) {
         self.ticks += 1;
+        for peer in self.media.doubtful(self.now) {
+            self.judge_media(peer);
+        }
         while let Some(node) = self.media.pop_lost(self.now) {
             tracing::warn!(media_node = %node, "media node {node} did not come back");
             for call in self.calls_on(&node) {
@@ -422,6 +421,7 @@ impl Worker {
                 self.handle_stray_found(stray, found);
             }
             Wakeup::PeerDead(incarnation) => self.peer_is_dead(incarnation),
+            Wakeup::MediaLives(node) => self.media.note_life(&node, self.now),
             Wakeup::MediaDead(node, incarnation) => self.media_is_dead(&node, incarnation),
             Wakeup::NotDialled(incarnation) => self.peers.not_dialled(incarnation),
             Wakeup::Proven(owned) => self.handle_proven(owned),
@@ -447,7 +447,7 @@ impl Worker {
                 }
                 if let Some(peer) = self.media.link_down(number, self.now) {
                     let node = peer.name.clone();
-                    self.errands.run(Errand::Judge(peer));
+                    self.judge_media(peer);
                     self.emit(&Event::MediaNode { node, up: false });
                 }
             }
@@ -476,33 +476,6 @@ impl Worker {
             | Frame::ReportAck { .. }
             | Frame::Peer(_)
             | Frame::Drain(_) => {}
-        }
-    }
-
-    /// Calls whose session is on a media node.
-    pub(super) fn calls_on(&self, node: &NodeName) -> Vec<CallId> {
-        let there = self
-            .calls
-            .iter()
-            .filter(|(_, slot)| slot.media.as_ref().is_some_and(|session| session.node == *node));
-        let mut ids: Vec<CallId> = there.map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    /// A node that is back makes its sessions so again, or says that they are; an heir makes those of the dead anew.
-    fn tell_sessions_again(&mut self) {
-        for _ in 0..SESSIONS_A_TURN {
-            let Some(id) = self.reapply.front().copied() else { return };
-            let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
-            let node = session.map(|session| session.node.clone());
-            if node.as_ref().is_some_and(|node| self.media.link_room(node) < LINK_RESERVE) {
-                return;
-            }
-            self.reapply.pop_front();
-            if let Some(node) = node {
-                self.input(id, Input::MediaMoved { node });
-            }
         }
     }
 

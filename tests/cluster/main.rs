@@ -9,6 +9,7 @@ mod common;
 mod pair;
 
 mod crowd;
+mod cut;
 mod drain;
 mod exile;
 mod failover;

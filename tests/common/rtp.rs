@@ -6,6 +6,7 @@ use super::phone::{audio_address, sdp};
 use super::srtp::Secured;
 use super::tone::{Audio, RATE_HZ, tone_sample};
 use super::{SOON, eventually, own_ip};
+use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 const PACKET: Duration = Duration::from_millis(20);
 const PACKET_SAMPLES: usize = 160;
+const EVENT_PACKETS: u8 = 7;
 
 /// What thread and phone share.
 #[derive(Default)]
@@ -23,6 +25,10 @@ struct Shared {
     /// Sequence numbers of all that came, SSRC and when.
     came: Vec<Arrival>,
     sent: u64,
+    /// Digits to dial.
+    dials: VecDeque<u8>,
+    /// The one under way: digit, number of its first packet, packets so far.
+    pressed: Option<(u8, u32, u8)>,
     muted: bool,
     /// Of the last packet sent; its low half is the sequence number.
     number: u32,
@@ -120,6 +126,11 @@ impl Talk {
         self.lock().muted = muted;
     }
 
+    /// Dials a digit (RFC 4733) in place of the tone, for 100 ms.
+    pub(crate) fn dial(&self, digit: u8) {
+        self.lock().dials.push_back(digit);
+    }
+
     /// What was heard until now is forgotten.
     pub(crate) fn listen(&self) {
         self.lock().heard.clear();
@@ -198,8 +209,7 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
         next += PACKET;
         let mut shared = shared.lock().expect("no panic");
         if let Some(remote) = shared.remote.filter(|_| !shared.muted) {
-            shared.number += 1;
-            let packet = packet(shared.number, tone_hz, law);
+            let packet = shared.next_packet(tone_hz, law);
             for packet in shared.packets(packet) {
                 shared.sent += u64::from(socket.send_to(&packet, remote).is_ok());
             }
@@ -208,6 +218,21 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
 }
 
 impl Shared {
+    /// The tone, or a digit in its place.
+    fn next_packet(&mut self, tone_hz: u32, law: Law) -> Vec<u8> {
+        self.number += 1;
+        let number = self.number;
+        if self.pressed.is_none() {
+            self.pressed = self.dials.pop_front().map(|digit| (digit, number, 0));
+        }
+        let Some((digit, begin, count)) = self.pressed else {
+            return packet(number, tone_hz, law);
+        };
+        let nth = count + 1;
+        self.pressed = (nth < EVENT_PACKETS).then_some((digit, begin, nth));
+        event_packet(number, begin, tone_hz, digit, nth)
+    }
+
     /// A packet as it goes on the wire.
     fn packets(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
         let Some(secured) = &mut self.secured else { return vec![packet] };
@@ -235,6 +260,21 @@ fn packet(number: u32, tone_hz: u32, law: Law) -> Vec<u8> {
     bytes.extend_from_slice(&tone_hz.to_be_bytes());
     let samples = (begin..begin + PACKET_SAMPLES).map(|n| tone_sample(tone_hz, RATE_HZ, n));
     bytes.extend(samples.map(encode));
+    bytes
+}
+
+/// The nth packet of a digit that began at `begin`; the last three say that it is over.
+fn event_packet(number: u32, begin: u32, tone_hz: u32, digit: u8, nth: u8) -> Vec<u8> {
+    let marker = if nth == 1 { 0x80 } else { 0 };
+    let timestamp = begin * PACKET_SAMPLES as u32;
+    let end = if nth + 3 > EVENT_PACKETS { 0x80 } else { 0 };
+    let duration = u16::from(nth.min(EVENT_PACKETS - 2)) * PACKET_SAMPLES as u16;
+    let mut bytes = vec![0x80, 101 | marker];
+    bytes.extend_from_slice(&(number as u16).to_be_bytes());
+    bytes.extend_from_slice(&timestamp.to_be_bytes());
+    bytes.extend_from_slice(&tone_hz.to_be_bytes());
+    bytes.extend_from_slice(&[digit, end | 10]);
+    bytes.extend_from_slice(&duration.to_be_bytes());
     bytes
 }
 

@@ -131,8 +131,17 @@ impl Host {
 
     /// A media process with ports of one's choice.
     pub(crate) fn media_with(&self, media_ports: &RangeInclusive<u16>) -> Process {
+        self.media_joining(media_ports, &self.joins)
+    }
+
+    /// A media process that announces itself there.
+    pub(crate) fn media_joining(
+        &self,
+        media_ports: &RangeInclusive<u16>,
+        joins: &[SocketAddr],
+    ) -> Process {
         let range = format!("{}-{}", media_ports.start(), media_ports.end());
-        let joins: Vec<String> = self.joins.iter().map(ToString::to_string).collect();
+        let joins: Vec<String> = joins.iter().map(ToString::to_string).collect();
         let joins = joins.join(",");
         let admin = self.at_port(ports::port()).to_string();
         let control = self.at_port(ports::port()).to_string();
@@ -145,6 +154,11 @@ impl Host {
             ("HOLDFAST_ADMIN_BIND", &admin),
         ];
         self.process("media", &settings)
+    }
+
+    /// Where the first signaling process takes control links.
+    pub(crate) fn control(&self) -> SocketAddr {
+        self.joins[0]
     }
 
     fn at_port(&self, port: u16) -> SocketAddr {

@@ -259,3 +259,16 @@ fn the_heir_goes_on_where_the_other_stopped() {
     heir.shared.set_draining(true);
     assert!(hand_over(&own, core::slice::from_ref(&leaving.worker)).is_none());
 }
+
+#[test]
+fn a_worker_answers_who_asks_whether_it_lives() {
+    let node = Node::new(PortRange { first: 41_340, last: 41_359 });
+    let phones = phones();
+    let legs = node.apply(1, &phones).expect("applied");
+    let transaction = *b"do you live?";
+    phones[1].send_to(&crate::net::stun::request(transaction), legs[0]).expect("sent");
+    let mut buffer = [0; 512];
+    let (length, from) = phones[1].recv_from(&mut buffer).expect("an answer");
+    assert_eq!(from, legs[0]);
+    assert!(crate::net::stun::is_answer_to(transaction, &buffer[..length]));
+}

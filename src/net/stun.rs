@@ -1,4 +1,5 @@
-//! STUN Binding on the SIP port over UDP (RFC 8489, RFC 5626 §3.5.2): what lets outbound be promised to UDP phones.
+//! STUN Binding over UDP (RFC 8489): on the SIP port it lets outbound be promised to phones (RFC 5626 §3.5.2), on RTP
+//! ports it shows to signaling that a media node's workers live.
 //!
 //! Invariant: stateless, and no answer is larger than a few dozen bytes more than its request, so it is of no use as
 //! an amplifier.
@@ -15,14 +16,14 @@ const FINGERPRINT: u16 = 0x8028;
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 
 /// STUN by its first bits and cookie; SIP begins with a letter.
-pub(super) fn is_stun(datagram: &[u8]) -> bool {
+pub fn is_stun(datagram: &[u8]) -> bool {
     datagram.len() >= HEADER_BYTES
         && datagram.first().is_some_and(|byte| byte & 0xC0 == 0)
         && datagram.get(4..8) == Some(&MAGIC_COOKIE.to_be_bytes()[..])
 }
 
 /// The answer to a Binding request; `None` for anything else.
-pub(super) fn answer(datagram: &[u8], source: SocketAddr) -> Option<Bytes> {
+pub fn answer(datagram: &[u8], source: SocketAddr) -> Option<Bytes> {
     if !is_stun(datagram) || datagram.get(..2) != Some(&BINDING_REQUEST[..]) {
         return None;
     }
@@ -42,6 +43,22 @@ pub(super) fn answer(datagram: &[u8], source: SocketAddr) -> Option<Bytes> {
     out.put_u16(4);
     out.put_u32(fingerprint);
     Some(out.freeze())
+}
+
+/// A Binding request.
+pub fn request(transaction: [u8; 12]) -> Vec<u8> {
+    let mut out = BINDING_REQUEST.to_vec();
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&MAGIC_COOKIE.to_be_bytes());
+    out.extend_from_slice(&transaction);
+    out
+}
+
+/// The answer to that request.
+pub fn is_answer_to(transaction: [u8; 12], datagram: &[u8]) -> bool {
+    is_stun(datagram)
+        && datagram.get(..2) == Some(&BINDING_SUCCESS.to_be_bytes()[..])
+        && datagram.get(8..HEADER_BYTES) == Some(&transaction[..])
 }
 
 /// Family, port and address, hidden from NATs that rewrite what looks like an address (§14.2).
@@ -73,10 +90,7 @@ mod tests {
     use super::*;
 
     fn request() -> Vec<u8> {
-        let mut request = vec![0, 1, 0, 0];
-        request.extend_from_slice(&MAGIC_COOKIE.to_be_bytes());
-        request.extend_from_slice(b"transaction!");
-        request
+        super::request(*b"transaction!")
     }
 
     #[test]
@@ -86,6 +100,8 @@ mod tests {
         let v4: &[u8] = &[0, 1, 0x21 ^ 0x12, 0x12 ^ 0x34, 0x21 ^ 192, 0x12, 0xA4 ^ 2, 0x42 ^ 1];
         let answer = answer(&request(), "192.0.2.1:4660".parse().expect("literal"));
         let answer = answer.expect("an answer");
+        assert!(is_answer_to(*b"transaction!", &answer));
+        assert!(!is_answer_to(*b"another one!", &answer));
         assert_eq!(&answer[..4], &[1, 1, 0, 20]);
         assert_eq!(&answer[8..20], b"transaction!");
         assert_eq!(&answer[20..24], &[0, 0x20, 0, 8]);
