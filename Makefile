@@ -47,6 +47,9 @@ build: ## The release binary
 images: ## The images that compose.yaml runs; without a registry on a base that is made here
 	docker/build-images.sh
 
+# The simulator runs many calls: its code is worth optimizing.
+test: export CARGO_PROFILE_TEST_OPT_LEVEL := 1
+test: export HOLDFAST_SIM_CLUSTER_CALLS := 100000
 test: ## All tests: units, vectors, simulator, both databases, real phones
 	$(call need,$(TEST_PACKAGES) $(DOCKER_PACKAGES))
 	cargo test --locked --no-fail-fast

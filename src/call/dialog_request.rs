@@ -136,8 +136,13 @@ impl Call {
     }
 
     /// BYE: 200 at once, and the other leg gets its own.
+    /// The other phone is told before this one is answered: should this node die between the two, BYE is repeated.
     fn handle_bye(&mut self, id: LegId, sequence: u32) {
+        self.take_bye(id);
         self.refuse(id, &Method::Bye, sequence, 200);
+    }
+
+    fn take_bye(&mut self, id: LegId) {
         let now = self.now;
         let Some(leg) = self.record.leg_mut(id) else { return };
         if leg.state == LegState::Ended {

@@ -64,8 +64,10 @@ impl DrivenNode {
         events: EventSink,
         now: Timestamp,
     ) -> Self {
+        let mut sockets = Sockets::driven();
+        sockets.driver().local.clone_from(&config.sip_bind);
         let doors = Doors {
-            sockets: Sockets::driven(),
+            sockets,
             control: config.control_bind,
             keeping: Keeping::driven(),
             errands: Errands::Kept(Vec::new()),

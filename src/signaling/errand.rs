@@ -262,8 +262,19 @@ impl Tasks {
         Wakeup::StrayFound(Box::new((stray, found)))
     }
 
+    /// A call that the store does not know may be in the journal of a dead process: it is nowhere only when those are
+    /// replayed.
     async fn find_owner(&self, call: CallId) -> Whereabouts {
-        match self.store.owner(call).await {
+        let found = async {
+            match self.store.owner(call).await? {
+                None => {
+                    replay_dead(self.journals.as_deref(), &self.store).await?;
+                    self.store.owner(call).await
+                }
+                owner => Ok(owner),
+            }
+        };
+        match found.await {
             Ok(Some(owner)) => Whereabouts::Owner(owner),
             Ok(None) => Whereabouts::Nowhere,
             Err(_) => Whereabouts::Unknown,

@@ -149,14 +149,20 @@ impl Worker {
         self.peers.send(name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
     }
 
-    /// Nobody owns its call: 481 to a request, nothing to an ACK or a response.
+    /// Nobody owns its call: 481 to a request, nothing to an ACK. A response may be for a node where the call, over for
+    /// everybody else, lingers: it still wants to cancel what rings.
     fn refuse_stray(&mut self, stray: &Stray) {
         match Message::parse(&stray.bytes) {
             Ok(Message::Request(mut request)) if request.method != Method::Ack => {
                 crate::sip::address::stamp_via(&mut request, &stray.flow);
                 self.refuse(&request, &stray.flow, 481);
             }
-            Ok(_) | Err(_) => {
+            Ok(Message::Response(_)) => self.peers.broadcast(&PeerFrame::Forward {
+                flow: stray.flow,
+                bytes: stray.bytes.to_vec(),
+                hops: FORWARDS,
+            }),
+            Ok(Message::Request(_)) | Err(_) => {
                 self.emit(&Event::Malformed { what: "a message of a call that nobody has" });
             }
         }

@@ -97,7 +97,9 @@ impl Worker {
             let mut ways = slot.call.ways();
             ways.any(|way| is_lost(way.flow))
         });
-        for id in concerned.map(|(id, _)| id).collect::<Vec<_>>() {
+        let mut concerned: Vec<CallId> = concerned.map(|(id, _)| id).collect();
+        concerned.sort_unstable();
+        for id in concerned {
             self.relocate_call(id);
         }
     }

@@ -79,7 +79,9 @@ impl Worker {
     /// Every call's row, under the rev of its last save.
     pub(super) fn rows(&self) -> Vec<Save> {
         let rows = self.calls.iter().filter_map(|(_, slot)| slot.row());
-        rows.map(|row| self.as_written(row)).collect()
+        let mut rows: Vec<Save> = rows.map(|row| self.as_written(row)).collect();
+        rows.sort_unstable_by_key(|row| row.id);
+        rows
     }
 
     /// Users of whom a phone registered here.

@@ -5,6 +5,10 @@
 //! happened; `HOLDFAST_SIM_FIRST=N` begins at another seed; `HOLDFAST_SIM_SEED=N` replays one seed with its whole
 //! trace.
 
+#[path = "../common/store_model.rs"]
+mod store_model;
+
+mod cluster;
 mod count;
 mod media;
 mod phone;

@@ -66,6 +66,7 @@ struct Pending {
     kind: Kind,
     call_id: String,
     cseq: u32,
+    begun: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,10 @@ pub struct Line {
     /// SDP that was an answer to our first offer.
     answer: Option<String>,
     pub answered_at: Option<u64>,
+    /// Of a caller: it heard a provisional response, so the switch has the call.
+    pub was_promised: bool,
+    /// It said or heard the end.
+    pub over_at: Option<u64>,
     pub final_status: Option<u16>,
     invite: Option<Request>,
     incoming: Option<Request>,
@@ -193,6 +198,20 @@ pub struct Phone {
     pub rtp_port: u16,
     /// Plan of a call that this phone answers, from the answer on.
     pub when_answered: Vec<(u64, Act)>,
+    /// What the switch challenged it with before, and its password: it calls with credentials.
+    pub challenge: Option<(String, &'static str)>,
+    /// Finals of its requests within dialogs.
+    pub answers: Vec<Answered>,
+}
+
+/// A request within a dialog was answered.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    pub call_id: String,
+    pub method: String,
+    pub status: u16,
+    /// In microseconds.
+    pub waited: u64,
 }
 
 impl Phone {
@@ -210,12 +229,20 @@ impl Phone {
             counter: 0,
             rtp_port,
             when_answered: Vec::new(),
+            challenge: None,
+            answers: Vec::new(),
         }
+    }
+
+    /// Nothing is under way and nothing is planned.
+    pub fn is_done(&self) -> bool {
+        self.pending.is_empty() && self.lines.iter().all(|line| line.state == State::Over)
     }
 
     fn token(&mut self, what: &str) -> String {
         self.counter += 1;
-        format!("{what}{}x{}", self.user, self.counter)
+        let host = self.address.split(':').next().unwrap_or_default();
+        format!("{what}{}x{}.{host}", self.user, self.counter)
     }
 
     fn voice(&self) -> Voice {
@@ -252,6 +279,7 @@ impl Phone {
             kind,
             call_id: call_id.to_owned(),
             cseq,
+            begun: now,
         });
     }
 

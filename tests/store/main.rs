@@ -46,6 +46,8 @@ mod feed;
 mod hosts;
 /// What a journal kept, replayed.
 mod journal;
+/// The simulator's store beside the real one.
+mod model;
 /// The store away and back.
 mod outage;
 /// Claims of a dead owner's calls.
@@ -54,5 +56,8 @@ mod ownership;
 mod races;
 /// Calls, users, bindings as they look.
 mod samples;
+#[allow(dead_code, reason = "the simulator uses the rest")]
+#[path = "../common/store_model.rs"]
+mod store_model;
 /// Users and bindings.
 mod users;

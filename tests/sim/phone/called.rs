@@ -55,6 +55,7 @@ impl Phone {
                 let tag = self.lines[at].local_tag.clone();
                 self.respond(request, if in_order { 200 } else { 500 }, &tag, None);
                 self.lines[at].state = State::Over;
+                self.lines[at].over_at.get_or_insert(now);
                 self.lines[at].reinvite_open = false;
                 if let Some(invite) = self.lines[at].asked.clone() {
                     self.refuse_asked(at, &invite, now);
@@ -118,6 +119,8 @@ impl Phone {
             remote_sdp: String::new(),
             answer: None,
             answered_at: None,
+            was_promised: false,
+            over_at: None,
             final_status: None,
             invite: None,
             incoming: Some(request.clone()),

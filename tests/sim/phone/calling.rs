@@ -1,8 +1,8 @@
 //! The phone as a caller and as one who asks within a dialog: INVITE, CANCEL, BYE, INFO, and what answers mean to it.
 
-use super::{Act, Kind, Line, Phone, State, Voice};
+use super::{Act, Answered, Kind, Line, Phone, State, Voice};
 use bytes::Bytes;
-use holdfast::sip::{HeaderName, Method, NameAddr, Request, Response, Uri};
+use holdfast::sip::{HeaderName, Method, NameAddr, Request, Response, Uri, digest};
 
 impl Phone {
     /// Calls; the plan says what follows, in microseconds from now.
@@ -25,6 +25,14 @@ impl Phone {
         if !late {
             fields.push(HeaderName::ContentType, "application/sdp");
             invite.body = Bytes::from(self.sdp(1, self.voice()));
+        }
+        let credentials = self.challenge.as_ref().and_then(|(challenge, password)| {
+            let uri = invite.uri.as_str();
+            let (user, password) = (&self.user, *password);
+            digest::respond(challenge, &Method::Invite, uri, user, password, "cnonce", 1)
+        });
+        if let Some(credentials) = credentials {
+            invite.headers.push(HeaderName::Authorization, credentials);
         }
         let bytes = invite.to_bytes();
         self.outbox.push(bytes.clone());
@@ -49,6 +57,8 @@ impl Phone {
             remote_sdp: String::new(),
             answer: None,
             answered_at: None,
+            was_promised: false,
+            over_at: None,
             final_status: None,
             invite: Some(invite),
             incoming: None,
@@ -71,6 +81,7 @@ impl Phone {
         let bye = self.dialog_request(at, Method::Bye);
         let line = &mut self.lines[at];
         line.state = State::Over;
+        line.over_at = Some(now);
         let (call_id, cseq) = (line.call_id.clone(), line.local_seq);
         self.pending.retain(|pending| {
             pending.call_id != call_id
@@ -172,6 +183,7 @@ impl Phone {
         let Some(at) = self.lines.iter().position(|line| line.call_id == call_id) else { return };
         if cseq.method != Method::Invite {
             if response.status.is_final() {
+                self.note_answer(&call_id, &cseq.method, cseq.number, response.status.0, now);
                 self.settle(&call_id, cseq.number, &[Kind::Request]);
             }
             return;
@@ -185,8 +197,18 @@ impl Phone {
         }
     }
 
+    fn note_answer(&mut self, call_id: &str, method: &Method, cseq: u32, status: u16, now: u64) {
+        let asked = self.pending.iter().find(|pending| {
+            pending.call_id == call_id && pending.cseq == cseq && pending.kind == Kind::Request
+        });
+        let Some(begun) = asked.map(|pending| pending.begun) else { return };
+        let (call_id, method) = (call_id.to_owned(), method.to_string());
+        self.answers.push(Answered { call_id, method, status, waited: now - begun });
+    }
+
     fn handle_provisional(&mut self, at: usize, response: &Response, cseq: u32) {
         let call_id = self.lines[at].call_id.clone();
+        self.lines[at].was_promised = true;
         for pending in &mut self.pending {
             if pending.call_id == call_id && pending.cseq == cseq && pending.kind == Kind::Invite {
                 pending.kind = Kind::InviteProceeding;
@@ -290,6 +312,7 @@ impl Phone {
         } else if cseq == 1 && matches!(line.state, State::Calling | State::Ringing) {
             line.state = State::Up;
             line.answered_at = Some(now);
+            line.was_promised = true;
             line.final_status = Some(200);
             line.plan_to_end(now);
         }
@@ -329,6 +352,10 @@ impl Phone {
             }
             if matches!(response.status.0, 408 | 481) {
                 line.state = State::Over;
+                line.over_at = Some(now);
+                let (call_id, status) = (call_id, response.status.0);
+                let method = Method::Invite.to_string();
+                self.answers.push(Answered { call_id, method, status, waited: 0 });
             }
         }
     }

@@ -1,0 +1,402 @@
+//! What nodes have done beside them: the store answers late, in doubt or not at all, and does what it was asked though
+//! nobody waits for it any more.
+
+use super::faults::Mood;
+use super::link::Place;
+use super::node::LEASE;
+use super::sabotage::Sabotage;
+use super::world::{Happening, MS, S, World};
+use holdfast::call::Answer;
+use holdfast::ids::{CallId, Flow, Incarnation, Transport};
+use holdfast::signaling::driven::{
+    Errand, Found, Incoming, Judgement, PeerAddress, Stray, Wakeup, Whereabouts,
+};
+use holdfast::store::{Batch, CallOutcome, StoreError, TOMBSTONE_LIFE};
+
+/// Of a statement, and of a commit.
+const DEADLINE: u64 = 3 * S;
+const COMMIT_DEADLINE: u64 = 10 * S;
+/// A peer that does not answer is dialled for so long.
+const JUDGING: u64 = 15 * S;
+
+/// How a statement fares.
+enum Way {
+    /// It fails after so long.
+    Fails(u64),
+    /// It is there and its answer is back after so long each; whether the answer is heard.
+    Works { there: u64, heard: bool },
+}
+
+fn unavailable<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable("in the simulation".to_owned()))
+}
+
+fn writes(errand: &Errand) -> bool {
+    let claims = matches!(errand, Errand::ClaimFor(..) | Errand::ClaimAll(_));
+    claims || matches!(errand, Errand::Commit(_) | Errand::WriteAndClaim(..))
+}
+
+impl World {
+    pub fn store_takes_writes(&self, node: usize) -> bool {
+        !self.nodes[node].is_cut_from_store && matches!(self.mood, Mood::Well | Mood::Slow(_))
+    }
+
+    fn way(&mut self, node: usize, writes: bool) -> Way {
+        let deadline = if writes { COMMIT_DEADLINE } else { DEADLINE };
+        let latency = self.random.between(200, 1_500);
+        if self.nodes[node].is_cut_from_store {
+            return Way::Fails(self.random.between(MS, deadline));
+        }
+        let there = match self.mood {
+            Mood::Well => latency,
+            Mood::Slow(most) => self.random.between(latency, most),
+            Mood::ReadOnly if writes => return Way::Fails(latency),
+            Mood::ReadOnly => latency,
+            Mood::Gone => return Way::Fails(latency),
+            Mood::Silent => return Way::Fails(deadline),
+        };
+        if there * 2 > deadline {
+            return Way::Fails(deadline);
+        }
+        let slow = self.random.chance(self.weather.slow_store);
+        let there = if slow { self.random.between(50 * MS, 900 * MS) } else { there };
+        let heard = !(writes && self.random.chance(self.weather.doubt));
+        Way::Works { there, heard }
+    }
+
+    fn answer(&mut self, node: usize, life: u64, after: u64, wakeup: Wakeup) {
+        let incoming = Incoming::Wakeup(wakeup);
+        self.schedule(after, Happening::ToNode { node, life, incoming });
+    }
+
+    pub fn run_errand(&mut self, node: usize, life: u64, errand: Errand) {
+        match errand {
+            Errand::Journal(work) => {
+                let outcomes = self.journal_does(node, &work);
+                let after = self.random.between(MS, 6 * MS);
+                self.answer(node, life, after, Wakeup::Journaled(Ok(outcomes), 4_096));
+            }
+            Errand::Resolve { call, number, host, port, transport: _ } => {
+                let ip = host.parse().ok();
+                let remote = ip.map(|ip| core::net::SocketAddr::new(ip, port.unwrap_or(5060)));
+                let local = crate::world::SERVER.parse().expect("address");
+                let flow = remote.map(|remote| Flow {
+                    transport: Transport::Udp,
+                    local,
+                    remote,
+                    connection: None,
+                });
+                let wakeup = Wakeup::Answer(call, Answer::Resolve { number, flow });
+                self.answer(node, life, MS, wakeup);
+            }
+            Errand::SayAgain(messages) => {
+                for after in [500 * MS, 1_500 * MS, 3_500 * MS] {
+                    for (flow, bytes) in messages.clone() {
+                        self.answer(node, life, after, Wakeup::Say(flow, bytes));
+                    }
+                }
+            }
+            Errand::Dial(peer) => self.dial(node, life, &peer, false),
+            Errand::Judge(peer) => self.dial(node, life, &peer, true),
+            Errand::Commit(_)
+            | Errand::FindOwner(_)
+            | Errand::FindByKey { .. }
+            | Errand::ClaimFor(..)
+            | Errand::ClaimAll(_)
+            | Errand::WriteAndClaim(..)
+            | Errand::AskStore(_)
+            | Errand::AskAgain(_)
+            | Errand::Prove
+            | Errand::Sweep(_)
+            | Errand::LookUp { .. } => self.ask_store(node, life, errand),
+        }
+    }
+
+    fn ask_store(&mut self, node: usize, life: u64, errand: Errand) {
+        if self.sabotage == Some(Sabotage::EarlyCommit)
+            && let Errand::Commit(batch) = &errand
+        {
+            let done = batch.calls.iter().map(|_| CallOutcome::Done).collect();
+            self.answer(node, life, 1, Wakeup::Committed(Ok(done)));
+            let after = self.random.between(5 * MS, 60 * MS);
+            return self.schedule(after, Happening::Store { node, life, errand, heard: false });
+        }
+        match self.way(node, writes(&errand)) {
+            Way::Works { there, heard } => {
+                // A claim whose answer is lost leaves calls that nobody carries on.
+                let heard = heard || !matches!(errand, Errand::Commit(_));
+                self.schedule(there, Happening::Store { node, life, errand, heard });
+            }
+            Way::Fails(after) => {
+                self.count.add("store: failed");
+                self.fail_errand(node, life, after, errand);
+            }
+        }
+    }
+
+    /// What the asker hears when the store did not answer.
+    fn fail_errand(&mut self, node: usize, life: u64, after: u64, errand: Errand) {
+        let absent = self.sabotage == Some(Sabotage::AbsentForError);
+        let found = |stray: Stray| {
+            let whereabouts = if absent { Whereabouts::Nowhere } else { Whereabouts::Unknown };
+            Wakeup::StrayFound(Box::new((stray, whereabouts)))
+        };
+        let wakeup = match errand {
+            Errand::Commit(_) => Wakeup::Committed(unavailable()),
+            Errand::FindOwner(stray) | Errand::ClaimFor(stray, _) => found(stray),
+            Errand::FindByKey { flow, bytes, hops, .. } => {
+                found(Stray { call: CallId(0), hint: 0, flow, bytes, hops, tries: 0 })
+            }
+            // The task tries again.
+            Errand::ClaimAll(_) | Errand::WriteAndClaim(..) => {
+                let after = after + 500 * MS;
+                return self.schedule(after, Happening::Store { node, life, errand, heard: true });
+            }
+            Errand::Prove => Wakeup::Proven(unavailable()),
+            Errand::AskAgain(link) => Wakeup::CutOff(link),
+            Errand::LookUp { call, number, uri, extension } => {
+                let result = unavailable();
+                Wakeup::Found(Box::new(Found { call, number, uri, extension, result }))
+            }
+            Errand::Sweep(_)
+            | Errand::AskStore(_)
+            | Errand::Journal(_)
+            | Errand::SayAgain(_)
+            | Errand::Resolve { .. }
+            | Errand::Dial(_)
+            | Errand::Judge(_) => return,
+        };
+        self.answer(node, life, after, wakeup);
+    }
+
+    /// The statement is executed. Who asked may be dead: then it may have been lost on the way, or not.
+    pub fn store_does(&mut self, node: usize, life: u64, errand: Errand, heard: bool) {
+        let lives = self.nodes[node].life() == life;
+        let is_early = self.sabotage == Some(Sabotage::EarlyCommit);
+        if !lives {
+            if !writes(&errand) || is_early || self.random.chance(500) {
+                return;
+            }
+            self.count.add("store: did what a dead node asked");
+        }
+        // A task that tries again meets the store as it is now.
+        let claims = writes(&errand) && !matches!(errand, Errand::Commit(_));
+        if claims && !(self.store_takes_writes(node) && self.settled_at <= self.now) {
+            return self.fail_errand(node, life, MS, errand);
+        }
+        let back = self.random.between(200, 1_500);
+        let own = Incarnation(life);
+        let wakeup = match errand {
+            Errand::Commit(batch) => {
+                let outcomes = self.commit(node, &batch);
+                if is_early {
+                    return;
+                }
+                if !heard {
+                    self.count.add("store: commit in doubt");
+                    let after = self.random.between(MS, COMMIT_DEADLINE);
+                    return self.answer(node, life, after, Wakeup::Committed(unavailable()));
+                }
+                Wakeup::Committed(Ok(outcomes))
+            }
+            Errand::FindOwner(stray) => {
+                let found = self.find(node, stray.call);
+                Wakeup::StrayFound(Box::new((stray, found)))
+            }
+            Errand::FindByKey { key, flow, bytes, hops } => {
+                let call = self.store.call_of_key(&key);
+                let found = call.map_or(Whereabouts::Nowhere, |call| self.find(node, call));
+                let call = call.unwrap_or(CallId(0));
+                let stray = Stray { call, hint: 0, flow, bytes, hops, tries: 0 };
+                Wakeup::StrayFound(Box::new((stray, found)))
+            }
+            Errand::ClaimFor(stray, owner) => {
+                let found = self.claim_for(node, own, stray.call, owner);
+                Wakeup::StrayFound(Box::new((stray, found)))
+            }
+            Errand::ClaimAll(from) => return self.claim_all(node, life, from, heard, back),
+            Errand::WriteAndClaim(from, batch) => {
+                self.count.add("journal: kept by a peer and written");
+                self.store.commit(&batch);
+                return self.claim_all(node, life, from, true, back);
+            }
+            Errand::AskStore(name) if self.store_takes_writes(node) => Wakeup::StoreWorks(name),
+            Errand::AskAgain(link) if !self.store_takes_writes(node) => Wakeup::CutOff(link),
+            Errand::AskStore(_) | Errand::AskAgain(_) => return,
+            Errand::Prove if self.sabotage == Some(Sabotage::NoProof) => {
+                Wakeup::Proven(Ok((1..1_000).map(CallId).collect()))
+            }
+            Errand::Prove => Wakeup::Proven(Ok(self.store.owned(own))),
+            Errand::LookUp { call, number, uri, extension } => {
+                let user = self.users.iter().find(|user| user.extension == extension).cloned();
+                let result = Ok((user, Vec::new()));
+                Wakeup::Found(Box::new(Found { call, number, uri, extension, result }))
+            }
+            Errand::Sweep(now) => return self.store.sweep(now - TOMBSTONE_LIFE),
+            Errand::Journal(_)
+            | Errand::SayAgain(_)
+            | Errand::Resolve { .. }
+            | Errand::Dial(_)
+            | Errand::Judge(_) => return,
+        };
+        self.answer(node, life, back, wakeup);
+    }
+
+    fn commit(&mut self, node: usize, batch: &Batch) -> Vec<CallOutcome> {
+        let outcomes = self.store.commit(batch);
+        self.note(|| {
+            let brief = |save: &holdfast::call::Save| {
+                let end = if save.ended { " end" } else { "" };
+                format!("{} e{} r{}{end}", save.id.0, save.epoch.0, save.rev.0)
+            };
+            let calls: Vec<String> = batch.calls.iter().map(brief).collect();
+            format!("   store: node {node} commits {calls:?}: {outcomes:?}")
+        });
+        outcomes
+    }
+
+    fn claim_for(
+        &mut self,
+        node: usize,
+        own: Incarnation,
+        call: CallId,
+        owner: Incarnation,
+    ) -> Whereabouts {
+        if self.sabotage == Some(Sabotage::NobodyClaims) {
+            return Whereabouts::Unknown;
+        }
+        self.replay_dead(node);
+        let claimed = self.store.claim_call(call, owner, own);
+        self.note(|| format!("   node {node} claims {call}: {}", claimed.is_some()));
+        claimed.map_or(Whereabouts::Unknown, |claimed| Whereabouts::Claimed(Box::new(claimed)))
+    }
+
+    /// What the store does not know may be in the journal of a dead process.
+    fn find(&mut self, node: usize, call: CallId) -> Whereabouts {
+        if self.store.owner(call).is_none() {
+            let journals = self.nodes.iter().filter(|node| node.process.is_none());
+            let is_kept = journals.into_iter().any(|node| !node.journal.is_empty());
+            if is_kept && !self.store_takes_writes(node) {
+                return Whereabouts::Unknown;
+            }
+            self.replay_dead(node);
+        }
+        self.store.owner(call).map_or(Whereabouts::Nowhere, Whereabouts::Owner)
+    }
+
+    fn claim_all(&mut self, node: usize, life: u64, from: Incarnation, heard: bool, back: u64) {
+        if self.sabotage == Some(Sabotage::NobodyClaims) {
+            return;
+        }
+        self.replay_dead(node);
+        let own = Incarnation(life);
+        let claimed = self.store.claim(from, own);
+        // Those that a claimer died with: one by one.
+        let suspect = self.store.suspects(from).first().copied().filter(|_| claimed.is_empty());
+        let suspect = suspect.and_then(|id| self.store.claim_call(id, from, own));
+        let wakeup = match suspect {
+            Some(suspect) => {
+                self.count.add("calls: claimed though a claimer died with them");
+                // That it was adopted is told to nobody here: the next one follows soon.
+                Wakeup::Suspect(Box::new(suspect), tokio::sync::oneshot::channel().0)
+            }
+            None if claimed.is_empty() => return,
+            None => {
+                self.note(|| {
+                    format!("   node {node} claims {} calls of {}", claimed.len(), from.0)
+                });
+                Wakeup::Claimed(claimed)
+            }
+        };
+        if heard {
+            self.answer(node, life, back, wakeup);
+        } else {
+            self.count.add("store: claim in doubt");
+        }
+        let again = Errand::ClaimAll(from);
+        let after = if heard { back + 5 * MS } else { 500 * MS };
+        self.schedule(after, Happening::Store { node, life, errand: again, heard: true });
+    }
+
+    /// Who is in the table, each second.
+    pub fn look(&mut self, node: usize, life: u64) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if process.life != life {
+            return;
+        }
+        if !process.is_frozen {
+            let turn = process.looks;
+            process.looks += 1;
+            let wakeup = match self.way(node, false) {
+                Way::Works { there, .. } => {
+                    let now = self.now + self.store_ahead;
+                    let rows = self.store.nodes.values().cloned().collect();
+                    let now = holdfast::time::Timestamp::from_micros(match self.sabotage {
+                        // By a clock that nobody's lease was written with.
+                        Some(Sabotage::OtherClock) => now + LEASE + 2 * S * (node as u64 % 2),
+                        _ => now,
+                    });
+                    let asks = turn < 10 || turn.is_multiple_of(5);
+                    let owners = asks.then(|| self.store.owners());
+                    (2 * there, {
+                        let server = self.server;
+                        Wakeup::Nodes(Box::new(Judgement { now, rows, server, owners }))
+                    })
+                }
+                Way::Fails(after) => (after, Wakeup::NodesUnknown),
+            };
+            self.answer(node, life, wakeup.0, wakeup.1);
+        }
+        self.schedule(S, Happening::Look { node, life });
+    }
+
+    pub fn write_row(&mut self, node: usize, life: u64) {
+        let seen_at = holdfast::time::Timestamp::from_micros(self.now + self.store_ahead);
+        let takes = self.store_takes_writes(node);
+        let Some(process) = &self.nodes[node].process else { return };
+        if process.life != life {
+            return;
+        }
+        if takes && !process.is_frozen {
+            let row = process.driven.row(seen_at);
+            self.store.nodes.insert(row.name.to_string(), row);
+        }
+        self.schedule(S, Happening::WriteRow { node, life });
+    }
+
+    /// A link to a peer is tried; after a break it is judged by what answers.
+    fn dial(&mut self, node: usize, life: u64, peer: &PeerAddress, judges: bool) {
+        let Some(other) = (0..self.nodes.len()).find(|at| self.nodes[*at].name() == peer.name)
+        else {
+            return;
+        };
+        let after = self.random.between(200, 2 * MS);
+        let (one, two) = (Place::Node(node), Place::Node(other));
+        let is_dead = Wakeup::PeerDead(peer.incarnation);
+        let there = self.nodes[other].process.as_ref();
+        match there.map(|process| (process.life, process.is_frozen)) {
+            _ if self.is_cut(one, two) => self.not_dialled(node, life, peer, judges),
+            // Nobody listens there.
+            None if judges => self.answer(node, life, after, is_dead),
+            None => self.answer(node, life, after, Wakeup::NotDialled(peer.incarnation)),
+            Some((_, true)) => self.not_dialled(node, life, peer, judges),
+            Some((theirs, false)) => {
+                if judges && theirs != peer.incarnation.0 {
+                    self.answer(node, life, after, is_dead);
+                }
+                self.link_up(one, two, after);
+            }
+        }
+    }
+
+    /// Silence proves nothing.
+    fn not_dialled(&mut self, node: usize, life: u64, peer: &PeerAddress, judges: bool) {
+        let wakeup = match self.sabotage {
+            Some(Sabotage::SilenceIsDeath) if judges => Wakeup::PeerDead(peer.incarnation),
+            _ => Wakeup::NotDialled(peer.incarnation),
+        };
+        let after = if judges { JUDGING } else { DEADLINE };
+        let after = if self.sabotage == Some(Sabotage::SilenceIsDeath) { 100 * MS } else { after };
+        self.answer(node, life, after, wakeup);
+    }
+}

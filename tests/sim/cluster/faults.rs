@@ -1,0 +1,318 @@
+//! What befalls the cluster: processes die, stand still, leave; links and the way to the store are cut; the store is
+//! slow, read-only or gone; media nodes die or stand still. All of it heals in the end.
+
+use super::link::Place;
+use super::world::{Happening, MEDIAS, MS, NODES, S, Weather, World};
+use crate::random::Random;
+use holdfast::signaling::driven::Incoming;
+
+/// Nobody claims from a store that is new to the owners of calls.
+const SETTLED_AFTER: u64 = 4 * S;
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    Well,
+    /// Every answer takes up to so long.
+    Slow(u64),
+    ReadOnly,
+    /// It refuses connections.
+    Gone,
+    /// It does not answer at all.
+    Silent,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// A process dies when it has made so many more outputs, and starts again after some time.
+    Kill {
+        node: usize,
+        outputs: u64,
+        back: Option<u64>,
+    },
+    /// The same, if it did not come to that.
+    KillNow {
+        node: usize,
+        life: u64,
+        back: Option<u64>,
+    },
+    Freeze {
+        node: usize,
+        time: u64,
+    },
+    Thaw {
+        node: usize,
+        life: u64,
+    },
+    Leave {
+        node: usize,
+        back: Option<u64>,
+    },
+    /// Between two nodes, or a node and a media node.
+    Cut(Place, Place, u64),
+    Join(Place, Place),
+    CutFromStore {
+        node: usize,
+        time: u64,
+    },
+    JoinToStore {
+        node: usize,
+    },
+    Mood(Mood, u64),
+    Well,
+    /// The replica stops here.
+    Lag,
+    /// The store dies, and the replica takes its place.
+    FallBack,
+    KillMedia {
+        media: usize,
+        back: u64,
+    },
+    FreezeMedia {
+        media: usize,
+        time: u64,
+    },
+    ThawMedia {
+        media: usize,
+        life: u64,
+    },
+}
+
+/// What a seed is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Processes die and leave; nothing else is wrong.
+    Deaths,
+    /// The same in a bad network over a slow store that leaves commits in doubt.
+    BadNetwork,
+    Freezes,
+    Cuts,
+    Store,
+    /// The store is replaced by a replica that lacks what came last.
+    Failover,
+    Media,
+    All,
+}
+
+impl Theme {
+    pub fn of(random: &mut Random) -> Self {
+        match random.between(0, 12) {
+            0..=2 => Self::Deaths,
+            3 => Self::BadNetwork,
+            4 => Self::Freezes,
+            5 => Self::Cuts,
+            6 => Self::Store,
+            7 => Self::Media,
+            8 => Self::Failover,
+            _ => Self::All,
+        }
+    }
+
+    /// The switch promises to outlive it without anybody noticing.
+    pub fn is_strict(self) -> bool {
+        self == Self::Deaths
+    }
+
+    pub fn weather(self, random: &mut Random) -> Weather {
+        let mut weather = Weather { spread: 20 * MS, ..Weather::default() };
+        match self {
+            Self::Deaths => weather.is_mild = true,
+            Self::BadNetwork | Self::All => {
+                weather.loss = [0, 20, 60][random.between(0, 3) as usize];
+                weather.duplication = [0, 40][random.between(0, 2) as usize];
+                weather.slow_store = [0, 100][random.between(0, 2) as usize];
+                weather.doubt = [0, 20][random.between(0, 2) as usize];
+                weather.spread = [20 * MS, 300 * MS, 2 * S][random.between(0, 3) as usize];
+            }
+            Self::Freezes | Self::Cuts | Self::Store | Self::Failover | Self::Media => {}
+        }
+        weather
+    }
+
+    fn fault(self, random: &mut Random) -> Fault {
+        let node = random.between(0, NODES as u64) as usize;
+        let media = random.between(0, MEDIAS as u64) as usize;
+        let other = (node + random.between(1, NODES as u64) as usize) % NODES;
+        let kill = |random: &mut Random| Fault::Kill {
+            node,
+            outputs: random.between(0, 12),
+            back: Some(random.between(50 * MS, 12 * S)),
+        };
+        let all = match self {
+            Self::Deaths | Self::BadNetwork | Self::Failover => 0,
+            Self::Freezes => random.between(0, 2),
+            Self::Cuts => [0, 2, 2, 3][random.between(0, 4) as usize],
+            Self::Store => [0, 4, 4, 3][random.between(0, 4) as usize],
+            Self::Media => [0, 5, 6, 7][random.between(0, 4) as usize],
+            Self::All => random.between(0, 8),
+        };
+        match all {
+            0 if random.chance(250) => {
+                Fault::Leave { node, back: Some(random.between(100 * MS, 8 * S)) }
+            }
+            0 => kill(random),
+            1 => Fault::Freeze { node, time: random.between(100 * MS, 12 * S) },
+            2 => {
+                Fault::Cut(Place::Node(node), Place::Node(other), random.between(100 * MS, 20 * S))
+            }
+            3 => Fault::CutFromStore { node, time: random.between(100 * MS, 10 * S) },
+            4 => {
+                let mood = match random.between(0, 4) {
+                    0 => Mood::Slow(random.between(100 * MS, 4 * S)),
+                    1 => Mood::ReadOnly,
+                    2 => Mood::Gone,
+                    _ => Mood::Silent,
+                };
+                Fault::Mood(mood, random.between(100 * MS, 15 * S))
+            }
+            5 => Fault::KillMedia { media, back: random.between(100 * MS, 15 * S) },
+            6 => Fault::FreezeMedia { media, time: random.between(100 * MS, 15 * S) },
+            _ => {
+                let time = random.between(100 * MS, 15 * S);
+                Fault::Cut(Place::Node(node), Place::Media(media), time)
+            }
+        }
+    }
+
+    /// Faults of a seed and when they come, from the beginning.
+    pub fn plan(self, random: &mut Random) -> Vec<(u64, Fault)> {
+        let count = random.between(1, 5);
+        let mut plan: Vec<(u64, Fault)> =
+            (0..count).map(|_| (random.between(S, 45 * S), self.fault(random))).collect();
+        if self == Self::Failover {
+            let at = random.between(5 * S, 45 * S);
+            let lag = random.between(10 * MS, S);
+            plan = vec![(at, Fault::Lag), (at + lag, Fault::FallBack)];
+        }
+        plan
+    }
+}
+
+impl World {
+    pub fn befall(&mut self, fault: Fault) {
+        self.last_fault = self.now;
+        self.note(|| format!("FAULT {fault:?}"));
+        match fault {
+            Fault::Kill { node, outputs, back } => {
+                let life = self.nodes[node].life();
+                let Some(process) = &mut self.nodes[node].process else { return };
+                process.dies_after = Some((outputs, back));
+                self.schedule(S, Happening::Fault(Fault::KillNow { node, life, back }));
+            }
+            Fault::KillNow { node, life, back } => {
+                if self.nodes[node].life() == life && self.nodes[node].process.is_some() {
+                    self.kill(node, back);
+                }
+            }
+            Fault::Freeze { node, time } => {
+                let life = self.nodes[node].life();
+                // What it alone keeps nobody has while it stands still: no peer has a copy yet.
+                let keeps = !self.nodes[node].journal.is_empty();
+                let Some(process) = &mut self.nodes[node].process else { return };
+                // Thawed while the store does not answer, it cannot prove that its calls are still its own.
+                if process.is_frozen || keeps || self.mood != Mood::Well {
+                    return;
+                }
+                process.is_frozen = true;
+                self.count.add("faults: node froze");
+                self.silence(Place::Node(node));
+                self.schedule(time, Happening::Fault(Fault::Thaw { node, life }));
+            }
+            Fault::Thaw { node, life } => self.thaw(node, life),
+            Fault::Leave { node, back } => self.leave(node, back),
+            fault => self.befall_around(fault),
+        }
+    }
+
+    /// The same, of what is around the nodes.
+    fn befall_around(&mut self, fault: Fault) {
+        match fault {
+            Fault::Cut(one, other, time) => {
+                self.media_was_hurt |= matches!(other, Place::Media(_));
+                self.peers_were_cut |= matches!(other, Place::Node(_));
+                self.count.add(format!("faults: cut from {}", name_of(other)));
+                self.cuts.insert((one, other));
+                self.silence_between(one, other);
+                self.schedule(time, Happening::Fault(Fault::Join(one, other)));
+            }
+            Fault::Join(one, other) => {
+                self.cuts.remove(&(one, other));
+                self.schedule(0, Happening::Relink);
+            }
+            Fault::CutFromStore { node, time } => {
+                self.count.add("faults: node cut from the store");
+                self.nodes[node].is_cut_from_store = true;
+                self.schedule(time, Happening::Fault(Fault::JoinToStore { node }));
+            }
+            Fault::JoinToStore { node } => self.nodes[node].is_cut_from_store = false,
+            Fault::Mood(mood, time) => {
+                let stands = |process: &super::node::Process| process.is_frozen;
+                if self.nodes.iter().filter_map(|node| node.process.as_ref()).any(stands) {
+                    return;
+                }
+                self.count.add(match mood {
+                    Mood::Slow(_) => "faults: store slow".to_owned(),
+                    mood => format!("faults: store {mood:?}"),
+                });
+                self.mood = mood;
+                self.schedule(time, Happening::Fault(Fault::Well));
+            }
+            Fault::Well => self.mood = Mood::Well,
+            Fault::Lag => self.replica = Some(self.store.clone()),
+            Fault::FallBack => {
+                let Some(replica) = self.replica.take() else { return };
+                self.count.add("faults: store went back in time");
+                self.store = replica;
+                self.server += 1;
+                self.settled_at = self.now + SETTLED_AFTER;
+            }
+            Fault::KillMedia { media, back } if self.medias[media].is_up => {
+                self.kill_media(media);
+                self.schedule(back, Happening::StartMedia { media });
+            }
+            Fault::FreezeMedia { media, time } => {
+                let life = self.medias[media].life;
+                if self.medias[media].is_up && !self.medias[media].is_frozen {
+                    self.count.add("faults: media froze");
+                    self.media_was_hurt = true;
+                    self.medias[media].is_frozen = true;
+                    self.silence(Place::Media(media));
+                    self.schedule(time, Happening::Fault(Fault::ThawMedia { media, life }));
+                }
+            }
+            Fault::ThawMedia { media, life } => self.thaw_media(media, life),
+            _ => {}
+        }
+    }
+
+    /// What waited in its sockets and tasks comes all at once.
+    fn thaw(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life() != life {
+            return;
+        }
+        let Some(process) = &mut self.nodes[node].process else { return };
+        process.is_frozen = false;
+        let mut backlog: Vec<Incoming> = core::mem::take(&mut process.backlog).into();
+        // Which of its sources the loop looks at first is chance.
+        let first = self.random.between(0, backlog.len().max(1) as u64) as usize;
+        if first < backlog.len() {
+            backlog.swap(0, first);
+        }
+        self.turn(node, life, None);
+        for incoming in backlog {
+            match incoming {
+                Incoming::Datagram(_) => self.turn(node, life, Some(incoming)),
+                // What its tasks and links bring comes when it has proven what is its own.
+                incoming => self.schedule(20 * MS, Happening::ToNode { node, life, incoming }),
+            }
+        }
+        self.schedule(0, Happening::Relink);
+    }
+}
+
+fn name_of(place: Place) -> &'static str {
+    match place {
+        Place::Node(_) => "a node",
+        Place::Media(_) => "a media node",
+    }
+}

@@ -1,0 +1,248 @@
+//! What must be true, judged from what phones see, what the store holds and what media nodes do.
+
+use super::world::{MS, S, World};
+use crate::phone::State;
+use holdfast::sip::{Message, Method};
+use holdfast::views::{Cdr, Disposition};
+use std::collections::BTreeMap;
+
+/// A phone that heard and said nothing for so long rests.
+const REST: u64 = 5 * S;
+/// Nodes' clocks are so far apart at most.
+const SKEW: u64 = 100 * MS;
+/// A phone's request is answered after so long at most, when processes only die and leave.
+const LONGEST_WAIT: u64 = 2 * S;
+/// Without a survivor calls wait for a lease, and what phones asked meanwhile for its next repeat.
+const BEREFT: u64 = 20 * S;
+/// An end, or an answer, is in the CDR as it was on the phones, within a transaction's time and an adoption.
+const LONGEST_DELAY: u64 = 70 * S;
+
+impl World {
+    /// CSeq of new requests on a dialog only rises, whoever sends them (a known branch is a repeat).
+    pub fn judge_sequence(&mut self, node: usize, message: &Message) {
+        let Message::Request(request) = message else { return };
+        let branch = request.top_via().and_then(|via| via.branch().map(str::to_owned));
+        let (Some(branch), Some(cseq)) = (branch, request.cseq()) else { return };
+        if matches!(request.method, Method::Ack | Method::Cancel) || !self.branches.insert(branch) {
+            return;
+        }
+        let call_id = request.call_id().unwrap_or_default().to_owned();
+        let is_bye = request.method == Method::Bye;
+        let known = self.sequences.entry(call_id.clone()).or_default();
+        let (before, was_bye) = *known;
+        if cseq.number > before {
+            *known = (cseq.number, is_bye);
+        }
+        // BYE waits for no commit: who carries the call on may say it again, in a transaction of its own.
+        let is_repeat = cseq.number == before && is_bye && was_bye;
+        if cseq.number <= before && !is_repeat {
+            let number = cseq.number;
+            self.complain(format!(
+                "dialog {call_id}: node {node} sends {} with CSeq {number} after {before}",
+                request.method
+            ));
+        }
+    }
+
+    /// What a phone was answered within its dialogs.
+    pub fn judge_answers(&mut self, at: usize) {
+        let answers = core::mem::take(&mut self.phones[at].answers);
+        for answer in answers {
+            let address = self.phones[at].address.clone();
+            self.count.add("phones: requests answered");
+            let is_bereft = self.bereft_at > 0 && self.now < self.bereft_at + BEREFT;
+            let is_slow = answer.waited > LONGEST_WAIT && answer.method == "BYE";
+            if is_slow && self.weather.is_mild && !is_bereft {
+                let (method, waited) = (&answer.method, answer.waited / MS);
+                self.complain(format!("phone {address} waited {waited} ms for a {method}"));
+            }
+            // A CANCEL that crossed the answer has nothing to cancel.
+            if answer.status == 481 && answer.method != "CANCEL" && self.is_alive(&answer.call_id) {
+                let (method, call_id) = (&answer.method, &answer.call_id);
+                self.complain(format!(
+                    "phone {address} got 481 to its {method} in the live dialog {call_id}"
+                ));
+            }
+        }
+    }
+
+    /// Neither side of the call has said or heard its end.
+    fn is_alive(&self, call_id: &str) -> bool {
+        let Some((phone, line)) = self.line(call_id) else { return false };
+        let there = self.phones[phone].remote_rtp(line);
+        let peer = there.and_then(|port| self.peer_of(port));
+        peer.is_some_and(|(phone, line)| self.phones[phone].lines[line].state == State::Up)
+    }
+
+    fn line(&self, call_id: &str) -> Option<(usize, usize)> {
+        self.phones.iter().enumerate().find_map(|(at, phone)| {
+            let line = phone.lines.iter().position(|line| line.call_id == call_id)?;
+            Some((at, line))
+        })
+    }
+
+    /// Who is heard by whoever was told this port.
+    fn peer_of(&self, port: u16) -> Option<(usize, usize)> {
+        let media = self.medias.iter().find(|media| media.node.find(port).is_some())?;
+        let (session, leg) = media.node.find(port)?;
+        let ports = &media.node.sessions[&session].ports;
+        let other = ports.iter().find(|((id, _), _)| *id != leg).map(|(_, port)| *port)?;
+        self.phones.iter().enumerate().find_map(|(at, phone)| {
+            let line =
+                (0..phone.lines.len()).find(|line| phone.remote_rtp(*line) == Some(other))?;
+            Some((at, line))
+        })
+    }
+
+    /// Once a simulated second: phones that rest in a call speak to each other, whichever node owns it, or none.
+    pub fn audit(&mut self) {
+        let rests = |at: usize, line: usize| {
+            let phone = &self.phones[at];
+            let rests = self.touched[at] + REST <= self.now;
+            rests && phone.lines[line].state == State::Up && phone.rests(line)
+        };
+        let mut wrong = Vec::new();
+        let mut resting = 0;
+        for at in 0..self.phones.len() {
+            for line in 0..self.phones[at].lines.len() {
+                if !rests(at, line) {
+                    continue;
+                }
+                let Some(port) = self.phones[at].remote_rtp(line) else { continue };
+                let Some(media) = self.medias.iter().find(|media| media.node.find(port).is_some())
+                else {
+                    if !self.media_was_hurt && self.hears_nobody(at, line) {
+                        let address = &self.phones[at].address;
+                        wrong
+                            .push(format!("phone {address} talks to port {port}: nobody is there"));
+                    }
+                    continue;
+                };
+                // Its peer may still be asked something.
+                let is_quiet = self.peer_of(port).is_some_and(|(at, line)| rests(at, line));
+                if is_quiet && !self.media_was_hurt {
+                    resting += 1;
+                    let phone = &self.phones[at];
+                    if let Err(what) = media.node.check(port, phone.lines[line].local) {
+                        wrong.push(format!("phone {}: {what}", phone.address));
+                    }
+                }
+            }
+        }
+        (0..resting).for_each(|_| self.count.add("audit: phones at rest"));
+        wrong.into_iter().for_each(|what| self.complain(what));
+    }
+
+    /// The session is gone though neither its phone nor the switch ended the call: longer than an end needs to be told.
+    fn hears_nobody(&self, at: usize, line: usize) -> bool {
+        let _ = (at, line);
+        self.weather.is_mild && self.touched[at] + 40 * S <= self.now
+    }
+
+    /// What must be true when all is over.
+    pub fn verdict(&mut self) -> Result<(), String> {
+        let mut wrong = core::mem::take(&mut self.complaints);
+        if wrong.is_empty() {
+            self.judge_ends(&mut wrong);
+            self.judge_cdrs(&mut wrong);
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    fn judge_ends(&self, wrong: &mut Vec<String>) {
+        // A BYE that was lost on the way is repeated by who sent it: nobody does when that one dies too.
+        let bye_may_be_lost = self.weather.loss > 0 && !self.deaths.is_empty();
+        // A call that only a dead node's journal held, or whose phone answers where nobody knows of the call.
+        let may_ring = self.died_in_outage || self.peers_were_cut;
+        for phone in &self.phones {
+            let left = |line: &&crate::phone::Line| match line.state {
+                State::Over => false,
+                State::Up => !bye_may_be_lost,
+                State::Ringing => line.caller || !may_ring,
+                State::Calling => true,
+            };
+            for line in phone.lines.iter().filter(left) {
+                let (address, call_id, state) = (&phone.address, &line.call_id, line.state);
+                wrong.push(format!("phone {address} thinks call {call_id} is {state:?}"));
+            }
+        }
+        for (id, row) in self.store.calls.iter().filter(|(_, row)| row.ended_at.is_none()) {
+            let owner = row.owner.0;
+            wrong.push(format!("call {} of {owner} is not over in the store", id.0));
+        }
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.is_idle()) {
+            let calls = node.process.iter().flat_map(|process| process.driven.calls());
+            let calls: Vec<u128> = calls.into_iter().map(|call| call.id().0).collect();
+            wrong.push(format!("node {at} still has calls {calls:?}, or its journal some"));
+        }
+        if self.media_was_hurt {
+            // A release that was lost with a link and with who sent it: the media node ends such a session by itself.
+            return;
+        }
+        for media in &self.medias {
+            // One that was never confirmed and has no owner ends by itself.
+            let left = media.node.sessions.iter().filter(|(_, kept)| kept.apply.spec.confirmed);
+            for (session, _) in left {
+                wrong.push(format!("media session {} was never released", session.0));
+            }
+        }
+    }
+
+    fn judge_cdrs(&self, wrong: &mut Vec<String>) {
+        let mut by_caller: BTreeMap<&str, Vec<&Cdr>> = BTreeMap::new();
+        for cdr in &self.store.cdrs {
+            let caller = cdr.legs.first().map(|leg| leg.call_id.as_str()).unwrap_or_default();
+            by_caller.entry(caller).or_default().push(cdr);
+        }
+        let lines = self.phones.iter().flat_map(|phone| &phone.lines);
+        for line in lines.filter(|line| line.caller) {
+            let cdrs = by_caller.get(line.call_id.as_str()).map(Vec::as_slice).unwrap_or_default();
+            match cdrs {
+                // Nothing was promised to it.
+                [] if !line.was_promised => {}
+                [cdr] => self.judge_cdr(line, cdr, wrong),
+                cdrs => {
+                    let ids: Vec<&str> = cdrs.iter().map(|cdr| cdr.id.as_str()).collect();
+                    wrong.push(format!("the call {} has the CDRs {ids:?}", line.call_id));
+                }
+            }
+        }
+    }
+
+    /// One call, one true CDR.
+    fn judge_cdr(&self, line: &crate::phone::Line, cdr: &Cdr, wrong: &mut Vec<String>) {
+        let call_id = &line.call_id;
+        let answered = cdr.disposition == Disposition::Answered;
+        if line.answered_at.is_some() && !answered {
+            wrong.push(format!("{call_id}: the caller was answered, the CDR says {cdr:?}"));
+        }
+        if answered != cdr.answered_at.is_some() {
+            wrong.push(format!("{call_id}: answered_at and disposition differ: {cdr:?}"));
+        }
+        let at = |time: holdfast::time::Timestamp| time.as_micros();
+        let (created, ended) = (at(cdr.created_at.0), at(cdr.ended_at.0));
+        if cdr.duration_ms.abs_diff(ended.saturating_sub(created) / 1_000) > 1 {
+            wrong.push(format!("{call_id}: duration {} is not end - begin", cdr.duration_ms));
+        }
+        if let (Some(told), Some(heard)) = (cdr.answered_at, line.answered_at) {
+            let told = at(told.0);
+            if told > heard + SKEW || told + LONGEST_DELAY < heard {
+                wrong.push(format!(
+                    "{call_id}: answered at {heard} on the phone, {told} in the CDR"
+                ));
+            }
+        }
+        if let Some(over) = line.over_at.filter(|_| answered) {
+            let is_bereft = self.bereft_at > 0 && over < self.bereft_at + BEREFT;
+            // The end is told before it is saved: who dies in between leaves it to the RTP that stays away.
+            let died = self.deaths.iter().any(|at| over < *at + S && *at < over + 2 * S);
+            let is_mild = self.weather.is_mild && !is_bereft && !died;
+            let delay = if is_mild { 3 * S } else { LONGEST_DELAY };
+            if ended > over + delay + SKEW {
+                let late = (ended - over) / MS;
+                wrong
+                    .push(format!("{call_id}: ended {late} ms later in the CDR than on the phone"));
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Links in the world: how they come, carry frames and break; and media nodes at their ends.
+
+use super::link::{End, Link, Place, channel};
+use super::sabotage::Sabotage;
+use super::world::{Happening, MEDIAS, MS, NODES, S, World};
+use holdfast::control::hello::{Capacity, Hello, Role};
+use holdfast::control::{Frame, PeerFrame, Report, ReportKind, VERSION};
+use holdfast::ids::{Incarnation, NodeName};
+use holdfast::signaling::driven::{Incoming, Wakeup};
+
+/// A link whose peer is silent for so long is broken.
+const SILENCE: u64 = 1_500 * MS;
+
+impl World {
+    fn life_at(&self, place: Place) -> u64 {
+        match place {
+            Place::Node(at) => self.nodes[at].life(),
+            Place::Media(at) if self.medias[at].is_up => self.medias[at].life,
+            Place::Media(_) => 0,
+        }
+    }
+
+    fn hello(&self, place: Place) -> Hello {
+        let (name, role, control) = match place {
+            Place::Node(at) => {
+                let control = vec![([10, 0, 0, 1], 7070 + at as u16).into()];
+                (self.nodes[at].name(), Role::Signaling, control)
+            }
+            Place::Media(at) => (NodeName(format!("media-{at}").into()), Role::Media, Vec::new()),
+        };
+        let incarnation = Incarnation(self.life_at(place));
+        Hello { version: VERSION, name, incarnation, role, control }
+    }
+
+    pub fn is_cut(&self, one: Place, other: Place) -> bool {
+        self.cuts.contains(&(one, other)) || self.cuts.contains(&(other, one))
+    }
+
+    /// Both ends get a link.
+    pub fn link_up(&mut self, one: Place, other: Place, after: u64) {
+        if self.links.values().any(|link| !link.broken && link.joins(one, other)) {
+            return;
+        }
+        self.link_count += 1;
+        let number = self.link_count;
+        let places = [(one, other), (other, one)];
+        let ends = places.map(|(at, peer)| {
+            let life = self.life_at(at);
+            let Place::Node(node) = at else {
+                return End { at, life, number, frames: None, arrives: self.now + after };
+            };
+            let (sender, frames) = channel();
+            let hello = self.hello(peer);
+            let up = Wakeup::LinkUp { number, hello, sender, rtt_us: Default::default() };
+            let incoming = Incoming::Wakeup(up);
+            self.schedule(after, Happening::ToNode { node, life, incoming });
+            let arrives = self.now + after;
+            End { at, life, number, frames: Some(frames), arrives }
+        });
+        self.links.insert(number, Link { ends, broken: false });
+        self.note(|| format!("   link {number} joins {one:?} and {other:?}"));
+        if let Place::Media(media) = other {
+            let capacity = Capacity { max_sessions: 1_000, ..Capacity::default() };
+            self.send_frame(number, 1, Frame::Capacity(capacity));
+            for report in self.medias[media].reports.clone() {
+                self.send_frame(number, 1, Frame::Report(report));
+            }
+        }
+    }
+
+    pub fn send_frame(&mut self, link: u64, end: usize, frame: Frame) {
+        let delay = self.random.between(50, 800);
+        let now = self.now;
+        let forwards = matches!(frame, Frame::Peer(PeerFrame::Forward { .. }));
+        if forwards {
+            self.count.add("links: messages passed on");
+        }
+        if forwards && self.sabotage == Some(Sabotage::DeafPeers) {
+            return;
+        }
+        if matches!(frame, Frame::Peer(PeerFrame::HandOver)) {
+            self.count.add("links: calls handed over");
+        }
+        let Some(known) = self.links.get_mut(&link).filter(|known| !known.broken) else { return };
+        let arrives = (known.ends[end].arrives + 1).max(now + delay);
+        known.ends[end].arrives = arrives;
+        self.schedule(arrives - now, Happening::Frame { link, end, frame });
+    }
+
+    /// A frame is at the other end.
+    pub fn frame_arrives(&mut self, link: u64, end: usize, frame: Frame) {
+        let Some(known) = self.links.get(&link) else { return };
+        let there = &known.ends[1 - end];
+        let (at, life, number) = (there.at, there.life, there.number);
+        match at {
+            Place::Node(node) => {
+                let incoming = Incoming::Wakeup(Wakeup::Frame(number, Box::new(frame)));
+                self.turn(node, life, Some(incoming));
+            }
+            Place::Media(media) if self.life_at(at) == life => {
+                if self.medias[media].is_frozen {
+                    return self.medias[media].backlog.push((link, frame));
+                }
+                self.media_hears(media, link, frame);
+            }
+            Place::Media(_) => {}
+        }
+    }
+
+    fn media_hears(&mut self, media: usize, link: u64, frame: Frame) {
+        match frame {
+            Frame::Request { id, request } => {
+                if self.sabotage == Some(Sabotage::KeepMedia)
+                    && matches!(request, holdfast::control::Request::Release(_))
+                {
+                    return;
+                }
+                let reply = self.medias[media].node.handle(&request);
+                self.note(|| format!("   media {media}: {}", told(&request, &reply)));
+                for complaint in core::mem::take(&mut self.medias[media].node.complaints) {
+                    self.complain(format!("media {media}: {complaint}"));
+                }
+                self.send_frame(link, 1, Frame::Reply { id, reply });
+            }
+            Frame::ReportAck { session, number } => {
+                let reports = &mut self.medias[media].reports;
+                reports.retain(|report| report.session != session || report.number > number);
+            }
+            _ => {}
+        }
+    }
+
+    /// A process died: the other ends of its links are told by their kernel.
+    pub fn break_links(&mut self, place: Place) {
+        let touched: Vec<u64> = self.touching(place);
+        for number in touched {
+            let after = self.random.between(200, 3 * MS);
+            self.break_link(number, after);
+        }
+        self.schedule(500 * MS, Happening::Relink);
+    }
+
+    fn touching(&self, place: Place) -> Vec<u64> {
+        let up = self.links.iter().filter(|(_, link)| !link.broken && link.touches(place));
+        up.map(|(number, _)| *number).collect()
+    }
+
+    fn break_link(&mut self, number: u64, after: u64) {
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&number) else { return };
+        link.broken = true;
+        link.ends.iter_mut().for_each(|end| end.frames = None);
+        // What was sent before is heard before the end.
+        let heard = [link.ends[1].arrives, link.ends[0].arrives];
+        for (end, arrives) in heard.into_iter().enumerate() {
+            let after = after.max((arrives + 1).saturating_sub(now));
+            self.schedule(after, Happening::LinkDown { link: number, end });
+        }
+    }
+
+    pub fn link_down(&mut self, link: u64, end: usize) {
+        let Some(known) = self.links.get(&link) else { return };
+        let End { at, life, number, .. } = known.ends[end];
+        if let Place::Node(node) = at {
+            self.turn(node, life, Some(Incoming::Wakeup(Wakeup::LinkDown(number))));
+        }
+    }
+
+    /// A place stands still: its links break after a while.
+    pub fn silence(&mut self, place: Place) {
+        for number in self.touching(place) {
+            self.break_link(number, SILENCE);
+        }
+    }
+
+    pub fn silence_between(&mut self, one: Place, other: Place) {
+        for number in self.touching(one) {
+            if self.links[&number].joins(one, other) {
+                self.break_link(number, SILENCE);
+            }
+        }
+    }
+
+    /// Media nodes dial the nodes that they have no link with.
+    pub fn relink(&mut self) {
+        let mut misses = false;
+        for node in 0..NODES {
+            for media in 0..MEDIAS {
+                let (one, other) = (Place::Node(node), Place::Media(media));
+                let stands = self.medias[media].is_frozen
+                    || self.nodes[node].process.as_ref().is_some_and(|known| known.is_frozen);
+                let gone = self.life_at(one) == 0 || self.life_at(other) == 0;
+                let has = self.links.values().any(|link| !link.broken && link.joins(one, other));
+                if has || gone {
+                    continue;
+                }
+                misses |= stands || self.is_cut(one, other);
+                if !stands && !self.is_cut(one, other) {
+                    let after = self.random.between(MS, 60 * MS);
+                    self.link_up(one, other, after);
+                }
+            }
+        }
+        if misses {
+            self.schedule(S, Happening::Relink);
+        }
+    }
+
+    pub fn kill_media(&mut self, media: usize) {
+        self.count.add("faults: media died");
+        self.media_was_hurt = true;
+        self.medias[media].is_up = false;
+        self.medias[media].is_frozen = false;
+        self.medias[media].backlog.clear();
+        self.medias[media].reports.clear();
+        self.medias[media].node.die();
+        self.break_links(Place::Media(media));
+    }
+
+    pub fn start_media(&mut self, media: usize) {
+        self.last_fault = self.now;
+        self.lives += 1;
+        self.medias[media].life = self.lives;
+        self.medias[media].is_up = true;
+        self.schedule(0, Happening::Relink);
+    }
+
+    pub fn thaw_media(&mut self, media: usize, life: u64) {
+        if self.medias[media].life != life || !self.medias[media].is_up {
+            return;
+        }
+        self.medias[media].is_frozen = false;
+        for (link, frame) in core::mem::take(&mut self.medias[media].backlog) {
+            self.media_hears(media, link, frame);
+        }
+        self.schedule(0, Happening::Relink);
+    }
+
+    /// What a media node does when a phone's RTP stays away: it says so, as long as it is expected.
+    pub fn miss_rtp(&mut self, call_id: String) {
+        let phone = self.phones.iter().find_map(|phone| {
+            let at = phone.lines.iter().position(|line| line.call_id == call_id)?;
+            phone.remote_rtp(at)
+        });
+        let found = phone.and_then(|port| {
+            let medias = self.medias.iter().enumerate();
+            medias.filter(|(_, media)| media.is_up && !media.is_frozen).find_map(|(at, media)| {
+                media.node.find(port).map(|(session, leg)| (at, session, leg))
+            })
+        });
+        let Some((at, session, leg)) = found else {
+            self.missed.remove(&call_id);
+            return;
+        };
+        if self.medias[at].node.expects_rtp(session, leg) {
+            self.count.add("media: silence reported");
+            let media = &mut self.medias[at];
+            media.report_count += 1;
+            let kind = ReportKind::Silence { leg, silent_ms: 60_000 };
+            let report = Report { session, number: media.report_count, kind };
+            media.reports.push(report.clone());
+            for link in self.touching(Place::Media(at)) {
+                self.send_frame(link, 1, Frame::Report(report.clone()));
+            }
+        }
+        self.schedule(super::RTP_TIMEOUT, Happening::Missed { call_id });
+    }
+}
+
+fn told(request: &holdfast::control::Request, reply: &holdfast::control::Reply) -> String {
+    use holdfast::control::{Reply, Request};
+    let (what, session, epoch, rev) = match request {
+        Request::Apply(apply) => ("apply", apply.session, apply.epoch, apply.rev),
+        Request::Resume(resume) => {
+            let apply = &resume.apply;
+            ("resume", apply.session, apply.epoch, apply.rev)
+        }
+        Request::Release(release) => ("release", release.session, release.epoch, release.rev),
+    };
+    let answer = match reply {
+        Reply::Applied(_) => "applied".to_owned(),
+        Reply::Released(_) => "released".to_owned(),
+        Reply::Refused { reason, .. } => format!("{reason:?}"),
+    };
+    format!("{what} {} e{} r{}: {answer}", session.0, epoch.0, rev.0)
+}

@@ -1,0 +1,526 @@
+//! The world of the cluster: signaling and media nodes, phones, one store, links and a network, in one thread and by
+//! one seed. The nodes are the product's own workers; everything around them is here.
+
+use super::faults::{Fault, Mood};
+use super::link::{Link, Place};
+use super::media::MediaNode;
+use super::node::Node;
+use super::sabotage::Sabotage;
+use crate::count::Count;
+use crate::phone::{Phone, State};
+use crate::random::Random;
+use crate::store_model::StoreModel;
+use bytes::Bytes;
+use core::net::SocketAddr;
+use holdfast::control::Frame;
+use holdfast::directory::{Binding, User};
+use holdfast::event::Event;
+use holdfast::ids::{Flow, Transport};
+use holdfast::net::udp::Datagram;
+use holdfast::signaling::driven::{Errand, Incoming};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+use tokio::runtime::Handle;
+
+pub const NODES: usize = 3;
+pub const MEDIAS: usize = 3;
+pub const START: u64 = 1_700_000_000_000_000;
+pub const MS: u64 = 1_000;
+pub const S: u64 = 1_000_000;
+/// Far more than a seed needs: a timer that never clears is found.
+const MOST_STEPS: u64 = 400_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub enum Happening {
+    /// A datagram reaches the port that the nodes share.
+    ToSwitch {
+        from: SocketAddr,
+        bytes: Bytes,
+    },
+    ToPhone {
+        address: SocketAddr,
+        bytes: Bytes,
+    },
+    ToNode {
+        node: usize,
+        life: u64,
+        incoming: Incoming,
+    },
+    /// The store does what a node wants.
+    Store {
+        node: usize,
+        life: u64,
+        errand: Errand,
+        heard: bool,
+    },
+    /// A node reads the table of nodes.
+    Look {
+        node: usize,
+        life: u64,
+    },
+    /// A node writes its row.
+    WriteRow {
+        node: usize,
+        life: u64,
+    },
+    Frame {
+        link: u64,
+        end: usize,
+        frame: Frame,
+    },
+    /// The holder of that end notices that the link broke.
+    LinkDown {
+        link: u64,
+        end: usize,
+    },
+    /// Media nodes look for links they do not have.
+    Relink,
+    Start {
+        node: usize,
+    },
+    StartMedia {
+        media: usize,
+    },
+    Fault(Fault),
+    /// A media node misses the RTP of a phone that vanished from that dialog.
+    Missed {
+        call_id: String,
+    },
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: u64,
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+/// How unkind the network and the store always are, in a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    pub loss: u64,
+    pub duplication: u64,
+    pub slow_store: u64,
+    /// The answer of a write is lost.
+    pub doubt: u64,
+    /// A message takes up to so long, in microseconds.
+    pub spread: u64,
+    /// Only processes die or leave: phones wait for nothing longer than two seconds.
+    pub is_mild: bool,
+}
+
+pub struct Media {
+    pub node: MediaNode,
+    pub is_up: bool,
+    pub is_frozen: bool,
+    pub life: u64,
+    /// Frames that wait for it to go on.
+    pub backlog: Vec<(u64, Frame)>,
+    pub reports: Vec<holdfast::control::Report>,
+    pub report_count: u64,
+}
+
+pub struct World {
+    pub now: u64,
+    pub random: Random,
+    pub phones: Vec<Phone>,
+    pub by_address: HashMap<SocketAddr, usize>,
+    /// When a phone last sent or heard something.
+    pub touched: Vec<u64>,
+    pub nodes: Vec<Node>,
+    pub medias: Vec<Media>,
+    pub links: BTreeMap<u64, Link>,
+    pub link_count: u64,
+    pub cuts: BTreeSet<(Place, Place)>,
+    pub store: StoreModel,
+    pub mood: Mood,
+    /// Counts the servers that were the store; the last one is new to its owners until then.
+    pub server: u64,
+    pub settled_at: u64,
+    /// What a replica has.
+    pub replica: Option<StoreModel>,
+    /// The store's clock less ours, in microseconds.
+    pub store_ahead: u64,
+    pub lives: u64,
+    pub users: Vec<User>,
+    pub bindings: Vec<Binding>,
+    pub weather: Weather,
+    pub sabotage: Option<Sabotage>,
+    pub background: Handle,
+    pub complaints: Vec<String>,
+    pub trace: Vec<String>,
+    pub is_traced: bool,
+    pub is_strict: bool,
+    pub count: Count,
+    pub branches: HashSet<String>,
+    /// Of each dialog the last number that the switch used, and for a BYE.
+    pub sequences: HashMap<String, (u32, bool)>,
+    pub missed: HashSet<String>,
+    /// A media node died, stood still or was cut off: what it was told may be lost.
+    pub media_was_hurt: bool,
+    pub next_audit: u64,
+    pub last_fault: u64,
+    /// A node died while the store took no writes.
+    pub died_in_outage: bool,
+    /// When nodes died.
+    pub deaths: Vec<u64>,
+    /// Two nodes could not speak with each other.
+    pub peers_were_cut: bool,
+    /// The last node died, or none that was long enough there was left.
+    pub bereft_at: u64,
+    /// All calls have begun: when they are over, all is.
+    pub is_ending: bool,
+    queue: BinaryHeap<Scheduled>,
+    order: u64,
+    /// Messages between phones and nodes under way.
+    in_flight: u64,
+}
+
+thread_local! {
+    /// What nodes told since the last look: (node, event).
+    static EVENTS: RefCell<Vec<(usize, Event)>> = const { RefCell::new(Vec::new()) };
+    static CALLS: RefCell<u128> = const { RefCell::new(0) };
+}
+
+pub fn tell_event(node: usize, event: &Event) {
+    EVENTS.with(|events| events.borrow_mut().push((node, event.clone())));
+}
+
+pub fn draw_call_id(_now: holdfast::time::Timestamp) -> holdfast::ids::CallId {
+    CALLS.with(|calls| {
+        *calls.borrow_mut() += 1;
+        holdfast::ids::CallId(*calls.borrow())
+    })
+}
+
+impl World {
+    pub fn new(
+        seed: u64,
+        weather: Weather,
+        sabotage: Option<Sabotage>,
+        background: Handle,
+    ) -> Self {
+        CALLS.with(|calls| *calls.borrow_mut() = 0);
+        EVENTS.with(|events| events.borrow_mut().clear());
+        let media = |number| Media {
+            node: MediaNode::new(number),
+            is_up: true,
+            is_frozen: false,
+            life: 1 + number as u64,
+            backlog: Vec::new(),
+            reports: Vec::new(),
+            report_count: 0,
+        };
+        let mut world = Self {
+            now: START,
+            random: Random::new(seed ^ 0x00c1_0573),
+            phones: Vec::new(),
+            by_address: HashMap::new(),
+            touched: Vec::new(),
+            nodes: (0..NODES).map(Node::new).collect(),
+            medias: (0..MEDIAS).map(media).collect(),
+            links: BTreeMap::new(),
+            link_count: 0,
+            cuts: BTreeSet::new(),
+            store: StoreModel::default(),
+            mood: Mood::Well,
+            server: 1,
+            settled_at: START,
+            replica: None,
+            store_ahead: 0,
+            lives: 100,
+            users: Vec::new(),
+            bindings: Vec::new(),
+            weather,
+            sabotage,
+            background,
+            complaints: Vec::new(),
+            trace: Vec::new(),
+            is_traced: false,
+            is_strict: false,
+            count: Count::default(),
+            branches: HashSet::new(),
+            sequences: HashMap::new(),
+            missed: HashSet::new(),
+            media_was_hurt: false,
+            next_audit: START,
+            last_fault: START,
+            died_in_outage: false,
+            deaths: Vec::new(),
+            peers_were_cut: false,
+            bereft_at: 0,
+            is_ending: false,
+            queue: BinaryHeap::new(),
+            order: 0,
+            in_flight: 0,
+        };
+        world.store_ahead = world.random.between(0, 20 * S);
+        world.break_rules();
+        world
+    }
+
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.is_traced {
+            let at = (self.now - START) as f64 / 1e6;
+            self.trace.push(format!("{at:10.4} {}", what()));
+        }
+    }
+
+    pub fn complain(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        self.note(|| format!("BROKEN: {what}"));
+        self.complaints.push(what);
+    }
+
+    pub fn schedule(&mut self, after: u64, what: Happening) {
+        if matches!(what, Happening::ToSwitch { .. } | Happening::ToPhone { .. }) {
+            self.in_flight += 1;
+        }
+        self.order += 1;
+        self.queue.push(Scheduled { at: self.now + after, order: self.order, what });
+    }
+
+    pub fn add_phone(&mut self, phone: Phone) {
+        let address: SocketAddr = phone.address.parse().expect("an address");
+        self.by_address.insert(address, self.phones.len());
+        self.phones.push(phone);
+        self.touched.push(self.now);
+    }
+
+    /// Through the network: lost, doubled, late, overtaken.
+    pub fn carry(&mut self, make: impl Fn() -> Happening) {
+        if self.random.chance(self.weather.loss) {
+            self.count.add("network: lost");
+            return self.note(|| "   (lost)".into());
+        }
+        let doubled = self.random.chance(self.weather.duplication);
+        if doubled {
+            self.count.add("network: doubled");
+        }
+        for _ in 0..if doubled { 2 } else { 1 } {
+            let slow = self.random.chance(50);
+            let most = if slow { self.weather.spread } else { 20 * MS };
+            let delay = self.random.between(200, most.max(400));
+            self.schedule(delay, make());
+        }
+    }
+
+    /// Runs for so many simulated seconds, or until all is over.
+    pub fn run(&mut self, seconds: u64) {
+        self.run_until(self.now + seconds * S);
+    }
+
+    fn run_until(&mut self, end: u64) {
+        let mut steps = 0;
+        while self.now < end && self.complaints.is_empty() {
+            steps += 1;
+            if steps > MOST_STEPS {
+                return self.complain(format!("time stands still at {}", self.now - START));
+            }
+            let queued = self.queue.peek().map(|scheduled| scheduled.at);
+            let phones = self.phones.iter().filter_map(Phone::next_due).min();
+            let nodes = self.nodes.iter().filter_map(Node::wakes_at).min();
+            let Some(next) = [queued, phones, nodes].into_iter().flatten().min() else { return };
+            if next > end {
+                return;
+            }
+            self.now = self.now.max(next);
+            if self.now >= self.next_audit {
+                self.next_audit = self.now + S;
+                self.audit();
+                if self.is_over() {
+                    return;
+                }
+            }
+            if queued == Some(next) {
+                if let Some(scheduled) = self.queue.pop() {
+                    self.happen(scheduled.what);
+                }
+            } else if phones == Some(next) {
+                self.time_phones();
+            } else {
+                self.time_nodes();
+            }
+            self.take_events();
+        }
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::ToSwitch { from, bytes } => {
+                self.in_flight -= 1;
+                self.reach_switch(from, bytes);
+            }
+            Happening::ToPhone { address, bytes } => {
+                self.in_flight -= 1;
+                let now = self.now;
+                if let Some(at) = self.by_address.get(&address).copied() {
+                    self.touched[at] = now;
+                    self.phones[at].handle_bytes(&bytes, now);
+                    self.drain_phone(at);
+                }
+            }
+            Happening::ToNode { node, life, incoming } => self.turn(node, life, Some(incoming)),
+            Happening::Store { node, life, errand, heard } => {
+                self.store_does(node, life, errand, heard);
+            }
+            Happening::Look { node, life } => self.look(node, life),
+            Happening::WriteRow { node, life } => self.write_row(node, life),
+            Happening::Frame { link, end, frame } => self.frame_arrives(link, end, frame),
+            Happening::LinkDown { link, end } => self.link_down(link, end),
+            Happening::Relink => self.relink(),
+            Happening::Start { node } => self.start(node),
+            Happening::StartMedia { media } => self.start_media(media),
+            Happening::Fault(fault) => self.befall(fault),
+            Happening::Missed { call_id } => self.miss_rtp(call_id),
+        }
+    }
+
+    fn time_phones(&mut self) {
+        let now = self.now;
+        for at in 0..self.phones.len() {
+            if self.phones[at].next_due().is_some_and(|due| due <= now) {
+                self.phones[at].handle_time(now);
+                self.drain_phone(at);
+            }
+        }
+    }
+
+    pub fn drain_phone(&mut self, at: usize) {
+        let from: SocketAddr = self.phones[at].address.parse().expect("an address");
+        for bytes in core::mem::take(&mut self.phones[at].outbox) {
+            self.touched[at] = self.now;
+            self.note(|| format!("{from} -> switch  {}", first_line(&bytes)));
+            self.carry(|| Happening::ToSwitch { from, bytes: bytes.clone() });
+        }
+        self.count.merge(&mut self.phones[at].count);
+        // Whoever hung up, or is gone, sends no RTP any more.
+        let lines = self.phones[at].lines.iter();
+        let over = lines.filter(|line| line.state == State::Over && line.answered_at.is_some());
+        let over: Vec<String> = over.map(|line| line.call_id.clone()).collect();
+        for call_id in over {
+            if self.missed.insert(call_id.clone()) {
+                self.schedule(super::RTP_TIMEOUT, Happening::Missed { call_id });
+            }
+        }
+        for complaint in core::mem::take(&mut self.phones[at].complaints) {
+            if !self.is_known(&complaint) {
+                self.complain(complaint);
+            }
+        }
+        self.judge_answers(at);
+    }
+
+    /// What phones find wrong after two faults at once, and what is known of it.
+    fn is_known(&self, complaint: &str) -> bool {
+        // A call that only a dead node's journal holds is begun again by the caller's next repeat.
+        let is_doubled = self.died_in_outage && complaint.contains("a second To tag");
+        // A branch that answers after it lost, with an offer, and after a takeover: its ACK, and BYE with it.
+        let is_lost = !self.deaths.is_empty() && complaint.contains("ACK of a late offer");
+        is_doubled || is_lost
+    }
+
+    /// The kernel chooses among the processes that have the port; one that stands still keeps its share.
+    fn reach_switch(&mut self, from: SocketAddr, bytes: Bytes) {
+        let members: Vec<usize> =
+            (0..NODES).filter(|node| self.nodes[*node].process.is_some()).collect();
+        if members.is_empty() {
+            return self.note(|| "   (nobody has the port)".into());
+        }
+        let hash = from.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let node = members[(hash >> 7) as usize % members.len()];
+        let flow = Flow {
+            transport: Transport::Udp,
+            local: crate::world::SERVER.parse().expect("address"),
+            remote: from,
+            connection: None,
+        };
+        let life = self.nodes[node].life();
+        let incoming = Incoming::Datagram(Datagram { bytes, flow });
+        self.turn(node, life, Some(incoming));
+    }
+
+    /// A message of a node leaves.
+    pub fn transmit(&mut self, node: usize, flow: &Flow, bytes: &Bytes) {
+        let address = flow.remote;
+        if let Ok(message) = holdfast::sip::Message::parse(bytes) {
+            self.judge_sequence(node, &message);
+        }
+        self.note(|| format!("node {node} -> {address}  {}", first_line(bytes)));
+        self.carry(|| Happening::ToPhone { address, bytes: bytes.clone() });
+    }
+
+    fn take_events(&mut self) {
+        let events = EVENTS.with(|events| core::mem::take(&mut *events.borrow_mut()));
+        for (node, event) in events {
+            self.note(|| format!("   node {node}: {event:?}"));
+            match event {
+                Event::CallEnded { end_cause, .. } => {
+                    self.count.add(format!("calls: ended by {end_cause:?}"));
+                }
+                Event::CallAdopted { state, .. } => {
+                    self.count.add(format!("calls: adopted {state:?}"));
+                }
+                Event::CallAnswered { .. } => self.count.add("calls: answered"),
+                Event::CallLeft { .. } => self.count.add("calls: left"),
+                Event::Bug { call, what } => {
+                    self.complain(format!("node {node} panicked over call {call:?}: {what}"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs for so long.
+    pub fn run_for(&mut self, micros: u64) {
+        let end = self.now + micros;
+        self.run_until(end);
+        if self.complaints.is_empty() {
+            self.now = self.now.max(end);
+        }
+    }
+
+    /// Nothing can come any more that anybody waits for.
+    fn is_over(&self) -> bool {
+        self.is_ending
+            && self.in_flight == 0
+            && self.now > self.last_fault + 40 * S
+            && self.phones.iter().all(Phone::is_done)
+            && self.store.calls.values().all(|row| row.ended_at.is_some())
+            && self.nodes.iter().all(Node::is_idle)
+    }
+}
+
+pub fn first_line(bytes: &Bytes) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let find = |name: &str| {
+        text.lines().find(|line| line.to_ascii_lowercase().starts_with(name)).unwrap_or_default()
+    };
+    format!(
+        "{} [{}] {} {}",
+        text.lines().next().unwrap_or_default(),
+        find("cseq"),
+        find("call-id"),
+        find("o=")
+    )
+}
