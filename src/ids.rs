@@ -187,9 +187,13 @@ pub enum Purpose {
     SdpSession,
 }
 
-/// The secret of a cluster under which tokens and nonces are derived.
+/// The secret of a cluster under which tokens and nonces are derived, and the former ones: what was made under those is
+/// still known.
 #[derive(Clone)]
-pub struct ClusterKey(Hmac<Sha256>);
+pub struct ClusterKey {
+    current: Hmac<Sha256>,
+    former: Arc<[Hmac<Sha256>]>,
+}
 
 impl fmt::Debug for ClusterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,18 +221,26 @@ const MAC_CHARS: usize = 16;
 impl ClusterKey {
     /// From a secret of any length.
     pub fn new(secret: &[u8]) -> Self {
-        Self(Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length"))
+        Self { current: keyed(secret), former: Arc::new([]) }
+    }
+
+    /// With secrets that were in force before, or will be: nothing is made under them.
+    pub fn knowing<'a>(self, secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        Self { former: secrets.into_iter().map(keyed).collect(), ..self }
     }
 
     /// A keyed hash of `parts`, each delimited; for nonces and the key of a call.
     pub fn mac(&self, label: &str, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.0.clone();
-        mac.update(label.as_bytes());
-        for part in parts {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
+        mac(&self.current, label, parts)
+    }
+
+    /// The same, then under each former secret.
+    pub fn macs(&self, label: &str, parts: &[&[u8]]) -> impl Iterator<Item = [u8; 32]> {
+        self.keys().map(move |key| mac(key, label, parts))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Hmac<Sha256>> {
+        core::iter::once(&self.current).chain(self.former.iter())
     }
 
     /// Hides `plain` from all who have not the key; `associated` is not in it and must be the same to open it.
@@ -236,7 +248,7 @@ impl ClusterKey {
     pub fn seal(&self, purpose: &str, associated: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
         let made = self.mac("nonce", &[purpose.as_bytes(), associated, &plain]);
         let nonce: [u8; NONCE_LEN] = made.first_chunk().copied().expect("32 bytes are enough");
-        let (key, associated) = (self.sealing_key(purpose), Aad::from(associated));
+        let (key, associated) = (sealing_key(&self.current, purpose), Aad::from(associated));
         let sealed = Nonce::assume_unique_for_key(nonce);
         key.seal_in_place_append_tag(sealed, associated, &mut plain).expect("less than 64 GiB");
         [&nonce[..], &plain].concat()
@@ -245,16 +257,13 @@ impl ClusterKey {
     /// What `seal` hid; `None`: of another key, another purpose, or changed.
     pub fn open(&self, purpose: &str, associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
-        let (mut text, nonce) = (text.to_vec(), Nonce::assume_unique_for_key(*nonce));
-        let key = self.sealing_key(purpose);
-        let length = key.open_in_place(nonce, Aad::from(associated), &mut text).ok()?.len();
-        text.truncate(length);
-        Some(text)
-    }
-
-    fn sealing_key(&self, purpose: &str) -> LessSafeKey {
-        let key = self.mac("seal", &[purpose.as_bytes()]);
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("32 bytes"))
+        self.keys().find_map(|key| {
+            let (mut text, nonce) = (text.to_vec(), Nonce::assume_unique_for_key(*nonce));
+            let key = sealing_key(key, purpose);
+            let length = key.open_in_place(nonce, Aad::from(associated), &mut text).ok()?.len();
+            text.truncate(length);
+            Some(text)
+        })
     }
 
     /// The token for `purpose` of this leg: base32 of (call, leg, node), then 80 bits of MAC.
@@ -264,7 +273,7 @@ impl ClusterKey {
         body[..16].copy_from_slice(&locator.call.0.to_be_bytes());
         body[16..18].copy_from_slice(&locator.leg.0.to_be_bytes());
         body[18..].copy_from_slice(&locator.node.to_be_bytes());
-        let mac = self.token_mac(&body, purpose);
+        let mac = token_mac(&self.current, &body, purpose);
         let mut text = String::with_capacity(64);
         if let Purpose::Branch(number) = purpose {
             text.push_str("z9hG4bK");
@@ -305,10 +314,12 @@ impl ClusterKey {
         let (body, mac) = text.split_at(LOCATOR_CHARS);
         let body: [u8; 20] = from_base32(body)?;
         let mac: [u8; 10] = from_base32(mac)?;
-        let expected = self.token_mac(&body, purpose);
-        // Constant time: the difference is folded over all bytes.
-        let difference = mac.iter().zip(&expected).fold(0, |acc, (a, b)| acc | (a ^ b));
-        (difference == 0).then(|| {
+        let is_ours = |key| {
+            let expected = token_mac(key, &body, purpose);
+            // Constant time: the difference is folded over all bytes.
+            mac.iter().zip(&expected).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
+        };
+        self.keys().any(is_ours).then(|| {
             let mut call = [0_u8; 16];
             call.copy_from_slice(&body[..16]);
             Locator {
@@ -318,14 +329,33 @@ impl ClusterKey {
             }
         })
     }
+}
 
-    fn token_mac(&self, body: &[u8; 20], purpose: Purpose) -> [u8; 32] {
-        match purpose {
-            Purpose::Tag => self.mac("tag", &[body]),
-            Purpose::DialogCallId => self.mac("call-id", &[body]),
-            Purpose::Branch(number) => self.mac("branch", &[body, &number.to_be_bytes()]),
-            Purpose::SdpSession => self.mac("sdp-session", &[body]),
-        }
+fn keyed(secret: &[u8]) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length")
+}
+
+fn sealing_key(key: &Hmac<Sha256>, purpose: &str) -> LessSafeKey {
+    let key = mac(key, "seal", &[purpose.as_bytes()]);
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("32 bytes"))
+}
+
+fn mac(key: &Hmac<Sha256>, label: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = key.clone();
+    mac.update(label.as_bytes());
+    for part in parts {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn token_mac(key: &Hmac<Sha256>, body: &[u8; 20], purpose: Purpose) -> [u8; 32] {
+    match purpose {
+        Purpose::Tag => mac(key, "tag", &[body]),
+        Purpose::DialogCallId => mac(key, "call-id", &[body]),
+        Purpose::Branch(number) => mac(key, "branch", &[body, &number.to_be_bytes()]),
+        Purpose::SdpSession => mac(key, "sdp-session", &[body]),
     }
 }
 
@@ -402,6 +432,11 @@ mod tests {
         assert_eq!(key.locate_branch(&branch.replace("12.", "13.")), None);
         assert_eq!(key.locate_tag(&key.token(LOCATOR, Purpose::DialogCallId)), None);
         assert_eq!(ClusterKey::new(b"other").locate_tag(&tag), None);
+        let rotated = ClusterKey::new(b"other").knowing([&b"secret"[..]]);
+        assert_eq!(rotated.locate_tag(&tag), Some(LOCATOR), "made before the secret was changed");
+        let sealed = key.seal("record", b"call", b"plain".to_vec());
+        assert_eq!(rotated.open("record", b"call", &sealed).as_deref(), Some(&b"plain"[..]));
+        assert_eq!(key.locate_tag(&rotated.token(LOCATOR, Purpose::Tag)), None);
         let mut forged = tag.into_bytes();
         forged[3] ^= 1;
         assert_eq!(key.locate_tag(&String::from_utf8(forged).expect("ASCII")), None);

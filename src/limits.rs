@@ -13,7 +13,7 @@ pub const STREAM_BACKLOG_BYTES: usize = 512 * 1024;
 /// Legs a call: the caller and every fork branch that ever was, redirections included.
 pub const LEGS_PER_CALL: usize = 32;
 /// Server and client transactions open at a time in one call.
-pub const TRANSACTIONS_PER_CALL: usize = 128;
+pub const TRANSACTIONS_PER_LEG: usize = 128;
 /// Media lines read of an SDP.
 pub const SDP_MEDIA_LINES: usize = 16;
 /// Formats read of a media line.

@@ -177,12 +177,13 @@ impl Parts<'_> {
     async fn start_signaling(&self, part: SignalingPart) -> anyhow::Result<SignalingNode> {
         let config = self.config;
         self.refuse_strangers()?;
-        let secret = self.secrets.first().context("a cluster without a secret")?;
+        let (secret, others) = self.secrets.split_first().context("a cluster without a secret")?;
+        let others = others.iter().map(|other| other.expose().as_bytes());
         let signaling = signaling::Config {
             node: NodeName(self.node.into()),
             incarnation: self.incarnation,
             mode: config.mode.name(),
-            key: ClusterKey::new(secret.expose().as_bytes()),
+            key: ClusterKey::new(secret.expose().as_bytes()).knowing(others),
             secrets: self.link_secrets(),
             sip_bind: config.sip.bind.clone(),
             advertise: config.sip.advertise.clone(),

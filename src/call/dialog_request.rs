@@ -52,7 +52,10 @@ impl Call {
         let Some(leg) = self.record.leg_mut(id) else { return };
         let reply_flow = crate::sip::address::reply_flow(&request, &flow);
         let open = leg.servers.len() + leg.clients.len();
-        if open >= limits::TRANSACTIONS_PER_CALL && request.method != Method::Bye {
+        // There is always room for one BYE.
+        let is_first_bye = request.method == Method::Bye
+            && leg.servers.iter().all(|server| server.method != Method::Bye);
+        if open >= limits::TRANSACTIONS_PER_LEG && !is_first_bye {
             let mut response = request.response(Status(503), Some(&leg.dialog.local_tag));
             response.headers.push(HeaderName::RetryAfter, RETRY_SECONDS);
             let bytes = response.to_bytes();

@@ -24,7 +24,7 @@ use crate::views::call::LegRole;
 use core::time::Duration;
 
 /// Told to phones that lose a fork (RFC 3326).
-const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+pub(super) const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
 /// 180 is repeated so often, that no proxy on the caller's side gives up (RFC 3261 §13.3.1.1).
 pub(super) const RINGING_REPEAT: Duration = Duration::from_secs(60);
 

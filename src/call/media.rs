@@ -15,7 +15,7 @@ use crate::sip::Status;
 use crate::views::EndCause;
 use core::time::Duration;
 
-/// A media node that does not answer so long is lost.
+/// A media node that does not answer so long is not waited for, except by a call whose sound flows.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(3);
 /// The last statistics are worth no more than this to a call that ended.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -131,6 +131,17 @@ impl Call {
                 let begun =
                     self.record.leg(LegId::CALLER).is_some_and(|leg| !leg.streams.is_empty());
                 self.record.media.open &= begun;
+                self.handle_media_lost();
+            }
+        }
+    }
+
+    /// No answer in time. Sound of a confirmed call flows without us: whether its node is lost is known to the shell,
+    /// which sends the wish again when the link is back.
+    pub(super) fn media_is_late(&mut self) {
+        match self.record.phase {
+            Phase::Confirmed => self.media_deadline = None,
+            Phase::Ended | Phase::Routing | Phase::Ringing | Phase::Answering(_) => {
                 self.handle_media_lost();
             }
         }

@@ -4,6 +4,7 @@
 //! again when the phone repeats its 200. A deadline that passed meanwhile is due no earlier than `GRACE` from now. At
 //! another address phones do not hear from us by themselves: what is open there begins anew (`refresh`).
 
+use super::fork::COMPLETED_ELSEWHERE;
 use super::leg::{Cancel, Client, LegState, Purpose, Server};
 use super::media::Then;
 use super::modify::{Exchange, Stage};
@@ -100,6 +101,11 @@ impl Call {
                     if leg.state != LegState::Inviting {
                         transaction.handle_response(Status(180), now);
                     }
+                    // A branch that lost may have died with its CANCEL unsent.
+                    let cancel = match leg.state {
+                        LegState::Ended => Cancel::Wanted(Some(COMPLETED_ELSEWHERE.to_owned())),
+                        _ => Cancel::No,
+                    };
                     leg.clients.push(Client {
                         number,
                         method: Method::Invite,
@@ -108,7 +114,7 @@ impl Call {
                         request,
                         behind: None,
                         transaction,
-                        cancel: Cancel::No,
+                        cancel,
                         deadline: None,
                     });
                 }
@@ -128,6 +134,10 @@ impl Call {
 
     /// The media session learns its new owner; phones get what is owed to them.
     fn resume(&mut self) {
+        let legs: Vec<LegId> = self.record.legs.iter().map(|leg| leg.id).collect();
+        for leg in legs {
+            self.send_wanted_cancels(leg);
+        }
         match self.record.phase {
             Phase::Routing => {
                 // Nothing was promised yet: no commit of this phase precedes the INVITEs.

@@ -170,7 +170,7 @@ impl Call {
             }
         }
         if due(self.media_deadline) {
-            self.handle_media_lost();
+            self.media_is_late();
         }
         if let Some(exchange) = &self.exchange
             && matches!(exchange.stage, Stage::Retry(at) if at <= now)

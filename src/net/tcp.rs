@@ -88,6 +88,7 @@ struct Shared {
 
 #[derive(Clone, Debug)]
 struct Connection {
+    remote: SocketAddr,
     writer: mpsc::Sender<Bytes>,
     backlog: Arc<AtomicUsize>,
     close: Arc<Notify>,
@@ -161,9 +162,9 @@ impl TcpEndpoint {
 impl Connections {
     /// Queues a message on a flow's connection; false when it is gone or its peer reads too slowly (it is closed then).
     pub fn send(&self, flow: &Flow, bytes: Bytes) -> bool {
-        let Some(connection) = flow.connection.and_then(|id| self.lock().get(&id).cloned()) else {
-            return false;
-        };
+        let open = flow.connection.and_then(|id| self.lock().get(&id).cloned());
+        // An earlier start counted its connections too: its flows must not end at another phone.
+        let Some(connection) = open.filter(|open| open.remote == flow.remote) else { return false };
         let waiting = connection.backlog.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
         if waiting > limits::STREAM_BACKLOG_BYTES || connection.writer.try_send(bytes).is_err() {
             connection.close.notify_one();
@@ -191,15 +192,11 @@ impl Connections {
         // Not every kernel and address family takes the mark; a call is worth more than its priority.
         let _ = socket2::SockRef::from(&stream).set_tos_v4(DSCP_CS3);
         let id = ConnectionId(self.shared.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let flow = Flow {
-            transport: Transport::Tcp,
-            local,
-            remote: stream.peer_addr()?,
-            connection: Some(id),
-        };
+        let remote = stream.peer_addr()?;
+        let flow = Flow { transport: Transport::Tcp, local, remote, connection: Some(id) };
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
-        let connection =
-            Connection { writer, backlog: Arc::default(), close: Arc::new(Notify::new()) };
+        let (backlog, close) = (Arc::default(), Arc::new(Notify::new()));
+        let connection = Connection { remote, writer, backlog, close };
         self.lock().insert(id, connection.clone());
         tokio::spawn(serve(stream, flow, self.clone(), connection, queue));
         Ok(flow)

@@ -78,14 +78,19 @@ fn apply(
     let live: Vec<Binding> =
         present.iter().filter(|binding| binding.expires_at > now).cloned().collect();
     let order = order(&registration, &live);
+    let source = Source::of(request, flow, &registration);
+    let unchanged = || {
+        let outbound = source.outbound(policy);
+        let response = answer::accept(request, &registration, &live, outbound, now);
+        Ok(Outcome { response, bindings: None, new_binding: false })
+    };
     let asked = match (&registration.contacts, order) {
-        (Contacts::None, _) => return Ok(unchanged(request, &registration, &live, now)),
+        (Contacts::None, _) => return unchanged(),
         (_, Order::Late) | (Contacts::All, Order::Repeated) => return Err(Refusal::OutOfOrder),
-        (_, Order::Repeated) => return Ok(unchanged(request, &registration, &live, now)),
+        (_, Order::Repeated) => return unchanged(),
         (Contacts::All, Order::Next) => &[],
         (Contacts::Listed(asked), Order::Next) => asked.as_slice(),
     };
-    let source = Source::of(request, flow, &registration);
     let mut table = Table { bindings: live, changed: false, new_binding: false };
     if registration.contacts == Contacts::All {
         table.changed = !table.bindings.is_empty();
@@ -109,16 +114,6 @@ fn apply(
     let response = answer::accept(request, &registration, &table.bindings, outbound, now);
     let Table { bindings, changed, new_binding } = table;
     Ok(Outcome { response, bindings: changed.then_some(bindings), new_binding })
-}
-
-fn unchanged(
-    request: &Request,
-    registration: &Registration<'_>,
-    bindings: &[Binding],
-    now: Timestamp,
-) -> Outcome {
-    let response = answer::accept(request, registration, bindings, false, now);
-    Outcome { response, bindings: None, new_binding: false }
 }
 
 /// Where a REGISTER stands in the sequence of its Call-ID (§10.3 steps 6 and 7).

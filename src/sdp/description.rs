@@ -141,10 +141,12 @@ impl Format {
 }
 
 impl Description {
-    /// Reads an SDP body. Tolerant of bare LF, missing t=, unknown lines.
+    /// Reads an SDP body. Tolerant of bare LF or CR, missing t=, unknown lines.
     pub fn parse(body: &[u8]) -> Result<Self, SdpError> {
         let text = String::from_utf8_lossy(body);
-        let mut lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        // Some phones take a lone CR as a line's end: what stands behind it must not go through unread.
+        let lines = text.split(['\r', '\n']).map(str::trim_end);
+        let mut lines = lines.filter(|line| !line.is_empty());
         if lines.next().is_none_or(|line| line.trim() != "v=0") {
             return Err(SdpError::Malformed);
         }

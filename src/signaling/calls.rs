@@ -145,7 +145,10 @@ impl Calls {
     /// Forgets a call. What it held never leaves.
     pub(super) fn remove(&mut self, id: CallId) -> Option<Box<Slot>> {
         let slot = self.slots.remove(&id)?;
-        self.by_key.remove(&slot.key);
+        // A call that was adopted may have the key by now.
+        if self.by_key.get(&slot.key) == Some(&id) {
+            self.by_key.remove(&slot.key);
+        }
         self.held = self.held.saturating_sub(slot.held.len());
         for user in &slot.users {
             if let Some(ids) = self.by_user.get_mut(user) {

@@ -116,10 +116,18 @@ impl Worker {
         let from_tag = request.from().and_then(|from| from.tag()).unwrap_or_default();
         let sequence = request.cseq().map_or(0, |cseq| cseq.number).to_be_bytes();
         let parts = [call_id.as_bytes(), from_tag.as_bytes(), &sequence];
-        let mac = self.settings.key.mac("invite-key", &parts);
-        let mut key = [0; 16];
-        key.copy_from_slice(&mac[..16]);
-        (key, self.calls.find(&key, &origin_of(request)))
+        let mut keys = self.settings.key.macs("invite-key", &parts).map(|mac| {
+            let mut key = [0; 16];
+            key.copy_from_slice(&mac[..16]);
+            key
+        });
+        let key = keys.next().unwrap_or_default();
+        let origin = origin_of(request);
+        let of_former = |key| Some(self.calls.find(&key, &origin)).filter(|it| *it != Known::New);
+        match self.calls.find(&key, &origin) {
+            Known::New => (key, keys.find_map(of_former).unwrap_or(Known::New)),
+            known => (key, known),
+        }
     }
 
     /// The user that the sender proved to be. `None`: it was answered (challenged, refused).

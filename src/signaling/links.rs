@@ -17,8 +17,10 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Links being made or up.
+/// Links that were accepted and are up.
 const LINKS: usize = 256;
+/// Strangers at a time that may say who they are.
+const GREETINGS: usize = 32;
 /// A peer whose link broke is dialled so often before the judgement is left to its lease.
 const TRIES: u32 = 5;
 /// Between two tries.
@@ -33,7 +35,10 @@ pub(super) struct Links {
     secrets: Secrets,
     wakeups: mpsc::Sender<Wakeup>,
     numbers: Arc<AtomicU64>,
+    /// Links that were accepted.
     room: Arc<Semaphore>,
+    /// Strangers that have not said yet who they are.
+    greetings: Arc<Semaphore>,
 }
 
 /// A peer as its row, or its last link, tells of it.
@@ -69,13 +74,14 @@ impl PeerAddress {
 impl Links {
     pub(super) fn new(hello: Hello, secrets: Secrets, wakeups: mpsc::Sender<Wakeup>) -> Self {
         let room = Arc::new(Semaphore::new(LINKS));
-        Self { hello, secrets, wakeups, numbers: Arc::default(), room }
+        let greetings = Arc::new(Semaphore::new(GREETINGS));
+        Self { hello, secrets, wakeups, numbers: Arc::default(), room, greetings }
     }
 
     /// Accepts links for as long as the worker lives.
     pub(super) async fn accept(self, listener: TcpListener) {
         loop {
-            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let Ok(greeting) = Arc::clone(&self.greetings).acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 // Out of descriptors or the like: what holds them may end.
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -83,10 +89,19 @@ impl Links {
             };
             let links = self.clone();
             tokio::spawn(async move {
-                let _permit = permit;
-                match control_link::accept(stream, links.hello.clone(), &links.secrets).await {
+                let accepted =
+                    control_link::accept(stream, links.hello.clone(), &links.secrets).await;
+                drop(greeting);
+                match accepted {
                     Ok(link) if links.is_own(&link) => {}
-                    Ok(link) => links.serve(link).await,
+                    Ok(link) => {
+                        let Ok(_room) = Arc::clone(&links.room).try_acquire_owned() else {
+                            return tracing::warn!(
+                                "{LINKS} control links are up: one more refused"
+                            );
+                        };
+                        links.serve(link).await;
+                    }
                     Err(error) => tracing::warn!("a control link was refused: {error}"),
                 }
             });

@@ -96,6 +96,8 @@ pub(super) struct MediaPool {
     releases: BTreeMap<SessionId, (NodeName, Release)>,
     /// Sessions that were given away: who took each last, and when.
     places: BTreeMap<SessionId, (Timestamp, NodeName)>,
+    /// Nodes that sessions are on and that never were here: since when they are awaited.
+    awaited: BTreeMap<NodeName, Timestamp>,
     requests: u64,
 }
 
@@ -134,6 +136,7 @@ impl MediaPool {
         };
         self.by_link.retain(|_, known| *known != name);
         self.by_link.insert(number, name.clone());
+        self.awaited.remove(&name);
         self.nodes.insert(name.clone(), node);
         let owed: Vec<Release> = self
             .releases
@@ -304,6 +307,13 @@ impl MediaPool {
         link.map_or(0, |link| link.sender.capacity())
     }
 
+    /// A session is on this node: when it is not here, its time to come runs.
+    pub(super) fn await_node(&mut self, name: &NodeName, now: Timestamp) {
+        if !self.nodes.contains_key(name) {
+            self.awaited.entry(name.clone()).or_insert(now);
+        }
+    }
+
     /// A node whose time to come back is over: forgotten, and told.
     pub(super) fn pop_lost(&mut self, now: Timestamp) -> Option<NodeName> {
         let lost = |(name, node): &(&NodeName, &MediaNode)| {
@@ -311,8 +321,11 @@ impl MediaPool {
             let ended = !node.is_up() && !self.by_link.values().any(|known| known == *name);
             ended && node.lived_at + GRACE <= now
         };
-        let name = self.nodes.iter().find(lost).map(|(name, _)| name.clone())?;
+        let overdue = self.awaited.iter().find(|(_, since)| **since + GRACE <= now);
+        let overdue = overdue.map(|(name, _)| name);
+        let name = self.nodes.iter().find(lost).map(|(name, _)| name).or(overdue)?.clone();
         self.nodes.remove(&name);
+        self.awaited.remove(&name);
         self.releases.retain(|_, (node, _)| *node != name);
         self.places.retain(|_, (_, node)| *node != name);
         Some(name)

@@ -177,6 +177,7 @@ impl Worker {
                 node
             }
         };
+        self.media.await_node(&node, self.now);
         self.media.send(&node, request);
         None
     }
@@ -320,6 +321,7 @@ impl Worker {
                 self.committer.forget(id);
                 self.release_media_of(id);
                 self.calls.remove(id);
+                self.emit(&Event::CallLeft { call: id });
             }
             CallOutcome::Rejected(why) => self.handle_rejected(save, &why),
         }

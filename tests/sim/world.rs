@@ -54,6 +54,9 @@ enum Happening {
         call: CallId,
         reply: holdfast::control::Reply,
     },
+    MediaLost {
+        call: CallId,
+    },
     Routed {
         call: CallId,
         number: u32,
@@ -284,6 +287,7 @@ impl World {
                 let node = NodeName("media-1".into());
                 self.input(call, Input::Media { node, reply });
             }
+            Happening::MediaLost { call } => self.input(call, Input::MediaLost),
             Happening::Routed { call, number, uri } => {
                 let decision = routing::route(&self.directory, &uri, self.time());
                 self.input(call, Input::Answer(Answer::Route { number, decision }));
@@ -539,6 +543,8 @@ impl World {
         let answer = self.media.handle(&request, refuse);
         self.complaints.extend(core::mem::take(&mut self.media.complaints));
         if self.random.chance(self.weather.media_silence) {
+            // The pool gives a node that is away so much time.
+            self.schedule(10_000_000, Happening::MediaLost { call });
             return self.count.add("media: silent");
         }
         if matches!(answer, Some(holdfast::control::Reply::Refused { .. })) {

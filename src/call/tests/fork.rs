@@ -308,3 +308,17 @@ fn the_caller_is_named_at_the_phones_domain() {
     let contact = invite.headers.get(&HeaderName::Contact).unwrap_or_default();
     assert_eq!(contact, "<sip:1001@10.0.0.1:5060>");
 }
+
+/// The node dies between the answer and the losers' last word: whether they heard CANCEL is not known.
+#[test]
+fn a_branch_that_lost_is_cancelled_again_after_a_takeover() {
+    let mut bench = Bench::new(2, "", &sdp(4_000, 1, ""));
+    bench.answer(&one(), 180, "");
+    bench.answer(&two(), 180, "");
+    bench.answer(&one(), 200, &sdp(5_000, 1, ""));
+    bench.heard(&two());
+    bench.is_taken_over();
+    assert_eq!(bench.heard(&two()), ["CANCEL"]);
+    bench.answer(&two(), 487, "");
+    assert_eq!(bench.heard(&two()), ["ACK"]);
+}

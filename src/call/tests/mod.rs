@@ -258,6 +258,14 @@ impl Bench {
         self.call.handle_input(Input::Media { node, reply }, self.now);
     }
 
+    /// The media node is there again, and is told the last wish.
+    pub fn media_returns(&mut self) {
+        self.media_silent = false;
+        let wish = self.wishes.last().cloned().expect("a wish");
+        self.obey(&wish);
+        self.drain();
+    }
+
     pub fn input(&mut self, input: Input) {
         self.call.handle_input(input, self.now);
         self.drain();
@@ -278,6 +286,15 @@ impl Bench {
         (self.call, self.local) = (call.expect("readable"), ELSEWHERE);
         self.drain();
         self.wait(Duration::ZERO);
+    }
+
+    /// The owner dies; what it saved last is carried on by another at the same address.
+    pub fn is_taken_over(&mut self) {
+        let record = self.saves.last().expect("a save").record.clone();
+        let (settings, place) = (Arc::new(settings()), Place::as_before());
+        let call = Call::restore(settings, &record, Epoch(2), self.now, &place);
+        self.call = call.expect("readable");
+        self.drain();
     }
 
     /// Time passes, timer by timer.
