@@ -110,7 +110,12 @@ impl ConnectionId {
         Self((node as u64) << 48)
     }
 
-    /// Number of the node that holds it; a hint like every node number.
+    /// The first one of a start of a node, less one: connections of its former starts may live on elsewhere.
+    pub const fn first_of(node: u16, incarnation: Incarnation) -> Self {
+        Self(Self::base(node).0 | (incarnation.0 >> 8) & 0xffff_ffff_ffff)
+    }
+
+    /// Number of the node that accepted it; a hint like every node number.
     pub const fn node(self) -> u16 {
         (self.0 >> 48) as u16
     }

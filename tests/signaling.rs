@@ -73,6 +73,7 @@ fn config() -> Config {
         drain_timeout: Duration::from_secs(60),
         lease: Duration::from_secs(3),
         journals: None,
+        siblings: None,
     }
 }
 

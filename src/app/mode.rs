@@ -99,6 +99,8 @@ pub struct Parts<'run> {
     pub handover: PathBuf,
     /// Where journals are kept.
     pub journals: PathBuf,
+    /// Where signaling processes of this host find each other.
+    pub siblings: PathBuf,
     /// Cluster secrets, current first.
     pub secrets: &'run [Secret],
     /// Where events go.
@@ -198,6 +200,7 @@ impl Parts<'_> {
             drain_timeout: config.drain_timeout,
             lease: config.lease,
             journals: Some(self.journals.clone()),
+            siblings: Some(self.siblings.clone()),
         };
         let telemetry = self.telemetry.clone();
         let events = Arc::new(move |event: &Event| telemetry.handle(event));

@@ -213,6 +213,7 @@ async fn start(
         host: base.data.host_id()?,
         handover: base.slot.socket(),
         journals: base.data.path().join("journal"),
+        siblings: base.data.path().join("siblings"),
         secrets: &base.secrets,
         telemetry: base.telemetry.clone(),
     };

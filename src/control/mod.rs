@@ -14,6 +14,7 @@ pub mod peer;
 pub mod reply;
 pub mod report;
 pub mod request;
+pub mod sibling;
 
 pub use frame::Frame;
 pub use peer::PeerFrame;

@@ -82,6 +82,8 @@ pub enum PeerFrame {
     StoreWorks,
     /// The sender takes no calls, or takes them again.
     Draining(bool),
+    /// Numbers of nodes whose connections the sender inherited.
+    Inherited(Vec<u16>),
     /// An operator wants the receiver drained, or taken back.
     Drain {
         /// Drained.
@@ -117,6 +119,7 @@ impl PeerFrame {
             | Self::AskStore
             | Self::StoreWorks
             | Self::Draining(_)
+            | Self::Inherited(_)
             | Self::Drain { .. } => 2,
         }
     }

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod local_address;
 mod noise;
 pub mod rtp_socket;
+pub mod sibling_link;
 pub mod stun;
 pub mod tcp;
 pub mod udp;

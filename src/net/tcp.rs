@@ -1,12 +1,17 @@
 //! SIP over TCP (RFC 3261 §18): listeners, their connections and those we open. Keep-alives are answered here (RFC 5626
 //! §4.4.1); whole messages go to the worker.
 //!
+//! A connection may be another process's to read after this one: an heir is given its descriptor (`News`), and what
+//! this process handled stays in the kernel's buffer for a moment (`connection`), so nothing is torn, nothing is lost.
+//!
 //! Invariants: connections, bytes waiting to be written and messages waiting to be handled are bounded; a peer that
-//! reads nothing, or sends half a message and stops, is closed.
+//! reads nothing, or sends half a message and stops, is closed; nothing is read that an heir may be reading.
+
+mod connection;
 
 use crate::ids::{ConnectionId, Flow, Transport};
 use crate::limits;
-use crate::sip::framing::{StreamError, StreamFramer, StreamItem};
+use crate::sip::framing::StreamError;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,26 +19,17 @@ use core::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Messages that wait for the worker.
 const EVENT_QUEUE: usize = 1_024;
 /// Messages that wait to be written on one connection.
 const WRITE_QUEUE: usize = 512;
-/// Half a message and then nothing for so long: closed.
-const PARTIAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Nothing at all for so long: closed. Phones register anew every two minutes.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
-/// The same before its first whole message: nobody is there yet.
-const SILENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A peer that takes no byte for so long: closed.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// An answer to a broken message leaves before the connection closes.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 /// A connection that is not there by then never will be.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// CS3 (RFC 4594 §3).
@@ -64,13 +60,34 @@ pub enum TcpEvent {
     Closed(Flow),
 }
 
+/// How a connection ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// For its peer too.
+    Close,
+    /// What was handled is taken out of it and what waits is written; then another process reads on.
+    Release,
+    /// Another process reads it already.
+    Abandon,
+}
+
+/// Connections that came and went, for an heir.
+#[derive(Debug, Default)]
+pub struct News {
+    /// New ones.
+    pub opened: Vec<(Flow, Arc<TcpStream>)>,
+    /// Those that are no more.
+    pub closed: Vec<ConnectionId>,
+}
+
 /// Listeners with all their connections.
 #[derive(Debug)]
 pub struct TcpEndpoint {
     connections: Connections,
     events: mpsc::Receiver<TcpEvent>,
+    listeners: Vec<std::net::TcpListener>,
     local: Vec<SocketAddr>,
-    accepting: Vec<tokio::task::JoinHandle<()>>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 /// The connections of an endpoint; cheap to clone, for tasks that open more.
@@ -84,21 +101,28 @@ pub struct Connections {
 struct Shared {
     next: AtomicU64,
     open: Mutex<HashMap<ConnectionId, Connection>>,
+    /// For an heir, when there is one.
+    news: Mutex<Option<News>>,
+    has_news: Notify,
+    /// Later than this an heir may have begun to read. `None`: there is no heir.
+    reads_until: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Clone, Debug)]
 struct Connection {
-    remote: SocketAddr,
+    flow: Flow,
+    stream: Arc<TcpStream>,
     writer: mpsc::Sender<Bytes>,
     backlog: Arc<AtomicUsize>,
-    close: Arc<Notify>,
+    end: watch::Sender<Option<Ending>>,
 }
 
 impl Drop for TcpEndpoint {
     fn drop(&mut self) {
-        self.accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        self.stop_accepting();
+        // An heir reads on; without one the kernel closes them with this process.
         for connection in self.connections.lock().values() {
-            connection.close.notify_one();
+            connection.end.send_replace(Some(Ending::Abandon));
         }
     }
 }
@@ -107,9 +131,16 @@ impl TcpEndpoint {
     /// Without a listener yet; its connections are counted from `first`.
     pub fn new(first: ConnectionId) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        let shared = Shared { next: AtomicU64::new(first.0), open: Mutex::default() };
+        let shared = Shared {
+            next: AtomicU64::new(first.0),
+            open: Mutex::default(),
+            news: Mutex::default(),
+            has_news: Notify::new(),
+            reads_until: watch::Sender::new(None),
+        };
         let connections = Connections { shared: Arc::new(shared), events: sender };
-        Self { connections, events, local: Vec::new(), accepting: Vec::new() }
+        let (listeners, local, accepting) = (Vec::new(), Vec::new(), Vec::new());
+        Self { connections, events, listeners, local, accepting }
     }
 
     /// Listens there too, within a tokio runtime.
@@ -123,15 +154,38 @@ impl TcpEndpoint {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(1_024)?;
-        let listener = TcpListener::from_std(socket.into())?;
+        let listener = std::net::TcpListener::from(socket);
+        self.accepting.push(self.connections.accept_on(listener.try_clone()?)?);
         self.local.push(listener.local_addr()?);
-        self.accepting.push(tokio::spawn(accept(listener, self.connections.clone())));
+        self.listeners.push(listener);
         Ok(())
     }
 
     /// What was bound.
     pub fn local(&self) -> &[SocketAddr] {
         &self.local
+    }
+
+    /// The listeners, for an heir.
+    pub fn shared_listeners(&self) -> io::Result<Vec<(SocketAddr, OwnedFd)>> {
+        let share = |(address, listener): (&SocketAddr, &std::net::TcpListener)| {
+            Ok((*address, OwnedFd::from(listener.try_clone()?)))
+        };
+        self.local.iter().zip(&self.listeners).map(share).collect()
+    }
+
+    /// Leaves new connections to an heir.
+    pub fn stop_accepting(&mut self) {
+        self.accepting.drain(..).for_each(|task| task.abort());
+    }
+
+    /// Takes new connections again.
+    pub fn accept_again(&mut self) -> io::Result<()> {
+        self.stop_accepting();
+        for listener in &self.listeners {
+            self.accepting.push(self.connections.accept_on(listener.try_clone()?)?);
+        }
+        Ok(())
     }
 
     /// The next event.
@@ -164,10 +218,12 @@ impl Connections {
     pub fn send(&self, flow: &Flow, bytes: Bytes) -> bool {
         let open = flow.connection.and_then(|id| self.lock().get(&id).cloned());
         // An earlier start counted its connections too: its flows must not end at another phone.
-        let Some(connection) = open.filter(|open| open.remote == flow.remote) else { return false };
+        let Some(connection) = open.filter(|open| open.flow.remote == flow.remote) else {
+            return false;
+        };
         let waiting = connection.backlog.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
         if waiting > limits::STREAM_BACKLOG_BYTES || connection.writer.try_send(bytes).is_err() {
-            connection.close.notify_one();
+            connection.end.send_replace(Some(Ending::Close));
             return false;
         }
         true
@@ -179,7 +235,7 @@ impl Connections {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(remote)).await??;
         let mut local = stream.local_addr()?;
         local.set_port(listening_port);
-        self.adopt(stream, local)
+        self.begin(stream, local)
     }
 
     /// How many are open.
@@ -187,23 +243,111 @@ impl Connections {
         self.lock().len()
     }
 
-    fn adopt(&self, stream: TcpStream, local: SocketAddr) -> io::Result<Flow> {
+    /// This process has it.
+    pub fn holds(&self, id: ConnectionId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Reads on, from the first byte that its former holder had not handled for sure.
+    pub fn adopt(&self, flow: Flow, descriptor: OwnedFd) -> io::Result<()> {
+        let stream = std::net::TcpStream::from(descriptor);
+        stream.set_nonblocking(true)?;
+        self.serve(TcpStream::from_std(stream)?, flow);
+        Ok(())
+    }
+
+    /// Ends these in that way.
+    pub fn end(&self, ids: &[ConnectionId], ending: Ending) {
+        let open = self.lock();
+        for connection in ids.iter().filter_map(|id| open.get(id)) {
+            connection.end.send_replace(Some(ending));
+        }
+    }
+
+    /// Accepts connections until the task is aborted, within a tokio runtime.
+    pub fn accept_on(&self, listener: std::net::TcpListener) -> io::Result<JoinHandle<()>> {
+        listener.set_nonblocking(true)?;
+        Ok(tokio::spawn(accept(TcpListener::from_std(listener)?, self.clone())))
+    }
+
+    /// From now on news are kept; those that are open are the first.
+    pub fn begin_news(&self) {
+        let opened = self.lock().values().map(|one| (one.flow, Arc::clone(&one.stream))).collect();
+        *self.lock_news() = Some(News { opened, closed: Vec::new() });
+        self.shared.has_news.notify_one();
+    }
+
+    /// There is nobody to tell.
+    pub fn end_news(&self) {
+        *self.lock_news() = None;
+    }
+
+    /// News since the last time; waits for some.
+    pub async fn news(&self) -> News {
+        loop {
+            if let Some(news) = self.take_news() {
+                return news;
+            }
+            self.shared.has_news.notified().await;
+        }
+    }
+
+    /// News since the last time, if there are any.
+    pub fn take_news(&self) -> Option<News> {
+        let mut news = self.lock_news();
+        let some = news.as_mut().filter(|news| !news.opened.is_empty() || !news.closed.is_empty());
+        some.map(core::mem::take)
+    }
+
+    /// Nothing is read after this time: an heir may do it. `None`: there is no heir.
+    pub fn read_until(&self, until: Option<Instant>) {
+        self.shared.reads_until.send_replace(until);
+    }
+
+    fn begin(&self, stream: TcpStream, local: SocketAddr) -> io::Result<Flow> {
         stream.set_nodelay(true)?;
         // Not every kernel and address family takes the mark; a call is worth more than its priority.
         let _ = socket2::SockRef::from(&stream).set_tos_v4(DSCP_CS3);
         let id = ConnectionId(self.shared.next.fetch_add(1, Ordering::Relaxed) + 1);
-        let remote = stream.peer_addr()?;
-        let flow = Flow { transport: Transport::Tcp, local, remote, connection: Some(id) };
-        let (writer, queue) = mpsc::channel(WRITE_QUEUE);
-        let (backlog, close) = (Arc::default(), Arc::new(Notify::new()));
-        let connection = Connection { remote, writer, backlog, close };
-        self.lock().insert(id, connection.clone());
-        tokio::spawn(serve(stream, flow, self.clone(), connection, queue));
+        let flow = Flow {
+            transport: Transport::Tcp,
+            local,
+            remote: stream.peer_addr()?,
+            connection: Some(id),
+        };
+        self.serve(stream, flow);
         Ok(flow)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Connection>> {
+    fn serve(&self, stream: TcpStream, flow: Flow) {
+        let Some(id) = flow.connection else { return };
+        let (writer, queue) = mpsc::channel(WRITE_QUEUE);
+        let (stream, backlog) = (Arc::new(stream), Arc::default());
+        let connection =
+            Connection { flow, stream, writer, backlog, end: watch::Sender::new(None) };
+        if let Some(news) = &mut *self.lock_news() {
+            news.opened.push((flow, Arc::clone(&connection.stream)));
+            self.shared.has_news.notify_one();
+        }
+        self.lock().insert(id, connection.clone());
+        tokio::spawn(connection::serve(self.clone(), connection, queue));
+    }
+
+    fn remove(&self, id: ConnectionId) {
+        self.lock().remove(&id);
+        if let Some(news) = &mut *self.lock_news() {
+            news.opened.retain(|(flow, _)| flow.connection != Some(id));
+            news.closed.push(id);
+            self.shared.has_news.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Connection>> {
         self.shared.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_news(&self) -> MutexGuard<'_, Option<News>> {
+        self.shared.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,7 +356,7 @@ async fn accept(listener: TcpListener, connections: Connections) {
         match listener.accept().await {
             Ok((stream, _)) if connections.count() < limits::SIP_CONNECTIONS => {
                 // A peer that is gone already needs no answer.
-                let _ = stream.local_addr().and_then(|local| connections.adopt(stream, local));
+                let _ = stream.local_addr().and_then(|local| connections.begin(stream, local));
             }
             Ok(_) => {}
             // Out of descriptors: those that close make room.
@@ -221,82 +365,10 @@ async fn accept(listener: TcpListener, connections: Connections) {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    flow: Flow,
-    connections: Connections,
-    connection: Connection,
-    queue: mpsc::Receiver<Bytes>,
-) {
-    let (reader, writer) = stream.into_split();
-    let _ = connections.events.send(TcpEvent::Connected(flow)).await;
-    tokio::select! {
-        () = read(reader, flow, &connections) => {}
-        () = write(writer, queue, &connection.backlog) => {}
-        () = connection.close.notified() => {}
-    }
-    if let Some(id) = flow.connection {
-        connections.lock().remove(&id);
-    }
-    let _ = connections.events.send(TcpEvent::Closed(flow)).await;
-}
-
-async fn read(mut reader: OwnedReadHalf, flow: Flow, connections: &Connections) {
-    let mut framer = StreamFramer::default();
-    let mut buffer = vec![0; 16 * 1024];
-    let (mut partial_since, mut has_spoken) = (None, false);
-    loop {
-        let patience = match partial_since {
-            Some(since) => PARTIAL_TIMEOUT.saturating_sub(tokio::time::Instant::now() - since),
-            None if has_spoken => IDLE_TIMEOUT,
-            None => SILENT_TIMEOUT,
-        };
-        let read = tokio::time::timeout(patience, reader.read(&mut buffer)).await;
-        let Ok(Ok(length @ 1..)) = read else { return };
-        let Some(bytes) = buffer.get(..length) else { return };
-        framer.push(bytes);
-        while let Some(item) = framer.next_item() {
-            partial_since = None;
-            match item {
-                StreamItem::Ping => {
-                    connections.send(&flow, Bytes::from_static(b"\r\n"));
-                }
-                StreamItem::Message(bytes) => {
-                    has_spoken = true;
-                    if connections.events.send(TcpEvent::Message { flow, bytes }).await.is_err() {
-                        return;
-                    }
-                }
-                StreamItem::Broken(error, head) => {
-                    let _ = connections.events.send(TcpEvent::Broken { flow, error, head }).await;
-                    tokio::time::sleep(LAST_WORDS).await;
-                    return;
-                }
-            }
-        }
-        if framer.has_partial() {
-            partial_since.get_or_insert_with(tokio::time::Instant::now);
-        }
-    }
-}
-
-async fn write(
-    mut writer: OwnedWriteHalf,
-    mut queue: mpsc::Receiver<Bytes>,
-    backlog: &AtomicUsize,
-) {
-    while let Some(bytes) = queue.recv().await {
-        let written = tokio::time::timeout(WRITE_TIMEOUT, writer.write_all(&bytes)).await;
-        backlog.fetch_sub(bytes.len(), Ordering::Relaxed);
-        if !matches!(written, Ok(Ok(()))) {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const OPTIONS: &str = "OPTIONS sip:x SIP/2.0\r\nContent-Length: 0\r\n\r\n";
 

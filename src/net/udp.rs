@@ -17,7 +17,7 @@ use nix::sys::socket::{
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -90,8 +90,24 @@ impl UdpEndpoint {
         let receive_buffer_bytes =
             enlarge_buffers(&socket, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES);
         socket.bind(&address.into())?;
+        Self::over(socket, receive_buffer_bytes)
+    }
+
+    /// A socket that another process of this user bound in the same way, and holds too.
+    pub fn shared_by(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(descriptor);
+        let receive_buffer_bytes = socket.recv_buffer_size()?;
+        Self::over(socket, receive_buffer_bytes)
+    }
+
+    /// For another process of this user.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
+    fn over(socket: Socket, receive_buffer_bytes: usize) -> io::Result<Self> {
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
-        let space = || match address {
+        let space = || match local {
             SocketAddr::V4(_) => nix::cmsg_space!(in_pktinfo),
             SocketAddr::V6(_) => nix::cmsg_space!(in6_pktinfo),
         };

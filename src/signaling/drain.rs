@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A leaving node waits so many milliseconds for its links to take its last words.
 const LAST_WORDS: u32 = 200;
 
+/// And so many for its connections to be let go.
+const LAST_CONNECTIONS: u32 = 1_000;
+
 /// A drain under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
@@ -153,8 +156,17 @@ impl Worker {
         }
     }
 
-    /// The process ends: its last words leave.
+    /// The process ends: its last words leave, and its connections are let go for a sibling.
     pub(super) async fn leave(&mut self) {
+        if self.is_leaving() {
+            self.leaves.send_replace(true);
+            for _ in 0..LAST_CONNECTIONS {
+                if !self.sockets.has_connections() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
         for _ in 0..LAST_WORDS {
             if self.peers.is_flushed() {
                 break;

@@ -8,7 +8,7 @@ use super::wakeup::{Found, Wakeup};
 use super::worker::Worker;
 use crate::directory::{Binding, User};
 use crate::event::Event;
-use crate::ids::{CallId, NodeName};
+use crate::ids::{CallId, ConnectionId, NodeName};
 use crate::net::clock;
 use crate::sip::Uri;
 use crate::store::{Change, Store, StoreError};
@@ -155,19 +155,33 @@ impl Worker {
         self.directory.set_bindings(extension, bindings);
     }
 
-    /// A connection that an earlier life of this node held; of a node that is alone, any that it did not accept itself.
+    /// A connection that an earlier life of this node held and nobody inherited; of a node that is alone, any that it
+    /// did not accept itself.
     fn is_lost(&self, binding: &Binding) -> bool {
         let own: &NodeName = &self.settings.node;
         let ours = binding.node == *own || self.store.is_embedded();
-        let connection = binding.flow.connection;
-        ours && connection.is_some_and(|id| !self.by_connection.contains_key(&id))
+        ours && binding.flow.connection.is_some_and(|id| !self.is_held(id))
     }
 
-    /// Connections of nodes that are no more are gone with them.
+    /// This process has that connection, or a peer may have it.
+    fn is_held(&self, connection: ConnectionId) -> bool {
+        self.sockets.holds(connection) || self.peers.holders(connection.node()).next().is_some()
+    }
+
+    /// Connections of nodes that are no more are gone with them, but for those that somebody inherited.
     pub(super) fn lose_connections_of_others(&mut self, alive: &HashSet<&str>) {
+        let all = self.directory.all_bindings();
+        let lost = all.filter_map(|binding| {
+            let connection = binding.flow.connection?;
+            let is_lost = !alive.contains(&*binding.node.0) && !self.is_held(connection);
+            (is_lost && !binding.flow_lost).then_some(connection)
+        });
+        let lost: HashSet<ConnectionId> = lost.collect();
+        if lost.is_empty() {
+            return;
+        }
         for binding in self.directory.all_bindings_mut() {
-            binding.flow_lost |=
-                binding.flow.connection.is_some() && !alive.contains(&*binding.node.0);
+            binding.flow_lost |= binding.flow.connection.is_some_and(|id| lost.contains(&id));
         }
     }
 

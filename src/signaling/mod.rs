@@ -23,6 +23,7 @@ mod errand;
 mod feed;
 mod gather;
 mod ingress;
+mod inherit;
 mod invite;
 mod journal;
 mod ledger;
@@ -41,6 +42,7 @@ mod quarantine;
 mod reassert;
 mod refuge;
 mod register;
+mod siblings;
 mod silence;
 mod sockets;
 mod takeover;
@@ -51,7 +53,7 @@ mod worker;
 use crate::call::Settings;
 use crate::control::hello::{Hello, Role};
 use crate::event::Event;
-use crate::ids::{ClusterKey, Incarnation, NodeName};
+use crate::ids::{ClusterKey, ConnectionId, Incarnation, NodeName};
 use crate::net::control_link::{self, Secrets};
 use crate::operator::Command;
 use crate::registrar::Policy;
@@ -116,6 +118,8 @@ pub struct Config {
     pub lease: Duration,
     /// Where processes of this host keep what the database does not take in time.
     pub journals: Option<PathBuf>,
+    /// Where processes of this host find each other, to read on when one dies.
+    pub siblings: Option<PathBuf>,
 }
 
 impl Config {
@@ -142,6 +146,10 @@ impl Config {
             stun: true,
             node: self.node.clone(),
         }
+    }
+
+    fn first_connection(&self) -> ConnectionId {
+        ConnectionId::first_of(self.node.number(), self.incarnation)
     }
 
     fn hello(&self, control: SocketAddr) -> Hello {
@@ -271,7 +279,7 @@ pub async fn start(
 }
 
 async fn bind(config: &Config, keeping: Keeping) -> Result<Bound, StartError> {
-    let sockets = Sockets::bind(&config.sip_bind, config.node.number())
+    let sockets = Sockets::bind(&config.sip_bind, config.first_connection())
         .map_err(|(address, source)| StartError::Sip { address, source })?;
     let address = config.control_bind;
     let control = |source| StartError::Control { address, source };

@@ -114,7 +114,7 @@ impl Worker {
                 deadline_at: Some(Rfc3339(drain.deadline_at)),
                 remaining_calls: count(self.remaining_calls()).unwrap_or_default(),
                 remaining_sessions: 0,
-                remaining_flows: count(self.by_connection.len()).unwrap_or_default(),
+                remaining_flows: count(self.remaining_flows()).unwrap_or_default(),
             }),
             links: self.links(),
         }

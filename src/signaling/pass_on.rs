@@ -126,9 +126,13 @@ impl Worker {
             Life::Dead | Life::Silent if self.is_leaving() => self.leave_to_another(stray),
             // A call with a message waiting goes before the others of a dead owner; of a silent one it goes alone.
             Life::Dead | Life::Silent => _ = self.errands.run(Errand::ClaimFor(stray, owner)),
-            // Given up, or on its way here by a claim under way: a phone on TCP does not say it again.
-            Life::Unsure if owner == self.settings.incarnation => self.look_again(stray),
-            // Of a node in doubt.
+            // Given up, or on its way here by a claim under way; or of a node in doubt: a phone on TCP does not say it
+            // again.
+            Life::Unsure
+                if owner == self.settings.incarnation || stray.flow.transport.is_reliable() =>
+            {
+                self.look_again(stray);
+            }
             Life::Unsure => {}
         }
     }
@@ -229,6 +233,7 @@ impl Worker {
                 }
             }
             PeerFrame::Draining(is_draining) => self.peers.set_draining(link, is_draining),
+            PeerFrame::Inherited(numbers) => self.note_inherited(link, &numbers),
             PeerFrame::Drain { drain, end_calls } => self.drain_self(drain, end_calls),
         }
     }

@@ -21,6 +21,9 @@ const ADDRESSES: usize = 64;
 /// Calls whose owner we learnt; above it all are forgotten and learnt anew.
 const OWNERS: usize = 50_000;
 
+/// Nodes whose connections a peer may say it inherited.
+const INHERITED: usize = 256;
+
 /// A peer with a link.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -68,6 +71,8 @@ pub(super) struct Peers {
     left: HashMap<NodeName, Timestamp>,
     /// Users whose bindings a node that is here again is to be told of.
     pub untold: VecDeque<(NodeName, String)>,
+    /// Who inherited connections of a node, by its number.
+    heirs: HashMap<u16, HashSet<NodeName>>,
 }
 
 impl Peers {
@@ -99,6 +104,11 @@ impl Peers {
         let hello = self.up.remove(&name)?.hello;
         self.dialling.insert(hello.incarnation);
         Some(PeerAddress::of(hello))
+    }
+
+    /// Its process is gone, whatever its link says.
+    pub(super) fn lose(&mut self, incarnation: Incarnation) {
+        self.up.retain(|_, peer| peer.hello.incarnation != incarnation);
     }
 
     /// Whose link it is.
@@ -196,6 +206,23 @@ impl Peers {
 
     pub(super) fn by_number(&self, number: u16) -> Option<&NodeName> {
         self.up.keys().find(|name| name.number() == number)
+    }
+
+    /// It has connections of nodes with these numbers.
+    pub(super) fn inherits(&mut self, link: LinkNumber, numbers: &[u16]) {
+        let Some(name) = self.name_of(link).cloned() else { return };
+        for number in numbers.iter().take(INHERITED) {
+            self.heirs.entry(*number).or_default().insert(name.clone());
+        }
+    }
+
+    /// Who may have a connection of that node: itself, and its heirs.
+    pub(super) fn holders(&self, number: u16) -> impl Iterator<Item = &NodeName> {
+        let own = self.by_number(number);
+        let heirs = self.heirs.get(&number).into_iter().flatten();
+        own.into_iter()
+            .chain(heirs.filter(move |name| Some(*name) != own))
+            .filter(|name| self.up.contains_key(*name))
     }
 
     /// False: no link, or one that is stuck.

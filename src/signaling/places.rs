@@ -39,20 +39,26 @@ impl Worker {
         self.sockets.send(flow, bytes.clone()) || self.send_by_peer(flow, &bytes)
     }
 
-    /// A connection belongs to one process, an address to one host: what is for another's goes by its link.
+    /// A connection belongs to one process, an address to one host: what is for another's goes by its link, and to
+    /// whoever inherited connections of it.
     fn send_by_peer(&self, flow: Flow, bytes: &Bytes) -> bool {
-        let holder = match flow.connection {
-            Some(connection) => self.peers.by_number(connection.node()),
-            None => self.peers.by_address(flow.local),
-        };
-        let Some(name) = holder else { return false };
-        self.peers.send(name, PeerFrame::Send { flow, bytes: bytes.to_vec() })
+        let frame = PeerFrame::Send { flow, bytes: bytes.to_vec() };
+        match flow.connection {
+            Some(connection) => {
+                let holders = self.peers.holders(connection.node());
+                holders.filter(|name| self.peers.send(name, frame.clone())).count() > 0
+            }
+            None => {
+                let holder = self.peers.by_address(flow.local);
+                holder.is_some_and(|name| self.peers.send(name, frame))
+            }
+        }
     }
 
     /// How the phone of a flow is reached now.
     pub(super) fn reach(&self, way: &Way<'_>) -> Reach {
         let Way { flow, contact, extension } = way;
-        let holder = flow.connection.and_then(|id| self.peers.by_number(id.node()));
+        let holder = flow.connection.and_then(|id| self.peers.holders(id.node()).next());
         if holder.is_some() || self.has_place(flow) {
             return Reach::AsBefore;
         }

@@ -1,6 +1,7 @@
 //! SIP sockets of a node: a UDP endpoint an address, TCP connections, and which of them a message leaves by.
 
-use crate::ids::{ConnectionId, Flow, Transport};
+use super::siblings::Estate;
+use crate::ids::{ConnectionId, Flow, Incarnation, NodeName, Transport};
 use crate::net::dns::Resolver;
 use crate::net::local_address::{addresses_of_this_host, is_of_this_host, local_address_towards};
 use crate::net::tcp::{Connections, TcpEndpoint, TcpEvent};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// A port that the kernel chooses for UDP may be taken for TCP: other ones are tried.
 const PORT_TRIES: usize = 16;
@@ -20,6 +22,10 @@ const TCP_BATCH: usize = 64;
 pub(super) struct Sockets {
     udp: Vec<UdpEndpoint>,
     outgoing: Vec<Vec<(Flow, Bytes)>>,
+    /// Of siblings that do not read them.
+    covered: Vec<(Incarnation, UdpEndpoint)>,
+    /// A sibling reads ours.
+    is_left: bool,
     tcp: TcpEndpoint,
     resolver: Resolver,
     driven: Option<Driven>,
@@ -60,14 +66,16 @@ impl Sockets {
     /// Binds every address, for UDP and TCP.
     pub(super) fn bind(
         addresses: &[SocketAddr],
-        node_number: u16,
+        first: ConnectionId,
     ) -> Result<Self, (SocketAddr, io::Error)> {
-        let (mut udp, mut tcp) = (Vec::new(), TcpEndpoint::new(ConnectionId::base(node_number)));
+        let (mut udp, mut tcp) = (Vec::new(), TcpEndpoint::new(first));
         for address in addresses {
             udp.push(bind_both(*address, &mut tcp).map_err(|error| (*address, error))?);
         }
         let outgoing = udp.iter().map(|_| Vec::new()).collect();
-        Ok(Self { udp, outgoing, tcp, resolver: Resolver::new(), driven: None })
+        let (covered, is_left) = (Vec::new(), false);
+        let resolver = Resolver::new();
+        Ok(Self { udp, outgoing, covered, is_left, tcp, resolver, driven: None })
     }
 
     /// None at all.
@@ -75,6 +83,8 @@ impl Sockets {
         Self {
             udp: Vec::new(),
             outgoing: Vec::new(),
+            covered: Vec::new(),
+            is_left: false,
             tcp: TcpEndpoint::new(ConnectionId(0)),
             resolver: Resolver::none(),
             driven: Some(Driven::default()),
@@ -102,7 +112,9 @@ impl Sockets {
 
     /// Waits for datagrams of any socket, or events of any connection.
     pub(super) async fn receive(&mut self, out: &mut Received) -> io::Result<()> {
-        let (udp, tcp) = (&mut self.udp, &mut self.tcp);
+        let own = self.udp.iter_mut().filter(|_| !self.is_left);
+        let udp = own.chain(self.covered.iter_mut().map(|(_, endpoint)| endpoint)).collect();
+        let tcp = &mut self.tcp;
         tokio::select! {
             result = receive_datagrams(udp, &mut out.datagrams) => result,
             _ = tcp.events(&mut out.streams, TCP_BATCH) => Ok(()),
@@ -111,7 +123,8 @@ impl Sockets {
 
     /// What is there already, without waiting; as much as a turn takes. An error is told by the next `receive`.
     pub(super) fn receive_more(&mut self, out: &mut Received) {
-        for endpoint in &mut self.udp {
+        let own = self.udp.iter_mut().filter(|_| !self.is_left);
+        for endpoint in own.chain(self.covered.iter_mut().map(|(_, endpoint)| endpoint)) {
             if out.datagrams.len() < udp::BATCH {
                 endpoint.recv_ready(&mut out.datagrams);
             }
@@ -150,6 +163,55 @@ impl Sockets {
                 endpoint.send_batch(batch);
                 batch.clear();
             }
+        }
+    }
+
+    /// What a sibling is given of these.
+    pub(super) fn estate(&self, node: NodeName, incarnation: Incarnation) -> io::Result<Estate> {
+        let udp = self.udp.iter().map(|endpoint| Ok((endpoint.local(), endpoint.share()?)));
+        Ok(Estate {
+            node,
+            incarnation,
+            udp: udp.collect::<io::Result<_>>()?,
+            listeners: self.tcp.shared_listeners()?,
+            connections: self.tcp.connections().clone(),
+        })
+    }
+
+    /// Reads a sibling's datagrams too.
+    pub(super) fn cover(&mut self, sibling: Incarnation, sockets: Vec<OwnedFd>) {
+        let endpoints = sockets.into_iter().filter_map(|one| UdpEndpoint::shared_by(one).ok());
+        self.covered.extend(endpoints.map(|endpoint| (sibling, endpoint)));
+    }
+
+    /// Does so no more.
+    pub(super) fn uncover(&mut self, sibling: Incarnation) {
+        self.covered.retain(|(of, _)| *of != sibling);
+    }
+
+    /// A sibling reads ours, or we do again.
+    pub(super) fn leave(&mut self, is_left: bool) {
+        self.is_left = is_left;
+        match is_left {
+            true => self.tcp.stop_accepting(),
+            false => {
+                if let Err(error) = self.tcp.accept_again() {
+                    tracing::error!("no connection is accepted any more: {error}");
+                }
+            }
+        }
+    }
+
+    /// Any is open.
+    pub(super) fn has_connections(&self) -> bool {
+        self.tcp.connections().count() > 0
+    }
+
+    /// This process has that connection.
+    pub(super) fn holds(&self, connection: ConnectionId) -> bool {
+        match &self.driven {
+            Some(driven) => driven.open.contains(&connection),
+            None => self.tcp.connections().holds(connection),
         }
     }
 
@@ -218,8 +280,11 @@ fn bind_both(address: SocketAddr, tcp: &mut TcpEndpoint) -> io::Result<UdpEndpoi
     }
 }
 
-async fn receive_datagrams(udp: &mut [UdpEndpoint], out: &mut Vec<Datagram>) -> io::Result<()> {
-    match udp {
+async fn receive_datagrams(
+    mut udp: Vec<&mut UdpEndpoint>,
+    out: &mut Vec<Datagram>,
+) -> io::Result<()> {
+    match &mut udp[..] {
         [] => core::future::pending().await,
         [one] => one.recv_batch(out).await,
         many => {

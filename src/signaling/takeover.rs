@@ -315,6 +315,10 @@ impl Worker {
             self.peers.send(&name, PeerFrame::Draining(true));
         }
         self.begin_to_tell(&name);
+        if !self.inherited.is_empty() {
+            let numbers = self.inherited.iter().copied().collect();
+            self.peers.send(&name, PeerFrame::Inherited(numbers));
+        }
         if let Some(former) = former {
             self.claim_from(former);
         }

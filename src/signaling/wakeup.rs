@@ -6,11 +6,12 @@ use crate::call::Answer;
 use crate::control::Frame;
 use crate::control::hello::Hello;
 use crate::directory::{Binding, User};
-use crate::ids::{CallId, Flow, Incarnation, NodeName};
+use crate::ids::{CallId, ConnectionId, Flow, Incarnation, NodeName};
 use crate::sip::Uri;
 use crate::store::{CallOutcome, Change, ClaimedCall, NodeRow, StoreError};
 use crate::time::Timestamp;
 use bytes::Bytes;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tokio::sync::{mpsc, oneshot};
@@ -76,6 +77,16 @@ pub enum Wakeup {
     },
     /// A frame of a link.
     Frame(LinkNumber, Box<Frame>),
+    /// A sibling does not read its datagrams: these sockets are read here too.
+    Cover(Incarnation, Vec<OwnedFd>),
+    /// It reads them again, or is gone.
+    Uncover(Incarnation),
+    /// Nobody listens where a sibling did: it is dead.
+    SiblingGone(Incarnation),
+    /// Connections of a sibling are read here from now on.
+    Inherited(NodeName, Vec<ConnectionId>),
+    /// A sibling reads our sockets (`true`), or we do again.
+    SocketsLeft(bool),
     /// A link broke.
     LinkDown(LinkNumber),
 }

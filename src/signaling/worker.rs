@@ -22,7 +22,7 @@ use super::silence::Silence;
 use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
 use super::wakeup::{Found, QUEUE, Wakeup};
-use super::{Config, EventSink, feed, names, node};
+use super::{Config, EventSink, feed, names, node, siblings};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
 use crate::control::Frame;
 use crate::control::hello::Role;
@@ -37,7 +37,7 @@ use crate::time::Timestamp;
 use crate::views::NodeView;
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -112,6 +112,10 @@ pub(super) struct Worker {
     /// Was ready once: what is missing since is a fault, not a start.
     pub was_ready: bool,
     pub draining: Option<Drain>,
+    /// An heir is to read our sockets.
+    pub leaves: watch::Sender<bool>,
+    /// Numbers of nodes whose connections this one inherited.
+    pub inherited: BTreeSet<u16>,
     pub given_up: GivenUp,
     events: EventSink,
     tick_at: Timestamp,
@@ -160,6 +164,8 @@ impl Worker {
         wakeups: mpsc::Sender<Wakeup>,
     ) -> Self {
         let Bound { sockets, control, listener, keeping } = bound;
+        let siblings = config.siblings.clone().filter(|_| !store.is_embedded());
+        let incarnation = config.incarnation;
         let hello = config.hello(control);
         let links = Links::new(hello, config.secrets.clone(), wakeups.clone());
         background.spawn(links.clone().accept(listener));
@@ -179,7 +185,16 @@ impl Worker {
         let doors = Doors { sockets, control, keeping, errands, store, background, events };
         let worker = Self::with_doors(config, doors, draw_call_id, clock::now());
         let (store, reload) = (worker.store.clone(), Arc::clone(&worker.reload));
-        worker.background.spawn(feed::follow(store.clone(), reload, wakeups));
+        worker.background.spawn(feed::follow(store.clone(), reload, wakeups.clone()));
+        if let Some(folder) = siblings {
+            match worker.sockets.estate(worker.settings.node.clone(), incarnation) {
+                Ok(estate) => {
+                    let leaves = worker.leaves.subscribe();
+                    siblings::begin(folder, estate, wakeups, leaves);
+                }
+                Err(error) => tracing::warn!("no sibling can stand in for this process: {error}"),
+            }
+        }
         let rows = worker.row.subscribe();
         worker.background.spawn(node::publish(store, identity, vec![control], rows));
         worker
@@ -239,6 +254,8 @@ impl Worker {
             store_readable: false,
             was_ready: false,
             draining: None,
+            leaves: watch::Sender::new(false),
+            inherited: BTreeSet::new(),
             given_up: GivenUp::default(),
             events,
             tick_at: now,
@@ -277,7 +294,9 @@ impl Worker {
                 () = sleep => {}
             }
             // Whatever woke the loop, the rest of what is there belongs to the same turn.
-            self.sockets.receive_more(&mut received);
+            if self.silence.is_none() {
+                self.sockets.receive_more(&mut received);
+            }
             take_ready(&mut inlets.wakeups, &mut wakeups);
             let is_full = received.is_full() || wakeups.len() >= BATCH;
             self.handle_all(&mut received, &mut wakeups, &mut commands, clock::now());
@@ -362,6 +381,7 @@ impl Worker {
             self.tick_at = self.now + TICK;
             self.tick();
         }
+        self.leave_sockets();
         self.begin_commit();
         self.begin_journal();
         self.tell_outage(None);
@@ -440,6 +460,11 @@ impl Worker {
                     );
                 }
             }
+            Wakeup::Cover(sibling, sockets) => self.sockets.cover(sibling, sockets),
+            Wakeup::Uncover(sibling) => self.sockets.uncover(sibling),
+            Wakeup::SiblingGone(incarnation) => self.sibling_is_gone(incarnation),
+            Wakeup::Inherited(sibling, connections) => self.inherit(&sibling, &connections),
+            Wakeup::SocketsLeft(is_left) => self.note_sockets_left(is_left),
             Wakeup::Frame(number, frame) => self.handle_frame(number, *frame),
             Wakeup::LinkDown(number) => {
                 if let Some(peer) = self.peers.link_down(number) {

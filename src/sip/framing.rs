@@ -53,6 +53,16 @@ impl StreamFramer {
         }
     }
 
+    /// Bytes that are here and have not come out.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Everything came out.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Part of a message is here and the rest is not. What may be half a keep-alive is none.
     pub fn has_partial(&self) -> bool {
         self.buffer.iter().any(|byte| !matches!(byte, b'\r' | b'\n' | b'\0'))

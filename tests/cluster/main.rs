@@ -8,11 +8,13 @@ mod common;
 #[path = "../peers/pair.rs"]
 mod pair;
 
+mod connections;
 mod crowd;
 mod cut;
 mod drain;
 mod exile;
 mod failover;
+mod freeze;
 mod kill;
 mod media;
 mod outage;

@@ -29,3 +29,19 @@ fn all_signaling_processes_are_killed_and_started_again() {
     pair.callee.hangs_up_on(&mut pair.caller);
     check_record(&switch.survivor().cdrs(1), 1);
 }
+
+#[test]
+fn a_process_with_a_dead_ones_control_port_links_with_the_others() {
+    let mut switch = Switch::start();
+    // The first has the port that the next start takes, and its row is still fresh then.
+    switch.signaling[0].signaling.kill();
+    drop(switch.signaling.remove(0));
+    switch.signaling.push(switch.host.signaling());
+    for server in &switch.signaling {
+        switch.wait_for_links(server, 2);
+    }
+    let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    pair.hear_each_other();
+    pair.callee.hangs_up_on(&mut pair.caller);
+    check_record(&switch.survivor().cdrs(1), 0);
+}

@@ -3,6 +3,7 @@
 //! Invariant: when a test fails, the end of every process's log is shown.
 
 use super::{SOON, eventually};
+use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -82,11 +83,24 @@ impl Process {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// SIGSTOP: it does nothing until it is thawed, and its sockets fill.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id");
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(id),
-            nix::sys::signal::Signal::SIGTERM,
-        );
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), signal);
     }
 
     /// Waits for its end.

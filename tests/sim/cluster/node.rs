@@ -106,6 +106,7 @@ fn config(node: &Node, life: u64) -> Config {
         drain_timeout: Duration::from_secs(3_600),
         lease: Duration::from_micros(LEASE),
         journals: None,
+        siblings: None,
     }
 }
 

@@ -1,0 +1,85 @@
+//! Connections that change their process: bindings and calls that hang on them go on (design §4 "Flows").
+
+use super::media_pool::LinkNumber;
+use super::worker::Worker;
+use crate::control::PeerFrame;
+use crate::directory::Binding;
+use crate::ids::{CallId, ConnectionId, Incarnation, NodeName};
+use std::collections::HashSet;
+
+impl Worker {
+    /// When everything was given up, the sockets are left to the heir; they come back with the calls.
+    pub(super) fn leave_sockets(&mut self) {
+        let leaves = self.is_leaving()
+            && self.calls.iter().all(|(_, slot)| slot.call.lingers() || slot.stored.0 == 0);
+        self.leaves.send_if_modified(|before| core::mem::replace(before, leaves) != leaves);
+    }
+
+    /// Its own socket tells sooner than its link that it is dead.
+    pub(super) fn sibling_is_gone(&mut self, incarnation: Incarnation) {
+        self.peers.lose(incarnation);
+        self.peer_is_dead(incarnation);
+    }
+
+    /// A sibling reads our sockets, or we do again. Connections that went are not ours to lose.
+    pub(super) fn note_sockets_left(&mut self, is_left: bool) {
+        self.sockets.leave(is_left);
+        self.by_connection.retain(|id, _| self.sockets.holds(*id));
+    }
+
+    /// Registered phones on connections that this process still has.
+    pub(super) fn remaining_flows(&self) -> usize {
+        self.by_connection.keys().filter(|id| self.sockets.holds(**id)).count()
+    }
+
+    /// Connections of a sibling are ours from now on, and the pings of its phones.
+    pub(super) fn inherit(&mut self, sibling: &NodeName, connections: &[ConnectionId]) {
+        let own = self.settings.node.clone();
+        let ids: HashSet<ConnectionId> = connections.iter().copied().collect();
+        let mut inherited: Vec<Binding> = Vec::new();
+        for binding in self.directory.all_bindings_mut() {
+            let is_ours = binding.flow.connection.is_some_and(|id| ids.contains(&id));
+            if is_ours || (binding.node == *sibling && binding.flow.connection.is_none()) {
+                binding.node = own.clone();
+                binding.flow_lost = false;
+                inherited.push(binding.clone());
+            }
+        }
+        inherited.iter().for_each(|binding| self.watch_binding(binding));
+        self.inherited.extend(connections.iter().map(|id| id.node()));
+        let numbers = self.inherited.iter().copied().collect();
+        self.peers.broadcast(&PeerFrame::Inherited(numbers));
+        self.send_stranded(&ids.iter().map(|id| id.node()).collect());
+    }
+
+    /// A peer has connections of these nodes.
+    pub(super) fn note_inherited(&mut self, link: LinkNumber, numbers: &[u16]) {
+        self.peers.inherits(link, numbers);
+        let numbers: HashSet<u16> = numbers.iter().copied().collect();
+        for binding in self.directory.all_bindings_mut() {
+            let connection = binding.flow.connection;
+            binding.flow_lost &= !connection.is_some_and(|id| numbers.contains(&id.node()));
+        }
+        self.send_stranded(&numbers);
+    }
+
+    /// What waited for connections of these nodes leaves, if somebody has them.
+    fn send_stranded(&mut self, numbers: &HashSet<u16>) {
+        let waits = self.calls.iter().filter(|(_, slot)| !slot.stranded.is_empty());
+        let mut ids: Vec<CallId> = waits.map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(slot) = self.calls.get_mut(id) else { continue };
+            let (waiting, others) =
+                core::mem::take(&mut slot.stranded).into_iter().partition(|(_, transmit)| {
+                    transmit.flow.connection.is_some_and(|one| numbers.contains(&one.node()))
+                });
+            slot.stranded = others;
+            let waiting: Vec<_> = waiting;
+            let now = self.now;
+            for (_, transmit) in waiting.into_iter().filter(|(until, _)| *until > now) {
+                self.send(id, transmit);
+            }
+        }
+    }
+}
