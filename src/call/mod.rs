@@ -51,6 +51,7 @@ use crate::views::CallState;
 use core::net::SocketAddr;
 use core::time::Duration;
 use fork::Best;
+use leg::Purpose;
 use media::Then;
 use modify::Exchange;
 use record::{CallRecord, Phase};
@@ -162,7 +163,10 @@ impl Call {
     /// Over for everybody: it only lingers to answer what its phones may repeat.
     pub fn lingers(&self) -> bool {
         let mut clients = self.record.legs.iter().flat_map(|leg| &leg.clients);
-        self.saved_end && clients.all(|client| !client.transaction.is_pending())
+        // A re-INVITE that the end overtook matters to nobody.
+        let changes = |purpose: &Purpose| matches!(purpose, Purpose::Modify | Purpose::Refresh);
+        self.saved_end
+            && clients.all(|client| changes(&client.purpose) || !client.transaction.is_pending())
     }
 
     /// Its id.

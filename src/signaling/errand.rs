@@ -20,7 +20,8 @@ use crate::sip::Uri;
 use crate::store::{Batch, Journal, JournalFolder, Store, StoreError};
 use crate::time::Timestamp;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -150,9 +151,42 @@ pub(super) struct Tasks {
     pub wakeups: mpsc::Sender<Wakeup>,
     pub own: Incarnation,
     pub look_ups: Arc<Semaphore>,
+    /// Owners whose calls are being claimed, and whether that was asked for again meanwhile.
+    pub claiming: Mutex<HashMap<Incarnation, bool>>,
 }
 
 impl Tasks {
+    /// One task claims from an owner, however often that is found dead while the store takes no writes.
+    async fn claim_from(&self, from: Incarnation) {
+        if !self.begins_claim(from) {
+            return;
+        }
+        let mut again = true;
+        while again {
+            let (store, journals) = (self.store.clone(), self.journals.clone());
+            claim_all(store, journals, from, self.own, self.wakeups.clone()).await;
+            let mut claiming = self.lock_claiming();
+            again = claiming.get_mut(&from).is_some_and(core::mem::take);
+            if !again {
+                claiming.remove(&from);
+            }
+        }
+    }
+
+    /// False: it is under way, and will be done once more.
+    fn begins_claim(&self, from: Incarnation) -> bool {
+        let mut claiming = self.lock_claiming();
+        let under_way = claiming.get_mut(&from).map(|again| *again = true).is_some();
+        if !under_way {
+            claiming.insert(from, false);
+        }
+        !under_way
+    }
+
+    fn lock_claiming(&self) -> MutexGuard<'_, HashMap<Incarnation, bool>> {
+        self.claiming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn spawn(self: Arc<Self>, errand: Errand) -> bool {
         let permit = match errand.is_bounded() {
             true => match Arc::clone(&self.look_ups).try_acquire_owned() {
@@ -196,15 +230,12 @@ impl Tasks {
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
             Errand::ClaimAll(from) => {
-                let (journals, wakeups) = (self.journals.clone(), self.wakeups.clone());
-                let all = claim_all(self.store.clone(), journals, from, self.own, wakeups);
-                Box::pin(all).await;
+                Box::pin(self.claim_from(from)).await;
                 None
             }
             Errand::WriteAndClaim(from, batch) => {
                 write_kept(&self.store, &batch, &self.wakeups).await;
-                let (journals, wakeups) = (self.journals.clone(), self.wakeups.clone());
-                claim_all(self.store.clone(), journals, from, self.own, wakeups).await;
+                Box::pin(self.claim_from(from)).await;
                 None
             }
             Errand::AskStore(name) => {

@@ -218,8 +218,8 @@ impl Worker {
             rows.iter().filter(|row| is_fresh(row)).map(|row| &*row.name.0).collect();
         let own_name = self.settings.node.clone();
         alive.insert(&own_name.0);
-        self.lose_connections_of_others(&alive);
         if self.may_judge(now, &rows) {
+            self.lose_connections_of_others(&alive);
             self.judge_silence(now, rows.iter().filter(signals));
         }
         // A restored call wants its media session first of all.

@@ -38,7 +38,7 @@ use crate::views::NodeView;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -180,6 +180,7 @@ impl Worker {
             wakeups: wakeups.clone(),
             own: config.incarnation,
             look_ups: Arc::new(Semaphore::new(names::LOOK_UPS)),
+            claiming: Mutex::default(),
         }));
         let identity = (config.node.clone(), config.incarnation, config.mode);
         let doors = Doors { sockets, control, keeping, errands, store, background, events };

@@ -324,7 +324,8 @@ impl Store {
         to: Incarnation,
     ) -> Result<Option<ClaimedCall>, StoreError> {
         self.check_settled().await?;
-        ask!(self, DEADLINE, claim_call(id, from, to))
+        // Given up earlier than the server does, it could come true with nobody to carry the call on.
+        ask!(self, COMMIT_DEADLINE, claim_call(id, from, to))
     }
 
     /// Owner of a live call.

@@ -75,7 +75,7 @@ async fn the_first_setting_stays(database: &Database) {
 }
 
 /// Pretends that a later release migrated the database.
-async fn with_step(database: &Database, version: u32) {
+async fn with_step(database: &Database, version: i64) {
     drop(database.open().await);
     database
         .execute(&format!(
@@ -89,15 +89,18 @@ async fn with_step(database: &Database, version: u32) {
 
 /// During a rolling upgrade the release before runs on it too.
 async fn a_schema_of_the_next_release_is_served(database: &Database) {
-    with_step(database, 2).await;
+    with_step(database, Store::known_schema() + 1).await;
     let store = database.open().await;
     assert_eq!(store.users().await.expect("readable"), []);
 }
 
 async fn a_newer_schema_is_refused(database: &Database) {
-    with_step(database, 3).await;
+    let known = Store::known_schema();
+    with_step(database, known + 2).await;
     match Store::connect(database.url()).await {
-        Err(StoreError::NewerSchema { found: 3, known: 1 }) => {}
+        Err(StoreError::NewerSchema { found, known: told }) => {
+            assert_eq!((found, told), (known + 2, known));
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -21,8 +21,6 @@ pub enum Sabotage {
     SilenceIsDeath,
     /// After a gap a node believes that all is still its own.
     NoProof,
-    /// What a dead node kept is not replayed.
-    LostJournal,
     /// The journal says it keeps what it does not.
     EmptyJournal,
     /// Nobody claims the calls of the dead.
@@ -34,7 +32,7 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::EarlyCommit,
         Self::NoFence,
         Self::LooseCdrs,
@@ -43,7 +41,6 @@ impl Sabotage {
         Self::DeafPeers,
         Self::SilenceIsDeath,
         Self::NoProof,
-        Self::LostJournal,
         Self::EmptyJournal,
         Self::NobodyClaims,
         Self::AbsentForError,
