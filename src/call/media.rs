@@ -76,6 +76,7 @@ impl Call {
         let rev = self.record.media.rev;
         let spec = self.session_spec();
         self.awaited.push_back((rev, then));
+        self.media_is_stale = false;
         self.media_deadline = Some(self.now + MEDIA_TIMEOUT);
         Apply { session: self.session(), epoch: self.record.epoch, rev, spec }
     }
@@ -124,7 +125,10 @@ impl Call {
                     self.save();
                 }
             }
-            Reply::Refused { reason: Refusal::Stale, .. } => {}
+            // Another owner's, or over: nothing comes of the wish, but the store has the last word on that.
+            Reply::Refused { reason: Refusal::Stale, rev, .. } => {
+                self.media_is_stale |= rev == self.record.media.rev;
+            }
             Reply::Refused { rev, .. } if rev < self.record.media.rev => {}
             Reply::Refused { .. } => {
                 // The first wish was refused: there is no session. Later ones leave it as it was.
@@ -136,14 +140,13 @@ impl Call {
         }
     }
 
-    /// No answer in time. Sound of a confirmed call flows without us: whether its node is lost is known to the shell,
-    /// which sends the wish again when the link is back.
+    /// Nothing came of the wish in time. Sound of a confirmed call flows without us: whether a silent node is lost is
+    /// known to the shell, which sends the wish again when the link is back.
     pub(super) fn media_is_late(&mut self) {
-        match self.record.phase {
-            Phase::Confirmed => self.media_deadline = None,
-            Phase::Ended | Phase::Routing | Phase::Ringing | Phase::Answering(_) => {
-                self.handle_media_lost();
-            }
+        if self.record.phase == Phase::Confirmed && !self.media_is_stale {
+            self.media_deadline = None;
+        } else {
+            self.handle_media_lost();
         }
     }
 

@@ -75,6 +75,8 @@ pub struct Call {
     awaited: VecDeque<(Rev, Then)>,
     /// The media node must answer by then.
     media_deadline: Option<Timestamp>,
+    /// It refused the last wish as one of a former owner, or of a session that is over.
+    media_is_stale: bool,
     /// The re-INVITE that is being passed on, and who waits behind it.
     exchange: Option<Exchange>,
     queued: VecDeque<LegId>,
@@ -104,6 +106,7 @@ impl Call {
             outputs: VecDeque::new(),
             awaited: VecDeque::new(),
             media_deadline: None,
+            media_is_stale: false,
             exchange: None,
             queued: VecDeque::new(),
             best: None,
