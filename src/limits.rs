@@ -12,7 +12,7 @@ pub const SIP_CONNECTIONS: usize = 20_000;
 pub const STREAM_BACKLOG_BYTES: usize = 512 * 1024;
 /// Legs a call: the caller and every fork branch that ever was, redirections included.
 pub const LEGS_PER_CALL: usize = 32;
-/// Server and client transactions open at a time in one call.
+/// Server and client transactions open at a time of one leg.
 pub const TRANSACTIONS_PER_LEG: usize = 128;
 /// Media lines read of an SDP.
 pub const SDP_MEDIA_LINES: usize = 16;
@@ -40,6 +40,8 @@ pub const COMMAND_QUEUE: usize = 256;
 pub const CONTROL_FRAME_BYTES: usize = 256 * 1024;
 /// Frames that wait on one control link.
 pub const CONTROL_QUEUE: usize = 4_096;
+/// Frames kept free on a link for what is new, while a node that is back is told what it missed.
+pub const LINK_RESERVE: usize = 512;
 /// Body of a REST request other than an import.
 pub const REST_BODY_BYTES: usize = 1024 * 1024;
 /// Lines of an import.

@@ -1,5 +1,6 @@
 //! What this host is: its name, its addresses, and which of them can be bound.
 
+use crate::net::local_address::addresses_of_this_host;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::net::UdpSocket;
 
@@ -66,19 +67,13 @@ impl Host {
     }
 }
 
+/// Those that others can be told: a link-local address means nothing beyond its link.
 fn interface_addresses() -> Vec<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    let mut addresses: Vec<IpAddr> = interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .filter(|ip| match ip {
-            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-        })
-        .collect();
+    let mut addresses = addresses_of_this_host();
+    addresses.retain(|ip| match ip {
+        IpAddr::V4(v4) => !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    });
     addresses.dedup();
     addresses
 }

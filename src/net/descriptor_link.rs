@@ -73,12 +73,7 @@ impl DescriptorLink {
         if received.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut descriptors = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
-            }
-        }
+        let descriptors = descriptors_of(&mut control);
         self.0.read_exact(header.get_mut(received.bytes..).unwrap_or_default())?;
         let [l0, l1, l2, l3, d0, d1, d2, d3] = header;
         let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
@@ -97,6 +92,17 @@ impl DescriptorLink {
         // Fails only when the other end is gone, which is as good.
         let _ = self.0.shutdown(Shutdown::Both);
     }
+}
+
+/// Those that came with a message.
+pub(super) fn descriptors_of(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    descriptors
 }
 
 #[cfg(test)]

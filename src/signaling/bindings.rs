@@ -9,6 +9,7 @@ use super::worker::Worker;
 use crate::control::PeerFrame;
 use crate::directory::Binding;
 use crate::ids::NodeName;
+use crate::limits;
 use crate::time::Timestamp;
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -19,8 +20,6 @@ const CONCURRENT: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(60);
 /// Users told of in one turn of the loop to a peer that is back.
 const TOLD_A_TURN: usize = 256;
-/// Room kept on its link for what is new.
-const LINK_RESERVE: usize = 512;
 
 /// Put and removed; a removed one by its id, and when it was last refreshed.
 type Changes = (Vec<Binding>, Vec<(String, Timestamp)>);
@@ -102,7 +101,7 @@ impl Worker {
     pub(super) fn tell_of_bindings(&mut self) {
         for _ in 0..TOLD_A_TURN {
             let Some((name, extension)) = self.peers.untold.pop_front() else { return };
-            if self.peers.room(&name).is_some_and(|room| room < LINK_RESERVE) {
+            if self.peers.room(&name).is_some_and(|room| room < limits::LINK_RESERVE) {
                 return self.peers.untold.push_front((name, extension));
             }
             let own = &self.settings.node;

@@ -196,9 +196,34 @@ impl Calls {
         self.slots.iter().map(|(id, slot)| (*id, slot.as_ref()))
     }
 
+    /// Ids of those that are wanted, in their order: a history repeats itself.
+    pub(super) fn ids(&self, is_wanted: impl Fn(&Slot) -> bool) -> Vec<CallId> {
+        let wanted = self.iter().filter(|(_, slot)| is_wanted(slot));
+        let mut ids: Vec<CallId> = wanted.map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Messages that wait for a commit.
     pub(super) fn held(&self) -> usize {
         self.held
+    }
+
+    /// What waits for another flow and is for this one; what waited too long is dropped.
+    pub(super) fn take_stranded(
+        &mut self,
+        id: CallId,
+        now: Timestamp,
+        is_for: impl Fn(&Transmit) -> bool,
+    ) -> Vec<Transmit> {
+        let Some(slot) = self.get_mut(id).filter(|slot| !slot.stranded.is_empty()) else {
+            return Vec::new();
+        };
+        let stranded = core::mem::take(&mut slot.stranded).into_iter();
+        let (waiting, others): (Vec<_>, _) = stranded.partition(|(_, transmit)| is_for(transmit));
+        slot.stranded = others;
+        let timely = waiting.into_iter().filter(|(until, _)| *until > now);
+        timely.map(|(_, transmit)| transmit).collect()
     }
 
     /// Gives back what may leave now; keeps what waits for a later rev.

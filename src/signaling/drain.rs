@@ -10,7 +10,6 @@ use super::pass_on::Stray;
 use super::silence::Silence;
 use super::worker::Worker;
 use crate::control::PeerFrame;
-use crate::event::Event;
 use crate::ids::{CallId, NodeName};
 use crate::time::Timestamp;
 use core::time::Duration;
@@ -21,7 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 /// A leaving node waits so many milliseconds for its links to take its last words.
 const LAST_WORDS: u32 = 200;
-
 /// And so many for its connections to be let go.
 const LAST_CONNECTIONS: u32 = 1_000;
 
@@ -65,9 +63,7 @@ impl Worker {
         self.given_up.retry_at = self.now;
         self.peers.broadcast(&PeerFrame::Draining(drain));
         if drain && end_calls {
-            let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
-            ids.sort_unstable();
-            self.ending = ids.into();
+            self.ending = self.calls.ids(|_| true).into();
         }
     }
 
@@ -97,9 +93,7 @@ impl Worker {
             return;
         }
         self.given_up.retry_at = self.now + RETRY;
-        let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        for id in ids {
+        for id in self.calls.ids(|_| true) {
             self.save_call_now(id);
         }
         self.silence = Some(Silence::GivingUp(self.now + PATIENCE));
@@ -112,13 +106,8 @@ impl Worker {
         }
         let is_given =
             |slot: &Slot| slot.stored.0 > 0 && slot.stored == slot.saved && !slot.call.lingers();
-        let given = self.calls.iter().filter(|(_, slot)| is_given(slot));
-        let mut ids: Vec<CallId> = given.map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        for id in &ids {
-            self.calls.remove(*id);
-            self.emit(&Event::CallLeft { call: *id });
-        }
+        let ids = self.calls.ids(is_given);
+        ids.iter().for_each(|id| self.let_go(*id));
         self.peers.tell_takers(&PeerFrame::HandOver);
         self.given_up.is_watched = true;
         self.given_up.untaken = ids.len();

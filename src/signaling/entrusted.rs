@@ -83,7 +83,7 @@ impl Entrusted {
 impl Worker {
     /// What goes to the journal goes to a peer too.
     pub(super) fn entrust(&self, saves: &[Save]) {
-        if let Some(name) = self.peers.heir(&self.settings.node) {
+        if let Some(name) = self.peers.keeper(&self.settings.node) {
             self.entrust_to(name, saves);
         }
     }

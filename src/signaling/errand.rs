@@ -319,7 +319,7 @@ impl Tasks {
         };
         match claimed.await {
             Ok(Some(claimed)) => Whereabouts::Claimed(Box::new(claimed)),
-            // Another claimed it meanwhile; the phone's next repeat finds that one.
+            // Another claimed it meanwhile, or nobody knows: its owner is looked up again.
             Ok(None) | Err(_) => Whereabouts::Unknown,
         }
     }

@@ -2,9 +2,10 @@
 
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
+use crate::call::Transmit;
 use crate::control::PeerFrame;
 use crate::directory::Binding;
-use crate::ids::{CallId, ConnectionId, Incarnation, NodeName};
+use crate::ids::{ConnectionId, Incarnation, NodeName};
 use std::collections::HashSet;
 
 impl Worker {
@@ -65,19 +66,11 @@ impl Worker {
 
     /// What waited for connections of these nodes leaves, if somebody has them.
     fn send_stranded(&mut self, numbers: &HashSet<u16>) {
-        let waits = self.calls.iter().filter(|(_, slot)| !slot.stranded.is_empty());
-        let mut ids: Vec<CallId> = waits.map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        for id in ids {
-            let Some(slot) = self.calls.get_mut(id) else { continue };
-            let (waiting, others) =
-                core::mem::take(&mut slot.stranded).into_iter().partition(|(_, transmit)| {
-                    transmit.flow.connection.is_some_and(|one| numbers.contains(&one.node()))
-                });
-            slot.stranded = others;
-            let waiting: Vec<_> = waiting;
-            let now = self.now;
-            for (_, transmit) in waiting.into_iter().filter(|(until, _)| *until > now) {
+        let is_theirs = |transmit: &Transmit| {
+            transmit.flow.connection.is_some_and(|one| numbers.contains(&one.node()))
+        };
+        for id in self.calls.ids(|slot| !slot.stranded.is_empty()) {
+            for transmit in self.calls.take_stranded(id, self.now, is_theirs) {
                 self.send(id, transmit);
             }
         }

@@ -8,12 +8,11 @@ use super::links::PeerAddress;
 use super::worker::Worker;
 use crate::call::Input;
 use crate::ids::{CallId, Incarnation, NodeName, SessionId};
+use crate::limits;
 use crate::time::Timestamp;
 
 /// A media node that is back is told its sessions so many at a time.
 const SESSIONS_A_TURN: usize = 256;
-/// Room kept on a link for what is new while sessions are told again.
-const LINK_RESERVE: usize = 512;
 /// RTP ports at which a media node's workers are asked.
 const PROBES: usize = 3;
 
@@ -62,13 +61,7 @@ impl Worker {
 
     /// Calls whose session is on a media node.
     pub(super) fn calls_on(&self, node: &NodeName) -> Vec<CallId> {
-        let there = self
-            .calls
-            .iter()
-            .filter(|(_, slot)| slot.media.as_ref().is_some_and(|session| session.node == *node));
-        let mut ids: Vec<CallId> = there.map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        ids
+        self.calls.ids(|slot| slot.media.as_ref().is_some_and(|session| session.node == *node))
     }
 
     /// A node that is back makes its sessions so again, or says that they are; an heir makes those of the dead anew.
@@ -77,7 +70,7 @@ impl Worker {
             let Some(id) = self.reapply.front().copied() else { return };
             let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
             let node = session.map(|session| session.node.clone());
-            if node.as_ref().is_some_and(|node| self.media.link_room(node) < LINK_RESERVE) {
+            if node.as_ref().is_some_and(|node| self.media.link_room(node) < limits::LINK_RESERVE) {
                 return;
             }
             self.reapply.pop_front();

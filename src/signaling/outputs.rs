@@ -98,6 +98,12 @@ impl Worker {
         self.forget_if_over(id);
     }
 
+    /// It is another node's from now on: not a word more of it from here.
+    pub(super) fn let_go(&mut self, id: CallId) {
+        self.calls.remove(id);
+        self.emit(&Event::CallLeft { call: id });
+    }
+
     pub(super) fn forget_if_over(&mut self, id: CallId) {
         let over = self.calls.get(id).is_some_and(|slot| slot.is_over());
         if over {
@@ -312,16 +318,14 @@ impl Worker {
                 }
                 tracing::warn!(call.id = %id, "call {id} has another owner: dropped here");
                 self.committer.forget(id);
-                self.calls.remove(id);
-                self.emit(&Event::CallLeft { call: id });
+                self.let_go(id);
             }
             // The INVITE is known elsewhere: ours never was.
             CallOutcome::Duplicate(other) => {
                 tracing::warn!(call.id = %id, "call {id} is call {other} already: dropped");
                 self.committer.forget(id);
                 self.release_media_of(id);
-                self.calls.remove(id);
-                self.emit(&Event::CallLeft { call: id });
+                self.let_go(id);
             }
             CallOutcome::Rejected(why) => self.handle_rejected(save, &why),
         }

@@ -20,7 +20,6 @@ const PEERS: usize = 256;
 const ADDRESSES: usize = 64;
 /// Calls whose owner we learnt; above it all are forgotten and learnt anew.
 const OWNERS: usize = 50_000;
-
 /// Nodes whose connections a peer may say it inherited.
 const INHERITED: usize = 256;
 
@@ -232,7 +231,7 @@ impl Peers {
     }
 
     /// Who keeps what our store does not take: a node of another host, if there is one.
-    pub(super) fn heir(&self, own: &NodeName) -> Option<&NodeName> {
+    pub(super) fn keeper(&self, own: &NodeName) -> Option<&NodeName> {
         let host = |name: &NodeName| name.0.rsplit_once('-').map(|(host, _)| host.to_owned());
         self.up.keys().min_by_key(|name| (host(name) == host(own), (*name).clone()))
     }

@@ -99,13 +99,7 @@ impl Worker {
     pub(super) fn relocate_calls(&mut self, gone: Incarnation) {
         let lost = self.peers.forget_addresses(gone);
         let is_lost = |flow: &Flow| lost.contains(&flow.local) && !self.has_place(flow);
-        let concerned = self.calls.iter().filter(|(_, slot)| {
-            let mut ways = slot.call.ways();
-            ways.any(|way| is_lost(way.flow))
-        });
-        let mut concerned: Vec<CallId> = concerned.map(|(id, _)| id).collect();
-        concerned.sort_unstable();
-        for id in concerned {
+        for id in self.calls.ids(|slot| slot.call.ways().any(|way| is_lost(way.flow))) {
             self.relocate_call(id);
         }
     }
@@ -130,18 +124,9 @@ impl Worker {
         flow: Flow,
         is_for: impl Fn(&Transmit) -> bool,
     ) {
-        let Some(slot) = self.calls.get_mut(id).filter(|slot| !slot.stranded.is_empty()) else {
-            return;
-        };
-        let (waiting, others): (Vec<_>, Vec<_>) = core::mem::take(&mut slot.stranded)
-            .into_iter()
-            .partition(|(_, transmit)| is_for(transmit));
-        slot.stranded = others;
-        for (until, mut transmit) in waiting {
-            if until > self.now {
-                transmit.flow = flow;
-                self.send(id, transmit);
-            }
+        for mut transmit in self.calls.take_stranded(id, self.now, is_for) {
+            transmit.flow = flow;
+            self.send(id, transmit);
         }
     }
 }

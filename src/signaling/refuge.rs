@@ -8,8 +8,7 @@ use super::media_pool::LinkNumber;
 use super::worker::Worker;
 use crate::call::Save;
 use crate::control::PeerFrame;
-use crate::event::Event;
-use crate::ids::{CallId, Flow, NodeName};
+use crate::ids::{Flow, NodeName};
 use crate::time::Timestamp;
 use bytes::Bytes;
 use core::time::Duration;
@@ -82,12 +81,10 @@ impl Worker {
         let mut saves: Vec<Save> = self.committer.owed_saves().cloned().collect();
         saves.extend(self.rows().into_iter().filter(|row| !self.committer.owes(row.id)));
         self.entrust_to(&name, &saves);
-        let mut ids: Vec<CallId> = self.calls.iter().map(|(id, _)| id).collect();
-        ids.sort_unstable();
+        let ids = self.calls.ids(|_| true);
         for id in &ids {
-            self.calls.remove(*id);
             self.peers.learn(*id, name.clone());
-            self.emit(&Event::CallLeft { call: *id });
+            self.let_go(*id);
         }
         self.peers.send(&name, PeerFrame::HandOver);
         tracing::warn!(

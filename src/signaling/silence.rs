@@ -3,10 +3,10 @@
 //!
 //! Invariants: what came, and what comes, waits in its inlet and in its order; every silence has a deadline.
 
+use super::calls::Slot;
 use super::errand::Errand;
 use super::wakeup::Wakeup;
 use super::worker::Worker;
-use crate::event::Event;
 use crate::ids::CallId;
 use crate::store::StoreError;
 use crate::time::Timestamp;
@@ -98,16 +98,13 @@ impl Worker {
     }
 
     fn drop_lost(&mut self, owned: &HashSet<CallId>) {
-        let lost = self
-            .calls
-            .iter()
-            .filter(|(id, slot)| slot.stored.0 > 0 && !slot.call.lingers() && !owned.contains(id));
-        let mut lost: Vec<CallId> = lost.map(|(id, _)| id).collect();
-        lost.sort_unstable();
+        let is_lost = |slot: &Slot| {
+            slot.stored.0 > 0 && !slot.call.lingers() && !owned.contains(&slot.call.id())
+        };
+        let lost = self.calls.ids(is_lost);
         for id in &lost {
             self.committer.forget(*id);
-            self.calls.remove(*id);
-            self.emit(&Event::CallLeft { call: *id });
+            self.let_go(*id);
         }
         tracing::warn!("{} calls were claimed by others meanwhile", lost.len());
     }

@@ -59,6 +59,7 @@ const BATCH: usize = 256;
 const TURN: Duration = Duration::from_millis(1);
 /// A stopping node waits so long for its last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
+
 /// The state of a signaling node.
 pub(super) struct Worker {
     pub now: Timestamp,

@@ -3,7 +3,7 @@
 use crate::common::phone::{Phone, sdp};
 use crate::common::server::Server;
 use crate::common::{SOON, eventually};
-use crate::pair::{Pair, phone, reinvite};
+use crate::pair::{Pair, phone};
 use crate::switch::{Switch, check_record};
 use holdfast::sip::{HeaderName, Method, Response, Status};
 use serde_json::Value;
@@ -21,7 +21,7 @@ fn a_leaving_process_hands_its_calls_over() {
     let status = owner.signaling.finish(SOON);
     assert_eq!(status.code(), Some(0), "{status}");
     pair.hear_each_other();
-    hold_and_resume(&mut pair);
+    pair.hold_and_resume();
     pair.caller.hangs_up_on(&mut pair.callee);
     check_record(&switch.survivor().cdrs(1), 1);
 }
@@ -43,7 +43,7 @@ fn a_drained_process_hands_its_calls_over_and_stays() {
     let (status, readiness) = drained.readiness();
     assert_eq!((status, readiness["status"].as_str()), (503, Some("draining")), "{readiness}");
     pair.hear_each_other();
-    hold_and_resume(&mut pair);
+    pair.hold_and_resume();
     // Its sockets are read by the other: no phone that the kernel brings to it is refused.
     drained.signaling.says("connections are a sibling's");
     for number in 0..PHONES {
@@ -71,7 +71,7 @@ fn a_drained_process_without_others_keeps_its_calls() {
     let after = refused.headers.get(&HeaderName::RetryAfter).and_then(|text| text.parse().ok());
     assert!(after.is_some_and(|seconds: u32| (1..=5).contains(&seconds)), "{after:?}");
     pair.hear_each_other();
-    hold_and_resume(&mut pair);
+    pair.hold_and_resume();
     let drain: Value = server.api("GET", &path, None).1["drain"].clone();
     assert_eq!(drain["remaining_calls"], 1, "{drain}");
     assert_eq!(server.api("POST", &format!("{path}/undrain"), None).0, 202);
@@ -80,16 +80,6 @@ fn a_drained_process_without_others_keeps_its_calls() {
         (called(&mut third, &server.uri("nobody")).status == Status(404)).then_some(())
     });
     pair.caller.hangs_up_on(&mut pair.callee);
-}
-
-/// The callee holds and takes back; the caller too.
-fn hold_and_resume(pair: &mut Pair) {
-    let Pair { caller, callee } = pair;
-    reinvite(callee, caller, "sendonly", "recvonly", false);
-    reinvite(callee, caller, "sendrecv", "sendrecv", false);
-    reinvite(caller, callee, "sendonly", "recvonly", false);
-    reinvite(caller, callee, "sendrecv", "sendrecv", false);
-    pair.hear_each_other();
 }
 
 /// What comes of a call that nobody answers.

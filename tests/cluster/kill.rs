@@ -1,6 +1,6 @@
 //! kill -9 of the signaling process that owns the call; another one shares its address.
 
-use crate::pair::{Attempt, Pair, reinvite};
+use crate::pair::{Attempt, Pair};
 use crate::switch::{Switch, check_record};
 use holdfast::sip::Method;
 
@@ -12,12 +12,7 @@ fn a_confirmed_call_goes_on_and_can_be_held_and_ended() {
     let mut owner = switch.take_owner();
     owner.signaling.kill();
     pair.hear_each_other();
-    let Pair { caller, callee } = &mut pair;
-    reinvite(caller, callee, "sendonly", "recvonly", false);
-    reinvite(caller, callee, "sendrecv", "sendrecv", false);
-    reinvite(callee, caller, "sendonly", "recvonly", false);
-    reinvite(callee, caller, "sendrecv", "sendrecv", false);
-    pair.hear_each_other();
+    pair.hold_and_resume();
     pair.callee.hangs_up_on(&mut pair.caller);
     check_record(&switch.survivor().cdrs(1), 1);
 }

@@ -7,7 +7,7 @@ use crate::common::srtp::{CM_80, GCM_128, Secured};
 use crate::common::{SOON, eventually};
 use crate::crowd::check_line;
 use crate::media::second_media;
-use crate::pair::{self, Attempt, CALLEE_HZ, CALLER_HZ, Pair, reinvite};
+use crate::pair::{self, Attempt, CALLEE_HZ, CALLER_HZ, Pair};
 use crate::switch::{Switch, check_record};
 use serde_json::json;
 
@@ -31,12 +31,7 @@ fn signaling_is_killed_and_the_call_is_held_and_resumed_with_the_same_keys() {
     let mut owner = switch.take_owner();
     owner.signaling.kill();
     pair.hear_each_other();
-    let Pair { caller, callee } = &mut pair;
-    reinvite(caller, callee, "sendonly", "recvonly", false);
-    reinvite(caller, callee, "sendrecv", "sendrecv", false);
-    reinvite(callee, caller, "sendonly", "recvonly", false);
-    reinvite(callee, caller, "sendrecv", "sendrecv", false);
-    pair.hear_each_other();
+    pair.hold_and_resume();
     let shown = switch.survivor().request("GET", "/api/v1/calls", None).expect("calls").1;
     assert!(shown.to_string().contains("sdes") && !shown.to_string().contains("inline"));
     pair.callee.hangs_up_on(&mut pair.caller);

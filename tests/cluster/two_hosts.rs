@@ -7,7 +7,7 @@ use crate::common::postgres::Postgres;
 use crate::common::process::Process;
 use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
-use crate::pair::{Attempt, Pair, Side, phone, reinvite};
+use crate::pair::{Attempt, Pair, Side, phone};
 use crate::switch::check_record;
 use holdfast::sip::{Message, Method, Request, Status};
 use std::thread;
@@ -85,15 +85,6 @@ impl Side {
     }
 }
 
-fn all_works(pair: &mut Pair) {
-    let Pair { caller, callee } = pair;
-    reinvite(caller, callee, "sendonly", "recvonly", false);
-    reinvite(caller, callee, "sendrecv", "sendrecv", false);
-    reinvite(callee, caller, "sendonly", "recvonly", false);
-    reinvite(callee, caller, "sendrecv", "sendrecv", false);
-    pair.hear_each_other();
-}
-
 #[test]
 fn a_call_goes_on_when_its_node_is_killed() {
     in_a_network(|network| {
@@ -106,7 +97,7 @@ fn a_call_goes_on_when_its_node_is_killed() {
         pair.callee.is_told(&hosts);
         assert!(claimed.elapsed() < PROMISED, "{:?}", claimed.elapsed());
         pair.hear_each_other();
-        all_works(&mut pair);
+        pair.hold_and_resume();
         pair.callee.hangs_up_on(&mut pair.caller);
         check_record(&hosts.second.cdrs(1), 1);
     });
@@ -160,7 +151,7 @@ fn a_ringing_phone_rings_anew_and_its_caller_notices_nothing() {
         pair.callee.phone.request_of(&Method::Ack);
         pair.callee.phone.follow(&pair.callee.dialog);
         pair.hear_each_other();
-        all_works(&mut pair);
+        pair.hold_and_resume();
         pair.caller.hangs_up_on(&mut pair.callee);
         check_record(&hosts.second.cdrs(1), 1);
     });
@@ -203,11 +194,11 @@ fn a_call_between_two_hosts_leaves_by_the_address_that_each_phone_knows() {
         let mut pair = Pair::between(caller, callee, &hosts.first.uri("1002"));
         let target = pair.callee.dialog.remote_target.as_str().to_owned();
         assert!(target.contains(&hosts.machines[1].ip.to_string()), "{target}");
-        all_works(&mut pair);
+        pair.hold_and_resume();
         // The callee's host lives, so it is told nothing; the caller's is gone.
         hosts.first.signaling.kill();
         pair.caller.is_told(&hosts);
-        all_works(&mut pair);
+        pair.hold_and_resume();
         pair.callee.hangs_up_on(&mut pair.caller);
         check_record(&hosts.second.cdrs(1), 1);
     });
@@ -225,7 +216,7 @@ fn a_phone_whose_host_is_gone_is_told_of_the_owners_address() {
         pair.hear_each_other();
         hosts.first.signaling.kill();
         pair.callee.is_told(&hosts);
-        all_works(&mut pair);
+        pair.hold_and_resume();
         pair.callee.hangs_up_on(&mut pair.caller);
         check_record(&hosts.second.cdrs(1), 0);
     });
@@ -251,7 +242,7 @@ fn nothing_is_claimed_of_a_node_that_only_its_peer_cannot_reach() {
         let calls = hosts.first.list("/calls");
         assert_eq!(calls[0]["owner"], "alpha", "{calls:#?}");
         first.rejoin(second);
-        all_works(&mut pair);
+        pair.hold_and_resume();
         pair.callee.hangs_up_on(&mut pair.caller);
         check_record(&hosts.second.cdrs(1), 0);
     });
@@ -330,7 +321,7 @@ fn a_phone_that_registers_anew_has_its_dialogs_with_it() {
         assert_eq!(again.register(&[]).status, Status(200));
         pair.callee.phone = again;
         pair.callee.is_told(&hosts);
-        all_works(&mut pair);
+        pair.hold_and_resume();
         pair.caller.hangs_up_on(&mut pair.callee);
         check_record(&hosts.second.cdrs(1), 1);
     });

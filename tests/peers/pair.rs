@@ -138,6 +138,17 @@ impl Pair {
         self.caller.talk.hears(CALLEE_HZ);
         self.callee.talk.hears(CALLER_HZ);
     }
+
+    /// Each holds and takes back; then each hears the other.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn hold_and_resume(&mut self) {
+        let Self { caller, callee } = self;
+        reinvite(caller, callee, "sendonly", "recvonly", false);
+        reinvite(caller, callee, "sendrecv", "sendrecv", false);
+        reinvite(callee, caller, "sendonly", "recvonly", false);
+        reinvite(callee, caller, "sendrecv", "sendrecv", false);
+        self.hear_each_other();
+    }
 }
 
 /// A re-INVITE of `from` with that direction, answered by `to` with that one; as it came to `to`. `null_address` is the

@@ -13,6 +13,7 @@ mod count;
 mod media;
 mod phone;
 mod random;
+mod scheduled;
 mod world;
 
 use core::net::SocketAddr;

@@ -10,6 +10,7 @@ use crate::count::Count;
 use crate::media::Media;
 use crate::phone::Phone;
 use crate::random::Random;
+use crate::scheduled::Scheduled;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -70,30 +71,6 @@ enum Happening {
     Hangup,
 }
 
-#[derive(Debug)]
-struct Scheduled {
-    at: u64,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
 /// How unkind the network is, in a thousand.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
@@ -129,7 +106,7 @@ pub struct World {
     pub directory: Directory,
     weather: Weather,
     settings: Arc<Settings>,
-    queue: BinaryHeap<Scheduled>,
+    queue: BinaryHeap<Scheduled<Happening>>,
     order: u64,
     slots: BTreeMap<CallId, Slot>,
     keys: HashMap<[u8; 16], (CallId, String)>,

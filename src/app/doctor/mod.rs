@@ -3,8 +3,8 @@
 //! Where to read: `system` (what is asked of the kernel), then a file for each kind of question. A start tells the
 //! same findings, without those that need a node that runs.
 //!
-//! Invariants: a check changes nothing; what cannot be looked at is told as such, never as "ok"; whatever is not ok
-//! comes with what to do; every check ends within seconds.
+//! Invariants: a check changes nothing but for the folders that a start makes too; what cannot be looked at is told as
+//! such, never as "ok"; whatever is not ok comes with what to do; every check ends within seconds.
 
 mod addresses;
 mod database;

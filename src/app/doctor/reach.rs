@@ -1,8 +1,8 @@
 //! Names that must resolve, and addresses that must answer.
 
 use super::{Finding, Patient};
-use crate::net::clock;
 use crate::net::dns::Resolver;
+use crate::net::{clock, stun};
 use core::net::SocketAddr;
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -81,8 +81,7 @@ async fn resolves(resolver: &Resolver, key: &'static str, name: &str) -> Finding
 /// A STUN Binding request to our own SIP port, by the address that phones are told: also goes through the router's
 /// hairpin, when there is one.
 fn answers(address: SocketAddr, is_public: bool) -> Finding {
-    const REQUEST: [u8; 20] =
-        [0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, b'd', b'o', b'c', b't', b'o', b'r', 0, 0, 0, 0, 0, 1];
+    const TRANSACTION: [u8; 12] = *b"holdfast doc";
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let asked = UdpSocket::bind(any).and_then(|socket| {
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -90,17 +89,17 @@ fn answers(address: SocketAddr, is_public: bool) -> Finding {
         let mut answer = [0_u8; 128];
         // One of three may be lost.
         for _ in 0..3 {
-            socket.send(&REQUEST)?;
+            socket.send(&stun::request(TRANSACTION))?;
             if let Ok(length) = socket.recv(&mut answer)
-                && answer.get(8..20) == REQUEST.get(8..20)
+                && answer.get(..length).is_some_and(|came| stun::is_answer_to(TRANSACTION, came))
             {
-                return Ok(length);
+                return Ok(());
             }
         }
         Err(std::io::ErrorKind::TimedOut.into())
     });
     match asked {
-        Ok(_) => Finding::ok("sip_answers", format!("udp {address} answers")),
+        Ok(()) => Finding::ok("sip_answers", format!("udp {address} answers")),
         Err(error) if is_public => {
             let detail = format!(
                 "udp {address}, which phones outside are told, does not answer from here \

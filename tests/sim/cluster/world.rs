@@ -9,6 +9,7 @@ use super::sabotage::Sabotage;
 use crate::count::Count;
 use crate::phone::{Phone, State};
 use crate::random::Random;
+use crate::scheduled::Scheduled;
 use crate::store_model::StoreModel;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -89,30 +90,6 @@ pub enum Happening {
     },
 }
 
-#[derive(Debug)]
-struct Scheduled {
-    at: u64,
-    order: u64,
-    what: Happening,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
 /// How unkind the network and the store always are, in a thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
@@ -188,7 +165,7 @@ pub struct World {
     pub bereft_at: u64,
     /// All calls have begun: when they are over, all is.
     pub is_ending: bool,
-    queue: BinaryHeap<Scheduled>,
+    queue: BinaryHeap<Scheduled<Happening>>,
     order: u64,
     /// Messages between phones and nodes under way.
     in_flight: u64,
