@@ -198,6 +198,48 @@ impl Client {
 }
 
 impl Leg {
+    /// Nothing has happened on it yet, and no more is known than whom it is with.
+    pub fn new(
+        (id, role): (LegId, LegRole),
+        dialog: Dialog,
+        flow: Flow,
+        description: LegDescription,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            role,
+            extension: None,
+            state: LegState::Waiting,
+            dialog,
+            flow,
+            branches: 0,
+            description,
+            policy: Policy::default(),
+            streams: Vec::new(),
+            holds: false,
+            contact_user: String::new(),
+            domain: String::new(),
+            path: Vec::new(),
+            diverted_by: Vec::new(),
+            user_agent: None,
+            last_status: None,
+            created_at: now,
+            answered_at: None,
+            ended_at: None,
+            owed_ack: None,
+            owed_answer: None,
+            open_invite: None,
+            stale: None,
+            servers: Vec::new(),
+            clients: Vec::new(),
+            acknowledgements: Vec::new(),
+            bye_after_ack: None,
+            probe: Probe::default(),
+            statistics: Vec::new(),
+        }
+    }
+
     /// Not over.
     pub fn is_live(&self) -> bool {
         self.state != LegState::Ended

@@ -5,7 +5,7 @@
 //! refuses keeps its audio: only its word that there is no such dialog (481) ends the call. Until a phone was told, the
 //! record names the address it knows, so another takeover tells it again.
 
-use super::leg::{Leg, LegState, Probe, Purpose};
+use super::leg::{Leg, LegState, Purpose};
 use super::media::Then;
 use super::offer::Body;
 use super::record::{Bridge, Phase};
@@ -337,42 +337,30 @@ impl Call {
         let (next, node) = (LegId(next), self.settings.node_number);
         let locator = Locator { call: self.record.id, leg: next, node };
         let key = &self.settings.key;
+        let dialog = Dialog {
+            call_id: key.token(locator, TokenPurpose::DialogCallId),
+            local_tag: key.token(locator, TokenPurpose::Tag),
+            remote_tag: String::new(),
+            remote_target: open_invite(leg)?.uri,
+            route_set: Vec::new(),
+            local_seq: 0,
+            remote_seq: None,
+            ..leg.dialog.clone()
+        };
+        let description = LegDescription::new(
+            key.sdp_session_id(locator),
+            Security::new(leg.description.security.policy, self.record.seed.part(next.0)),
+        );
+        let leg = leg.clone();
         Some(Leg {
-            id: next,
-            role: LegRole::Callee,
-            state: LegState::Waiting,
-            dialog: Dialog {
-                call_id: key.token(locator, TokenPurpose::DialogCallId),
-                local_tag: key.token(locator, TokenPurpose::Tag),
-                remote_tag: String::new(),
-                remote_target: open_invite(leg)?.uri,
-                route_set: Vec::new(),
-                local_seq: 0,
-                remote_seq: None,
-                ..leg.dialog.clone()
-            },
-            branches: 0,
-            description: LegDescription::new(
-                key.sdp_session_id(locator),
-                Security::new(leg.description.security.policy, self.record.seed.part(next.0)),
-            ),
-            streams: Vec::new(),
-            holds: false,
-            last_status: None,
-            created_at: self.now,
-            answered_at: None,
-            ended_at: None,
-            owed_ack: None,
-            owed_answer: None,
-            open_invite: None,
-            stale: None,
-            servers: Vec::new(),
-            clients: Vec::new(),
-            acknowledgements: Vec::new(),
-            bye_after_ack: None,
-            probe: Probe::default(),
-            statistics: Vec::new(),
-            ..leg.clone()
+            extension: leg.extension,
+            policy: leg.policy,
+            contact_user: leg.contact_user,
+            domain: leg.domain,
+            path: leg.path,
+            diverted_by: leg.diverted_by,
+            user_agent: leg.user_agent,
+            ..Leg::new((next, LegRole::Callee), dialog, leg.flow, description, self.now)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! From the caller's INVITE to the branches' INVITEs: dial plan, ports, one commit, then 100 and all INVITEs.
 
 use super::io::{Answer, Invitation, Query, Settings};
-use super::leg::{Leg, LegState, Probe, Purpose, Server};
+use super::leg::{Leg, LegState, Purpose, Server};
 use super::media::Then;
 use super::offer::Body;
 use super::record::{Added2, Bridge, CallRecord, MediaRecord, Party, Phase};
@@ -247,50 +247,30 @@ impl Call {
         let domain = domain_of(&binding.aor);
         let local_party = self.caller_party(&domain);
         let remote_target = Uri::parse(&binding.contact).ok()?;
+        let dialog = Dialog {
+            call_id: key.token(locator, TokenPurpose::DialogCallId),
+            local_tag: key.token(locator, TokenPurpose::Tag),
+            remote_tag: String::new(),
+            local_party,
+            remote_party: format!("<{}>", binding.aor),
+            remote_target,
+            route_set: Vec::new(),
+            local_seq: 0,
+            remote_seq: None,
+        };
+        let description = LegDescription::new(
+            key.sdp_session_id(locator),
+            Security::new(user.srtp, self.record.seed.part(id.0)),
+        );
         Some(Leg {
-            id,
-            role: LegRole::Callee,
             extension: Some(user.extension.clone()),
-            state: LegState::Waiting,
-            dialog: Dialog {
-                call_id: key.token(locator, TokenPurpose::DialogCallId),
-                local_tag: key.token(locator, TokenPurpose::Tag),
-                remote_tag: String::new(),
-                local_party,
-                remote_party: format!("<{}>", binding.aor),
-                remote_target,
-                route_set: Vec::new(),
-                local_seq: 0,
-                remote_seq: None,
-            },
-            flow: binding.flow,
-            branches: 0,
-            description: LegDescription::new(
-                key.sdp_session_id(locator),
-                Security::new(user.srtp, self.record.seed.part(id.0)),
-            ),
             policy: Policy { codecs: user.codecs.clone() },
-            streams: Vec::new(),
-            holds: false,
             contact_user: self.caller_user(),
             domain,
             path: binding.path.clone(),
             diverted_by: diverted.to_vec(),
             user_agent: binding.user_agent.clone(),
-            last_status: None,
-            created_at: self.now,
-            answered_at: None,
-            ended_at: None,
-            owed_ack: None,
-            owed_answer: None,
-            open_invite: None,
-            stale: None,
-            servers: Vec::new(),
-            clients: Vec::new(),
-            acknowledgements: Vec::new(),
-            bye_after_ack: None,
-            probe: Probe::default(),
-            statistics: Vec::new(),
+            ..Leg::new((id, LegRole::Callee), dialog, binding.flow, description, self.now)
         })
     }
 
@@ -383,31 +363,15 @@ fn caller_leg(
         Some(Host::Name(name)) => name,
         None => String::new(),
     };
+    let who = (LegId::CALLER, LegRole::Caller);
+    let description = LegDescription::new(settings.key.sdp_session_id(locator), security);
     Some(Leg {
-        id: LegId::CALLER,
-        role: LegRole::Caller,
         extension: Some(caller.extension.clone()),
-        state: LegState::Waiting,
-        dialog,
-        flow: dialog_flow(request, &flow),
-        branches: 0,
-        description: LegDescription::new(settings.key.sdp_session_id(locator), security),
         policy: Policy { codecs: caller.codecs.clone() },
-        streams: Vec::new(),
-        holds: false,
         contact_user: request.uri.user().unwrap_or_default(),
         domain,
-        path: Vec::new(),
-        diverted_by: Vec::new(),
         user_agent: request.headers.get(&HeaderName::UserAgent).map(str::to_owned),
-        last_status: None,
-        created_at: now,
-        answered_at: None,
-        ended_at: None,
-        owed_ack: None,
-        owed_answer: None,
         open_invite: Some(request.to_bytes()),
-        stale: None,
         servers: vec![Server {
             method: Method::Invite,
             sequence: cseq.number,
@@ -418,11 +382,7 @@ fn caller_leg(
             awaits_ack: false,
             behind: None,
         }],
-        clients: Vec::new(),
-        acknowledgements: Vec::new(),
-        bye_after_ack: None,
-        probe: Probe::default(),
-        statistics: Vec::new(),
+        ..Leg::new(who, dialog, dialog_flow(request, &flow), description, now)
     })
 }
 
