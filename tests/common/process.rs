@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub(crate) struct Process {
     name: String,
     log: PathBuf,
     child: Child,
+    /// Where it lives: removed after its end, never under its feet.
+    folder: Option<Arc<Folder>>,
 }
 
 impl Process {
@@ -64,7 +67,13 @@ impl Process {
             }
             Err(error) => panic!("{name} does not start: {error}"),
         };
-        Self { name: name.to_owned(), log, child }
+        Self { name: name.to_owned(), log, child, folder: None }
+    }
+
+    /// The folder stays as long as the process.
+    pub(crate) fn living_in(mut self, folder: &Arc<Folder>) -> Self {
+        self.folder = Some(Arc::clone(folder));
+        self
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

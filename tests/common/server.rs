@@ -185,7 +185,7 @@ pub(crate) fn holdfast(folder: &Folder) -> Command {
     command
 }
 
-fn start(folder: &Folder, mode: &str, name: &str, settings: &[(&str, &str)]) -> Process {
+fn start(folder: &Arc<Folder>, mode: &str, name: &str, settings: &[(&str, &str)]) -> Process {
     let mut command = holdfast(folder);
     command
         .args(["serve", "--mode", mode])
@@ -194,6 +194,7 @@ fn start(folder: &Folder, mode: &str, name: &str, settings: &[(&str, &str)]) -> 
         .envs(settings.iter().copied());
     let log = folder.file(&format!("{name}.log"));
     Process::start(&format!("holdfast {name}"), &mut command, log, "the binary itself")
+        .living_in(folder)
 }
 
 impl Deref for Server {
