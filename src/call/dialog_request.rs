@@ -67,16 +67,9 @@ impl Call {
         let in_dialog = from_tag == leg.dialog.remote_tag;
         let in_order = in_dialog && leg.dialog.accept_seq(sequence);
         if in_order {
-            // It found us: it knows our address.
-            (leg.flow, leg.stale) = (flow, None);
-            if is_invite && let Some(contact) = request.contact() {
-                leg.dialog.refresh_target(&contact);
-            }
-            let busy = leg.open_server_invite().is_some() || leg.open_client_invite().is_some();
-            if is_invite && !busy {
-                leg.open_invite = Some(request.to_bytes());
-            }
+            self.note_in_order(id, &request, flow);
         }
+        let Some(leg) = self.record.leg_mut(id) else { return };
         let over = leg.state == LegState::Ended;
         leg.servers.push(Server {
             method: method.clone(),
@@ -87,6 +80,7 @@ impl Call {
             last_response: None,
             awaits_ack: false,
             behind: None,
+            inherited: false,
         });
         match method {
             _ if !in_dialog => self.refuse(id, &method, sequence, 481),
@@ -114,14 +108,28 @@ impl Call {
         }
     }
 
+    /// What a request of the dialog tells whatever it asks: where its phone is, and that it waits for nothing else.
+    fn note_in_order(&mut self, id: LegId, request: &Request, flow: Flow) {
+        let is_invite = request.method == Method::Invite;
+        if is_invite {
+            self.forget_inherited(id);
+        }
+        let Some(leg) = self.record.leg_mut(id) else { return };
+        // It found us: it knows our address.
+        (leg.flow, leg.stale) = (flow, None);
+        if is_invite && let Some(contact) = request.contact() {
+            leg.dialog.refresh_target(&contact);
+        }
+        if is_invite && !leg.is_offering() {
+            leg.open_invite = Some(request.to_bytes());
+        }
+    }
+
     fn handle_invite_in_dialog(&mut self, id: LegId, sequence: u32) {
         let Some(leg) = self.record.leg(id) else { return };
         let confirmed = leg.state == LegState::Confirmed;
-        let another = leg.servers.iter().any(|server| {
-            server.method == Method::Invite
-                && server.sequence != sequence
-                && !server.transaction.is_completed()
-        });
+        let mut others = leg.servers.iter().filter(|server| server.sequence != sequence);
+        let another = others.any(Server::is_open_invite);
         if another {
             self.refuse_second_invite(id, sequence);
         } else if confirmed && self.record.phase == Phase::Confirmed {
@@ -197,7 +205,10 @@ impl Call {
         }
         server.awaits_ack = false;
         server.transaction.handle_success_ack(now);
-        (leg.open_invite, leg.stale) = (None, None);
+        leg.stale = None;
+        if !leg.is_offering() {
+            leg.open_invite = None;
+        }
         let bye = leg.bye_after_ack.take();
         if let Some(reason) = bye {
             return self.send_bye(id, reason.as_deref());
@@ -316,6 +327,9 @@ impl Call {
             return;
         };
         let purpose = client.purpose.clone();
+        if client.in_doubt {
+            (client.in_doubt, client.deadline) = (false, None);
+        }
         match client.transaction.handle_response(response.status, now) {
             ResponseAction::Ignore => {}
             ResponseAction::Acknowledge => self.acknowledge_failure(id, number, response),
@@ -404,6 +418,7 @@ impl Call {
     pub(super) fn client_failed(&mut self, id: LegId, client: Client, status: Status) {
         match client.purpose {
             Purpose::Invite => self.branch_failed(id, status, Vec::new()),
+            Purpose::Modify if client.in_doubt => self.give_up_inherited(id),
             Purpose::Modify => {
                 self.refuse_exchange(status, &[]);
                 self.leg_is_gone();

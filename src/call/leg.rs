@@ -64,6 +64,9 @@ pub(super) struct Leg {
     /// BYE is due as soon as the ACK of our 2xx came (RFC 3261 §15: a callee waits for it).
     #[serde(skip)]
     pub bye_after_ack: Option<Option<String>>,
+    /// What it offered last may be in force at the other phone: nothing that it offers is a repeat.
+    #[serde(skip)]
+    pub in_doubt: bool,
     #[serde(skip)]
     pub probe: Probe,
     /// Last words of the media node, per stream.
@@ -126,6 +129,8 @@ pub(super) struct Server {
     pub awaits_ack: bool,
     /// Retransmissions wait for the same commit as the first.
     pub behind: Option<Rev>,
+    /// Asked of a former owner, who may have answered it.
+    pub inherited: bool,
 }
 
 /// A client transaction: a request of ours.
@@ -140,8 +145,10 @@ pub(super) struct Client {
     pub behind: Option<Rev>,
     pub transaction: ClientTransaction,
     pub cancel: Cancel,
-    /// Given up on at this time: an INVITE that rang, was cancelled and got no final response.
+    /// Given up on at this time: an INVITE that rang, was cancelled and got no final response; one that is in doubt.
     pub deadline: Option<Timestamp>,
+    /// A re-INVITE of a former owner, who may have had the answer: silence says nothing of the phone.
+    pub in_doubt: bool,
 }
 
 /// Why a request of ours was sent.
@@ -190,6 +197,13 @@ pub(super) struct Probe {
     pub unanswered: u8,
 }
 
+impl Server {
+    /// An INVITE that we owe a final response.
+    pub fn is_open_invite(&self) -> bool {
+        self.method == Method::Invite && !self.transaction.is_completed()
+    }
+}
+
 impl Client {
     /// An INVITE without final response.
     pub fn is_open_invite(&self) -> bool {
@@ -235,6 +249,7 @@ impl Leg {
             clients: Vec::new(),
             acknowledgements: Vec::new(),
             bye_after_ack: None,
+            in_doubt: false,
             probe: Probe::default(),
             statistics: Vec::new(),
         }
@@ -258,9 +273,7 @@ impl Leg {
 
     /// The phone's request that an INVITE transaction still owes a final response.
     pub fn open_server_invite(&mut self) -> Option<&mut Server> {
-        self.servers
-            .iter_mut()
-            .find(|server| server.method == Method::Invite && !server.transaction.is_completed())
+        self.servers.iter_mut().find(|server| server.is_open_invite())
     }
 
     /// Our 2xx to INVITE still waits for its ACK.
@@ -289,10 +302,7 @@ impl Leg {
     /// An INVITE of either side has no final response.
     pub fn is_offering(&self) -> bool {
         self.clients.iter().any(Client::is_open_invite)
-            || self
-                .servers
-                .iter()
-                .any(|server| server.method == Method::Invite && !server.transaction.is_completed())
+            || self.servers.iter().any(Server::is_open_invite)
     }
 
     /// Notes what was agreed, stream by stream.

@@ -128,7 +128,8 @@ impl Call {
                 return self.next_exchange();
             }
         };
-        let repeated = offer.as_ref().is_some_and(|offer| leg.description.is_repeat(offer));
+        let repeated =
+            !leg.in_doubt && offer.as_ref().is_some_and(|offer| leg.description.is_repeat(offer));
         if self.record.bridge == Bridge::Echo {
             self.queued.pop_front();
             return self.answer_echo(from, sequence, offer);
@@ -287,6 +288,7 @@ impl Call {
         let Some(leg) = self.record.leg_mut(id) else { return };
         let held = leg.holds;
         leg.description.take(description);
+        leg.in_doubt = false;
         leg.set_sides(sides.into_iter());
         leg.note_hold(offered);
         let holds = leg.holds;
@@ -305,8 +307,9 @@ impl Call {
         };
         let local = leg.local_addresses();
         let sdp = offer_answer::answer(&offer, &mut leg.description, &agreement, &local);
-        let owed = self.record.leg_mut(exchange.to).and_then(|leg| leg.owed_ack.take());
+        // Who takes over from here owes this ACK: the INVITE is not open any more.
         let rev = self.save();
+        let owed = self.record.leg_mut(exchange.to).and_then(|leg| leg.owed_ack.take());
         if let Some(sequence) = owed {
             self.acknowledge(exchange.to, sequence, None, Some(rev));
         }
@@ -374,8 +377,8 @@ impl Call {
         };
         let local = leg.local_addresses();
         let sdp = offer_answer::answer(&offer, &mut leg.description, &agreement, &local);
-        let owed = leg.owed_ack.take();
         let rev = self.save();
+        let owed = self.record.leg_mut(exchange.to).and_then(|leg| leg.owed_ack.take());
         if let Some(sequence) = owed {
             self.acknowledge(exchange.to, sequence, Some(&sdp), Some(rev));
         }

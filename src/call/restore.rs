@@ -12,18 +12,19 @@ use super::offer::Body;
 use super::record::{CallRecord, Phase};
 use super::refresh::{Place, open_invite};
 use super::send::{Reply, set_sdp};
-use super::{Call, LAZY_SAVE, Settings, fork};
+use super::{Call, LAZY_SAVE, Output, Settings, Transmit, fork};
 use crate::ids::{Epoch, LegId, Rev};
 use crate::limits;
 use crate::sip::transaction::{ClientTransaction, ServerTransaction};
 use crate::sip::{Method, Status};
 use crate::time::Timestamp;
-use crate::views::call::LegRole;
 use core::time::Duration;
 use std::sync::Arc;
 
 /// Phones that repeat a message within their transaction's time still find the call.
 const GRACE: Duration = limits::TRANSACTION_TIMEOUT;
+/// A phone that answered a re-INVITE to who died, and heard our ACK, says nothing when it comes again.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 impl Call {
     /// From a stored record, by a node that claimed it with `epoch`. What is owed leaves through `poll_output`.
@@ -98,7 +99,13 @@ impl Call {
             match branch {
                 Some((_, number)) => {
                     let mut transaction = ClientTransaction::new(true, reliable, now);
-                    if leg.state != LegState::Inviting {
+                    let in_doubt = leg.state == LegState::Confirmed;
+                    if in_doubt {
+                        let (flow, bytes) = (leg.flow, request.to_bytes());
+                        let request = Some((leg.id, number));
+                        let again = Transmit { flow, bytes, behind: None, request };
+                        self.outputs.push_back(Output::Send(again));
+                    } else if leg.state != LegState::Inviting {
                         transaction.handle_response(Status(180), now);
                     }
                     // A branch that lost may have died with its CANCEL unsent.
@@ -115,7 +122,8 @@ impl Call {
                         behind: None,
                         transaction,
                         cancel,
-                        deadline: None,
+                        deadline: in_doubt.then_some(now + PATIENCE),
+                        in_doubt,
                     });
                 }
                 None => leg.servers.push(Server {
@@ -127,6 +135,7 @@ impl Call {
                     last_response: None,
                     awaits_ack: false,
                     behind: None,
+                    inherited: true,
                 }),
             }
         }
@@ -172,45 +181,92 @@ impl Call {
     fn resume_confirmed(&mut self) {
         let rev = self.save();
         self.pay_acknowledgements(rev);
-        let open: Vec<(LegId, u32, Option<String>)> = self
+        let open: Vec<(LegId, u32)> = self
             .record
             .legs
             .iter_mut()
-            .filter_map(|leg| {
-                let (id, sent) = (leg.id, leg.description.sent.clone());
-                leg.open_server_invite().map(|server| (id, server.sequence, sent))
-            })
+            .filter_map(|leg| Some((leg.id, leg.open_server_invite()?.sequence)))
             .collect();
-        for (id, sequence, sent) in open {
-            let first = self.record.leg(id).is_some_and(|leg| {
-                leg.role == LegRole::Caller && leg.dialog.remote_seq == Some(sequence)
-            });
+        for (id, sequence) in open {
             let asked = self.record.peer_of(id).filter(|peer| {
-                self.record.leg(*peer).is_some_and(|leg| {
-                    leg.clients.iter().any(|client| client.method == Method::Invite)
-                })
+                let leg = self.record.leg(*peer);
+                leg.is_some_and(|leg| leg.clients.iter().any(Client::is_open_invite))
             });
-            match (asked, sent) {
-                (Some(to), _) => self.resume_exchange(id, to, sequence),
-                (None, Some(sdp)) if first => {
-                    let stale = self.record.leg(id).and_then(|leg| leg.stale);
-                    let reply = Reply::new(id, Method::Invite, sequence, 200).behind(rev);
-                    self.respond(&reply, |response| set_sdp(response, &sdp));
-                    if let Some(leg) = self.record.leg_mut(id) {
-                        // A phone that had it already does not take the address from it.
-                        leg.stale = stale;
-                    }
-                }
-                (None, _) => {
-                    self.queued.push_back(id);
-                }
+            match (self.answer_given(id), asked) {
+                (Some(sdp), _) => self
+                    .answer_again(&Reply::new(id, Method::Invite, sequence, 200).behind(rev), &sdp),
+                (None, Some(to)) => self.resume_exchange(id, to, sequence),
+                (None, None) => self.queued.push_back(id),
             }
         }
         self.next_exchange();
     }
 
+    /// The SDP of the 200 to a phone's open INVITE, when that was decided: it was the first INVITE, its offer is in
+    /// force, or ours awaits its answer.
+    fn answer_given(&self, id: LegId) -> Option<String> {
+        let leg = self.record.leg(id)?;
+        let server = leg.servers.iter().find(|server| server.is_open_invite())?;
+        let request = server.request.as_ref()?;
+        let first = request.to().is_none_or(|to| to.tag().is_none());
+        let offer = Body::of_request(request).offer(&leg.description).ok().flatten();
+        let in_force = offer.is_some_and(|offer| leg.description.is_repeat(&offer));
+        let late = self
+            .exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.from == id && exchange.stage == Stage::AwaitingAck);
+        leg.description.sent.clone().filter(|_| first || in_force || late)
+    }
+
+    fn answer_again(&mut self, reply: &Reply, sdp: &str) {
+        let stale = self.record.leg(reply.leg).and_then(|leg| leg.stale);
+        self.respond(reply, |response| set_sdp(response, sdp));
+        if let Some(leg) = self.record.leg_mut(reply.leg) {
+            // A phone that had it already does not take the address from it.
+            leg.stale = stale;
+        }
+    }
+
+    /// A phone that asks anew was answered what it asked before, and so was the phone that we asked for it.
+    pub(super) fn forget_inherited(&mut self, id: LegId) {
+        let Some(leg) = self.record.leg_mut(id) else { return };
+        let inherited = |server: &Server| server.inherited && server.is_open_invite();
+        if !leg.servers.iter().any(inherited) {
+            return;
+        }
+        leg.servers.retain(|server| !inherited(server));
+        (leg.open_invite, leg.in_doubt) = (None, true);
+        self.queued.retain(|queued| *queued != id);
+        if let Some(exchange) = self.exchange.take_if(|exchange| exchange.from == id) {
+            self.acknowledge_in_doubt(exchange.to);
+        }
+    }
+
+    /// Nothing came of a re-INVITE that a former owner sent: who asked for it is to ask again.
+    pub(super) fn give_up_inherited(&mut self, to: LegId) {
+        if let Some(leg) = self.record.leg_mut(to) {
+            leg.open_invite = None;
+        }
+        let Some(from) = self.exchange.as_ref().filter(|exchange| exchange.to == to) else {
+            return;
+        };
+        if let Some(leg) = self.record.leg_mut(from.from) {
+            leg.in_doubt = true;
+        }
+        self.refuse_exchange(Status(491), &[]);
+    }
+
+    /// It may have been accepted, and is forgotten.
+    fn acknowledge_in_doubt(&mut self, to: LegId) {
+        let Some(leg) = self.record.leg_mut(to) else { return };
+        let open = leg.clients.extract_if(.., |client| client.is_open_invite()).next();
+        if let Some(cseq) = open.as_ref().and_then(|client| client.request.cseq()) {
+            self.acknowledge(to, cseq.number, None, None);
+        }
+    }
+
     /// A 2xx of a phone whose ACK may not have left: again does no harm. An offer in it waits for the answer that the
-    /// ACK of the other phone will bring.
+    /// ACK of the other phone will bring, or has it.
     fn pay_acknowledgements(&mut self, rev: Rev) {
         let owed = self.record.legs.iter().filter(|leg| leg.state == LegState::Confirmed);
         let owed: Vec<_> =
@@ -218,20 +274,27 @@ impl Call {
         for (id, sequence, offer) in owed {
             let from = self.record.peer_of(id);
             let open = from.and_then(|from| self.record.leg_mut(from)?.open_server_invite());
-            let open = open.map(|server| server.sequence);
-            match (offer, from.zip(open)) {
-                (Some(offer), Some((from, sequence))) => {
-                    self.exchange = Some(Exchange {
-                        from,
-                        to: id,
-                        sequence,
-                        offer: Some(*offer),
-                        stage: Stage::AwaitingAck,
-                        attempts: 0,
-                        backup: None,
-                    });
-                }
-                (_, _) => self.acknowledge(id, sequence, None, Some(rev)),
+            let asked = open.map(|server| server.sequence);
+            let Some((offer, from)) = offer.zip(from) else {
+                self.acknowledge(id, sequence, None, Some(rev));
+                continue;
+            };
+            let agreed = self.record.leg(id).is_some_and(|leg| leg.description.is_repeat(&offer));
+            if asked.is_none() && !agreed {
+                self.acknowledge(id, sequence, None, Some(rev));
+                continue;
+            }
+            self.exchange = Some(Exchange {
+                from,
+                to: id,
+                sequence: asked.unwrap_or_default(),
+                offer: Some(*offer),
+                stage: Stage::AwaitingAck,
+                attempts: 0,
+                backup: None,
+            });
+            if asked.is_none() {
+                self.finish_late_answer();
             }
         }
     }

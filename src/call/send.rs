@@ -5,7 +5,7 @@
 
 use super::headers::{add_passed, describe_request, describe_response};
 use super::leg::{Acknowledgement, Cancel, Client, Leg, Purpose};
-use super::{Call, Output, Settings, Transmit};
+use super::{Call, LAZY_SAVE, Output, Settings, Transmit};
 use crate::ids::{Flow, LegId, Locator, Rev, Transport};
 use crate::sdp::{Agreement, offer_answer};
 use crate::sip::transaction::{ClientTransaction, ack_for_failure, cancel_for};
@@ -52,15 +52,17 @@ impl Call {
             // It brings our address.
             leg.stale = None;
         }
+        let (flow, mut unsaved) = (server.flow, false);
         if to.status.is_final() {
             server.request = None;
-            let ours = leg.clients.iter().any(Client::is_open_invite);
-            if to.method == Method::Invite && !to.status.is_success() && !ours {
-                leg.open_invite = None;
+            if to.method == Method::Invite && !leg.is_negotiating() {
+                unsaved = leg.open_invite.take().is_some();
             }
         }
-        let flow = server.flow;
         self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
+        if unsaved {
+            self.save_within(LAZY_SAVE);
+        }
     }
 
     /// Answers with a status and nothing else.
@@ -125,6 +127,7 @@ impl Call {
             transaction: ClientTransaction::new(is_invite, reliable, now),
             cancel: Cancel::No,
             deadline: None,
+            in_doubt: false,
         });
         let (flow, request) = (leg.flow, Some((leg.id, number)));
         self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request }));
@@ -245,6 +248,7 @@ impl Call {
                 transaction: ClientTransaction::new(false, reliable, now),
                 cancel: Cancel::No,
                 deadline: None,
+                in_doubt: false,
             });
             let flow = leg.flow;
             self.outputs.push_back(Output::Send(Transmit {

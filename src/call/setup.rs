@@ -380,6 +380,7 @@ fn caller_leg(
             transaction: ServerTransaction::new(true, flow.transport.is_reliable(), now),
             last_response: None,
             awaits_ack: false,
+            inherited: false,
             behind: None,
         }],
         ..Leg::new(who, dialog, dialog_flow(request, &flow), description, now)

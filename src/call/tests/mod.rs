@@ -7,6 +7,7 @@ mod fork;
 mod modify;
 mod refresh;
 mod srtp;
+mod takeover;
 mod versions;
 
 use super::*;

@@ -33,8 +33,8 @@ impl World {
         if cseq.number > before {
             *known = (cseq.number, is_bye);
         }
-        // BYE waits for no commit: who carries the call on may say it again, in a transaction of its own.
-        let is_repeat = cseq.number == before && is_bye && was_bye;
+        // BYE waits for no commit: who carries the call on may use its number again, for a phone whose dialog is over.
+        let is_repeat = cseq.number == before && was_bye;
         if cseq.number <= before && !is_repeat {
             let number = cseq.number;
             self.complain(format!(

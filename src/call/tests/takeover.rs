@@ -1,0 +1,206 @@
+//! What was under way in a confirmed call when its owner died: re-INVITEs asked, answered, refused, acknowledged.
+
+use super::*;
+use crate::control::Hears;
+use crate::views::call::HoldState;
+
+const HOLD: &str = "a=sendonly\r\n";
+const HELD: &str = "a=recvonly\r\n";
+
+fn callee() -> String {
+    phone(1002, 1)
+}
+
+/// Talking for a while: everything is saved.
+fn at_rest() -> Bench {
+    let mut bench = Bench::answered();
+    bench.wait(Duration::from_secs(3));
+    bench.heard(CALLER);
+    bench.heard(&callee());
+    bench
+}
+
+/// Who asks, who is asked, and their RTP ports.
+fn both_ways() -> [(String, String, u16, u16); 2] {
+    [(CALLER.to_owned(), callee(), 4_000, 5_000), (callee(), CALLER.to_owned(), 5_000, 4_000)]
+}
+
+/// It holds and is answered; its ACK may have come, and be in no record.
+fn held(from: &str, to: &str, (own, other): (u16, u16), acknowledged: bool) -> Bench {
+    let mut bench = at_rest();
+    bench.ask(from, "INVITE", 2, "", &sdp(own, 2, HOLD));
+    bench.answer(to, 200, &sdp(other, 2, HELD));
+    if acknowledged {
+        bench.ask(from, "ACK", 2, "", "");
+    }
+    bench.heard(from);
+    bench.heard(to);
+    bench
+}
+
+fn resumes(bench: &mut Bench, from: &str, to: &str, (own, other): (u16, u16)) {
+    bench.heard(from);
+    bench.heard(to);
+    bench.ask(from, "INVITE", 3, "", &sdp(own, 3, ""));
+    assert_eq!(bench.heard(to).last().map(String::as_str), Some("INVITE sdp"), "asked");
+    bench.answer(to, 200, &sdp(other, 3, ""));
+    assert_eq!(bench.heard(from), ["100", "200 sdp"], "answered");
+    bench.ask(from, "ACK", 3, "", "");
+    assert_eq!(bench.call.view(bench.now).hold, HoldState::None);
+    assert_eq!(bench.hears(LegId::CALLER), Hears::Leg(LegId(1)));
+    bench.wait(Duration::from_secs(90));
+    assert_eq!(bench.call.state(), CallState::Confirmed, "the call goes on");
+}
+
+#[test]
+fn an_answered_reinvite_is_over_for_the_next_owner_too() {
+    for (from, to, own, other) in both_ways() {
+        for acknowledged in [true, false] {
+            let mut bench = held(&from, &to, (own, other), acknowledged);
+            let answer = bench.response(&from, 200).body;
+            bench.is_taken_over();
+            assert_eq!(bench.heard(&to), ["ACK"], "that of the dead may not have left");
+            assert_eq!(bench.heard(&from), ["200 sdp"]);
+            assert_eq!(bench.response(&from, 200).body, answer, "the same one");
+            bench.wait(Duration::from_secs(17));
+            resumes(&mut bench, &from, &to, (own, other));
+        }
+    }
+}
+
+/// The kill fell between its commit and the 200.
+#[test]
+fn an_answer_that_did_not_leave_reaches_the_phone_that_asked() {
+    for (from, to, own, other) in both_ways() {
+        let mut bench = held(&from, &to, (own, other), false);
+        bench.is_taken_over();
+        bench.ask(&from, "ACK", 2, "", "");
+        bench.heard(&from);
+        bench.wait(Duration::from_secs(90));
+        assert_eq!(bench.heard(&from).first().map(String::as_str), Some("OPTIONS"), "no 200");
+        assert_ne!(bench.call.view(bench.now).hold, HoldState::None);
+    }
+}
+
+#[test]
+fn a_refused_reinvite_is_over_for_the_next_owner_too() {
+    for (from, to, own, other) in both_ways() {
+        for saved in [true, false] {
+            let mut bench = at_rest();
+            bench.ask(&from, "INVITE", 2, "", &sdp(own, 2, HOLD));
+            bench.answer(&to, 488, "");
+            bench.response(&from, 488);
+            bench.ask(&from, "ACK", 2, "", "");
+            if saved {
+                bench.wait(Duration::from_secs(1));
+            }
+            bench.heard(&to);
+            bench.is_taken_over();
+            assert_eq!(bench.heard(&to).is_empty(), saved, "asked again if it is not known");
+            bench.wait(Duration::from_secs(2));
+            resumes(&mut bench, &from, &to, (own + 2, other));
+        }
+    }
+}
+
+/// Asked, not answered: the phone repeats its answer, or answers now.
+#[test]
+fn a_reinvite_that_was_on_its_way_is_sent_again() {
+    for (from, to, own, other) in both_ways() {
+        let mut bench = at_rest();
+        bench.ask(&from, "INVITE", 2, "", &sdp(own, 2, HOLD));
+        let asked = bench.request(&to, &Method::Invite);
+        bench.heard(&to);
+        bench.is_taken_over();
+        assert_eq!(bench.heard(&to), ["INVITE sdp"]);
+        assert_eq!(bench.request(&to, &Method::Invite).to_bytes(), asked.to_bytes());
+        bench.answer(&to, 180, "");
+        bench.wait(Duration::from_secs(20));
+        assert_eq!(bench.heard(&to), [""; 0], "its user is asked");
+        bench.heard(&from);
+        bench.answer(&to, 200, &sdp(other, 2, HELD));
+        assert_eq!(bench.heard(&from), ["200 sdp"]);
+        bench.ask(&from, "ACK", 2, "", "");
+        resumes(&mut bench, &from, &to, (own, other));
+    }
+}
+
+/// Nobody knows what became of it: its phone is told to ask again, soon, and nobody is taken for gone.
+#[test]
+fn a_reinvite_that_nothing_comes_of_is_asked_anew() {
+    for (from, to, own, other) in both_ways() {
+        let mut bench = at_rest();
+        bench.ask(&from, "INVITE", 2, "", &sdp(own, 2, HOLD));
+        bench.heard(&from);
+        bench.is_taken_over();
+        bench.wait(Duration::from_secs(5));
+        assert_eq!(bench.heard(&from)[0], "491");
+        bench.ask(&from, "ACK", 2, "", "");
+        resumes(&mut bench, &from, &to, (own, other));
+    }
+}
+
+/// A phone that asks anew has a final response to what it asked before.
+#[test]
+fn a_phone_that_goes_on_is_not_held_up_by_what_it_asked_the_dead() {
+    for (from, to, own, other) in both_ways() {
+        let mut bench = at_rest();
+        bench.ask(&from, "INVITE", 2, "", &sdp(own, 2, HOLD));
+        bench.is_taken_over();
+        resumes(&mut bench, &from, &to, (own, other));
+    }
+}
+
+/// A hold that waited for the other phone's ACK was not answered, whatever the caller was told before.
+#[test]
+fn a_reinvite_that_waited_is_passed_on() {
+    let mut bench = at_rest();
+    bench.ask(&callee(), "INVITE", 2, "", &sdp(5_000, 2, "a=ptime:30\r\n"));
+    bench.answer(CALLER, 200, &sdp(4_000, 1, ""));
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4_000, 2, HOLD));
+    bench.call.save();
+    bench.drain();
+    bench.heard(CALLER);
+    bench.heard(&callee());
+    bench.is_taken_over();
+    assert_eq!(bench.heard(&callee()), ["200 sdp"]);
+    assert!(!bench.heard(CALLER).contains(&"200 sdp".to_owned()), "nothing was agreed");
+    bench.ask(&callee(), "ACK", 2, "", "");
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp"]);
+}
+
+/// Late offer: the 200 with the offer may not have left, and its ACK brings the answer.
+#[test]
+fn a_late_offer_goes_on() {
+    for (from, to, own, other) in both_ways() {
+        let mut bench = at_rest();
+        bench.ask(&from, "INVITE", 2, "", "");
+        bench.answer(&to, 200, &sdp(other, 2, HOLD));
+        let offer = bench.response(&from, 200).body;
+        bench.heard(&from);
+        bench.heard(&to);
+        bench.is_taken_over();
+        assert_eq!(bench.heard(&from), ["200 sdp"]);
+        assert_eq!(bench.response(&from, 200).body, offer);
+        bench.ask(&from, "ACK", 2, "", &sdp(own, 2, HELD));
+        assert_eq!(bench.heard(&to), ["ACK sdp"]);
+        let answer = bench.request(&to, &Method::Ack).body;
+        // Killed once more: the ACK with the answer may not have left.
+        bench.is_taken_over();
+        assert_eq!(bench.heard(&to), ["ACK sdp"]);
+        assert_eq!(bench.request(&to, &Method::Ack).body, answer, "the same one");
+        resumes(&mut bench, &from, &to, (own, other));
+    }
+}
+
+/// An INVITE that is refused while another is open takes nothing from that one's place in the record.
+#[test]
+fn a_second_invite_does_not_hide_the_first() {
+    let mut bench = Bench::plain();
+    bench.answer(&callee(), 180, "");
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4_400, 2, ""));
+    bench.wait(Duration::from_secs(1));
+    bench.is_taken_over();
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    assert!(bench.heard(CALLER).contains(&"200 sdp".to_owned()));
+}
