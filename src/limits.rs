@@ -34,6 +34,8 @@ pub const HELD_OUTPUTS: usize = 200_000;
 pub const OWED_WRITES: usize = 200_000;
 /// Rows a commit.
 pub const COMMIT_BATCH: usize = 500;
+/// Events of no call that wait for the store; above it the oldest are lost.
+pub const UNTOLD_EVENTS: usize = 2_000;
 /// Commands of operators that wait for the worker.
 pub const COMMAND_QUEUE: usize = 256;
 /// Bytes of a control frame.

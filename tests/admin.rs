@@ -1,9 +1,14 @@
 //! The REST API over a real socket, on a real SQLite store. The other end of the operator's channel
 //! is played: a worker that knows one call, one registration and one node.
 
+#[path = "common/mod.rs"]
+mod common;
+
+use common::events::{Watching, check_order};
+use common::{SOON, eventually};
 use holdfast::admin::{self, Admin, Phase, Server, Services};
 use holdfast::operator::{Command, Operator, Readiness};
-use holdfast::store::Store;
+use holdfast::store::{Batch, Store};
 use holdfast::telemetry::{Personal, Telemetry};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -21,6 +26,7 @@ struct Api {
     agent: ureq::Agent,
     told: Arc<Mutex<Vec<String>>>,
     admin: Arc<Admin>,
+    store: Store,
     runtime: tokio::runtime::Runtime,
     directory: PathBuf,
     server: Option<Server>,
@@ -56,6 +62,7 @@ fn start(name: &str) -> Api {
         .expect("a runtime");
     let url = format!("sqlite:{}", directory.join("holdfast.db").display());
     let store = runtime.block_on(Store::connect(&url)).expect("a store");
+    let kept = store.clone();
     let (operator, commands) = Operator::channel();
     let told = Arc::new(Mutex::new(Vec::new()));
     runtime.spawn(worker(commands, told.clone()));
@@ -68,7 +75,7 @@ fn start(name: &str) -> Api {
     let address = server.address.to_string();
     let url = format!("http://{address}");
     let agent = agent.into();
-    Api { url, address, agent, told, admin, runtime, directory, server: Some(server) }
+    Api { url, address, agent, told, admin, store: kept, runtime, directory, server: Some(server) }
 }
 
 async fn worker(mut commands: tokio::sync::mpsc::Receiver<Command>, told: Arc<Mutex<Vec<String>>>) {
@@ -156,6 +163,24 @@ impl Api {
         let kind = kind.unwrap_or_default().to_owned();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status: response.status().as_u16(), kind, headers, body, text }
+    }
+
+    /// A reader of events.
+    fn watch(&self, query: &str) -> Watching {
+        Watching::at(self.address.parse().expect("an address"), TOKEN, query)
+    }
+
+    /// These happen.
+    fn commit(&self, told: Vec<String>) {
+        let batch = Batch { told, ..Batch::default() };
+        self.runtime.block_on(self.store.commit(&batch)).expect("a commit");
+    }
+
+    /// HTTP status of the stream, which has no end.
+    fn status_of_events(&self) -> u16 {
+        let request = self.agent.get(format!("{}/api/v1/events", self.url));
+        let request = request.header("Authorization", format!("Bearer {TOKEN}"));
+        request.call().expect("an answer").status().as_u16()
     }
 
     fn api(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
@@ -448,6 +473,58 @@ fn calls_and_nodes_are_the_workers() {
 }
 
 #[test]
+fn events_begin_with_what_is_and_go_on_with_what_comes() {
+    let api = start("events");
+    let watching = api.watch("");
+    let [first] = &watching.came()[..] else { panic!("one snapshot") };
+    let expect = json!({"type": "snapshot", "id": 0, "last": true, "calls": [{
+        "id": CALL, "state": "confirmed", "owner": "test-1", "media_node": null,
+        "caller": call()["caller"], "callee": call()["callee"], "takeovers": 0, "hold": "none",
+        "created_at": "2026-01-31T12:00:00.000Z", "ringing_at": null, "answered_at": null,
+    }]});
+    assert_eq!(*first, expect);
+    let told = ["a.b", "a.c", "b.c"].map(|kind| format!(r#"{{"type":"{kind}"}}"#)).to_vec();
+    api.commit(told.clone());
+    let came = watching.until("b.c", 1);
+    check_order(&came);
+    let ids: Vec<u64> = came[1..].iter().filter_map(|event| event["id"].as_u64()).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    // Who comes late, with and without what it saw.
+    let late = api.watch("last_event_id=1&types=a.*");
+    assert_eq!(late.until("a.c", 1), [json!({"type": "a.c", "id": 2})]);
+    let fresh = api.watch("types=b.c&call_id=none");
+    assert_eq!(fresh.came(), [json!({"type": "snapshot", "id": 3, "last": true, "calls": []})]);
+    let lost = api.watch("last_event_id=99");
+    assert_eq!(lost.until("snapshot", 1)[0], json!({"type": "gap"}));
+    // All at the same time, and more than the follower keeps ready for one step.
+    let many = (0..1_500).map(|at| format!(r#"{{"type":"many","at":{at}}}"#)).collect();
+    api.commit(many);
+    for reader in [&watching, &lost] {
+        let came = reader.until("many", 1_500);
+        let many = came.iter().filter(|event| event["type"] == "many");
+        assert!(many.enumerate().all(|(at, event)| event["at"] == at), "in their order, once");
+    }
+    for (query, status) in [("last_event_id=x", 400), ("types=a&wrong=1", 400)] {
+        let answer = api.api("GET", &format!("/events?{query}"), None);
+        assert_problem(&answer, status, query);
+    }
+}
+
+#[test]
+fn a_reader_of_events_too_many_is_told_so() {
+    let api = start("readers");
+    let mut readers: Vec<_> = (0..64).map(|_| api.watch("")).collect();
+    assert_problem(&api.api("GET", "/events", None), 429, "one too many");
+    readers.truncate(63);
+    api.commit(vec![r#"{"type":"any"}"#.to_owned()]);
+    // The place is free when the server knows that the reader is gone.
+    eventually("the place is free again", SOON * 3, || {
+        api.commit(vec![r#"{"type":"any"}"#.to_owned()]);
+        (api.status_of_events() == 200).then_some(())
+    });
+}
+
+#[test]
 fn health_is_told_without_a_token() {
     let api = start("health");
     let get = |path: &str| api.send("GET", path, &[], "");
@@ -512,6 +589,7 @@ fn the_api_describes_itself() {
         ("/api/v1/calls", "get"),
         ("/api/v1/calls/{id}", "get delete"),
         ("/api/v1/cdrs", "get"),
+        ("/api/v1/events", "get"),
         ("/api/v1/nodes", "get"),
         ("/api/v1/nodes/{name}", "get"),
         ("/api/v1/nodes/{name}/drain", "post"),

@@ -58,6 +58,10 @@ pub(super) async fn list(
         extension: query.extension,
         owner: query.owner,
         media_node: query.media_node,
+        after: query.cursor.as_ref().map(|cursor| cursor.0.clone()),
+        // One more tells that there is more.
+        limit: Some(query.limit.unwrap_or_default().get() + 1),
+        brief: false,
     };
     let all = services.operator.ask(|answer| Command::Calls(filter, answer)).await?;
     let after = query.cursor.as_ref().map(|cursor| &cursor.0);

@@ -7,6 +7,7 @@
 
 mod calls;
 mod cdrs;
+mod events;
 mod extract;
 pub mod health;
 mod nodes;
@@ -50,6 +51,7 @@ pub struct Admin {
     pub mode: &'static str,
     token_hash: [u8; 32],
     telemetry: Telemetry,
+    events: Arc<events::Log>,
     services: OnceLock<Services>,
     phase: watch::Sender<Phase>,
 }
@@ -63,6 +65,7 @@ impl Admin {
             mode,
             token_hash: Sha256::digest(token).into(),
             telemetry,
+            events: Arc::default(),
             services: OnceLock::new(),
             phase,
         })
@@ -90,6 +93,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .merge(calls::router())
         .merge(cdrs::router())
         .merge(nodes::router())
+        .merge(events::router())
         .layer(from_fn(extract::deadline));
     let api = with_deadline
         .merge(users::import::router())

@@ -2,7 +2,7 @@
 //! needs no token.
 
 use super::problem::Problem;
-use super::{Admin, calls, cdrs, health, nodes, registrations, users};
+use super::{Admin, calls, cdrs, events, health, nodes, registrations, users};
 use axum::routing::get;
 use axum::{Json, Router};
 use std::sync::Arc;
@@ -25,9 +25,10 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         registrations::list, registrations::remove,
         calls::list, calls::one, calls::hang_up,
         cdrs::list,
+        events::stream,
         nodes::list, nodes::one, nodes::drain, nodes::undrain,
     ),
-    components(schemas(Problem, users::import::OnConflict)),
+    components(schemas(Problem, users::import::OnConflict, events::Snapshot)),
     security(("token" = [])),
     modifiers(&Common),
 )]

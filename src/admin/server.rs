@@ -23,6 +23,8 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 512;
 /// Bytes of a header.
 const HEADER_BYTES: usize = 64 * 1024;
+/// For what is sent to be taken.
+const SEND_DEADLINE: Duration = Duration::from_secs(20);
 /// For open requests when the server stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -108,7 +110,10 @@ async fn serve(
             () = told(&mut stopped) => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                cut_off_when_stuck(&stream);
+                stream
+            }
             Err(error) => {
                 // Out of descriptors, or a peer that is gone already: neither is a reason to end or
                 // to spin.
@@ -126,6 +131,14 @@ async fn serve(
     let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(STOP_DEADLINE, places.acquire_many(all)).await;
     Ok(())
+}
+
+/// A client that takes nothing for so long is gone, or as good as gone: it holds up an answer without end.
+fn cut_off_when_stuck(stream: &tokio::net::TcpStream) {
+    let patience = Some(SEND_DEADLINE);
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(patience) {
+        tracing::debug!("a connection of the admin API may get stuck: {error}");
+    }
 }
 
 /// The guard of the value must not live across an await.

@@ -10,6 +10,7 @@ use crate::sip::{Request, Response, Uri};
 use crate::views::Cdr;
 use bytes::Bytes;
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// What is the same for all calls of a node.
 #[derive(Debug)]
@@ -187,6 +188,27 @@ pub struct Save {
     pub record: Vec<u8>,
     /// Exactly with `ended`.
     pub cdr: Option<Box<Cdr>>,
+    /// What this write tells of, except the end: that is in the CDR.
+    pub told: Vec<Told>,
+}
+
+impl Save {
+    /// An earlier save of the call that was not written tells of this one's state too.
+    pub fn follow(&mut self, earlier: Self) {
+        if earlier.epoch == self.epoch {
+            let later = core::mem::replace(&mut self.told, earlier.told);
+            self.told.extend(later);
+        }
+    }
+}
+
+/// An event of a call, on its way to the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The save that it was to be written with: with a later one it is new unless that is stored.
+    pub rev: Rev,
+    /// JSON of an `EventView`.
+    pub document: String,
 }
 
 /// A message to be sent.

@@ -30,6 +30,7 @@ mod sealed;
 mod send;
 mod setup;
 mod timers;
+mod told;
 mod view;
 
 #[cfg(test)]
@@ -37,7 +38,7 @@ mod tests;
 
 pub use farewell::{Farewell, farewell};
 pub use headers::{ACCEPT, ALLOW};
-pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Transmit};
+pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Told, Transmit};
 pub use record::{
     VERSION as RECORD_VERSION, in_version as record_in_version, passing_over as record_passing_over,
 };
@@ -95,6 +96,8 @@ pub struct Call {
     is_transcoding: bool,
     /// How far each stream to a phone was, as told last.
     sent: Vec<(LegId, u8, LastSent)>,
+    /// Events that leave with the next save.
+    untold: Vec<String>,
 }
 
 impl Call {
@@ -118,6 +121,7 @@ impl Call {
             saved_end: false,
             is_transcoding: false,
             sent: Vec::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -198,6 +202,12 @@ impl Call {
         self.record.legs.iter().filter_map(|leg| leg.extension.as_deref())
     }
 
+    /// The same, and those of caller and callee.
+    pub fn party_extensions(&self) -> impl Iterator<Item = &str> {
+        let parties = [&self.record.caller, &self.record.callee].into_iter();
+        self.extensions().chain(parties.filter_map(|party| party.extension.as_deref()))
+    }
+
     /// The caller's extension while the call counts against its limit.
     pub fn caller_extension(&self) -> Option<&str> {
         (self.record.phase != Phase::Ended)
@@ -214,7 +224,8 @@ impl Call {
         let cdr = ended.then(|| Box::new(self.cdr()));
         self.saved_end |= ended;
         let record = if ended { Vec::new() } else { self.encoded_record() };
-        self.outputs.push_back(Output::Save(Save { ended, record, cdr, ..self.bare_row() }));
+        let told = self.told_with(rev);
+        self.outputs.push_back(Output::Save(Save { ended, record, cdr, told, ..self.bare_row() }));
         rev
     }
 
@@ -234,6 +245,7 @@ impl Call {
             ended: false,
             record: Vec::new(),
             cdr: None,
+            told: Vec::new(),
         }
     }
 
@@ -251,6 +263,7 @@ impl Call {
     }
 
     fn emit(&mut self, event: Event) {
+        self.note(&event);
         self.outputs.push_back(Output::Event(event));
     }
 }

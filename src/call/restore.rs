@@ -13,6 +13,7 @@ use super::record::{CallRecord, Phase};
 use super::refresh::{Place, open_invite};
 use super::send::{Reply, set_sdp};
 use super::{Call, LAZY_SAVE, Output, Settings, Transmit, fork};
+use crate::event::Event;
 use crate::ids::{Epoch, LegId, Rev};
 use crate::limits;
 use crate::sip::transaction::{ClientTransaction, ServerTransaction};
@@ -48,6 +49,8 @@ impl Call {
             record.ring_deadline = now + GRACE;
         }
         let mut call = Self::with_record(settings, record, now);
+        let (id, state) = (call.record.id, call.state());
+        call.emit(Event::CallAdopted { call: id, state });
         call.forget_half_answer();
         call.abandon_reinvites();
         call.reopen_transactions();

@@ -18,6 +18,12 @@ use crate::views::call::{
 impl Call {
     /// For the REST API.
     pub fn view(&self, now: Timestamp) -> CallView {
+        let legs = self.record.legs.iter().map(|leg| self.leg_view(leg)).collect();
+        CallView { legs, ..self.brief_view(now) }
+    }
+
+    /// Without its legs.
+    pub fn brief_view(&self, now: Timestamp) -> CallView {
         let record = &self.record;
         CallView {
             id: record.id.to_string(),
@@ -41,7 +47,7 @@ impl Call {
                 reanchors: 0,
                 resumed_at: None,
             },
-            legs: record.legs.iter().map(|leg| self.leg_view(leg)).collect(),
+            legs: Vec::new(),
         }
     }
 

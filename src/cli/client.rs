@@ -5,6 +5,7 @@ use core::time::Duration;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 
 /// Failed.
 const FAILED: u8 = 1;
@@ -87,6 +88,24 @@ impl Client {
     pub(super) fn post_csv(&self, path: &str, file: File) -> Result<Value, Failure> {
         let request = self.authorized(self.agent.post(self.address(path)));
         self.answer(request.content_type("text/csv").send(file))
+    }
+
+    /// An answer without end, as its lines; from where another broke.
+    pub(super) fn stream(
+        &self,
+        path: &str,
+        last: Option<&str>,
+    ) -> Result<impl BufRead + use<>, Failure> {
+        let mut request = self.authorized(self.agent.get(self.address(path)));
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        if response.status() != 200 {
+            self.answer(Ok(response))?;
+            return Err(Failure::usage(format!("{} has no events", self.url)));
+        }
+        Ok(BufReader::new(response.into_body().into_reader()))
     }
 
     /// Readiness, from the root: the document, and whether the node takes calls.

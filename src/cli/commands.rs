@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
 use super::client::{Client, Failure, escape};
+use super::events;
 use super::table::{Column, fields, table};
 use super::{Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand};
 use serde_json::{Map, Value, json};
@@ -114,6 +115,15 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
                 ("disposition", disposition),
             ];
             list(client, "/cdrs", &query, CDRS, json)
+        }
+        Command::Events { types, call, extension, after, json } => {
+            let query = [
+                ("types", types),
+                ("call_id", call),
+                ("extension", extension),
+                ("last_event_id", after.map(|id| id.to_string())),
+            ];
+            events::follow(client, &query_text(&query), json)
         }
         Command::Serve(_)
         | Command::Health { .. }

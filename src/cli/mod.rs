@@ -4,6 +4,7 @@
 
 mod client;
 mod commands;
+mod events;
 mod table;
 
 pub use commands::run;
@@ -169,6 +170,25 @@ pub enum Command {
         /// answered, busy, no_answer, cancelled, rejected or failed.
         #[arg(long)]
         disposition: Option<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// What happens in the cluster, as it happens.
+    #[command(after_help = "Example: holdfast events --types 'call.*' --extension 1001")]
+    Events {
+        /// Only these, with commas between; call.* is all of calls.
+        #[arg(long)]
+        types: Option<String>,
+        /// Only of this call.
+        #[arg(long, value_name = "ID")]
+        call: Option<String>,
+        /// Only of this user.
+        #[arg(long)]
+        extension: Option<String>,
+        /// All that came after the event with this id too, as far as it is kept.
+        #[arg(long, value_name = "ID")]
+        after: Option<u64>,
         /// Form of the output.
         #[command(flatten)]
         json: Json,

@@ -51,6 +51,15 @@ pub struct CallFilter {
     pub extension: Option<String>,
     pub owner: Option<String>,
     pub media_node: Option<String>,
+    /// Ids greater than this.
+    #[serde(default)]
+    pub after: Option<String>,
+    /// The first of them, in the order of their ids.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Legs may be left out.
+    #[serde(default)]
+    pub brief: bool,
 }
 
 /// `/ready`.

@@ -3,7 +3,7 @@
 use super::gather::Asker;
 use super::views;
 use super::worker::Worker;
-use crate::call::Input;
+use crate::call::{Call, Input};
 use crate::ids::CallId;
 use crate::operator::{CallFilter, Command};
 use crate::store::{NodeRow, Store};
@@ -62,16 +62,23 @@ impl Worker {
         if let Some(id) = &filter.id {
             return self.call_view(id).into_iter().collect();
         }
-        let mut views: Vec<CallView> = self
-            .calls
-            .iter()
-            .filter(|(_, slot)| !slot.call.lingers())
-            .map(|(_, slot)| slot.call.view(self.now))
-            .filter(|view| views::matches(view, filter))
-            .collect();
+        let after: Option<CallId> = filter.after.as_deref().and_then(|id| id.parse().ok());
+        let is_owner = filter.owner.as_deref().is_none_or(|owner| *owner == *self.settings.node.0);
+        let is_wanted = |call: &Call| {
+            is_owner
+                && after.is_none_or(|after| call.id() > after)
+                && !call.lingers()
+                && views::matches(call, filter)
+        };
+        let mut wanted: Vec<&Call> =
+            self.calls.iter().map(|(_, slot)| &slot.call).filter(|call| is_wanted(call)).collect();
         // Ids sort by time.
-        views.sort_by(|one, other| one.id.cmp(&other.id));
-        views
+        wanted.sort_unstable_by_key(|call| call.id());
+        let wanted = wanted.into_iter().take(filter.limit.unwrap_or(usize::MAX));
+        match filter.brief {
+            true => wanted.map(|call| call.brief_view(self.now)).collect(),
+            false => wanted.map(|call| call.view(self.now)).collect(),
+        }
     }
 
     fn call_view(&self, id: &str) -> Option<CallView> {

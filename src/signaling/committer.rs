@@ -13,7 +13,9 @@ use crate::ids::{CallId, Rev};
 use crate::limits;
 use crate::store::{Batch, BindingsWrite, CallOutcome, StoreError};
 use crate::time::Timestamp;
+use crate::views::EventView;
 use core::time::Duration;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -46,6 +48,8 @@ pub(super) struct Committer {
     failures: u32,
     reply_count: usize,
     ledger: Ledger,
+    /// Events of no call, in their order.
+    told: VecDeque<String>,
 }
 
 /// Bindings of a user; a later write has a greater number.
@@ -69,17 +73,24 @@ impl<K, V> Default for Waiting<K, V> {
 }
 
 impl<K: Clone + Eq + core::hash::Hash, V> Waiting<K, V> {
-    fn put(&mut self, key: K, value: V) {
-        if self.values.insert(key.clone(), value).is_none() {
+    /// What it takes the place of.
+    fn put(&mut self, key: K, value: V) -> Option<V> {
+        let former = self.values.insert(key.clone(), value);
+        if former.is_none() {
             self.order.push_back(key);
         }
+        former
     }
 
-    /// Puts back what was taken, unless a later value came meanwhile.
-    fn put_back(&mut self, key: K, value: V) {
-        if !self.values.contains_key(&key) {
-            self.order.push_back(key.clone());
-            self.values.insert(key, value);
+    /// Puts back what was taken, unless a later value came meanwhile: then that, and what was taken.
+    fn put_back(&mut self, key: K, value: V) -> Option<(&mut V, V)> {
+        match self.values.entry(key.clone()) {
+            Entry::Occupied(later) => Some((later.into_mut(), value)),
+            Entry::Vacant(place) => {
+                place.insert(value);
+                self.order.push_back(key);
+                None
+            }
         }
     }
 
@@ -87,10 +98,6 @@ impl<K: Clone + Eq + core::hash::Hash, V> Waiting<K, V> {
         let count = most.min(self.order.len());
         let keys = self.order.drain(..count);
         keys.filter_map(|key| self.values.remove_entry(&key)).collect()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.order.is_empty()
     }
 }
 
@@ -137,15 +144,27 @@ impl Committer {
 
     /// A call's row as it is now.
     pub(super) fn save(&mut self, save: Save) {
-        self.ledger.note(Key::Call(save.id));
-        self.calls.put(save.id, save);
+        let id = save.id;
+        self.ledger.note(Key::Call(id));
+        let earlier = self.calls.put(id, save);
+        if let (Some(earlier), Some(save)) = (earlier, self.calls.values.get_mut(&id)) {
+            save.follow(earlier);
+        }
+    }
+
+    /// An event of no call, for the next commit. The oldest make room when the store takes none.
+    pub(super) fn tell(&mut self, event: &EventView) {
+        if self.told.len() >= limits::UNTOLD_EVENTS {
+            self.told.pop_front();
+        }
+        self.told.push_back(event.document());
     }
 
     /// All bindings of a user as they are now.
     pub(super) fn write_bindings(&mut self, extension: &str, bindings: Vec<Binding>) {
         self.number += 1;
         self.ledger.note(Key::User(extension.to_owned()));
-        self.bindings.put(extension.to_owned(), Numbered { number: self.number, bindings });
+        _ = self.bindings.put(extension.to_owned(), Numbered { number: self.number, bindings });
     }
 
     /// Another node stores these: they stand in place of what waits here, which is older.
@@ -229,7 +248,7 @@ impl Committer {
 
     /// Nothing waits and nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.calls.is_empty() && self.bindings.is_empty()
+        self.in_flight.is_none() && self.owed() == 0 && self.told.is_empty()
     }
 
     /// All that the store is owed is on disk: this process may end, and a later start hands it over.
@@ -266,7 +285,8 @@ impl Committer {
             BindingsWrite { extension, bindings: write.bindings }
         });
         let bindings = bindings.collect();
-        let batch = Arc::new(Batch { calls, bindings });
+        let told = self.told.drain(..self.told.len().min(limits::COMMIT_BATCH)).collect();
+        let batch = Arc::new(Batch { calls, bindings, told });
         self.in_flight = Some(InFlight { batch: Arc::clone(&batch), numbers, started: now });
         Some(batch)
     }
@@ -295,11 +315,17 @@ impl Committer {
             self.not_before = now + back_off.min(LONGEST_BACK_OFF);
             self.failures = self.failures.saturating_add(1);
             for save in &batch.calls {
-                self.calls.put_back(save.id, save.clone());
+                if let Some((later, earlier)) = self.calls.put_back(save.id, save.clone()) {
+                    later.follow(earlier);
+                }
+            }
+            let room = limits::UNTOLD_EVENTS.saturating_sub(self.told.len());
+            for document in batch.told.iter().rev().take(room) {
+                self.told.push_front(document.clone());
             }
             for (write, number) in batch.bindings.iter().zip(numbers) {
                 let bindings = write.bindings.clone();
-                self.bindings.put_back(write.extension.clone(), Numbered { number, bindings });
+                _ = self.bindings.put_back(write.extension.clone(), Numbered { number, bindings });
             }
             self.begin_keeping();
             if self.cannot_keep() {
@@ -456,7 +482,7 @@ impl Committer {
 
     /// When the next commit may begin.
     fn commit_at(&self) -> Option<Timestamp> {
-        if self.in_flight.is_some() || self.owed() == 0 {
+        if self.in_flight.is_some() || (self.owed() == 0 && self.told.is_empty()) {
             return None;
         }
         let pace = if self.owed() < WORTH_A_COMMIT { PATIENCE } else { PACE };
@@ -483,6 +509,7 @@ mod tests {
             ended: false,
             record: Vec::new(),
             cdr: None,
+            told: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::worker::Worker;
 use crate::control::PeerFrame;
 use crate::ids::{CallId, NodeName};
 use crate::time::Timestamp;
+use crate::views::Happening;
 use core::time::Duration;
 
 /// What was decided must be stored within this, or the calls stay for now.
@@ -56,6 +57,9 @@ impl Worker {
 
     /// No new calls from now on, and those that are here go to others; or everything as before.
     pub(super) fn drain_self(&mut self, drain: bool, end_calls: bool) {
+        if drain != self.draining.is_some() {
+            self.tell(if drain { Happening::NodeDraining } else { Happening::NodeUndrained });
+        }
         self.draining = drain.then(|| {
             let (started_at, deadline_at) = (self.now, self.now + self.drain_timeout);
             self.draining.unwrap_or(Drain { started_at, deadline_at })

@@ -5,7 +5,7 @@
 //! is fenced, so writing it twice, or late, changes nothing.
 
 use super::worker::Worker;
-use crate::call::Save;
+use crate::call::{Save, Told};
 use crate::control::PeerFrame;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,8 @@ impl Parcel {
             Some(text) => Some(serde_json::from_str(&text).ok()?),
             None => None,
         };
-        Some(Save { id, key, owner, epoch, rev, ended: cdr.is_some(), record, cdr })
+        let told = Vec::new();
+        Some(Save { id, key, owner, epoch, rev, ended: cdr.is_some(), record, cdr, told })
     }
 }
 
@@ -63,14 +64,19 @@ impl Entrusted {
         self.of.values().map(HashMap::len).sum()
     }
 
-    fn keep(&mut self, from: Incarnation, save: Save) {
+    fn keep(&mut self, from: Incarnation, mut save: Save) {
         let is_full = self.len() >= MOST;
         let kept = self.of.entry(from).or_default();
         let is_later = |known: &Save| (known.epoch, known.rev) < (save.epoch, save.rev);
         match kept.get(&save.id) {
             Some(known) if !is_later(known) => {}
             None if is_full => {}
-            Some(_) | None => _ = kept.insert(save.id, save),
+            Some(_) | None => {
+                if let Some(earlier) = kept.remove(&save.id) {
+                    save.follow(earlier);
+                }
+                kept.insert(save.id, save);
+            }
         }
     }
 
@@ -89,21 +95,21 @@ impl Worker {
     }
 
     pub(super) fn entrust_to(&self, name: &NodeName, saves: &[Save]) {
-        let mut frame: Vec<Parcel> = Vec::new();
+        let mut frame: Vec<&Save> = Vec::new();
         let mut bytes = 0;
-        let send = |frame: &mut Vec<Parcel>| {
-            let document = postcard::to_stdvec(frame).expect("parcels are plain data");
+        let send = |frame: &mut Vec<&Save>| {
+            let document = wrap(frame);
             frame.clear();
             self.peers.send(name, PeerFrame::Keep { document });
         };
         for save in saves {
-            let parcel = Parcel::from(save);
-            if bytes + parcel.bytes() > FRAME_BYTES && !frame.is_empty() {
+            let size = Parcel::from(save).bytes() + told_bytes(save);
+            if bytes + size > FRAME_BYTES && !frame.is_empty() {
                 send(&mut frame);
                 bytes = 0;
             }
-            bytes += parcel.bytes();
-            frame.push(parcel);
+            bytes += size;
+            frame.push(save);
         }
         if !frame.is_empty() {
             send(&mut frame);
@@ -112,11 +118,34 @@ impl Worker {
 
     /// A peer's store does not take these.
     pub(super) fn take_entrusted(&mut self, from: Incarnation, document: &[u8]) {
-        let parcels: Vec<Parcel> = postcard::from_bytes(document).unwrap_or_default();
-        for save in parcels.into_iter().filter_map(Parcel::open) {
+        for save in unwrap(document) {
             self.entrusted.keep(from, save);
         }
     }
+}
+
+/// Parcels, and behind them their events: a reader of the release before takes the parcels and leaves the rest.
+fn wrap(saves: &[&Save]) -> Vec<u8> {
+    let parcels: Vec<Parcel> = saves.iter().map(|save| Parcel::from(*save)).collect();
+    let told: Vec<&[Told]> = saves.iter().map(|save| &save.told[..]).collect();
+    let document = postcard::to_stdvec(&parcels).expect("parcels are plain data");
+    postcard::to_extend(&told, document).expect("events are plain data")
+}
+
+fn unwrap(document: &[u8]) -> Vec<Save> {
+    let parcels = postcard::take_from_bytes::<Vec<Parcel>>(document);
+    let (parcels, rest) = parcels.unwrap_or_default();
+    let told: Vec<Vec<Told>> = postcard::from_bytes(rest).unwrap_or_default();
+    let told = told.into_iter().chain(core::iter::repeat_with(Vec::new));
+    let saves = parcels.into_iter().zip(told).filter_map(|(parcel, told)| {
+        let save = parcel.open()?;
+        Some(Save { told, ..save })
+    });
+    saves.collect()
+}
+
+fn told_bytes(save: &Save) -> usize {
+    save.told.iter().map(|told| told.document.len() + 16).sum()
 }
 
 #[cfg(test)]
@@ -133,6 +162,7 @@ mod tests {
             ended: false,
             record: vec![1, 2, 3],
             cdr: None,
+            told: vec![Told { rev: Rev(rev), document: format!("{call} {rev}") }],
         }
     }
 
@@ -141,13 +171,25 @@ mod tests {
         let mut entrusted = Entrusted::default();
         let from = Incarnation(9);
         for (call, rev) in [(1, 2), (1, 3), (1, 1), (2, 1)] {
-            let parcel = postcard::to_stdvec(&Parcel::from(&save(call, rev))).expect("plain");
-            let parcel: Parcel = postcard::from_bytes(&parcel).expect("as written");
-            entrusted.keep(from, parcel.open().expect("a save"));
+            let document = wrap(&[&save(call, rev)]);
+            let [save] = <[Save; 1]>::try_from(unwrap(&document)).expect("one");
+            entrusted.keep(from, save);
         }
         let mut saves = entrusted.take(from);
         saves.sort_by_key(|save| save.id);
-        assert_eq!(saves, [save(1, 3), save(2, 1)]);
+        let mut later = save(1, 3);
+        later.follow(save(1, 2));
+        assert_eq!(later.told.len(), 2);
+        assert_eq!(saves, [later, save(2, 1)], "with what the earlier one told of");
         assert_eq!(entrusted.take(from), []);
+    }
+
+    #[test]
+    fn the_release_before_and_this_one_read_each_other() {
+        let kept = save(1, 3);
+        let before = postcard::to_stdvec(&vec![Parcel::from(&kept)]).expect("plain");
+        assert_eq!(unwrap(&before), [Save { told: Vec::new(), ..kept.clone() }]);
+        let parcels: Vec<Parcel> = postcard::from_bytes(&wrap(&[&kept])).expect("and more");
+        assert_eq!(parcels.len(), 1);
     }
 }

@@ -38,6 +38,8 @@ struct Open {
     found: Vec<CallView>,
     waiting: HashSet<NodeName>,
     until: Timestamp,
+    /// So many are wanted.
+    limit: usize,
 }
 
 /// Questions under way, by number.
@@ -51,7 +53,9 @@ impl Worker {
     /// Asks everybody for calls; `own` are those of this node.
     pub(super) fn gather(&mut self, filter: &CallFilter, own: Vec<CallView>, asker: Asker) {
         let question = serde_json::to_string(filter).unwrap_or_default();
-        self.ask_peers(own, asker, |id| PeerFrame::AskCalls { id, filter: question.clone() });
+        let limit = filter.limit.unwrap_or(usize::MAX);
+        let ask = |id| PeerFrame::AskCalls { id, filter: question.clone() };
+        self.ask_peers(own, limit, asker, ask);
     }
 
     /// Asks everybody to end a call that is not here.
@@ -62,7 +66,7 @@ impl Worker {
         answer: oneshot::Sender<bool>,
     ) {
         let (call, reason) = (call.to_owned(), reason.map(str::to_owned));
-        self.ask_peers(Vec::new(), Asker::Hangup(answer), |id| PeerFrame::AskHangup {
+        self.ask_peers(Vec::new(), 0, Asker::Hangup(answer), |id| PeerFrame::AskHangup {
             id,
             call: call.clone(),
             reason: reason.clone(),
@@ -72,6 +76,7 @@ impl Worker {
     fn ask_peers(
         &mut self,
         found: Vec<CallView>,
+        limit: usize,
         asker: Asker,
         question: impl Fn(u64) -> PeerFrame,
     ) {
@@ -81,7 +86,7 @@ impl Worker {
         let waiting =
             names.into_iter().filter(|name| self.peers.send(name, question(id))).collect();
         let until = self.now + PATIENCE;
-        self.gathering.open.insert(id, Open { asker, found, waiting, until });
+        self.gathering.open.insert(id, Open { asker, found, waiting, until, limit });
         self.finish_if_complete(id);
     }
 
@@ -159,11 +164,14 @@ impl Worker {
     }
 
     fn finish(&mut self, id: u64) {
-        let Some(Open { asker, mut found, .. }) = self.gathering.open.remove(&id) else { return };
+        let Some(Open { asker, mut found, limit, .. }) = self.gathering.open.remove(&id) else {
+            return;
+        };
         // Ids sort by time.
         found.sort_by(|one, other| one.id.cmp(&other.id));
         // A call that moved between two answers is in both.
         found.dedup_by(|one, other| one.id == other.id);
+        found.truncate(limit);
         // Who asked may have gone.
         match asker {
             Asker::Calls(answer) => _ = answer.send(found),

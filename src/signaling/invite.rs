@@ -12,6 +12,7 @@ use crate::ids::{Epoch, Flow, LegId};
 use crate::limits;
 use crate::sip::digest::{self, Credentials, Verdict};
 use crate::sip::{HeaderName, Request};
+use crate::views::Happening;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -156,7 +157,7 @@ impl Worker {
         None
     }
 
-    fn note_wrong_credentials(&self, request: &Request, flow: &Flow) {
+    fn note_wrong_credentials(&mut self, request: &Request, flow: &Flow) {
         let headers = &request.headers;
         let given = headers
             .get(&HeaderName::Authorization)
@@ -164,6 +165,10 @@ impl Worker {
         if let Some(given) = given {
             let username =
                 Credentials::parse(given).map(|credentials| credentials.username.to_owned());
+            if let Some(username) = username.clone() {
+                let source = flow.remote.to_string();
+                self.tell(Happening::AuthenticationFailed { username, source });
+            }
             self.emit(&Event::AuthenticationFailed { source: flow.remote, username });
         }
     }

@@ -40,6 +40,7 @@ impl Worker {
             ended: true,
             record: Vec::new(),
             cdr: Some(Box::new(parting.cdr)),
+            told: Vec::new(),
         });
         let session = SessionId::from(*id);
         let release = Release { session, epoch: *epoch, rev: Rev(1) };

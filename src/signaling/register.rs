@@ -15,6 +15,7 @@ use crate::registrar;
 use crate::sip::Request;
 use crate::sip::address::reply_flow;
 use crate::time::Timestamp;
+use crate::views::Happening;
 use core::time::Duration;
 
 /// Expired bindings of a peer are swept so much later than it would.
@@ -67,6 +68,16 @@ impl Worker {
         self.committer.write_bindings(extension, bindings.clone());
         let contacts = bindings.len();
         self.directory.set_bindings(extension, bindings);
+        match (new, contacts) {
+            (true, _) => {
+                let extension = extension.to_owned();
+                self.tell(Happening::RegistrationAdded { extension, contacts });
+            }
+            (false, 0) => {
+                self.tell(Happening::RegistrationRemoved { extension: extension.to_owned() });
+            }
+            (false, _) => {}
+        }
         self.emit(&Event::Registered { extension: extension.to_owned(), contacts, new });
         for moved in moved {
             self.move_calls(extension, &moved);

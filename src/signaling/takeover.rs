@@ -135,7 +135,7 @@ pub(super) async fn claim_all(
 /// Writes what a peer gave us to keep, as soon as the store takes it. What it has already, or later, it does not take.
 pub(super) async fn write_kept(store: &Store, batch: &Batch, wakeups: &mpsc::Sender<Wakeup>) {
     for calls in batch.calls.chunks(limits::COMMIT_BATCH) {
-        let part = Batch { calls: calls.to_vec(), bindings: Vec::new() };
+        let part = Batch { calls: calls.to_vec(), ..Batch::default() };
         while store.commit(&part).await.is_err() && !wakeups.is_closed() {
             tokio::time::sleep(CLAIM_PAUSE).await;
         }
@@ -351,7 +351,7 @@ impl Worker {
         let calls = self.entrusted.take(from);
         let errand = match calls.is_empty() {
             true => Errand::ClaimAll(from),
-            false => Errand::WriteAndClaim(from, Batch { calls, bindings: Vec::new() }),
+            false => Errand::WriteAndClaim(from, Batch { calls, ..Batch::default() }),
         };
         self.errands.run(errand);
     }
@@ -403,7 +403,7 @@ impl Worker {
                 return self.quarantine(&claimed, "its record panics its reader");
             }
         };
-        let (recorded, state) = (call.media_node().cloned(), call.state());
+        let recorded = call.media_node().cloned();
         // It may have moved since the record was written.
         let moved = self.media.place_of(SessionId::from(id)).cloned();
         let moved = moved.filter(|place| Some(place) != recorded.as_ref());
@@ -414,7 +414,6 @@ impl Worker {
             (slot.saved, slot.committed, slot.stored) = (rev, rev, rev);
             slot.media = node.map(|node| adopted_session(node, id, epoch));
         }
-        self.emit(&Event::CallAdopted { call: id, state });
         self.drain(id);
         if let Some(node) = moved {
             self.input(id, Input::MediaMoved { node });

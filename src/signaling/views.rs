@@ -1,6 +1,6 @@
 //! What the node shows of bindings and calls.
 
-use crate::call::{Save, Settings};
+use crate::call::{Call, Save, Settings};
 use crate::directory::Binding;
 use crate::event::Event;
 use crate::ids::{CallId, Epoch, Rev};
@@ -49,25 +49,18 @@ pub(super) fn registration(
     }
 }
 
-/// Whether an operator asked for this call.
-pub(super) fn matches(view: &CallView, filter: &CallFilter) -> bool {
-    let state = match view.state {
+/// Whether an operator asked for this call, the owner aside.
+pub(super) fn matches(call: &Call, filter: &CallFilter) -> bool {
+    let state = match call.state() {
         CallState::Trying => "trying",
         CallState::Early => "early",
         CallState::Confirmed => "confirmed",
         CallState::Terminating => "terminating",
     };
-    let wanted = |wish: &Option<String>, have: Option<&str>| {
-        wish.as_deref().is_none_or(|wish| have == Some(wish))
-    };
-    let touches = |extension: &str| {
-        let parties = [&view.caller.extension, &view.callee.extension];
-        let legs = view.legs.iter().map(|leg| &leg.extension);
-        parties.into_iter().chain(legs).any(|have| have.as_deref() == Some(extension))
-    };
-    wanted(&filter.state, Some(state))
-        && wanted(&filter.owner, Some(&view.owner))
-        && wanted(&filter.media_node, view.media.node.as_deref())
+    let touches = |extension: &str| call.party_extensions().any(|have| have == extension);
+    let has_media = |node: &str| call.media_node().is_some_and(|have| &*have.0 == node);
+    filter.state.as_deref().is_none_or(|wish| wish == state)
+        && filter.media_node.as_deref().is_none_or(has_media)
         && filter.extension.as_deref().is_none_or(touches)
 }
 
@@ -122,6 +115,7 @@ pub(super) fn ended_by_bug(
         ended: true,
         record: Vec::new(),
         cdr: Some(Box::new(cdr)),
+        told: Vec::new(),
     }
 }
 

@@ -34,7 +34,7 @@ use crate::operator::Command;
 use crate::registrar::Policy;
 use crate::store::Store;
 use crate::time::Timestamp;
-use crate::views::NodeView;
+use crate::views::{EventView, Happening, NodeView, Rfc3339};
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -409,7 +409,7 @@ impl Worker {
         self.end_questions();
         self.seek_refuge();
         self.watch_given_up();
-        self.was_ready |= self.loaded && self.media.has_room();
+        self.note_ready();
         let view = self.node_view();
         self.row.send_replace(Some(view));
     }
@@ -454,6 +454,7 @@ impl Worker {
                 let node = hello.name.clone();
                 if self.media.link_up(number, hello, sender, rtt_us, self.now) {
                     self.reapply.extend(self.calls_on(&node));
+                    self.tell(Happening::MediaJoined { media_node: node.to_string() });
                     self.emit(&Event::MediaNode { node, up: true });
                 } else {
                     tracing::warn!(
@@ -475,6 +476,7 @@ impl Worker {
                 if let Some(peer) = self.media.link_down(number, self.now) {
                     let node = peer.name.clone();
                     self.judge_media(peer);
+                    self.tell(Happening::MediaLeft { media_node: node.to_string() });
                     self.emit(&Event::MediaNode { node, up: false });
                 }
             }
@@ -491,7 +493,7 @@ impl Worker {
             Frame::Report(report) => self.handle_media_report(&node, report),
             Frame::Capacity(capacity) => {
                 self.media.set_capacity(&node, capacity);
-                self.was_ready |= self.loaded && self.media.has_room();
+                self.note_ready();
             }
             Frame::Host(host) => self.media.set_host(&node, host),
             Frame::Taken { session, at } => self.handle_taken(node, session, at),
@@ -527,6 +529,19 @@ impl Worker {
             (!self.answers.is_empty() || !self.found.is_empty()).then_some(self.now),
         ];
         due.into_iter().flatten().min().unwrap_or(self.tick_at)
+    }
+
+    fn note_ready(&mut self) {
+        if !self.was_ready && self.loaded && self.media.has_room() {
+            self.was_ready = true;
+            self.tell(Happening::NodeStarted);
+        }
+    }
+
+    /// For those who watch the cluster: what is no call's.
+    pub(super) fn tell(&mut self, what: Happening) {
+        let node = self.settings.node.to_string();
+        self.committer.tell(&EventView { at: Rfc3339(self.now), node, what });
     }
 
     /// Tells everybody.

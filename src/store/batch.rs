@@ -11,13 +11,19 @@ use std::collections::HashSet;
 pub(super) struct Part<'a> {
     pub calls: &'a [Save],
     pub bindings: &'a [BindingsWrite],
+    pub told: &'a [String],
 }
 
 impl<'a> Part<'a> {
     /// Nothing when there is nothing to write.
     pub fn of(batch: &'a Batch) -> Option<Self> {
-        let part = Self { calls: &batch.calls, bindings: &batch.bindings };
-        (!part.calls.is_empty() || !part.bindings.is_empty()).then_some(part)
+        let part = Self { calls: &batch.calls, bindings: &batch.bindings, told: &batch.told };
+        (!part.is_bare() || !part.told.is_empty()).then_some(part)
+    }
+
+    /// Events of no call at most.
+    fn is_bare(self) -> bool {
+        self.calls.is_empty() && self.bindings.is_empty()
     }
 
     /// Without names that no user has and PostgreSQL refuses.
@@ -27,20 +33,27 @@ impl<'a> Part<'a> {
 
     /// Two parts to try when this one holds a bad row; none when it is the bad row. Calls come in their order.
     pub fn halves(self) -> Option<[Self; 2]> {
-        let Self { calls, bindings } = self;
+        let Self { calls, bindings, told } = self;
+        if !told.is_empty() && !self.is_bare() {
+            let alone = Self { calls: &[], bindings: &[], told };
+            return Some([Self { told: &[], ..self }, alone]);
+        }
         let (left, right) = calls.split_at(calls.len() / 2);
         let (first, second) = bindings.split_at(bindings.len() / 2);
         match (calls.len(), bindings.len()) {
             (0 | 1, 0) | (0, 1) => None,
-            (_, 0) => Some([Self { calls: left, bindings }, Self { calls: right, bindings }]),
-            (0, _) => Some([Self { calls, bindings: first }, Self { calls, bindings: second }]),
+            (_, 0) => Some([Self { calls: left, ..self }, Self { calls: right, ..self }]),
+            (0, _) => Some([Self { bindings: first, ..self }, Self { bindings: second, ..self }]),
             // First apart: a bad call must not take registrations with it, nor the other way round.
-            (..) => Some([Self { calls, bindings: &[] }, Self { calls: &[], bindings }]),
+            (..) => Some([Self { bindings: &[], ..self }, Self { calls: &[], ..self }]),
         }
     }
 
     /// The bad row itself. Bindings have no outcome: their phone registers again.
     pub fn rejected(self, error: &sqlx::Error) -> impl Iterator<Item = CallOutcome> + use<'a> {
+        if self.is_bare() {
+            tracing::error!("the store refuses {} events: {error}", self.told.len());
+        }
         for write in self.bindings {
             tracing::error!("the store refuses the bindings of {}: {error}", write.extension);
         }

@@ -10,6 +10,7 @@ pub(super) fn postgres() -> Migrator {
     migrator(&[
         (1, "first", include_str!("../../migrations/postgres/0001_first.sql")),
         (2, "claims", include_str!("../../migrations/postgres/0002_claims.sql")),
+        (3, "events", include_str!("../../migrations/postgres/0003_events.sql")),
     ])
 }
 
@@ -18,6 +19,7 @@ pub(super) fn sqlite() -> Migrator {
     migrator(&[
         (1, "first", include_str!("../../migrations/sqlite/0001_first.sql")),
         (2, "claims", include_str!("../../migrations/sqlite/0002_claims.sql")),
+        (3, "events", include_str!("../../migrations/sqlite/0003_events.sql")),
     ])
 }
 

@@ -50,6 +50,17 @@ pub struct Batch {
     pub calls: Vec<Save>,
     /// Bindings, each user at most once.
     pub bindings: Vec<BindingsWrite>,
+    /// Events of no call: JSON.
+    pub told: Vec<String>,
+}
+
+/// An event as it is read: ids rise in the order in which all readers see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place in the order.
+    pub id: u64,
+    /// A JSON object.
+    pub event: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A stored call.
@@ -166,6 +177,10 @@ const IMPORT_CHUNK: usize = 500;
 const PAGE: usize = 5_000;
 /// Tombstones a statement of a sweep.
 const SWEEP_CHUNK: u32 = 5_000;
+/// How long events are kept for those who come back.
+pub const EVENT_LIFE: Duration = Duration::from_secs(24 * 3_600);
+/// Rows of events at most, however young.
+const EVENT_ROWS: u32 = 500_000;
 
 /// The door. `connect` chooses the back end by the URL. Cheap to clone; every call has a deadline inside.
 #[derive(Clone, Debug)]
@@ -357,9 +372,14 @@ impl Store {
             let swept = ask!(self, DEADLINE, sweep(before, SWEEP_CHUNK))?;
             gone += swept;
             if swept < u64::from(SWEEP_CHUNK) {
-                return Ok(gone);
+                break;
             }
         }
+        let before = now - EVENT_LIFE;
+        while ask!(self, DEADLINE, sweep_events(before, EVENT_ROWS, SWEEP_CHUNK))?
+            >= u64::from(SWEEP_CHUNK)
+        {}
+        Ok(gone)
     }
 
     /// Every user. Not of one moment: a change during the load is in the feed from before it.
@@ -459,6 +479,21 @@ impl Store {
             return Ok(Vec::new());
         }
         ask!(self, DEADLINE, cdrs(query))
+    }
+
+    /// Events after an id, in their order, of at most so many commits. Never misses a late one.
+    pub async fn events(&self, after: u64, most: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        ask!(self, DEADLINE, events(after, most))
+    }
+
+    /// Id of the last event; 0 when there is none.
+    pub async fn last_event(&self) -> Result<u64, StoreError> {
+        ask!(self, DEADLINE, last_event())
+    }
+
+    /// Whether an event is there still, and so all that came after it.
+    pub async fn has_event(&self, id: u64) -> Result<bool, StoreError> {
+        ask!(self, DEADLINE, has_event(id))
     }
 
     /// Changes since `position`, and the new position. Never loses a late commit.

@@ -1,6 +1,6 @@
 //! How things look in rows: documents as JSON where people may read them, postcard where speed counts.
 
-use super::{Change, ClaimedCall, NodeRow, StoreError, StoredCall};
+use super::{Change, ClaimedCall, NodeRow, StoreError, StoredCall, StoredEvent};
 use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
@@ -45,6 +45,21 @@ pub(super) fn bindings(document: &[u8]) -> Result<Vec<Binding>, StoreError> {
 
 pub(super) fn cdr_document(cdr: &Cdr) -> String {
     serde_json::to_string(cdr).expect("CDRs are plain data")
+}
+
+/// Ids of events that a commit has for its own.
+pub(super) const EVENTS_A_ROW: u64 = 65_536;
+
+/// Events between commas, as they are written.
+pub(super) fn events_of_row(
+    sequence: i64,
+    documents: &str,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let events: Vec<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_str(&format!("[{documents}]"))
+            .map_err(|error| StoreError::Corrupt(format!("event: {error}")))?;
+    let ids = (0..EVENTS_A_ROW).map(|place| unsigned(sequence) + place);
+    Ok(ids.zip(events).map(|(id, event)| StoredEvent { id, event }).collect())
 }
 
 pub(super) fn cdr(sequence: i64, document: &str) -> Result<Cdr, StoreError> {

@@ -94,6 +94,51 @@ pub struct CallView {
     pub legs: Vec<LegView>,
 }
 
+/// A live call in few words: what a list of many needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CallSummary {
+    /// The CDR's id.
+    pub id: String,
+    /// State.
+    pub state: CallState,
+    /// Who calls.
+    pub caller: PartyView,
+    /// Who is called.
+    pub callee: PartyView,
+    /// INVITE accepted.
+    pub created_at: Rfc3339,
+    /// First 18x.
+    pub ringing_at: Option<Rfc3339>,
+    /// First 200 to the caller.
+    pub answered_at: Option<Rfc3339>,
+    /// Owning node.
+    pub owner: String,
+    /// Its media node.
+    pub media_node: Option<String>,
+    /// Changes of owner.
+    pub takeovers: u32,
+    /// Who holds.
+    pub hold: HoldState,
+}
+
+impl From<CallView> for CallSummary {
+    fn from(call: CallView) -> Self {
+        Self {
+            id: call.id,
+            state: call.state,
+            caller: call.caller,
+            callee: call.callee,
+            created_at: call.created_at,
+            ringing_at: call.ringing_at,
+            answered_at: call.answered_at,
+            owner: call.owner,
+            media_node: call.media.node,
+            takeovers: call.takeovers,
+            hold: call.hold,
+        }
+    }
+}
+
 /// The media session of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MediaView {

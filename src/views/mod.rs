@@ -5,13 +5,17 @@
 
 pub mod call;
 pub mod cdr;
+pub mod event;
 pub mod node;
 pub mod registration;
 pub mod time;
 pub mod user;
 
-pub use call::{CallState, CallView, HoldState, LegView, MediaView, PartyView, StreamView};
+pub use call::{
+    CallState, CallSummary, CallView, HoldState, LegView, MediaView, PartyView, StreamView,
+};
 pub use cdr::{Cdr, CdrLeg, Disposition, EndCause, EndedBy};
+pub use event::{CallName, EventView, Happening};
 pub use node::{NodeState, NodeView};
 pub use registration::RegistrationView;
 pub use time::Rfc3339;

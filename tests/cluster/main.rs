@@ -12,6 +12,7 @@ mod connections;
 mod crowd;
 mod cut;
 mod drain;
+mod events;
 mod exile;
 mod failover;
 mod freeze;

@@ -11,6 +11,8 @@
 pub(crate) mod api;
 /// A real phone, driven through its control socket.
 pub(crate) mod baresip;
+/// A reader of the stream of events.
+pub(crate) mod events;
 /// Hosts of our own.
 pub(crate) mod network;
 /// Our own phone, for what no real one can be made to do.

@@ -43,7 +43,7 @@ async fn a_bad_row_is_rejected_alone(database: &Database) {
     let is_bad = |id: u128| matches!(id, 0 | 131 | 132 | 499);
     let calls = (0..500).map(|id| if is_bad(id) { bad(id) } else { ended(save(id, 1)) });
     let bindings = vec![bind("1001"), bind("1002")];
-    let batch = Batch { calls: calls.collect(), bindings };
+    let batch = Batch { calls: calls.collect(), bindings, ..Batch::default() };
     let outcomes = store.commit(&batch).await.expect("a commit");
     assert_eq!(outcomes.len(), 500);
     for (id, outcome) in (0..).zip(&outcomes) {
@@ -62,7 +62,7 @@ async fn a_bad_row_is_rejected_alone(database: &Database) {
 
 async fn a_bad_row_alone_in_a_batch_is_rejected(database: &Database) {
     let store = with_bad_rows(database).await;
-    let alone = Batch { calls: vec![bad(1)], bindings: vec![bind("1001")] };
+    let alone = Batch { calls: vec![bad(1)], bindings: vec![bind("1001")], ..Batch::default() };
     let outcomes = store.commit(&alone).await.expect("a commit");
     assert!(matches!(outcomes[..], [CallOutcome::Rejected(_)]), "{outcomes:?}");
     assert_eq!(store.bindings_of("1001").await.expect("readable").len(), 1);
@@ -81,7 +81,8 @@ async fn bad_bindings_do_not_keep_calls_from_being_stored(database: &Database) {
         })
         .await;
     let bindings = ["1001", "bad1", "1002", "bad2", "nul\0"].map(bind).to_vec();
-    let batch = Batch { calls: (0..9).map(|id| save(id, 1)).collect(), bindings };
+    let batch =
+        Batch { calls: (0..9).map(|id| save(id, 1)).collect(), bindings, ..Batch::default() };
     let outcomes = store.commit(&batch).await.expect("a commit");
     assert_eq!(outcomes, vec![CallOutcome::Done; 9]);
     for (extension, count) in [("1001", 1), ("1002", 1), ("bad1", 0), ("bad2", 0), ("nul\0", 0)] {

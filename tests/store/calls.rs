@@ -141,7 +141,8 @@ async fn five_hundred_calls_and_bindings_are_one_commit(database: &Database) {
             let save = Save { record: vec![7; 1_500], ..save(id, rev) };
             if rev == 3 { ended(save) } else { save }
         });
-        let batch = Batch { calls: calls.collect(), bindings: bindings.clone() };
+        let batch =
+            Batch { calls: calls.collect(), bindings: bindings.clone(), ..Batch::default() };
         assert_eq!(store.commit(&batch).await.expect("a commit"), done, "rev {rev}");
     }
     assert_eq!(store.bindings(second(0)).await.expect("readable").len(), 500);
@@ -153,7 +154,7 @@ async fn five_hundred_calls_and_bindings_are_one_commit(database: &Database) {
 async fn an_empty_batch_is_nothing(database: &Database) {
     let store = database.open().await;
     assert_eq!(store.commit(&Batch::default()).await.expect("a commit"), []);
-    let only_bindings = Batch { calls: Vec::new(), bindings: vec![bind("1001")] };
+    let only_bindings = Batch { bindings: vec![bind("1001")], ..Batch::default() };
     assert_eq!(store.commit(&only_bindings).await.expect("a commit"), []);
     assert_eq!(store.bindings_of("1001").await.expect("readable").len(), 1);
 }

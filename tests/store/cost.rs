@@ -20,7 +20,7 @@ fn large(id: u128, rev: u64) -> Save {
 /// At first phones register, then calls are created, answered, ended, with as many registrations beside them.
 async fn traffic(store: &Store) {
     for number in 0..CALLS {
-        let batch = Batch { calls: Vec::new(), bindings: vec![bind(&number.to_string())] };
+        let batch = Batch { bindings: vec![bind(&number.to_string())], ..Batch::default() };
         store.commit(&batch).await.expect("a commit");
     }
     for generation in 0..GENERATIONS {
@@ -28,7 +28,7 @@ async fn traffic(store: &Store) {
             let calls = (0..CALLS).map(|number| large(generation * CALLS + number, rev));
             let calls = calls.map(|save| if rev == 3 { ended(save) } else { save });
             let bindings = (0..CALLS).map(|number| bind(&number.to_string())).collect();
-            let batch = Batch { calls: calls.collect(), bindings };
+            let batch = Batch { calls: calls.collect(), bindings, ..Batch::default() };
             store.commit(&batch).await.expect("a commit");
         }
     }
@@ -79,7 +79,8 @@ async fn updates_are_hot_and_rows_are_found_by_index() {
 async fn a_batch_is_one_transaction() {
     let database = Database::postgres().await;
     let store = database.open().await;
-    let batch = Batch { calls: vec![ended(save(1, 1))], bindings: vec![bind("1001")] };
+    let batch =
+        Batch { calls: vec![ended(save(1, 1))], bindings: vec![bind("1001")], ..Batch::default() };
     store.commit(&batch).await.expect("a commit");
     let transactions = "select count(distinct x) from (
              select xmin::text from calls union all select xmin::text from bindings

@@ -40,6 +40,8 @@ mod cluster;
 mod cost;
 /// A fresh database of either kind.
 mod database;
+/// Events with what they tell of.
+mod events;
 /// The change feed.
 mod feed;
 /// Several hosts in one URL.

@@ -61,7 +61,7 @@ fn a_step(base: u128) -> impl Strategy<Value = Step> {
 async fn compare(store: &Store, model: &mut StoreModel, step: Step) {
     match step {
         Step::Commit(calls) => {
-            let batch = Batch { calls, bindings: Vec::new() };
+            let batch = Batch { calls, ..Batch::default() };
             let outcomes = store.commit(&batch).await.expect("writable");
             assert_eq!(outcomes, model.commit(&batch), "{batch:?}");
         }

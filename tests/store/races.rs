@@ -64,9 +64,12 @@ async fn batches_in_opposite_order_do_not_deadlock(database: &Database) {
         let calls: Vec<Save> = (0..200).map(|number| key(round * 1_000 + number)).collect();
         let rivals = calls.iter().rev().map(|save| Save { id: CallId(!save.id.0), ..save.clone() });
         let bindings: Vec<_> = users.iter().map(|user| bind(&user.extension)).collect();
-        let rival =
-            Batch { calls: rivals.collect(), bindings: bindings.iter().rev().cloned().collect() };
-        let batch = Batch { calls, bindings };
+        let rival = Batch {
+            calls: rivals.collect(),
+            bindings: bindings.iter().rev().cloned().collect(),
+            ..Batch::default()
+        };
+        let batch = Batch { calls, bindings, ..Batch::default() };
         let (first, second) = (one.clone(), other.clone());
         let (first, second) = tokio::join!(
             tokio::spawn(async move { first.commit(&batch).await }),

@@ -27,6 +27,7 @@ pub(crate) fn save(id: u128, rev: u64) -> Save {
         ended: false,
         record: format!("record {id} {rev}").into_bytes(),
         cdr: None,
+        told: Vec::new(),
     }
 }
 
@@ -135,7 +136,7 @@ pub(crate) fn bind(extension: &str) -> BindingsWrite {
 }
 
 pub(crate) fn batch(calls: Vec<Save>) -> Batch {
-    Batch { calls, bindings: Vec::new() }
+    Batch { calls, ..Batch::default() }
 }
 
 /// Commits and says what became of each.

@@ -27,7 +27,7 @@ async fn a_user_is_made_changed_and_removed(database: &Database) {
     assert_eq!(store.user("1001").await.expect("readable"), Some(user("1001")), "untouched");
     assert!(store.update_user(&again).await.expect("writable"));
     assert_eq!(store.users().await.expect("readable"), [again]);
-    let bound = Batch { calls: Vec::new(), bindings: vec![bind("1001"), bind("1002")] };
+    let bound = Batch { bindings: vec![bind("1001"), bind("1002")], ..Batch::default() };
     store.commit(&bound).await.expect("a commit");
     assert!(store.delete_user("1001").await.expect("writable"));
     assert!(!store.delete_user("1001").await.expect("writable"), "gone already");
@@ -74,7 +74,7 @@ async fn replace(store: &Store, extension: &str, contacts: &[(&str, u64)]) {
         holdfast::directory::Binding { contact: (*contact).to_owned(), ..binding }
     });
     let write = BindingsWrite { extension: extension.to_owned(), bindings: bindings.collect() };
-    let batch = Batch { calls: Vec::new(), bindings: vec![write] };
+    let batch = Batch { bindings: vec![write], ..Batch::default() };
     store.commit(&batch).await.expect("a commit");
 }
 
@@ -105,7 +105,7 @@ async fn every_user_and_binding_is_loaded(database: &Database) {
     store.import_users(&users, false).await.expect("an import");
     for users in users.chunks(500) {
         let bindings = users.iter().map(|user| bind(&user.extension)).collect();
-        store.commit(&Batch { calls: Vec::new(), bindings }).await.expect("a commit");
+        store.commit(&Batch { bindings, ..Batch::default() }).await.expect("a commit");
     }
     let loaded = store.users().await.expect("readable");
     let extensions: HashSet<&str> = loaded.iter().map(|user| &*user.extension).collect();

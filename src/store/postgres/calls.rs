@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::call::Save;
-use crate::ids::{CallId, Incarnation};
+use crate::ids::{CallId, Incarnation, Rev};
 use crate::store::batch::{Part, Standing, is_bad_row, outcomes};
 use crate::store::rows::{
     CallRow, bindings_document, call_id, cdr_document, cdr_extensions, disposition, signed,
@@ -10,6 +10,7 @@ use crate::store::rows::{
 };
 use crate::store::{CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
+use crate::views::EventView;
 use std::collections::HashSet;
 
 /// Writes calls. An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into
@@ -45,20 +46,44 @@ with input as (
 /// No call ended: half of the statement is left out, which the server would otherwise set up for nothing.
 const CALLS: &str = concat!(calls_done!(), " select id from done");
 
+/// Events in one row, in their order: of calls that were written, and of none. One that waited for a later save than
+/// its own (`late`) may be stored already: `calls` is as it was before this statement.
+macro_rules! told {
+    () => {
+        "
+, told as (
+    insert into events (sequence, written_at, document)
+    select (select cdr_sequence(pg_current_xact_id())),
+        (extract(epoch from clock_timestamp()) * 1e6)::bigint,
+        string_agg(e.document, ',' order by e.place)
+    from unnest($8::bytea[], $9::bigint[], $10::bigint[], $11::boolean[], $12::text[])
+        with ordinality as e (call_id, epoch, rev, late, document, place)
+    left join done on done.id = e.call_id
+    where e.call_id is null or (done.id is not null and not (e.late and exists (
+        select from calls c where c.id = e.call_id and c.epoch = e.epoch and c.rev >= e.rev)))
+    having count(*) > 0
+)"
+    };
+}
+
+/// Calls that begin, are answered, change.
+const CALLS_AND_EVENTS: &str = concat!(calls_done!(), told!(), " select id from done");
+
 /// The whole. What belongs to a call joins `done`, so a fenced node writes no CDR either.
 const CALLS_AND_MORE: &str = concat!(
     calls_done!(),
+    told!(),
     ", cdr as (
     insert into cdrs (sequence, id, created_at, extensions, disposition, document)
     select (select cdr_sequence(pg_current_xact_id())) + row_number() over (),
         c.id, c.created_at, string_to_array(c.extensions, ' '), c.disposition, c.document
-    from unnest($8::bytea[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[])
+    from unnest($13::bytea[], $14::text[], $15::bigint[], $16::text[], $17::text[], $18::text[])
         as c (call_id, id, created_at, extensions, disposition, document)
     join done on done.id = c.call_id
     on conflict (id) do nothing
 ), bound as (
     insert into bindings (extension, document)
-    select extension, document from unnest($14::text[], $15::bytea[]) as b (extension, document)
+    select extension, document from unnest($19::text[], $20::bytea[]) as b (extension, document)
     order by extension
     on conflict (extension) do update set document = excluded.document
 )
@@ -82,6 +107,11 @@ struct Columns {
     rev: Vec<i64>,
     ended_at: Vec<Option<i64>>,
     record: Vec<Vec<u8>>,
+    told_call: Vec<Option<Vec<u8>>>,
+    told_epoch: Vec<i64>,
+    told_rev: Vec<i64>,
+    told_late: Vec<bool>,
+    told: Vec<String>,
     cdr_call: Vec<Vec<u8>>,
     cdr_id: Vec<String>,
     cdr_created_at: Vec<i64>,
@@ -98,7 +128,11 @@ impl Columns {
         for save in part.calls {
             let id = save.id.0.to_be_bytes().to_vec();
             columns.ended_at.push(save.cdr.as_ref().map(|cdr| signed(cdr.ended_at.0.as_micros())));
+            for told in &save.told {
+                columns.tell(Some(save), told.rev, told.document.clone());
+            }
             if let Some(cdr) = &save.cdr {
+                columns.tell(Some(save), save.rev, EventView::call_ended(cdr).document());
                 columns.cdr_call.push(id.clone());
                 columns.cdr_id.push(cdr.id.clone());
                 columns.cdr_created_at.push(signed(cdr.created_at.0.as_micros()));
@@ -113,11 +147,22 @@ impl Columns {
             columns.rev.push(signed(save.rev.0));
             columns.record.push(save.record.clone());
         }
+        for document in part.told {
+            columns.tell(None, Rev(0), document.clone());
+        }
         for write in part.storable_bindings() {
             columns.extension.push(write.extension.clone());
             columns.bindings.push(bindings_document(&write.bindings));
         }
         columns
+    }
+
+    fn tell(&mut self, save: Option<&Save>, rev: Rev, document: String) {
+        self.told_call.push(save.map(|save| save.id.0.to_be_bytes().to_vec()));
+        self.told_epoch.push(save.map_or(0, |save| signed(save.epoch.0)));
+        self.told_rev.push(signed(rev.0));
+        self.told_late.push(save.is_some_and(|save| rev < save.rev));
+        self.told.push(document);
     }
 }
 
@@ -165,13 +210,18 @@ impl Session {
     /// Ids of the calls that were written.
     async fn write(&mut self, part: Part<'_>) -> Result<Vec<Vec<u8>>, sqlx::Error> {
         let columns = Columns::of(part);
-        if columns.id.is_empty() {
+        if columns.id.is_empty() && columns.told.is_empty() {
             let query = sqlx::query(BINDINGS).bind(columns.extension).bind(columns.bindings);
             query.execute(&mut *self.connection).await?;
             return Ok(Vec::new());
         }
         let is_plain = columns.cdr_id.is_empty() && columns.extension.is_empty();
-        let query = sqlx::query_scalar(if is_plain { CALLS } else { CALLS_AND_MORE })
+        let statement = match (is_plain, columns.told.is_empty()) {
+            (true, true) => CALLS,
+            (true, false) => CALLS_AND_EVENTS,
+            (false, _) => CALLS_AND_MORE,
+        };
+        let query = sqlx::query_scalar(statement)
             .bind(columns.id)
             .bind(columns.key)
             .bind(columns.owner)
@@ -179,6 +229,15 @@ impl Session {
             .bind(columns.rev)
             .bind(columns.ended_at)
             .bind(columns.record);
+        if statement == CALLS {
+            return query.fetch_all(&mut *self.connection).await;
+        }
+        let query = query
+            .bind(columns.told_call)
+            .bind(columns.told_epoch)
+            .bind(columns.told_rev)
+            .bind(columns.told_late)
+            .bind(columns.told);
         if is_plain {
             return query.fetch_all(&mut *self.connection).await;
         }

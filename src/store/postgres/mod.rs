@@ -3,6 +3,7 @@
 mod calls;
 mod cdrs;
 mod directory;
+mod events;
 mod hosts;
 mod ownership;
 

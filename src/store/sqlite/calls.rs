@@ -1,6 +1,7 @@
 //! Calls in SQLite: three multi-row statements in one transaction (its CTEs cannot write), fenced row by row.
 
 use super::Sqlite;
+use super::events::{insert_events, stored_revs};
 use crate::call::Save;
 use crate::ids::{CallId, Incarnation};
 use crate::store::batch::{Part, Standing, is_bad_row, outcomes};
@@ -38,7 +39,9 @@ impl Sqlite {
         if !bindings.is_empty() {
             write_bindings(writer.connection(), &bindings).await?;
         }
+        let before = stored_revs(writer.connection(), part.calls).await?;
         let written = write_calls(writer.connection(), part.calls).await?;
+        insert_events(writer.connection(), part.calls, &written, &before, part.told).await?;
         let standing = if written.len() == part.calls.len() {
             Vec::new()
         } else {

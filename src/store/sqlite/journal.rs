@@ -28,9 +28,12 @@ impl Sqlite {
         let ended: Vec<CallId> =
             ended.map(|row| call_id(&row.0)).collect::<Result<_, StoreError>>()?;
         let mut cdrs = self.kept_cdrs(&ended).await?;
+        let mut told = self.kept_told().await?;
         let kept = rows.into_iter().map(|row| {
             let id = call_id(&row.0)?;
-            Ok((id, saved(id, row, cdrs.remove(&id.to_string()))))
+            let save = saved(id, row, cdrs.remove(&id.to_string()));
+            let told = told.remove(&id).unwrap_or_default();
+            Ok((id, save.map(|save| Save { told, ..save })))
         });
         kept.collect()
     }
@@ -76,6 +79,9 @@ impl Sqlite {
         let mut writer = self.begin().await?;
         let ids = calls.iter().map(|id| id.0.to_be_bytes().to_vec());
         delete(writer.connection(), "delete from calls where id in (", ids).await?;
+        let ids = calls.iter().map(|id| id.0.to_be_bytes().to_vec());
+        delete(writer.connection(), "delete from events where call is null or call in (", ids)
+            .await?;
         let ids = calls.iter().map(ToString::to_string);
         delete(writer.connection(), "delete from cdrs where id in (", ids).await?;
         let names = extensions.iter().cloned();
@@ -128,5 +134,6 @@ fn saved(id: CallId, row: KeptRow, document: Option<String>) -> Kept<Save> {
         ended: cdr.is_some(),
         record,
         cdr,
+        told: Vec::new(),
     })
 }

@@ -6,6 +6,7 @@
 mod calls;
 mod cdrs;
 mod directory;
+mod events;
 mod journal;
 mod ownership;
 

@@ -76,6 +76,7 @@ impl World {
         let batch = Batch {
             calls: saves.into_values().collect(),
             bindings: bindings.into_values().collect(),
+            ..Batch::default()
         };
         self.store.commit(&batch);
     }

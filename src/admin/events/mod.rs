@@ -1,0 +1,302 @@
+//! `/events`: what happens in the cluster, as server-sent events: what is, then what comes.
+//!
+//! Invariants: ids only rise; who comes back with the last one misses nothing, or is told that it does (`gap`); a
+//! reader that is too slow for its connection is cut off by the kernel, and comes back the same way.
+
+mod log;
+
+use super::extract::Query;
+use super::health::Phase;
+use super::problem::Problem;
+use super::{Admin, Services};
+use crate::operator::{CallFilter, Command, Operator};
+use crate::store::StoredEvent;
+use crate::views::CallSummary;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::get;
+use core::convert::Infallible;
+use core::time::Duration;
+use futures_util::Stream;
+pub use log::Log;
+use log::{Known, Watcher};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::watch;
+use utoipa::{IntoParams, ToSchema};
+
+/// Readers of a node at a time.
+const READERS: usize = 64;
+/// Calls a part of a snapshot.
+const CALLS: usize = 500;
+/// A comment after so long a silence, so that nobody in between takes the connection for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Before the store is asked again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+pub(super) fn router() -> Router<Arc<Admin>> {
+    Router::new().route("/events", get(stream))
+}
+
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventsQuery {
+    /// Only these, with commas between; `call.*` is all of calls.
+    types: Option<String>,
+    /// Only of this call.
+    call_id: Option<String>,
+    /// Only of this user.
+    extension: Option<String>,
+    /// Begin with the live calls; true when nothing is said.
+    snapshot: Option<bool>,
+    /// As the header of that name: all that came after this id, and no snapshot.
+    last_event_id: Option<u64>,
+}
+
+/// A part of what is live when the stream begins. Events that are older than a part of it may follow it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Snapshot {
+    /// `snapshot`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// All events after this one follow.
+    id: u64,
+    /// Live calls.
+    calls: Vec<CallSummary>,
+    /// Nothing more of it comes.
+    last: bool,
+}
+
+/// What happens, as it happens (`text/event-stream`). Each event is JSON with `id`, `type`, `at` and `node`; `snapshot`
+/// comes first, and `gap` where something was lost (a snapshot follows). Types that are not known are to be ignored.
+#[utoipa::path(get, path = "/events", tag = "events",
+    operation_id = "watch_events",
+    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header,
+        description = "The last id that was seen: all that came after it follows")),
+    responses(
+        (status = 200, content_type = "text/event-stream", body = crate::views::EventView,
+            description = "A stream without end"),
+        (status = 429, body = Problem, description = "Too many readers at this node")))]
+pub(super) async fn stream(
+    State(admin): State<Arc<Admin>>,
+    services: Services,
+    headers: HeaderMap,
+    Query(query): Query<EventsQuery>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let header = header.filter(|text| !text.is_empty()).map(|text| {
+        text.parse().map_err(|_| Problem::bad_request("Last-Event-ID is not one of ours"))
+    });
+    let seen = header.transpose()?.or(query.last_event_id);
+    let Some(watcher) = admin.events.watch(&services.store, READERS) else {
+        let detail = format!("{READERS} readers of events are here already");
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
+    };
+    let known = watcher.known.borrow().era;
+    let reader = Reader {
+        era: known,
+        watcher,
+        operator: services.operator,
+        phase: admin.phase.subscribe(),
+        filter: Filter::new(&query),
+        wants_snapshot: query.snapshot.unwrap_or(true),
+        ready: VecDeque::new(),
+        stage: seen.map_or(Stage::Begin, Stage::Resume),
+    };
+    let events = futures_util::stream::unfold(reader, Reader::next);
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Which events a reader wants.
+#[derive(Debug)]
+struct Filter {
+    types: Option<Vec<String>>,
+    call_id: Option<String>,
+    extension: Option<String>,
+}
+
+impl Filter {
+    fn new(query: &EventsQuery) -> Self {
+        let types = query.types.as_ref();
+        Self {
+            types: types.map(|types| types.split(',').map(|one| one.trim().to_owned()).collect()),
+            call_id: query.call_id.clone(),
+            extension: query.extension.clone(),
+        }
+    }
+
+    fn takes(&self, event: &StoredEvent) -> bool {
+        let text = |name: &str| event.event.get(name).and_then(Value::as_str);
+        let kind = text("type").unwrap_or_default();
+        let is_wanted = |wish: &String| match wish.strip_suffix('*') {
+            Some(begin) => kind.starts_with(begin),
+            None => kind == wish,
+        };
+        let parties = ["caller", "callee", "answered_by", "extension", "username"];
+        self.types.as_ref().is_none_or(|types| types.iter().any(is_wanted))
+            && self.call_id.as_deref().is_none_or(|call| text("call_id") == Some(call))
+            && self
+                .extension
+                .as_deref()
+                .is_none_or(|extension| parties.iter().any(|party| text(party) == Some(extension)))
+    }
+
+    fn takes_call(&self, call: &CallSummary) -> bool {
+        let named =
+            |party: &crate::views::PartyView, wish: &str| party.extension.as_deref() == Some(wish);
+        self.call_id.as_ref().is_none_or(|id| *id == call.id)
+            && self.extension.as_deref().is_none_or(|extension| {
+                named(&call.caller, extension) || named(&call.callee, extension)
+            })
+    }
+}
+
+/// Where a reader is.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Nothing is told yet.
+    Begin,
+    /// This event was seen before.
+    Resume(u64),
+    /// Calls after this one are to be shown; events after the id follow.
+    Snapshot(u64, Option<String>),
+    /// Everything up to this id is told.
+    Follow(u64),
+}
+
+/// Somebody who reads the stream.
+#[derive(Debug)]
+struct Reader {
+    watcher: Watcher,
+    operator: Operator,
+    phase: watch::Receiver<Phase>,
+    filter: Filter,
+    wants_snapshot: bool,
+    ready: VecDeque<Event>,
+    era: u64,
+    stage: Stage,
+}
+
+impl Reader {
+    /// Ends when the node does: the client comes back to another.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some((Ok(event), self));
+            }
+            let stage = self.stage.clone();
+            if let Err(pause) = self.step(stage).await {
+                let mut phase = self.phase.clone();
+                let told_to_stop = phase.wait_for(|phase| *phase == Phase::Draining);
+                tokio::select! {
+                    _ = told_to_stop => return None,
+                    () = tokio::time::sleep(pause) => {}
+                    changed = self.watcher.known.changed() => changed.ok()?,
+                }
+            }
+        }
+    }
+
+    /// Err: nothing can be done for so long, unless something happens.
+    async fn step(&mut self, stage: Stage) -> Result<(), Duration> {
+        let Known { era, .. } = *self.watcher.known.borrow_and_update();
+        if core::mem::replace(&mut self.era, era) != era {
+            self.tell_gap();
+            return Ok(());
+        }
+        match stage {
+            Stage::Begin => {
+                let end = self.watcher.end().await.map_err(|_| PATIENCE)?;
+                self.stage = match self.wants_snapshot {
+                    true => Stage::Snapshot(end, None),
+                    false => Stage::Follow(end),
+                };
+            }
+            Stage::Resume(id) => match self.watcher.has(id).await.map_err(|_| PATIENCE)? {
+                true => self.stage = Stage::Follow(id),
+                false => self.tell_gap(),
+            },
+            Stage::Snapshot(end, after) => self.show_calls(end, after).await?,
+            Stage::Follow(after) => match self.watcher.next(after).await.map_err(|_| PATIENCE)? {
+                None => self.tell_gap(),
+                Some(events) => {
+                    let Some(last) = events.last().map(|event| event.id) else {
+                        return Err(KEEP_ALIVE);
+                    };
+                    let wanted = events.iter().filter(|event| self.filter.takes(event));
+                    self.ready.extend(wanted.map(|event| told(event)));
+                    self.stage = Stage::Follow(last);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Something is lost: from here on it is as at the beginning.
+    fn tell_gap(&mut self) {
+        let gap = json!({ "type": "gap" });
+        self.ready.push_back(Event::default().event("gap").data(gap.to_string()));
+        self.stage = Stage::Begin;
+    }
+
+    async fn show_calls(&mut self, id: u64, after: Option<String>) -> Result<(), Duration> {
+        let filter = CallFilter { brief: true, after, limit: Some(CALLS), ..CallFilter::default() };
+        let asked = self.operator.ask(|answer| Command::Calls(filter, answer)).await;
+        let views = asked.map_err(|_| PATIENCE)?;
+        let last = views.len() < CALLS;
+        self.stage = match views.last() {
+            Some(call) if !last => Stage::Snapshot(id, Some(call.id.clone())),
+            Some(_) | None => Stage::Follow(id),
+        };
+        let calls = views.into_iter().map(CallSummary::from);
+        let calls = calls.filter(|call| self.filter.takes_call(call)).collect();
+        let part = Snapshot { kind: "snapshot", id, calls, last };
+        let text = serde_json::to_string(&part).unwrap_or_default();
+        // Who breaks off in the midst of it is to see all of it the next time.
+        let event = Event::default().event("snapshot").data(text);
+        self.ready.push_back(if last { event.id(id.to_string()) } else { event });
+        Ok(())
+    }
+}
+
+fn told(stored: &StoredEvent) -> Event {
+    let mut event = stored.event.clone();
+    event.insert("id".to_owned(), stored.id.into());
+    let kind = event.get("type").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+    let text = Value::Object(event).to_string();
+    Event::default().id(stored.id.to_string()).event(kind).data(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_get_what_they_ask_for() {
+        let event = |text: &str| StoredEvent {
+            id: 1,
+            event: serde_json::from_str(text).expect("an object"),
+        };
+        let held = event(r#"{"type":"call.held","call_id":"7","caller":"1001","callee":"1002"}"#);
+        let added = event(r#"{"type":"registration.added","extension":"1001"}"#);
+        let check = |query: EventsQuery, expect: [bool; 2]| {
+            let filter = Filter::new(&query);
+            assert_eq!([filter.takes(&held), filter.takes(&added)], expect, "{query:?}");
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let any = EventsQuery::default;
+        check(any(), [true, true]);
+        check(EventsQuery { types: some("call.*"), ..any() }, [true, false]);
+        check(EventsQuery { types: some("call.hel"), ..any() }, [false, false]);
+        check(EventsQuery { types: some("node.*, registration.added"), ..any() }, [false, true]);
+        check(EventsQuery { call_id: some("7"), ..any() }, [true, false]);
+        check(EventsQuery { call_id: some("8"), ..any() }, [false, false]);
+        check(EventsQuery { extension: some("1001"), ..any() }, [true, true]);
+        check(EventsQuery { extension: some("1002"), ..any() }, [true, false]);
+    }
+}

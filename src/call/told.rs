@@ -1,0 +1,72 @@
+//! What the store is told of a call beside its row: its events, each written with the state that it tells of.
+//!
+//! Invariants: an event waits for the next save, and there always is one; the end is told by the CDR alone.
+
+use super::cdr::party;
+use super::{Call, LAZY_SAVE, Told};
+use crate::event::Event;
+use crate::ids::{LegId, Rev};
+use crate::views::{CallName, EventView, Happening, Rfc3339};
+
+/// Events that wait for a save; a phone that holds and resumes without end is not told of without end.
+const UNTOLD: usize = 64;
+
+impl Call {
+    /// Keeps what is to be told, until the save that it belongs to.
+    pub(super) fn note(&mut self, event: &Event) {
+        let Some(what) = self.happening(event).filter(|_| self.untold.len() < UNTOLD) else {
+            return;
+        };
+        let node = self.settings.node.to_string();
+        let event = EventView { at: Rfc3339(self.now), node, what };
+        self.untold.push(event.document());
+        self.save_within(LAZY_SAVE);
+    }
+
+    pub(super) fn told_with(&mut self, rev: Rev) -> Vec<Told> {
+        let documents = core::mem::take(&mut self.untold).into_iter();
+        documents.map(|document| Told { rev, document }).collect()
+    }
+
+    fn happening(&self, event: &Event) -> Option<Happening> {
+        Some(match event {
+            Event::CallCreated { .. } => Happening::CallCreated(self.name()),
+            Event::CallRinging { .. } => Happening::CallRinging(self.name()),
+            Event::CallAnswered { answered_by, setup_ms, .. } => Happening::CallAnswered {
+                call: self.name(),
+                answered_by: answered_by.clone(),
+                setup_ms: *setup_ms,
+            },
+            Event::CallHold { leg: LegId(leg), held: true, .. } => {
+                Happening::CallHeld { call: self.name(), leg: *leg }
+            }
+            Event::CallHold { leg: LegId(leg), held: false, .. } => {
+                Happening::CallResumed { call: self.name(), leg: *leg }
+            }
+            Event::CallAdopted { state, .. } => Happening::CallAdopted {
+                call: self.name(),
+                state: *state,
+                epoch: self.record.epoch.0,
+            },
+            Event::AckMissing { leg, contact, .. } => Happening::CallAckMissing {
+                call: self.name(),
+                leg: leg.0,
+                contact: contact.clone(),
+            },
+            Event::CallEnded { .. }
+            | Event::CallLeft { .. }
+            | Event::DigitDialled { .. }
+            | Event::Misbehaved { .. }
+            | Event::Registered { .. }
+            | Event::AuthenticationFailed { .. }
+            | Event::Malformed { .. }
+            | Event::MediaNode { .. }
+            | Event::Bug { .. } => return None,
+        })
+    }
+
+    fn name(&self) -> CallName {
+        let record = &self.record;
+        CallName::new(record.id.to_string(), &party(&record.caller), &party(&record.callee))
+    }
+}

@@ -1,0 +1,137 @@
+//! Somebody who reads the stream of events, and comes back with the last id when the connection breaks.
+
+use super::SOON;
+use super::api::Api;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What came, in order; the documents of `data`.
+pub(crate) struct Watching {
+    came: Arc<Mutex<Vec<Value>>>,
+    stop: Arc<AtomicBool>,
+    connection: Arc<Mutex<Option<TcpStream>>>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(connection) = &*self.connection.lock().expect("no panic") {
+            // It may be broken already.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Watching {
+    /// From now on; the snapshot is there when this returns, unless the query leaves it out.
+    pub(crate) fn start(api: &Api, query: &str) -> Self {
+        Self::at(api.admin, &api.token, query)
+    }
+
+    /// The same at an address.
+    pub(crate) fn at(address: SocketAddr, token: &str, query: &str) -> Self {
+        let (came, stop) = (Arc::default(), Arc::default());
+        let connection: Arc<Mutex<Option<TcpStream>>> = Arc::default();
+        let watching = Self {
+            came: Arc::clone(&came),
+            stop: Arc::clone(&stop),
+            connection: Arc::clone(&connection),
+        };
+        let (token, path) = (token.to_owned(), format!("/api/v1/events?{query}"));
+        thread::spawn(move || {
+            let mut last = None;
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok(stream) = TcpStream::connect(address) {
+                    *connection.lock().expect("no panic") = stream.try_clone().ok();
+                    let _ = read(stream, &token, &path, &mut last, &came, &stop);
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let is_replay = query.contains("last_event_id") || query.contains("snapshot=false");
+        if !is_replay {
+            watching.wait("the snapshot", |came| {
+                came.iter().any(|event| event["last"] == true).then_some(())
+            });
+        }
+        watching
+    }
+
+    /// All that came.
+    pub(crate) fn came(&self) -> Vec<Value> {
+        self.came.lock().expect("no panic").clone()
+    }
+
+    /// Until the probe finds it among what came.
+    pub(crate) fn wait<T>(&self, what: &str, probe: impl Fn(&[Value]) -> Option<T>) -> T {
+        let deadline = std::time::Instant::now() + SOON;
+        loop {
+            let came = self.came();
+            if let Some(found) = probe(&came) {
+                return found;
+            }
+            assert!(std::time::Instant::now() < deadline, "no {what} in {came:#?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for so many of a type and gives all events.
+    pub(crate) fn until(&self, kind: &str, count: usize) -> Vec<Value> {
+        self.wait(&format!("{count} of {kind}"), |came| {
+            let found = came.iter().filter(|event| event["type"] == kind).count();
+            (found >= count).then(|| came.to_vec())
+        })
+    }
+}
+
+/// One connection, until it breaks.
+fn read(
+    mut stream: TcpStream,
+    token: &str,
+    path: &str,
+    last: &mut Option<String>,
+    came: &Mutex<Vec<Value>>,
+    stop: &AtomicBool,
+) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let seen = last.as_ref().map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{seen}\r\n"
+    )?;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // Pieces of the chunked coding stand in lines of their own.
+        if let Some(id) = line.strip_prefix("id: ") {
+            *last = Some(id.to_owned());
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            let event = serde_json::from_str(data).map_err(std::io::Error::other)?;
+            came.lock().map_err(|_| std::io::ErrorKind::Other)?.push(event);
+        }
+    }
+    Ok(())
+}
+
+/// Ids of events of these types rise; and each is there once.
+pub(crate) fn check_order(came: &[Value]) {
+    let ids: Vec<u64> = came
+        .iter()
+        .filter(|event| event["type"] != "snapshot")
+        .map(|event| event["id"].as_u64().unwrap_or_else(|| panic!("no id: {event}")))
+        .collect();
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "ids rise: {ids:?}");
+}
+
+/// The types of a call's events, in order.
+pub(crate) fn story_of(came: &[Value], call: &Value) -> Vec<String> {
+    let of_call = came.iter().filter(|event| event["call_id"] == *call);
+    of_call.map(|event| event["type"].as_str().expect("a type").to_owned()).collect()
+}
