@@ -63,6 +63,13 @@ fn is_left_out() -> bool {
 impl Network {
     /// The host with that number, on the cable.
     pub(crate) fn machine(&self, number: u8) -> Machine {
+        Machine::wired(Ipv4Addr::new(10, 77, 0, number))
+    }
+}
+
+impl Machine {
+    /// A new host, by its cable at the switch of where this thread is.
+    pub(crate) fn wired(ip_address: Ipv4Addr) -> Self {
         let namespace = thread::scope(|scope| {
             let made = scope.spawn(|| {
                 enter_new();
@@ -70,11 +77,8 @@ impl Network {
             });
             made.join().expect("a namespace")
         });
-        let machine = Machine {
-            namespace,
-            ip: Ipv4Addr::new(10, 77, 0, number),
-            wire: format!("to{number}"),
-        };
+        let wire = format!("to{}", ip_address.octets()[3]);
+        let machine = Self { namespace, ip: ip_address, wire };
         let inside = format!("/proc/{}/fd/{}", std::process::id(), machine.namespace.as_raw_fd());
         ip(&format!("link add {} type veth peer name cable netns {inside}", machine.wire));
         ip(&format!("link set {} master switch", machine.wire));
@@ -86,9 +90,7 @@ impl Network {
         ip(&format!("link set {} up", machine.wire));
         machine
     }
-}
 
-impl Machine {
     /// Does something there; processes that it starts stay there.
     pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let name = thread::current().name().unwrap_or("a test").to_owned();
@@ -136,7 +138,7 @@ fn enter_new() {
 }
 
 /// `ip` of iproute2.
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.expect("ip is not installed: apt-get install -y iproute2");
     let told = String::from_utf8_lossy(&output.stderr);

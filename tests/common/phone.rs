@@ -12,7 +12,7 @@ use holdfast::sip::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,12 @@ impl Phone {
         let response = self.register(&[]);
         assert_eq!(response.status, Status(200), "REGISTER");
         self
+    }
+
+    /// Takes its binding back.
+    pub(crate) fn unregister(&mut self) {
+        let response = self.register(&[(HeaderName::Expires, "0")]);
+        assert_eq!(response.status, Status(200), "REGISTER that ends");
     }
 
     /// Sends an INVITE through its challenge, the ACK of the challenge included; the INVITE as it went at last.
@@ -456,7 +462,11 @@ pub(crate) fn callee_dialog(invite: &Request, tag: &str) -> Dialog {
 
 /// Session description of our phones: PCMU and telephone-event at `port`.
 pub(crate) fn sdp(port: u16, version: u32, direction: &str) -> String {
-    let ip = own_ip();
+    sdp_at(own_ip(), port, version, direction)
+}
+
+/// The same of a phone that is elsewhere.
+pub(crate) fn sdp_at(ip: Ipv4Addr, port: u16, version: u32, direction: &str) -> String {
     format!(
         "v=0\r\no=- 4711 {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
          m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\

@@ -2,12 +2,12 @@
 //!
 //! Invariant: independent of the code under test: packets are made and read here, byte by byte (RFC 3550 §5.1, G.711).
 
-use super::phone::{audio_address, sdp};
+use super::phone::{audio_address, sdp_at};
 use super::srtp::Secured;
 use super::tone::{Audio, RATE_HZ, tone_sample};
 use super::{SOON, eventually, own_ip};
 use std::collections::VecDeque;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -62,6 +62,8 @@ pub(crate) enum Law {
 
 /// A mouth and an ear.
 pub(crate) struct Talk {
+    /// Where the phone is.
+    ip: Ipv4Addr,
     pub(crate) port: u16,
     pub(crate) tone_hz: u32,
     shared: Arc<Mutex<Shared>>,
@@ -76,12 +78,13 @@ impl Talk {
 
     /// The same, in a law of one's choice.
     pub(crate) fn speaking(tone_hz: u32, law: Law) -> Self {
-        let socket = UdpSocket::bind((own_ip(), 0)).expect("a port for RTP");
+        let ip = own_ip();
+        let socket = UdpSocket::bind((ip, 0)).expect("a port for RTP");
         let port = socket.local_addr().expect("bound").port();
         let (shared, over) = (Arc::<Mutex<Shared>>::default(), Arc::new(AtomicBool::new(false)));
         let (theirs, end) = (Arc::clone(&shared), Arc::clone(&over));
         let thread = thread::spawn(move || run(&socket, tone_hz, law, &theirs, &end));
-        Self { port, tone_hz, shared, over, thread: Some(thread) }
+        Self { ip, port, tone_hz, shared, over, thread: Some(thread) }
     }
 
     /// SRTP from now on.
@@ -100,7 +103,7 @@ impl Talk {
 
     /// Our description.
     pub(crate) fn sdp(&self, version: u32, direction: &str) -> String {
-        let sdp = sdp(self.port, version, direction);
+        let sdp = sdp_at(self.ip, self.port, version, direction);
         match &self.lock().secured {
             Some(secured) => secured.describe(&sdp),
             None => sdp,

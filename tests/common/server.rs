@@ -2,7 +2,7 @@
 
 use super::api::Api;
 use super::process::{Folder, Process};
-use super::{SOON, eventually, ports};
+use super::{SOON, eventually, own_ip, ports};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, RangeInclusive};
@@ -48,7 +48,7 @@ impl Host {
         let (sip, control) = (local(ports::port()), ports::port());
         Self {
             folder: Arc::new(Folder::new("host")),
-            ip: Ipv4Addr::LOCALHOST,
+            ip: own_ip(),
             sip,
             bind: sip,
             name: None,
@@ -172,7 +172,7 @@ impl Host {
 }
 
 fn local(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    SocketAddr::from((own_ip(), port))
 }
 
 /// The binary with a data directory of its own, and no settings of this environment.
@@ -235,8 +235,9 @@ impl Server {
             ("HOLDFAST_ADMIN_BIND", &admin_text),
             ("HOLDFAST_ADMIN_TOKEN", TOKEN),
         ];
+        let ip_text = own_ip().to_string();
         let of_media =
-            [("HOLDFAST_MEDIA_BIND", "127.0.0.1"), ("HOLDFAST_MEDIA_PORTS", &ports_text)];
+            [("HOLDFAST_MEDIA_BIND", ip_text.as_str()), ("HOLDFAST_MEDIA_PORTS", &ports_text)];
         let (signaling, media) = if apart {
             let media_admin = local(ports::port()).to_string();
             let media_control = local(ports::port()).to_string();

@@ -51,6 +51,7 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// The INVITE is with the callee.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn new(server: &Api, transports: [&str; 2]) -> Self {
         let caller = phone(server, "1001", transports[0]);
         let callee = phone(server, "1002", transports[1]);
@@ -115,6 +116,7 @@ impl Attempt {
 
 impl Pair {
     /// 1001 calls 1002, who rings and answers.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn talking(server: &Api, transports: [&str; 2]) -> Self {
         Self::answered(Attempt::new(server, transports))
     }
