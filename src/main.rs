@@ -34,6 +34,13 @@ fn main() -> ExitCode {
         Command::Doctor { mode, json } => {
             print(app::doctor(&ServeOptions { config, mode }, json.json))
         }
+        Command::Backup { file, cdrs, json } => {
+            let done = app::backup(&ServeOptions { config, mode: None }, &file, cdrs);
+            told("kept", done, json)
+        }
+        Command::Restore { file, json } => {
+            told("restored", app::restore(&ServeOptions { config, mode: None }, &file), json)
+        }
         command => client(&arguments.connection, config.as_deref(), command),
     }
 }
@@ -58,6 +65,22 @@ fn client(
         health_urls: context.health_urls,
     };
     ExitCode::from(cli::run(connection, &known, command))
+}
+
+/// What a backup or a restoration did.
+#[allow(clippy::print_stdout, reason = "the answer to who typed the command")]
+fn told(what: &str, done: anyhow::Result<app::Counts>, json: cli::Json) -> ExitCode {
+    match done {
+        Ok(counts) if json.json => println!("{}", serde_json::json!(counts)),
+        Ok(app::Counts { users, cdrs, secrets }) => {
+            println!("{what}: {users} users, {cdrs} CDRs, {secrets} secrets");
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            return Exit::of(&error).into();
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 #[allow(clippy::print_stdout, reason = "the answer to who typed the command")]

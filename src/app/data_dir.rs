@@ -174,16 +174,26 @@ impl DataDir {
     /// A secret kept in a file: what is there, or a new one. Of several processes that start at
     /// once one wins.
     pub fn secret(&self, name: &str) -> Result<Secret, DataDirError> {
-        let path = self.path.join(name);
-        let failed = |error: &io::Error| io_error(&path, error);
-        if let Some(secret) = read_secret(&path)? {
+        if let Some(secret) = self.kept_secret(name)? {
             return Ok(secret);
         }
-        let fresh = scratch_file(&self.path, name);
         let mut bytes = [0_u8; 32];
         rand::rng().fill_bytes(&mut bytes);
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        write_private(&fresh, &text).map_err(|error| failed(&error))?;
+        self.keep_secret(name, &text)
+    }
+
+    /// A secret that is kept already.
+    pub fn kept_secret(&self, name: &str) -> Result<Option<Secret>, DataDirError> {
+        read_secret(&self.path.join(name))
+    }
+
+    /// Keeps a secret, unless there is one; what is kept afterwards.
+    pub fn keep_secret(&self, name: &str, text: &str) -> Result<Secret, DataDirError> {
+        let path = self.path.join(name);
+        let failed = |error: &io::Error| io_error(&path, error);
+        let fresh = scratch_file(&self.path, name);
+        write_private(&fresh, text).map_err(|error| failed(&error))?;
         // A link fails when the name exists: nobody's secret is ever replaced.
         let linked = std::fs::hard_link(&fresh, &path);
         std::fs::remove_file(&fresh).map_err(|error| failed(&error))?;

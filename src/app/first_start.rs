@@ -39,8 +39,8 @@ pub struct UserCredentials {
 }
 
 const FIRST_USERS: [&str; 2] = ["1001", "1002"];
-const USERS_MADE: &str = "first_users";
-const REALM: &str = "sip_realm";
+pub(super) const USERS_MADE: &str = "first_users";
+pub(super) const REALM: &str = "sip_realm";
 
 impl Credentials {
     /// Where they are kept.
@@ -60,7 +60,7 @@ impl Credentials {
         parsed.map(Some).with_context(|| format!("{} is damaged", path.display()))
     }
 
-    fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
+    pub(super) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
         let path = Self::path(data_dir);
         let text = serde_json::to_string_pretty(self)? + "\n";
         let fresh = scratch_file(data_dir, "credentials");

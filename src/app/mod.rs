@@ -2,6 +2,7 @@
 //!
 //! Invariant: `holdfast serve` either runs or says in one message all that is wrong and what helps.
 
+mod backup;
 pub mod config;
 pub mod data_dir;
 pub mod doctor;
@@ -11,10 +12,11 @@ pub mod mode;
 mod serve;
 pub mod settings;
 
+pub use backup::{Counts, backup, restore};
 pub use serve::serve;
 
 use config::{ClientSettings, Config};
-use data_dir::DataDir;
+use data_dir::{DataDir, DataDirError};
 use first_start::Credentials;
 use host::Host;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,18 @@ impl core::fmt::Display for Exit {
 }
 
 impl core::error::Error for Exit {}
+
+impl Exit {
+    /// What a supervisor or script is to make of an error.
+    pub fn of(error: &anyhow::Error) -> Self {
+        match error.downcast_ref::<DataDirError>() {
+            Some(DataDirError::Busy { .. }) => Self::TryAgain,
+            Some(DataDirError::Unusable { .. }) => Self::Usage,
+            None if error.is::<config::Mistakes>() => Self::Usage,
+            None => error.downcast_ref::<Self>().copied().unwrap_or(Self::Failed),
+        }
+    }
+}
 
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {

@@ -4,7 +4,7 @@
 //! one.
 
 use super::config::{Config, Secret};
-use super::data_dir::{DataDir, DataDirError, PortSlice, Slot};
+use super::data_dir::{DataDir, PortSlice, Slot};
 use super::first_start::{self, Credentials};
 use super::host::Host;
 use super::mode::{Halves, Parts};
@@ -42,11 +42,7 @@ pub fn serve(options: &ServeOptions) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("holdfast cannot start: {error:#}");
-            match error.downcast_ref::<DataDirError>() {
-                Some(DataDirError::Busy { .. }) => Exit::TryAgain,
-                Some(DataDirError::Unusable { .. }) => Exit::Usage,
-                None => error.downcast_ref::<Exit>().copied().unwrap_or(Exit::Failed),
-            }
+            Exit::of(&error)
         }
     }
 }

@@ -128,6 +128,8 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         Command::Serve(_)
         | Command::Health { .. }
         | Command::Doctor { .. }
+        | Command::Backup { .. }
+        | Command::Restore { .. }
         | Command::Config(_) => Err(Failure::usage("that command asks no node")),
     }
 }

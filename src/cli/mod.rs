@@ -210,6 +210,27 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Writes users, secrets, digest realm and, if wished, CDRs to a new file; nodes may run. It holds secrets.
+    #[command(after_help = "Example: holdfast backup /safe/holdfast.backup --cdrs")]
+    Backup {
+        /// A new file, readable by its owner only.
+        file: PathBuf,
+        /// CDRs too.
+        #[arg(long)]
+        cdrs: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Puts a backup in place: users are added or replaced, CDRs are added; registrations and calls stay.
+    #[command(after_help = "Example: holdfast restore /safe/holdfast.backup")]
+    Restore {
+        /// What `backup` wrote.
+        file: PathBuf,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
     /// Settings and credentials.
     #[command(subcommand, after_help = "Example: holdfast config credentials --json")]
     Config(ConfigCommand),

@@ -171,7 +171,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
 /// Owners have found another server and written their calls to it: they look each second and try a commit within two.
 const SETTLED_AFTER: Duration = Duration::from_secs(4);
-/// Users a statement of an import.
+/// Rows a statement of an import.
 const IMPORT_CHUNK: usize = 500;
 /// Rows a statement when a whole table is loaded.
 const PAGE: usize = 5_000;
@@ -494,6 +494,15 @@ impl Store {
     /// Whether an event is there still, and so all that came after it.
     pub async fn has_event(&self, id: u64) -> Result<bool, StoreError> {
         ask!(self, DEADLINE, has_event(id))
+    }
+
+    /// Puts CDRs of another store in, behind all that are there; how many were new.
+    pub async fn import_cdrs(&self, cdrs: &[Cdr]) -> Result<u64, StoreError> {
+        let mut new = 0;
+        for chunk in cdrs.chunks(IMPORT_CHUNK) {
+            new += ask!(self, COMMIT_DEADLINE, import_cdrs(chunk))?;
+        }
+        Ok(new)
     }
 
     /// Changes since `position`, and the new position. Never loses a late commit.

@@ -276,6 +276,17 @@ impl Server {
         self.wait_until_ready();
     }
 
+    /// Its data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.file("data")
+    }
+
+    /// The only process once more, in another place.
+    pub(crate) fn moves_to(&mut self, folder: Folder) {
+        self.folder = Arc::new(folder);
+        self.start_again();
+    }
+
     /// All bytes of its data directory: databases, journals, credentials.
     pub(crate) fn stored(&self) -> Vec<u8> {
         let files = std::fs::read_dir(self.folder.file("data")).expect("a data directory");

@@ -1,13 +1,11 @@
 //! Calls in PostgreSQL: one statement a commit, fenced row by row, CDRs and bindings in the same breath.
 
 use super::Session;
+use super::cdrs::CdrColumns;
 use crate::call::Save;
 use crate::ids::{CallId, Incarnation, Rev};
 use crate::store::batch::{Part, Standing, is_bad_row, outcomes};
-use crate::store::rows::{
-    CallRow, bindings_document, call_id, cdr_document, cdr_extensions, disposition, signed,
-    stored_call, unsigned,
-};
+use crate::store::rows::{CallRow, bindings_document, call_id, signed, stored_call, unsigned};
 use crate::store::{CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
 use crate::views::EventView;
@@ -113,11 +111,7 @@ struct Columns {
     told_late: Vec<bool>,
     told: Vec<String>,
     cdr_call: Vec<Vec<u8>>,
-    cdr_id: Vec<String>,
-    cdr_created_at: Vec<i64>,
-    cdr_extensions: Vec<String>,
-    cdr_disposition: Vec<String>,
-    cdr_document: Vec<String>,
+    cdrs: CdrColumns,
     extension: Vec<String>,
     bindings: Vec<Vec<u8>>,
 }
@@ -134,11 +128,7 @@ impl Columns {
             if let Some(cdr) = &save.cdr {
                 columns.tell(Some(save), save.rev, EventView::call_ended(cdr).document());
                 columns.cdr_call.push(id.clone());
-                columns.cdr_id.push(cdr.id.clone());
-                columns.cdr_created_at.push(signed(cdr.created_at.0.as_micros()));
-                columns.cdr_extensions.push(cdr_extensions(cdr));
-                columns.cdr_disposition.push(disposition(cdr));
-                columns.cdr_document.push(cdr_document(cdr));
+                columns.cdrs.push(cdr);
             }
             columns.id.push(id);
             columns.key.push(save.key.to_vec());
@@ -215,7 +205,7 @@ impl Session {
             query.execute(&mut *self.connection).await?;
             return Ok(Vec::new());
         }
-        let is_plain = columns.cdr_id.is_empty() && columns.extension.is_empty();
+        let is_plain = columns.cdr_call.is_empty() && columns.extension.is_empty();
         let statement = match (is_plain, columns.told.is_empty()) {
             (true, true) => CALLS,
             (true, false) => CALLS_AND_EVENTS,
@@ -243,11 +233,11 @@ impl Session {
         }
         query
             .bind(columns.cdr_call)
-            .bind(columns.cdr_id)
-            .bind(columns.cdr_created_at)
-            .bind(columns.cdr_extensions)
-            .bind(columns.cdr_disposition)
-            .bind(columns.cdr_document)
+            .bind(columns.cdrs.id)
+            .bind(columns.cdrs.created_at)
+            .bind(columns.cdrs.extensions)
+            .bind(columns.cdrs.disposition)
+            .bind(columns.cdrs.document)
             .bind(columns.extension)
             .bind(columns.bindings)
             .fetch_all(&mut *self.connection)

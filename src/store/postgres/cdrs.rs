@@ -1,11 +1,52 @@
 //! CDRs in PostgreSQL: read below the oldest open transaction, so who polls by sequence misses nothing.
 
 use super::Session;
-use crate::store::rows::{cdr, signed};
+use crate::store::rows::{cdr, cdr_document, cdr_extensions, disposition, signed};
 use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
 
+/// The arrays of several CDRs.
+#[derive(Default)]
+pub(super) struct CdrColumns {
+    pub id: Vec<String>,
+    pub created_at: Vec<i64>,
+    pub extensions: Vec<String>,
+    pub disposition: Vec<String>,
+    pub document: Vec<String>,
+}
+
+impl CdrColumns {
+    pub fn push(&mut self, cdr: &Cdr) {
+        self.id.push(cdr.id.clone());
+        self.created_at.push(signed(cdr.created_at.0.as_micros()));
+        self.extensions.push(cdr_extensions(cdr));
+        self.disposition.push(disposition(cdr));
+        self.document.push(cdr_document(cdr));
+    }
+}
+
 impl Session {
+    pub async fn import_cdrs(&mut self, cdrs: &[Cdr]) -> Result<u64, StoreError> {
+        let mut columns = CdrColumns::default();
+        cdrs.iter().for_each(|cdr| columns.push(cdr));
+        let done = sqlx::query(
+            "insert into cdrs (sequence, id, created_at, extensions, disposition, document)
+             select (select cdr_sequence(pg_current_xact_id())) + row_number() over (),
+                 id, created_at, string_to_array(extensions, ' '), disposition, document
+             from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+                 as c (id, created_at, extensions, disposition, document)
+             on conflict (id) do nothing",
+        )
+        .bind(columns.id)
+        .bind(columns.created_at)
+        .bind(columns.extensions)
+        .bind(columns.disposition)
+        .bind(columns.document)
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
     pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "select sequence, document from cdrs

@@ -1,16 +1,15 @@
 //! Calls in SQLite: three multi-row statements in one transaction (its CTEs cannot write), fenced row by row.
 
 use super::Sqlite;
+use super::cdrs::insert_cdrs;
 use super::events::{insert_events, stored_revs};
 use crate::call::Save;
 use crate::ids::{CallId, Incarnation};
 use crate::store::batch::{Part, Standing, is_bad_row, outcomes};
-use crate::store::rows::{
-    CallRow, bindings_document, call_id, cdr_document, cdr_extensions, disposition, signed,
-    stored_call, unsigned,
-};
+use crate::store::rows::{CallRow, bindings_document, call_id, signed, stored_call, unsigned};
 use crate::store::{BindingsWrite, CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
+use crate::views::Cdr;
 use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::HashSet;
 
@@ -112,7 +111,9 @@ async fn write_calls(
     written.extend(ids(insert_calls(connection, &new).await?));
     let claims: Vec<&Save> = first.into_iter().filter(|save| !written.contains(&save.id)).collect();
     written.extend(ids(update_calls(connection, &claims).await?));
-    insert_cdrs(connection, saves, &written).await?;
+    let ended = saves.iter().filter(|save| written.contains(&save.id));
+    let cdrs: Vec<&Cdr> = ended.filter_map(|save| save.cdr.as_deref()).collect();
+    insert_cdrs(connection, &cdrs).await?;
     Ok(written)
 }
 
@@ -169,30 +170,6 @@ async fn insert_calls(
     });
     query.push(" on conflict do nothing returning id");
     query.build_query_scalar().fetch_all(connection).await
-}
-
-async fn insert_cdrs(
-    connection: &mut SqliteConnection,
-    saves: &[Save],
-    written: &HashSet<CallId>,
-) -> Result<(), sqlx::Error> {
-    let ended = saves.iter().filter(|save| written.contains(&save.id));
-    let cdrs: Vec<_> = ended.filter_map(|save| save.cdr.as_deref()).collect();
-    if cdrs.is_empty() {
-        return Ok(());
-    }
-    let mut query =
-        QueryBuilder::new("insert into cdrs (id, created_at, extensions, disposition, document) ");
-    query.push_values(cdrs, |mut row, cdr| {
-        row.push_bind(cdr.id.clone())
-            .push_bind(signed(cdr.created_at.0.as_micros()))
-            .push_bind(format!(" {} ", cdr_extensions(cdr)))
-            .push_bind(disposition(cdr))
-            .push_bind(cdr_document(cdr));
-    });
-    query.push(" on conflict (id) do nothing");
-    query.build().execute(connection).await?;
-    Ok(())
 }
 
 async fn standing(

@@ -1,11 +1,19 @@
 //! CDRs in SQLite.
 
 use super::Sqlite;
-use crate::store::rows::{cdr, signed};
+use crate::store::rows::{cdr, cdr_document, cdr_extensions, disposition, signed};
 use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
+use sqlx::{QueryBuilder, SqliteConnection};
 
 impl Sqlite {
+    pub async fn import_cdrs(&self, cdrs: &[Cdr]) -> Result<u64, StoreError> {
+        let mut writer = self.begin().await?;
+        let new = insert_cdrs(writer.connection(), &Vec::from_iter(cdrs)).await?;
+        writer.commit().await?;
+        Ok(new)
+    }
+
     pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "select sequence, document from cdrs
@@ -26,4 +34,25 @@ impl Sqlite {
         .await?;
         rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
     }
+}
+
+/// Those that are not there yet; how many were not.
+pub(super) async fn insert_cdrs(
+    connection: &mut SqliteConnection,
+    cdrs: &[&Cdr],
+) -> Result<u64, sqlx::Error> {
+    if cdrs.is_empty() {
+        return Ok(0);
+    }
+    let mut query =
+        QueryBuilder::new("insert into cdrs (id, created_at, extensions, disposition, document) ");
+    query.push_values(cdrs, |mut row, cdr| {
+        row.push_bind(cdr.id.clone())
+            .push_bind(signed(cdr.created_at.0.as_micros()))
+            .push_bind(format!(" {} ", cdr_extensions(cdr)))
+            .push_bind(disposition(cdr))
+            .push_bind(cdr_document(cdr));
+    });
+    query.push(" on conflict (id) do nothing");
+    Ok(query.build().execute(connection).await?.rows_affected())
 }
