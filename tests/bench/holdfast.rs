@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-const TOKEN: &str = "token-of-the-bench-0123456789";
+pub(super) const TOKEN: &str = "token-of-the-bench-0123456789";
 const SECRET: &str = "secret-of-the-bench-0123456789";
 /// Pairs rest for some seconds after a call: enough for 1,000 calls a second.
 const MEDIA_PORTS: &str = "10000-31999";
@@ -58,7 +58,7 @@ impl Holdfast {
         let folder = world.folder("holdfast");
         let local = || SocketAddrV4::new(Ipv4Addr::LOCALHOST, port());
         let (sip, admin, control) = (local(), local(), local());
-        let mut signaling = command(&folder, runs, "signaling");
+        let mut signaling = command_as(&folder, runs, "signaling");
         signaling
             .env("HOLDFAST_SIP_BIND", sip.to_string())
             .env("HOLDFAST_CONTROL_BIND", control.to_string())
@@ -70,7 +70,7 @@ impl Holdfast {
             signaling.env("HOLDFAST_DATABASE_URL", database.fresh("holdfast"));
             groups.push(("database", database.id()));
         }
-        let mut media = command(&folder, runs, "media");
+        let mut media = command_as(&folder, runs, "media");
         media
             .env("HOLDFAST_JOIN", control.to_string())
             .env("HOLDFAST_CONTROL_BIND", local().to_string())
@@ -107,7 +107,12 @@ impl Holdfast {
     }
 }
 
-fn command(folder: &Path, runs: Runs, mode: &str) -> Command {
+/// Of a process with a data directory below the folder.
+pub(super) fn command(folder: &Path, mode: &str) -> Command {
+    command_as(folder, Runs::Plainly, mode)
+}
+
+fn command_as(folder: &Path, runs: Runs, mode: &str) -> Command {
     let mut command = match runs {
         Runs::Plainly => Command::new(binary()),
         Runs::Counted => {
@@ -129,11 +134,13 @@ fn command(folder: &Path, runs: Runs, mode: &str) -> Command {
     command
 }
 
-fn agent() -> ureq::Agent {
+/// For questions to the API.
+pub(super) fn agent() -> ureq::Agent {
     let time = Some(Duration::from_secs(60));
     ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(time).build())
 }
 
-fn get(server: SocketAddrV4, path: &str) -> Option<String> {
+/// The text of a page.
+pub(super) fn get(server: SocketAddrV4, path: &str) -> Option<String> {
     agent().get(format!("http://{server}{path}")).call().ok()?.body_mut().read_to_string().ok()
 }

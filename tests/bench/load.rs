@@ -10,6 +10,8 @@
 
 /// Time as the kernel stamps packets.
 mod clock;
+/// Several processes of the product that are one switch.
+mod cluster;
 /// The product as its users start it.
 mod holdfast;
 /// Instructions, counted by callgrind.
@@ -36,6 +38,10 @@ mod rtp_load;
 mod rtpengine;
 /// Registrations and calls: Holdfast and Kamailio.
 mod signaling;
+/// What calls and phones feel of a fault.
+mod survival;
+/// All calls of a process become another's.
+mod takeover;
 /// CPU of process trees.
 mod usage;
 /// UDP in batches, with the kernel's time of arrival.
@@ -58,6 +64,8 @@ fn main() {
             Work::Relay => relay::relays(&options, &world),
             Work::Instructions => instructions::instructions(&options, &world),
             Work::Memory => memory::memory(&options, &world),
+            Work::Survival => survival::survival(&options, &world),
+            Work::Takeover => takeover::takeover(&options, &world),
         }
     }
     drop(world);

@@ -32,7 +32,7 @@ pub(crate) fn memory(options: &Options, world: &World) {
     println!("|---|---|---|");
     registered.print("a registration", &empty, users);
     talking.print("an idle call", &registered, calls);
-    phones.hang_up();
+    phones.hang_up(CALLS_A_SECOND);
 }
 
 /// kB of both processes.

@@ -17,6 +17,10 @@ pub(crate) enum Work {
     Instructions,
     /// Bytes an idle registration and an idle call; only when named.
     Memory,
+    /// What calls and phones feel of a process that dies; only when named.
+    Survival,
+    /// How long it takes until another process has all calls of one; only when named.
+    Takeover,
 }
 
 /// Measures Holdfast and its peers in turn.
@@ -42,7 +46,7 @@ pub(crate) struct Options {
     /// From ACK to BYE.
     #[arg(long, default_value_t = 1_000)]
     hold_ms: u64,
-    /// Two-way calls of `relay`, comma separated; the greatest number for `memory`.
+    /// Two-way calls of `relay`, comma separated; the greatest number for the others.
     #[arg(long, value_delimiter = ',')]
     calls: Option<Vec<usize>>,
     /// A folder that takes the profiles of `instructions`, for callgrind_annotate.
@@ -97,6 +101,17 @@ impl Options {
     pub(crate) fn relay_calls(&self) -> Vec<usize> {
         let default = if self.quick { vec![20] } else { vec![100, 500] };
         self.calls.clone().unwrap_or(default)
+    }
+
+    /// Of one case.
+    pub(crate) fn calls(&self, default: usize) -> usize {
+        let default = if self.quick { default / 20 } else { default };
+        self.calls.iter().flatten().copied().max().unwrap_or(default).max(1)
+    }
+
+    /// Cases are chosen.
+    pub(crate) fn names_a_case(&self) -> bool {
+        !self.only.is_empty()
     }
 
     /// The case is wanted. In a quick run only those that stand for their kind.

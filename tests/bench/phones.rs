@@ -210,14 +210,20 @@ impl Phones {
         self.latencies.len()
     }
 
-    /// Ends what `establish` made.
-    pub(crate) fn hang_up(&mut self) {
-        for (_, key) in core::mem::take(&mut self.byes) {
+    /// Ends what `establish` made; how many of its BYEs were answered well.
+    pub(crate) fn hang_up(&mut self, rate: u32) -> usize {
+        let interval = 1_000_000_000 / Nanos::from(rate);
+        let begin = clock::now();
+        for (number, (_, key)) in core::mem::take(&mut self.byes).into_iter().enumerate() {
+            let due = begin + interval * number as Nanos;
+            while clock::now() < due {
+                self.turn();
+                clock::sleep_until(due.min(clock::now() + TICK));
+            }
             self.bye(key);
-            clock::sleep_until(clock::now() + TICK);
-            self.turn();
         }
         self.drain(clock::now() + PATIENCE);
+        self.done
     }
 
     /// What has come and what is due.

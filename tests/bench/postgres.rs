@@ -16,7 +16,9 @@ const ROLE: &str = "bench";
 
 /// A running server.
 pub(crate) struct Postgres {
-    daemon: Daemon,
+    daemon: Option<Daemon>,
+    server: Command,
+    folder: PathBuf,
     port: u16,
 }
 
@@ -49,15 +51,30 @@ impl Postgres {
         ] {
             server.args(["-c", setting]);
         }
-        let mut daemon = Daemon::start("postgres", Signal::SIGINT, &folder, &server);
+        let mut postgres = Self { daemon: None, server, folder, port };
+        postgres.start_again();
         let arguments = ["-h", "127.0.0.1", "-p", &port.to_string()];
         let probe = || printed(program("pg_isready"), &arguments).contains("accepting");
-        daemon.until("is ready", probe);
-        Self { daemon, port }
+        postgres.daemon.as_mut().expect("just started").until("is ready", probe);
+        postgres
+    }
+
+    /// After its end, or while it is on its way there; waits for nothing else.
+    pub(crate) fn start_again(&mut self) {
+        self.daemon = None;
+        let daemon = Daemon::start("postgres", Signal::SIGINT, &self.folder, &self.server);
+        self.daemon = Some(daemon);
+    }
+
+    /// SIGINT ends it as an operator would: its connections break.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(daemon) = &self.daemon {
+            daemon.signal(signal);
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.daemon.id()
+        self.daemon.as_ref().map_or(0, Daemon::id)
     }
 
     /// An empty database; its URL.
@@ -69,26 +86,22 @@ impl Postgres {
 
     /// Runs statements.
     pub(crate) fn run(&self, database: &str, sql: &str) {
+        self.asked(database, sql);
+    }
+
+    /// Runs statements; what the last one gave, as text.
+    pub(crate) fn asked(&self, database: &str, sql: &str) -> String {
         let mut client = Command::new("psql");
-        client.args([
-            "-qX",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            ROLE,
-            "-d",
-            database,
-        ]);
-        client.args(["-p", &self.port.to_string()]);
-        client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        client.args(["-qXAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", ROLE]);
+        client.args(["-d", database, "-p", &self.port.to_string()]);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = client.spawn().expect("psql runs: apt-get install -y postgresql");
         let mut input = child.stdin.take().expect("piped");
         input.write_all(sql.as_bytes()).expect("psql reads");
         drop(input);
         let output = child.wait_with_output().expect("psql ends");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }
 

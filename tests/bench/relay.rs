@@ -41,7 +41,7 @@ fn relay(options: &Options, world: &World, calls: usize, title: String) {
         let second = measured(options, &mut load, &of_holdfast, &holdfast.meter);
         case.push(first, second);
     }
-    phones.hang_up();
+    phones.hang_up(SET_UP_RATE);
     case.print();
 }
 

@@ -4,7 +4,8 @@
 
 use super::clock::eventually;
 use super::postgres::Postgres;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::cell::OnceCell;
@@ -13,7 +14,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
@@ -46,6 +47,23 @@ impl World {
         end_on_signal(folder.clone());
         pin(GENERATOR_CORE);
         Self { databases: [OnceCell::new(), OnceCell::new()], folder }
+    }
+
+    /// From now on with all cores for servers, as many descriptors as may be had, and a network of its own where that is
+    /// permitted: nobody else's ports are in the way then.
+    pub(crate) fn make_room(&self) {
+        ANYWHERE.store(true, Ordering::Relaxed);
+        if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("in the network of this machine: a network of its own is not had ({error})");
+            return;
+        }
+        printed("ip", &["link", "set", "lo", "up"]);
+        // Media nodes take the ports above.
+        let range = fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 5999");
+        range.expect("a network of our own");
     }
 
     /// A folder of its own for a process.
@@ -99,6 +117,18 @@ fn pin(core: usize) {
     }
 }
 
+/// Servers may use all cores: for times that a machine takes, where nothing is compared.
+static ANYWHERE: AtomicBool = AtomicBool::new(false);
+
+fn place_servers() {
+    if !ANYWHERE.load(Ordering::Relaxed) {
+        return pin(SERVER_CORE);
+    }
+    let mut cores = CpuSet::new();
+    (0..CpuSet::count()).for_each(|core| cores.set(core).expect("below the count"));
+    let _ = sched_setaffinity(Pid::from_raw(0), &cores);
+}
+
 /// A running program; told to end when dropped.
 pub(crate) struct Daemon {
     child: Child,
@@ -126,7 +156,7 @@ impl Daemon {
         let errors = output.try_clone().expect("a second handle");
         guarded.stdin(Stdio::null()).stdout(output).stderr(errors);
         // A child inherits both the core and what is blocked.
-        pin(SERVER_CORE);
+        place_servers();
         ends().thread_unblock().expect("a mask");
         let child = guarded.spawn();
         ends().thread_block().expect("a mask");
@@ -138,6 +168,11 @@ impl Daemon {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// To this process alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(group(&self.child)), signal);
     }
 
     /// Waits until `probe` says so, while it lives.

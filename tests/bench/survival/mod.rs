@@ -1,0 +1,173 @@
+//! What calls and phones feel when a process dies, leaves or stands still: N calls with sound both ways, a fault, and then
+//! every call is used. A fresh switch for each fault.
+//!
+//! Invariant: what is told is what phones saw; CDRs are compared with it and not with what the switch says of itself.
+
+/// Sound.
+mod audio;
+/// All phones.
+mod crowd;
+/// What is done to the switch.
+mod fault;
+/// Connections of phones.
+mod line;
+/// Calls and what came of them.
+mod pair;
+/// One phone.
+mod phone;
+/// The table.
+mod report;
+
+use super::clock::{self, Nanos};
+use super::cluster::{Cluster, Plan};
+use super::options::Options;
+use super::world::World;
+use crowd::{Crowd, Habits};
+use fault::{Act, Fault};
+use pair::{Class, Step};
+use std::time::Duration;
+
+const CALLS: usize = 500;
+/// Percents.
+const RINGING: usize = 20;
+const HABITS: (usize, usize, usize) = (10, 10, 10);
+const REGISTRATIONS_A_SECOND: u64 = 250;
+const CALLS_A_SECOND: u64 = 50;
+/// New calls while all this goes on.
+const SHORT_CALLS_A_SECOND: u32 = 2;
+const SECOND: Nanos = 1_000_000_000;
+/// Before the fault.
+const CALM: Nanos = 3 * SECOND;
+/// Packets are counted so long, and so long after a fault that lasts.
+const WINDOW: Nanos = 15 * SECOND;
+/// From the begin of the fault to the answers of those that ring.
+const RINGS_ON: Nanos = 3 * SECOND;
+/// From the end of the window to the first use.
+const BREATH: Nanos = 2 * SECOND;
+/// All has an end after this: a transaction's time and some.
+const PATIENCE: Nanos = 45 * SECOND;
+/// CDRs of a fault may come by a journal.
+const LAST_CDRS: Nanos = 60 * SECOND;
+
+/// Every fault that is wanted.
+pub(crate) fn survival(options: &Options, world: &World) {
+    world.make_room();
+    let calls = options.calls(CALLS);
+    println!(
+        "\n**survival**, {calls} calls, {RINGING} % of them ringing; of the phones {} % on TCP, \
+         {} % refuse re-INVITE; {} % of the calls are used within a second of the fault\n",
+        HABITS.0, HABITS.1, HABITS.2
+    );
+    report::print_head();
+    let is_named = options.names_a_case();
+    for fault in fault::faults() {
+        let is_wanted = options.wants(fault.name, fault.name.ends_with("kill -9"));
+        if is_wanted && (fault.is_usual || is_named) {
+            measure(world, &fault, calls);
+        }
+    }
+}
+
+fn measure(world: &World, fault: &Fault, calls: usize) {
+    let ringing = calls * RINGING / 100;
+    let (on_tcp, rude, early) = HABITS;
+    // A short call may take half a minute to fail.
+    let calling = 40 * SHORT_CALLS_A_SECOND as usize;
+    let habits = Habits { talking: calls - ringing, ringing, calling, on_tcp, rude, early };
+    let users = 2 * (calls + calling);
+    let plan = Plan { signaling: 2, media: 2, users, calls: calls + calling };
+    let mut cluster = Cluster::start(world, &plan);
+    let mut crowd = Crowd::new(cluster.sip, &habits);
+    set_up(&mut crowd, calls);
+    let begin = live_through(&mut crowd, &mut cluster, fault);
+    use_all(&mut crowd, calls);
+    let due = crowd.book().len();
+    let cdrs = cluster.cdrs(due, LAST_CDRS);
+    report::print(fault, &crowd, begin, &cdrs);
+}
+
+/// Everybody registers, then everybody calls, at a steady pace.
+fn set_up(crowd: &mut Crowd, calls: usize) {
+    pace(crowd, crowd.phones(), REGISTRATIONS_A_SECOND, Crowd::register);
+    let all = crowd.phones();
+    let end = clock::now() + PATIENCE;
+    turn_until(crowd, end, |crowd| crowd.registered() == all);
+    assert_eq!(crowd.registered(), all, "phones that are registered");
+    pace(crowd, calls, CALLS_A_SECOND, Crowd::call);
+    let is_there = |crowd: &Crowd, pair: usize| match crowd.pairs[pair].class {
+        Class::Ringing => crowd.is_ringing(pair),
+        Class::Talking | Class::Calling => crowd.pairs[pair].answered.is_some(),
+    };
+    let end = clock::now() + PATIENCE;
+    turn_until(crowd, end, |crowd| (0..calls).all(|pair| is_there(crowd, pair)));
+    let missing = (0..calls).filter(|pair| !is_there(crowd, *pair)).count();
+    assert_eq!(missing, 0, "calls that were not set up");
+}
+
+/// The fault, what is used about its time, and the rest of the window. When it began.
+fn live_through(crowd: &mut Crowd, cluster: &mut Cluster, fault: &Fault) -> Nanos {
+    let begin = clock::now() + CALM;
+    let window = clock::in_nanos(fault.lasts) + WINDOW;
+    crowd.begin_short_calls(SHORT_CALLS_A_SECOND);
+    crowd.answer_at(begin + RINGS_ON);
+    let mut acts = fault.acts.iter().peekable();
+    let early: Vec<usize> =
+        (0..crowd.pairs.len()).filter(|pair| crowd.pairs[*pair].is_early).collect();
+    // Evenly from a second before to a second after.
+    let step = 2 * SECOND / early.len().max(1) as Nanos;
+    let mut early =
+        early.into_iter().zip(0_u64..).map(|(pair, number)| (begin - SECOND + step * number, pair));
+    let mut next_early = early.next();
+    let mut is_open = false;
+    while clock::now() < begin + window + BREATH {
+        let now = clock::now();
+        if !is_open && now >= begin - SECOND {
+            is_open = true;
+            crowd.audio.open_window(begin - SECOND, begin + window);
+        }
+        let is_due = |(at, _): &&(Duration, Act)| begin + clock::in_nanos(*at) <= now;
+        while let Some((_, act)) = acts.next_if(|act| is_due(act)) {
+            match *act {
+                Act::Signal(part, signal) => cluster.signal(part, signal),
+                Act::Start(part) => cluster.start_again(part),
+            }
+        }
+        while let Some((_, pair)) = next_early.filter(|(at, _)| *at <= now) {
+            crowd.use_call(pair);
+            next_early = early.next();
+        }
+        crowd.turn();
+    }
+    begin
+}
+
+/// Every call is used, and all of it ends.
+fn use_all(crowd: &mut Crowd, calls: usize) {
+    pace(crowd, calls, CALLS_A_SECOND, Crowd::use_call);
+    crowd.end_short_calls();
+    let end = clock::now() + PATIENCE;
+    let is_over = |crowd: &Crowd| {
+        crowd.pairs.iter().all(|pair| match pair.class {
+            Class::Calling => pair.next == Nanos::MAX,
+            Class::Talking | Class::Ringing => pair.step == Step::Done,
+        })
+    };
+    turn_until(crowd, end, is_over);
+}
+
+fn pace(crowd: &mut Crowd, count: usize, rate: u64, mut step: impl FnMut(&mut Crowd, usize)) {
+    let begin = clock::now();
+    for number in 0..count {
+        let due = begin + SECOND / rate * number as Nanos;
+        while clock::now() < due {
+            crowd.turn();
+        }
+        step(crowd, number);
+    }
+}
+
+fn turn_until(crowd: &mut Crowd, end: Nanos, is_done: impl Fn(&Crowd) -> bool) {
+    while clock::now() < end && !is_done(crowd) {
+        crowd.turn();
+    }
+}
