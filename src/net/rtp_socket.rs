@@ -18,7 +18,9 @@ pub struct RtpSocket(UdpSocket);
 impl RtpSocket {
     /// Binds exactly this port; nobody else may have it.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        // Non-blocking from the first: four sockets a call, each question to the kernel counts.
+        let kind = Type::DGRAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
             // Marks are best effort: not every host lets us.
@@ -27,7 +29,6 @@ impl RtpSocket {
             let _ = socket.set_tos_v4(DSCP_EF);
         }
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-        socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         Ok(Self(socket.into()))
     }

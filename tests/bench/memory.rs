@@ -11,6 +11,8 @@ use std::time::Duration;
 
 const REGISTRATIONS_A_SECOND: u32 = 1_500;
 const CALLS_A_SECOND: u32 = 200;
+/// Changes of the directory are looked for once a second.
+const DIRECTORY: Duration = Duration::from_secs(4);
 /// Transactions of the set-up are over (RFC 3261 §17: 32 s), and the allocator has given back what it held.
 const REST: Duration = Duration::from_secs(40);
 
@@ -19,6 +21,8 @@ pub(crate) fn memory(options: &Options, world: &World) {
     let (users, calls) = (options.users(), options.relay_calls().into_iter().max().unwrap_or(1));
     let holdfast = Holdfast::start(world, Keeps::Postgres, users);
     let mut phones = Phones::new(holdfast.sip, users);
+    // A node reads its users after their import.
+    thread::sleep(DIRECTORY);
     let empty = Resident::of(&holdfast);
     phones.register_all(REGISTRATIONS_A_SECOND);
     thread::sleep(Duration::from_secs(2));

@@ -60,7 +60,7 @@ pub(super) fn faults() -> Vec<Fault> {
         fault("signaling: SIGSTOP for 10 s", freeze, FROZEN.as_secs()),
         fault("media: kill -9", once(Part::Media(0), Signal::SIGKILL), 0),
         fault("media: SIGTERM", once(Part::Media(0), Signal::SIGTERM), 0),
-        fault("all signaling: kill -9, started 1 s later", all, ANEW.as_secs()),
+        fault("all signaling killed, started 1 s later", all, ANEW.as_secs()),
         without_database("PostgreSQL stopped for 5 s", 5),
         without_database("PostgreSQL stopped for 60 s", 60),
         without_database("PostgreSQL stopped for 600 s", 600),

@@ -31,8 +31,9 @@ const CALLS: usize = 500;
 /// Percents.
 const RINGING: usize = 20;
 const HABITS: (usize, usize, usize) = (10, 10, 10);
-const REGISTRATIONS_A_SECOND: u64 = 250;
-const CALLS_A_SECOND: u64 = 50;
+const REGISTRATIONS_A_SECOND: u64 = 500;
+const CALLS_A_SECOND: u64 = 100;
+const USES_A_SECOND: u64 = 50;
 /// New calls while all this goes on.
 const SHORT_CALLS_A_SECOND: u32 = 2;
 const SECOND: Nanos = 1_000_000_000;
@@ -143,7 +144,7 @@ fn live_through(crowd: &mut Crowd, cluster: &mut Cluster, fault: &Fault) -> Nano
 
 /// Every call is used, and all of it ends.
 fn use_all(crowd: &mut Crowd, calls: usize) {
-    pace(crowd, calls, CALLS_A_SECOND, Crowd::use_call);
+    pace(crowd, calls, USES_A_SECOND, Crowd::use_call);
     crowd.end_short_calls();
     let end = clock::now() + PATIENCE;
     let is_over = |crowd: &Crowd| {

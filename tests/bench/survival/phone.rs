@@ -344,9 +344,10 @@ impl Phone {
         remember(&mut self.acknowledged, branch.to_owned(), ack);
     }
 
-    /// By a new connection: what was lost with the one before is asked again.
+    /// By a new connection: what may have been lost with the one before is asked again. A call that rings is waited for.
     pub(super) fn ask_again(&mut self) {
-        for asked in self.asked.iter().filter(|asked| asked.purpose != Purpose::Register) {
+        let is_lost = |asked: &&Asked| asked.purpose != Purpose::Register && !asked.is_proceeding;
+        for asked in self.asked.iter().filter(is_lost) {
             self.line.send(&asked.request.to_bytes());
         }
     }
