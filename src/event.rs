@@ -45,6 +45,13 @@ pub enum Event {
         /// Since the INVITE.
         setup_ms: u64,
     },
+    /// A call's media session is at another host; its phones are being told.
+    CallReanchored {
+        /// Call.
+        call: CallId,
+        /// Where it is now.
+        node: NodeName,
+    },
     /// A leg was put on hold or resumed.
     CallHold {
         /// Call.

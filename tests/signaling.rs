@@ -72,6 +72,7 @@ fn config() -> Config {
         control_bind: "127.0.0.1:0".parse().expect("literal"),
         drain_timeout: Duration::from_secs(60),
         lease: Duration::from_secs(3),
+        reanchor_window: 512,
         journals: None,
         siblings: None,
     }

@@ -199,6 +199,7 @@ impl Parts<'_> {
             control_bind: config.control_bind,
             drain_timeout: config.drain_timeout,
             lease: config.lease,
+            reanchor_window: config.reanchor_window,
             journals: Some(self.journals.clone()),
             siblings: Some(self.siblings.clone()),
         };

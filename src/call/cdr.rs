@@ -50,7 +50,7 @@ impl Call {
             owners: record.owners.iter().map(ToString::to_string).collect(),
             media_nodes: record.media.nodes.iter().map(ToString::to_string).collect(),
             takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
-            reanchors: 0,
+            reanchors: record.added_3.reanchors,
             legs: record.legs.iter().map(cdr_leg).collect(),
         }
     }

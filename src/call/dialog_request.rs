@@ -373,7 +373,8 @@ impl Call {
                     self.exchange_answered(id, response);
                 }
             }
-            Purpose::Refresh if status.is_final() => {
+            Purpose::Refresh if status.is_provisional() => self.note_word(id),
+            Purpose::Refresh => {
                 if !(status.is_success() && self.repeat_acknowledgement(id, response)) {
                     self.refresh_answered(id, response);
                 }
@@ -382,11 +383,7 @@ impl Call {
                 self.relay_answer(*to, method, *sequence, response);
             }
             Purpose::Probe if status.is_final() => self.probe_answered(id, status),
-            Purpose::Relay { .. }
-            | Purpose::Refresh
-            | Purpose::Probe
-            | Purpose::Cancel
-            | Purpose::Bye => {}
+            Purpose::Relay { .. } | Purpose::Probe | Purpose::Cancel | Purpose::Bye => {}
         }
     }
 
@@ -426,6 +423,7 @@ impl Call {
             Purpose::Relay { to, method, sequence } => {
                 self.refuse(to, &method, sequence, 408);
             }
+            Purpose::Refresh if client.in_doubt => self.ask_anew(id),
             Purpose::Refresh => self.refresh_failed(id),
             Purpose::Probe => self.probe_unanswered(id),
             Purpose::Cancel | Purpose::Bye => {}

@@ -100,6 +100,17 @@ pub enum Input {
         /// Which node.
         node: NodeName,
     },
+    /// The media session is asked for at another host from now on: phones are to be told. `lives`: what it had until
+    /// now goes on until then.
+    MediaMoves {
+        /// The former media node lives.
+        lives: bool,
+    },
+    /// A media node whose sessions moved elsewhere is there again.
+    MediaReturned {
+        /// Which node.
+        node: NodeName,
+    },
     /// No media node takes the session, or the one that had it is gone.
     MediaLost,
     /// An operator ends the call.
@@ -163,6 +174,10 @@ pub enum Output {
     Send(Transmit),
     /// Ask the session's media node (chosen by the shell at the first request).
     Media(control::Request),
+    /// The media node that had the session before has it again: it is asked there from now on.
+    MediaBack(NodeName),
+    /// What a former media node still has of the session is not needed any more.
+    MediaLeft(NodeName, control::Release),
     /// Ask the shell.
     Ask(Query),
     /// Tell everybody.

@@ -3,6 +3,7 @@
 //! Transactions live in the leg that owns them. Of an open INVITE the record keeps the request, the last final answer
 //! and no counters; messages are made again from fields.
 
+use super::anchor::Moving;
 use super::refresh::Stale;
 use crate::control::RollOver;
 use crate::ids::{Flow, LegId, Rev};
@@ -54,6 +55,9 @@ pub(super) struct Leg {
     /// The phone knows us by an address that is no more.
     #[serde(skip)]
     pub stale: Option<Stale>,
+    /// The phone is to be told of another media node.
+    #[serde(skip)]
+    pub moving: Option<Moving>,
     #[serde(skip)]
     pub servers: Vec<Server>,
     #[serde(skip)]
@@ -145,7 +149,8 @@ pub(super) struct Client {
     pub behind: Option<Rev>,
     pub transaction: ClientTransaction,
     pub cancel: Cancel,
-    /// Given up on at this time: an INVITE that rang, was cancelled and got no final response; one that is in doubt.
+    /// Given up on at this time: an INVITE that rang, was cancelled and got no final response; one that is in doubt; or
+    /// one whose phone does not say a word while its audio is gone.
     pub deadline: Option<Timestamp>,
     /// A re-INVITE of a former owner, who may have had the answer: silence says nothing of the phone.
     pub in_doubt: bool,
@@ -158,7 +163,7 @@ pub(super) enum Purpose {
     Invite,
     /// re-INVITE of the exchange under way.
     Modify,
-    /// re-INVITE that only tells our address.
+    /// re-INVITE, or UPDATE, that only tells our address, or our media node's.
     Refresh,
     Cancel,
     Bye,
@@ -245,6 +250,7 @@ impl Leg {
             owed_answer: None,
             open_invite: None,
             stale: None,
+            moving: None,
             servers: Vec::new(),
             clients: Vec::new(),
             acknowledgements: Vec::new(),

@@ -37,6 +37,10 @@ pub(super) enum Then {
     Exchange,
     /// A late offer's answer is in force: ACK with SDP.
     LateAnswer,
+    /// The session is at another host: phones are told.
+    Anchor,
+    /// What came from phones that were told is known.
+    Listen,
     /// Nothing waits.
     Nothing,
 }
@@ -63,8 +67,12 @@ impl Call {
             heard.map(move |(known, index)| (id, index, known.clone())).collect::<Vec<_>>()
         };
         let all = self.record.legs.iter().filter(|leg| leg.is_live()).flat_map(of_leg);
-        let carried = all.map(|(leg, index, statistics)| {
-            let sent = self.sent.iter().find(|(of, at, _)| (*of, *at) == (leg, index));
+        let elsewhere = self.opening.is_some();
+        let carried = all.map(|(leg, index, mut statistics)| {
+            // From another host we are another source, and a NAT may show the phone at another port.
+            statistics.latched = statistics.latched.filter(|_| !elsewhere);
+            let sent = self.sent.iter().filter(|_| !elsewhere);
+            let sent = sent.into_iter().find(|(of, at, _)| (*of, *at) == (leg, index));
             Carried { leg, index, statistics, sent: sent.map(|(.., sent)| *sent) }
         });
         carried.collect()
@@ -84,6 +92,7 @@ impl Call {
     /// Takes the session down; the row with the CDR is saved when the last statistics are here, or soon.
     pub(super) fn release_media(&mut self) {
         self.awaited.clear();
+        self.abandon_move();
         if !self.record.media.open {
             self.media_deadline = None;
             self.save();
@@ -108,7 +117,7 @@ impl Call {
         }
     }
 
-    fn note_media_node(&mut self, node: NodeName) {
+    pub(super) fn note_media_node(&mut self, node: NodeName) {
         if self.record.media.nodes.last() != Some(&node) {
             self.record.media.nodes.push(node);
         }
@@ -158,6 +167,7 @@ impl Call {
             Phase::Ended => {
                 self.save();
             }
+            Phase::Confirmed if self.opening.is_some() => self.opening_failed(),
             Phase::Confirmed => self.end_by_system(EndCause::NodeLost, "the media node is gone"),
             Phase::Routing | Phase::Ringing | Phase::Answering(_) => {
                 self.fail(Status(503), EndCause::NodeLost, Some("no media node"));
@@ -242,6 +252,8 @@ impl Call {
             Then::Offer => self.send_offer(),
             Then::Exchange => self.finish_exchange(),
             Then::LateAnswer => self.finish_late_answer(),
+            Then::Anchor => self.anchored(),
+            Then::Listen => self.judge_silence(),
             Then::Nothing => {}
         }
     }
@@ -289,7 +301,7 @@ impl Call {
             let index = u8::try_from(at).unwrap_or(u8::MAX);
             let peer = Some(leg.flow.remote.ip().to_canonical());
             let stream = leg.streams.get(at);
-            let port = stream.map(|stream| stream.port);
+            let port = stream.map(|stream| stream.port).filter(|_| self.opening.is_none());
             let Some(side) = stream.and_then(|stream| stream.side.as_ref()) else {
                 return silent_stream(index, port, peer);
             };

@@ -4,12 +4,14 @@
 //! `None` after every mutation), `next_timeout`.
 //!
 //! Where to read: `setup` (INVITE → route → ports → branches), `fork` (what branches answer), `answer` (200 to 200),
-//! `modify` (re-INVITE), `refresh` (our address is another one), `dialog_request` (what phones ask in a dialog), `end`
-//! (every way a call ends), `media` (the session's wish).
+//! `modify` (re-INVITE), `refresh` (our address is another one), `anchor` (our media node is another one),
+//! `dialog_request` (what phones ask in a dialog), `end` (every way a call ends), `media` (the session's wish), `told`
+//! (its events).
 //!
 //! Invariants: no state outside the record survives; `Save` comes before whatever acknowledges or uses up a number, and
 //! what must wait for it says so (`Transmit::behind`); every call emits exactly one `Save` with a CDR.
 
+mod anchor;
 mod answer;
 mod cdr;
 mod dialog_request;
@@ -49,6 +51,7 @@ use crate::event::Event;
 use crate::ids::{CallId, LegId, NodeName, Rev};
 use crate::time::Timestamp;
 use crate::views::CallState;
+use anchor::Anchor;
 use core::net::SocketAddr;
 use core::time::Duration;
 use fork::Best;
@@ -94,6 +97,8 @@ pub struct Call {
     /// The row with the CDR was emitted.
     saved_end: bool,
     is_transcoding: bool,
+    /// The session is asked for at another host: what is known of where it was.
+    opening: Option<Anchor>,
     /// How far each stream to a phone was, as told last.
     sent: Vec<(LegId, u8, LastSent)>,
     /// Events that leave with the next save.
@@ -120,6 +125,7 @@ impl Call {
             dirty_until: None,
             saved_end: false,
             is_transcoding: false,
+            opening: None,
             sent: Vec::new(),
             untold: Vec::new(),
         }
@@ -138,6 +144,8 @@ impl Call {
             Input::Media { node, reply } => self.handle_media(node, reply),
             Input::Report(report) => self.handle_report(report),
             Input::MediaMoved { node } => self.handle_media_moved(node),
+            Input::MediaMoves { lives } => self.handle_media_moves(lives),
+            Input::MediaReturned { node } => self.handle_media_returned(&node),
             Input::MediaLost => self.handle_media_lost(),
             Input::Hangup { reason } => self.hang_up(reason),
             Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),
@@ -189,6 +197,11 @@ impl Call {
     /// Where its media session is.
     pub fn media_node(&self) -> Option<&NodeName> {
         self.record.media.nodes.last()
+    }
+
+    /// It is moved first, and admitted everywhere.
+    pub fn is_emergency(&self) -> bool {
+        self.record.emergency
     }
 
     /// Where its media node takes RTP of one of its phones.

@@ -5,6 +5,7 @@
 //! their own (`Added2`). So a release writes any version up to its own, whichever the oldest live node reads, and
 //! reads all of them; of a record of the next release it reads what it knows.
 
+use super::anchor::Anchor;
 use super::leg::Leg;
 use super::sealed::unseal;
 use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// Greatest version of records that this release writes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The first one.
 const FIRST: u16 = 1;
 /// Flag of a version: what follows is sealed (`super::sealed`). Since version 2.
@@ -52,6 +53,8 @@ pub(super) struct CallRecord {
     pub end: Option<End>,
     #[serde(skip)]
     pub added_2: Added2,
+    #[serde(skip)]
+    pub added_3: Added3,
     /// Keys of legs are derived from it. Sealed records have it.
     #[serde(skip)]
     pub seed: Seed,
@@ -62,6 +65,17 @@ pub(super) struct CallRecord {
 pub(super) struct Added2 {
     /// Last 18x sent to the caller.
     pub last_provisional: Option<u16>,
+}
+
+/// Fields since version 3.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Added3 {
+    /// A move of the media session to another host that not all phones know of yet.
+    pub anchor: Option<Anchor>,
+    /// How often it moved so.
+    pub reanchors: u32,
+    /// When the last move was done.
+    pub resumed_at: Option<Timestamp>,
 }
 
 /// Where a call is in its life.
@@ -188,6 +202,9 @@ impl CallRecord {
         if version >= 2 {
             bytes.extend(postcard::to_stdvec(&self.added_2).expect(PLAIN));
         }
+        if version >= 3 {
+            bytes.extend(postcard::to_stdvec(&self.added_3).expect(PLAIN));
+        }
         bytes
     }
 
@@ -225,8 +242,12 @@ impl CallRecord {
     fn read(body: &[u8], version: u16) -> Option<Self> {
         (FIRST..=VERSION + 1).contains(&version).then_some(())?;
         let (mut record, rest) = postcard::take_from_bytes::<Self>(body).ok()?;
+        let mut rest = rest;
         if version >= 2 {
-            (record.added_2, _) = postcard::take_from_bytes(rest).ok()?;
+            (record.added_2, rest) = postcard::take_from_bytes(rest).ok()?;
+        }
+        if version >= 3 {
+            (record.added_3, _) = postcard::take_from_bytes(rest).ok()?;
         }
         Some(record)
     }

@@ -5,6 +5,7 @@
 //! refuses keeps its audio: only its word that there is no such dialog (481) ends the call. Until a phone was told, the
 //! record names the address it knows, so another takeover tells it again.
 
+use super::anchor::{self, Moving, Nudge, Progress};
 use super::leg::{Leg, LegState, Purpose};
 use super::media::Then;
 use super::offer::Body;
@@ -123,13 +124,18 @@ impl Leg {
 
     /// When a refresh can be sent, as far as can be said now: what else blocks it ends with an input.
     pub(super) fn refresh_timeout(&self) -> Option<Timestamp> {
-        let Stage::Due(at) = self.stale.as_ref()?.stage else { return None };
+        let stale = self.stale.and_then(|stale| match stale.stage {
+            Stage::Due(at) => Some(at),
+            Stage::Told | Stage::Waiting => None,
+        });
+        let moving = self.moving.as_ref().and_then(Moving::due_at);
+        let at = stale.into_iter().chain(moving).min()?;
         if self.state != LegState::Confirmed || self.owed_ack.is_some() {
             return None;
         }
         match (self.awaits_ack(), self.is_offering()) {
             (_, true) => None,
-            (true, false) => Some(at + ACK_PATIENCE),
+            (true, false) => stale.map(|at| at + ACK_PATIENCE),
             (false, false) => Some(at),
         }
     }
@@ -156,6 +162,7 @@ impl Call {
 
     /// Sends what is due, all in one save.
     pub(super) fn refresh_targets(&mut self) {
+        self.find_untold();
         if self.record.phase != Phase::Confirmed {
             return;
         }
@@ -166,12 +173,15 @@ impl Call {
         for id in due {
             let Some(leg) = self.record.leg_mut(id) else { continue };
             leg.stop_waiting_for_ack(now);
-            let mut invite = leg.dialog.request(Method::Invite);
-            if let Some(sdp) = leg.description.sent.clone() {
+            let mut invite = leg.dialog.request(anchor::method(leg.moving.as_ref()));
+            if let Some(sdp) = leg.news() {
                 set_sdp_request(&mut invite, &sdp);
             }
             if let Some(stale) = &mut leg.stale {
                 stale.stage = Stage::Told;
+            }
+            if let Some(moving) = &mut leg.moving {
+                moving.progress = Progress::Told;
             }
             invites.extend(self.prepare_request(id, invite).map(|invite| (id, invite)));
         }
@@ -181,6 +191,7 @@ impl Call {
         let rev = self.save();
         for (id, invite) in invites {
             self.send_prepared(id, invite, Purpose::Refresh, Some(rev));
+            self.await_word(id);
         }
     }
 
@@ -212,6 +223,9 @@ impl Call {
             stale.attempts += 1;
             stale.stage = again.map_or(Stage::Waiting, |wait| Stage::Due(now + wait));
         }
+        if self.record.leg(id).is_some_and(|leg| leg.moving.is_some()) {
+            return self.move_refused(id, response);
+        }
         if response.status == Status(481) {
             return self.leg_is_gone();
         }
@@ -229,24 +243,34 @@ impl Call {
             if let Some(stale) = &mut leg.stale {
                 stale.stage = Stage::Waiting;
             }
+            if leg.moving.is_some() {
+                return self.move_unanswered();
+            }
         }
         self.next_exchange();
     }
 
     fn refresh_accepted(&mut self, id: LegId, response: &Response) {
-        let sequence = response.cseq().map_or(0, |cseq| cseq.number);
+        let Some(cseq) = response.cseq() else { return };
+        let (sequence, is_invite) = (cseq.number, cseq.method == Method::Invite);
+        let mut is_nudge = false;
         if let Some(leg) = self.record.leg_mut(id) {
             leg.stale = None;
-            leg.owed_ack = Some(sequence);
+            leg.owed_ack = is_invite.then_some(sequence).or(leg.owed_ack);
+            let nudge = leg.moving.as_ref().map(|moving| &moving.nudge);
+            is_nudge = matches!(nudge, Some(Nudge::Stop(_)));
             if let Some(contact) = response.contact() {
                 leg.dialog.refresh_target(&contact);
             }
         }
-        if let Some(answer) = Body::of_response(response).description() {
+        if let Some(answer) = Body::of_response(response).description().filter(|_| !is_nudge) {
             self.take_refreshed(id, answer);
         }
+        self.move_accepted(id);
         let rev = self.save();
-        self.acknowledge(id, sequence, None, Some(rev));
+        if is_invite {
+            self.acknowledge(id, sequence, None, Some(rev));
+        }
         self.next_exchange();
     }
 
@@ -374,7 +398,7 @@ pub(super) fn open_invite(leg: &Leg) -> Option<Request> {
     }
 }
 
-fn retry_after(response: &Response) -> Option<Duration> {
+pub(super) fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers.get(&HeaderName::RetryAfter)?;
     let seconds = value.trim().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST_WAIT))

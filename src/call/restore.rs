@@ -55,6 +55,7 @@ impl Call {
         call.abandon_reinvites();
         call.reopen_transactions();
         call.name_refreshes();
+        call.resume_move(place.refresh_at.max(now));
         call.resume();
         Some(call)
     }

@@ -93,7 +93,7 @@ impl Call {
         let number = leg.branches;
         let locator = Locator { call, leg: leg.id, node: settings.node_number };
         request.headers.push_front(HeaderName::Via, via(&settings, &leg.flow, locator, number));
-        if request.method == Method::Invite {
+        if matches!(request.method, Method::Invite | Method::Update) {
             request.headers.push(HeaderName::Contact, contact(&settings, leg));
         }
         describe_request(&mut request, &settings.product);

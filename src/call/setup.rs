@@ -4,7 +4,7 @@ use super::io::{Answer, Invitation, Query, Settings};
 use super::leg::{Leg, LegState, Purpose, Server};
 use super::media::Then;
 use super::offer::Body;
-use super::record::{Added2, Bridge, CallRecord, MediaRecord, Party, Phase};
+use super::record::{Added2, Added3, Bridge, CallRecord, MediaRecord, Party, Phase};
 use super::send::{Reply, set_sdp_request};
 use super::{Call, Output, headers};
 use crate::directory::{Binding, User};
@@ -83,6 +83,7 @@ impl Call {
             owners: vec![settings.node.clone()],
             end: None,
             added_2: Added2::default(),
+            added_3: Added3::default(),
             seed,
         };
         let mut call = Self::with_record(settings, record, now);

@@ -29,6 +29,7 @@ impl Call {
             self.time_clients(id);
             self.time_probe(id);
         }
+        self.time_moves();
         self.time_call();
         self.refresh_targets();
         self.give_room_back();
@@ -59,7 +60,8 @@ impl Call {
                 earliest(client.transaction.next_timeout(), deadline)
             });
             let probe = leg.probe.next_at.map(|at| (at, "probe"));
-            servers.chain(clients).chain(probe)
+            let moves = leg.move_timeout().map(|at| (at, "media move"));
+            servers.chain(clients).chain(probe).chain(moves)
         });
         let retry = self.exchange.as_ref().and_then(|exchange| match exchange.stage {
             Stage::Retry(at) => Some((at, "glare")),

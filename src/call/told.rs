@@ -48,6 +48,10 @@ impl Call {
                 state: *state,
                 epoch: self.record.epoch.0,
             },
+            Event::CallReanchored { node, .. } => {
+                let media_node = node.to_string();
+                Happening::CallReanchored { call: self.name(), media_node }
+            }
             Event::AckMissing { leg, contact, .. } => Happening::CallAckMissing {
                 call: self.name(),
                 leg: leg.0,

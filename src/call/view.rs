@@ -44,8 +44,8 @@ impl Call {
                 node: record.media.nodes.last().map(ToString::to_string),
                 session_id: record.media.open.then(|| self.session().to_string()),
                 transcoding: self.is_transcoding,
-                reanchors: 0,
-                resumed_at: None,
+                reanchors: record.added_3.reanchors,
+                resumed_at: record.added_3.resumed_at.map(Rfc3339),
             },
             legs: Vec::new(),
         }

@@ -1,6 +1,6 @@
 //! What signaling nodes tell each other over the same links: messages passed on, bindings, calls given up.
 
-use crate::ids::Flow;
+use crate::ids::{Flow, NodeName};
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,20 @@ pub enum PeerFrame {
         /// Bindings put, and id and last refresh of those removed, in postcard.
         document: Vec<u8>,
     },
+    /// The sender does not hear a media node: does the receiver? Answered by `MediaSeen`.
+    AskMedia {
+        /// Which.
+        node: NodeName,
+        /// RTP ports of its sessions, where its workers can be asked.
+        probes: Vec<SocketAddr>,
+    },
+    /// The answer.
+    MediaSeen {
+        /// Which.
+        node: NodeName,
+        /// It lives.
+        lives: bool,
+    },
 }
 
 impl PeerFrame {
@@ -120,6 +134,8 @@ impl PeerFrame {
             | Self::StoreWorks
             | Self::Draining(_)
             | Self::Inherited(_)
+            | Self::AskMedia { .. }
+            | Self::MediaSeen { .. }
             | Self::Drain { .. } => 2,
         }
     }

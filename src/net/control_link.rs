@@ -20,13 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How often each end says that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 /// A peer that gave no sign for so long is gone.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A peer that gave no sign for so long may be gone.
+const HEARTBEAT_MISSED: Duration = Duration::from_millis(250);
 /// Connection, encryption and hellos together.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// Answers to heartbeats that wait; more are not worth sending.
@@ -50,6 +52,8 @@ pub struct ControlLink {
     pub receiver: mpsc::Receiver<Frame>,
     /// Last measured round trip in microseconds; 0 before the first.
     pub rtt_us: Arc<AtomicU32>,
+    /// The peer misses heartbeats: `HEARTBEAT_MISSED` without a sign, or `true` no more once there is one.
+    pub silent: watch::Receiver<bool>,
 }
 
 /// The cluster's secrets: the first encrypts what we dial (the others are tried after it), any is accepted.
@@ -205,8 +209,22 @@ async fn exchange_hellos(
     let (sender, outgoing) = mpsc::channel(limits::CONTROL_QUEUE);
     let (incoming, receiver) = mpsc::channel(limits::CONTROL_QUEUE);
     let rtt_us = Arc::new(AtomicU32::new(0));
-    tokio::spawn(run(reader, writer, outgoing, incoming, Arc::clone(&rtt_us)));
-    Ok(ControlLink { peer, remote, sender, receiver, rtt_us })
+    let (is_silent, silent) = watch::channel(false);
+    let rtt = Arc::clone(&rtt_us);
+    tokio::spawn(run(
+        reader,
+        writer,
+        outgoing,
+        Incoming { frames: incoming, rtt_us: rtt, is_silent },
+    ));
+    Ok(ControlLink { peer, remote, sender, receiver, rtt_us, silent })
+}
+
+/// What the owner of a link learns by it.
+struct Incoming {
+    frames: mpsc::Sender<Frame>,
+    rtt_us: Arc<AtomicU32>,
+    is_silent: watch::Sender<bool>,
 }
 
 /// Lives as long as both directions and the owner of the link do.
@@ -214,25 +232,36 @@ async fn run(
     reader: FrameReader,
     writer: FrameWriter,
     outgoing: mpsc::Receiver<Frame>,
-    incoming: mpsc::Sender<Frame>,
-    rtt_us: Arc<AtomicU32>,
+    incoming: Incoming,
 ) {
     let (pong_sender, pongs) = mpsc::channel(PONG_QUEUE);
-    let owner = incoming.clone();
+    let owner = incoming.frames.clone();
     tokio::select! {
         () = owner.closed() => {}
-        () = read(reader, incoming, pong_sender, rtt_us) => {}
+        () = read(reader, incoming, pong_sender) => {}
         () = write(writer, outgoing, pongs) => {}
     }
 }
 
-async fn read(
-    mut reader: FrameReader,
-    incoming: mpsc::Sender<Frame>,
-    pongs: mpsc::Sender<u64>,
-    rtt_us: Arc<AtomicU32>,
-) {
-    while let Ok(Ok(Some(frame))) = timeout(HEARTBEAT_TIMEOUT, reader.next()).await {
+/// The next frame; `None`: the link is broken.
+async fn next(reader: &mut FrameReader, is_silent: &watch::Sender<bool>) -> Option<Frame> {
+    let next = reader.next();
+    tokio::pin!(next);
+    let frame = match timeout(HEARTBEAT_MISSED, &mut next).await {
+        Ok(frame) => frame,
+        Err(_) => {
+            is_silent.send_replace(true);
+            let frame = timeout(HEARTBEAT_TIMEOUT - HEARTBEAT_MISSED, next).await.ok()?;
+            is_silent.send_replace(false);
+            frame
+        }
+    };
+    frame.ok().flatten()
+}
+
+async fn read(mut reader: FrameReader, incoming: Incoming, pongs: mpsc::Sender<u64>) {
+    let Incoming { frames: incoming, rtt_us, is_silent } = incoming;
+    while let Some(frame) = next(&mut reader, &is_silent).await {
         match frame {
             // A full queue means that answers are on their way already.
             Frame::Ping(number) => drop(pongs.try_send(number)),

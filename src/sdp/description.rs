@@ -49,6 +49,11 @@ impl Direction {
     pub const fn reversed(self) -> Self {
         Self::new(self.receives(), self.sends())
     }
+    /// An attribute's name, if it is a direction.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::SendRecv, Self::SendOnly, Self::RecvOnly, Self::Inactive];
+        all.into_iter().find(|direction| direction.name() == name)
+    }
     /// As attribute and in the REST API.
     pub const fn name(self) -> &'static str {
         match self {
@@ -231,13 +236,7 @@ impl Reader {
 
     fn read_attribute(&mut self, value: &str) {
         let (name, value) = value.split_once(':').unwrap_or((value, ""));
-        let direction = match name {
-            "sendrecv" => Some(Direction::SendRecv),
-            "sendonly" => Some(Direction::SendOnly),
-            "recvonly" => Some(Direction::RecvOnly),
-            "inactive" => Some(Direction::Inactive),
-            _ => None,
-        };
+        let direction = Direction::named(name);
         match self.media.last_mut() {
             None if direction.is_some() => self.direction = direction,
             None if name == "ptime" => self.ptime_ms = value.trim().parse().ok(),

@@ -113,17 +113,73 @@ impl LegDescription {
         self
     }
 
+    /// The same text with these addresses of ours, under a new version when they are others: an offer that moves our
+    /// end and nothing else. `None` before the first.
+    pub fn relocate(&mut self, local: &[SocketAddr]) -> Option<String> {
+        let text = self.at(self.sent.as_ref()?, local);
+        Some(self.say(text))
+    }
+
+    /// The phone was told these addresses of ours, or none yet.
+    pub fn names(&self, local: &[SocketAddr]) -> bool {
+        self.sent.as_ref().is_none_or(|sent| self.at(sent, local) == *sent)
+    }
+
+    /// The last text, asking for another direction on every line.
+    pub fn redirect(&mut self, direction: Direction) -> Option<String> {
+        let is_direction =
+            |line: &str| line.trim_end().strip_prefix("a=").and_then(Direction::named).is_some();
+        let lines = self.sent.as_ref()?.split_inclusive("\r\n");
+        let wanted = format!("a={}\r\n", direction.name());
+        let text = lines.map(|line| if is_direction(line) { &*wanted } else { line }).collect();
+        Some(self.say(text))
+    }
+
+    /// What was said before, again: an earlier text under a new version.
+    pub fn say_again(&mut self, earlier: &str) -> String {
+        let lines = earlier.split_inclusive("\r\n");
+        let origin = self.sent.as_ref().and_then(|sent| sent.split_inclusive("\r\n").nth(1));
+        let as_now =
+            |line| if str::starts_with(line, "o=") { origin.unwrap_or(line) } else { line };
+        let text = lines.map(as_now).collect();
+        self.say(text)
+    }
+
+    /// This text, which is the last one but for what changed, is what the phone is told now.
+    fn say(&mut self, mut text: String) -> String {
+        if self.sent.as_ref() != Some(&text) {
+            let old = self.origin();
+            self.version += 1;
+            text = text.replacen(&old, &self.origin(), 1);
+            self.sent = Some(text.clone());
+        }
+        text
+    }
+
+    /// A text of ours with other addresses. The o= line names the first one for the life of the dialog (RFC 3264 §8).
+    fn at(&self, text: &str, local: &[SocketAddr]) -> String {
+        let first = local.first().map_or(UNKNOWN, SocketAddr::ip);
+        let mut moved = String::with_capacity(text.len());
+        let mut lines = self.lines.iter();
+        let mut is_session = true;
+        for line in text.split_inclusive("\r\n") {
+            if line.starts_with("m=") {
+                is_session = false;
+                let stream = lines.next().and_then(|line| line.stream);
+                moved.push_str(&media_line_at(line, stream, local, first));
+            } else if !line.starts_with("c=") {
+                moved.push_str(line);
+            } else if is_session {
+                let _ = write!(moved, "c={}\r\n", connection(first));
+            }
+        }
+        moved
+    }
+
     /// The text that is sent now: the version rises exactly when something else in it differs from the last.
     pub(super) fn settle(&mut self, lines: &[OwnLine], local: &[SocketAddr]) -> String {
-        let same = self.render(lines, local);
-        if self.sent.as_ref() == Some(&same) {
-            return same;
-        }
-        let old = self.origin();
-        self.version += 1;
-        let text = same.replacen(&old, &self.origin(), 1);
-        self.sent = Some(text.clone());
-        text
+        let text = self.render(lines, local);
+        self.say(text)
     }
 
     /// How our o= line begins.
@@ -131,13 +187,19 @@ impl LegDescription {
         format!("o=- {} {} ", self.session_id, self.version)
     }
 
+    /// What our o= line has named since the first.
+    fn origin_address(&self) -> Option<&str> {
+        let sent = self.sent.as_ref()?;
+        sent.lines().nth(1)?.strip_prefix(&self.origin())
+    }
+
     fn render(&self, lines: &[OwnLine], local: &[SocketAddr]) -> String {
-        let first = local.first().map_or(IpAddr::V4(core::net::Ipv4Addr::LOCALHOST), |a| a.ip());
+        let first = local.first().map_or(UNKNOWN, SocketAddr::ip);
         let mut text = String::with_capacity(512);
         let address = connection(first);
-        let (id, version) = (self.session_id, self.version);
-        let _ =
-            write!(text, "v=0\r\no=- {id} {version} {address}\r\ns=-\r\nc={address}\r\nt=0 0\r\n");
+        let (origin, named) = (self.origin(), self.origin_address());
+        let named = named.unwrap_or(&address);
+        let _ = write!(text, "v=0\r\n{origin}{named}\r\ns=-\r\nc={address}\r\nt=0 0\r\n");
         for line in lines {
             line.render(&mut text, local, first);
         }
@@ -176,9 +238,7 @@ impl OwnLine {
             let _ = write!(text, " {}", format.payload_type);
         }
         text.push_str("\r\n");
-        if address.ip() != first {
-            let _ = write!(text, "c={}\r\n", connection(address.ip()));
-        }
+        text.push_str(&own_connection(*address, first));
         for format in &stream.formats {
             let Format { payload_type, encoding, clock_rate_hz, channels, fmtp } = format;
             let _ = write!(text, "a=rtpmap:{payload_type} {encoding}/{clock_rate_hz}");
@@ -200,6 +260,31 @@ impl OwnLine {
             crypto.render(text);
         }
         let _ = write!(text, "a={}\r\n", stream.direction.name());
+    }
+}
+
+/// Before any address of ours is known.
+const UNKNOWN: IpAddr = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
+
+/// An m= line with the port of our end there, and its c= line when the session's does not serve.
+fn media_line_at(line: &str, stream: Option<u8>, local: &[SocketAddr], first: IpAddr) -> String {
+    let address = stream.and_then(|index| local.get(usize::from(index)));
+    let mut words = line.splitn(3, ' ');
+    let named = (words.next(), words.next(), words.next());
+    let ((Some(kind), Some(port), Some(rest)), Some(address)) = (named, address) else {
+        return line.to_owned();
+    };
+    match port {
+        "0" => line.to_owned(),
+        _ => format!("{kind} {} {rest}{}", address.port(), own_connection(*address, first)),
+    }
+}
+
+/// The c= line of a media line that is not at the session's address.
+fn own_connection(address: SocketAddr, first: IpAddr) -> String {
+    match address.ip() == first {
+        true => String::new(),
+        false => format!("c={}\r\n", connection(address.ip())),
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub heard: u64,
     /// Nodes that refused.
     pub refused_by: Vec<NodeName>,
+    /// A phone did not take another host: a drain moves it no more.
+    pub stays: bool,
 }
 
 impl Slot {

@@ -6,7 +6,7 @@
 
 use super::journal::replay_dead;
 use super::ledger::Work;
-use super::links::{Links, PeerAddress};
+use super::links::{self, Links, PeerAddress};
 use super::media_pool::LinkNumber;
 use super::names;
 use super::pass_on::{PAUSE, Stray, Whereabouts};
@@ -20,6 +20,7 @@ use crate::sip::Uri;
 use crate::store::{Batch, Journal, JournalFolder, Store, StoreError};
 use crate::time::Timestamp;
 use bytes::Bytes;
+use core::net::SocketAddr;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
@@ -90,6 +91,15 @@ pub enum Errand {
     /// A link broke: does the node live? Answered by `LinkUp`, `PeerDead`, `MediaDead`, `MediaLives` or
     /// `NotDialled`.
     Judge(PeerAddress),
+    /// Ask a media node's workers; answered by `Probed`.
+    Probe {
+        /// Which node.
+        node: NodeName,
+        /// Where.
+        probes: Vec<SocketAddr>,
+        /// Who asked us.
+        peer: Option<NodeName>,
+    },
 }
 
 impl Errand {
@@ -111,7 +121,8 @@ impl Errand {
             | Self::Sweep(_)
             | Self::SayAgain(_)
             | Self::Dial(_)
-            | Self::Judge(_) => false,
+            | Self::Judge(_)
+            | Self::Probe { .. } => false,
         }
     }
 }
@@ -272,6 +283,12 @@ impl Tasks {
             Errand::Judge(peer) => {
                 Box::pin(self.links.clone().judge(peer)).await;
                 None
+            }
+            Errand::Probe { node, probes, peer } => {
+                let ping = tokio::time::timeout(links::PROBE_PATIENCE, self.store.ping());
+                let (lives, pinged) = tokio::join!(links::answers(&probes), ping);
+                let store_answers = !self.store.is_embedded() && matches!(pinged, Ok(Ok(())));
+                Some(Wakeup::Probed { node, peer, lives, store_answers })
             }
         }
     }

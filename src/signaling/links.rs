@@ -26,7 +26,9 @@ const TRIES: u32 = 5;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The packet workers of a media node are waited for so long.
-const PROBE_PATIENCE: Duration = Duration::from_millis(400);
+pub(super) const PROBE_PATIENCE: Duration = Duration::from_millis(300);
+/// And asked so often.
+const PROBED_EVERY: Duration = Duration::from_millis(60);
 
 /// What every link of this node needs.
 #[derive(Clone, Debug)]
@@ -168,7 +170,7 @@ impl Links {
     }
 
     async fn serve(self, link: ControlLink) {
-        let ControlLink { mut peer, remote, sender, mut receiver, rtt_us } = link;
+        let ControlLink { mut peer, remote, sender, mut receiver, rtt_us, mut silent } = link;
         // Who listens on all addresses is reached at the one that it has for us.
         for address in peer.control.iter_mut().filter(|address| address.ip().is_unspecified()) {
             address.set_ip(remote.ip());
@@ -180,8 +182,17 @@ impl Links {
         if self.wakeups.send(up).await.is_err() {
             return;
         }
-        while let Some(frame) = receiver.recv().await {
-            if self.wakeups.send(Wakeup::Frame(number, Box::new(frame))).await.is_err() {
+        loop {
+            let wakeup = tokio::select! {
+                frame = receiver.recv() => match frame {
+                    Some(frame) => Wakeup::Frame(number, Box::new(frame)),
+                    None => break,
+                },
+                Ok(()) = silent.changed() => {
+                    Wakeup::LinkSilent(number, *silent.borrow_and_update())
+                }
+            };
+            if self.wakeups.send(wakeup).await.is_err() {
                 return;
             }
         }
@@ -191,7 +202,7 @@ impl Links {
 }
 
 /// One of them answers a Binding request in time.
-async fn answers(probes: &[SocketAddr]) -> bool {
+pub(super) async fn answers(probes: &[SocketAddr]) -> bool {
     let transaction: [u8; 12] = rand::random();
     let Some(first) = probes.first() else { return false };
     let any = match first {
@@ -199,10 +210,15 @@ async fn answers(probes: &[SocketAddr]) -> bool {
         SocketAddr::V6(_) => SocketAddr::from((core::net::Ipv6Addr::UNSPECIFIED, 0)),
     };
     let Ok(socket) = UdpSocket::bind(any).await else { return false };
-    for probe in probes {
-        // One that cannot be sent is one that is not answered.
-        let _ = socket.send_to(&stun::request(transaction), probe).await;
-    }
+    let ask = async {
+        loop {
+            for probe in probes {
+                // One that cannot be sent is one that is not answered.
+                let _ = socket.send_to(&stun::request(transaction), probe).await;
+            }
+            tokio::time::sleep(PROBED_EVERY).await;
+        }
+    };
     let answered = async {
         let mut buffer = [0; 128];
         loop {
@@ -214,7 +230,13 @@ async fn answers(probes: &[SocketAddr]) -> bool {
             }
         }
     };
-    tokio::time::timeout(PROBE_PATIENCE, answered).await.is_ok()
+    let asked = async {
+        tokio::select! {
+            () = ask => {}
+            () = answered => {}
+        }
+    };
+    tokio::time::timeout(PROBE_PATIENCE, asked).await.is_ok()
 }
 
 /// The kernel there says that nobody listens.

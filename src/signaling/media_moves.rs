@@ -13,8 +13,6 @@ use crate::time::Timestamp;
 
 /// A media node that is back is told its sessions so many at a time.
 const SESSIONS_A_TURN: usize = 256;
-/// RTP ports at which a media node's workers are asked.
-const PROBES: usize = 3;
 
 impl Worker {
     /// A media node has a session that another one of its host gave away. What was asked of the former one meanwhile is
@@ -40,22 +38,27 @@ impl Worker {
         let calls = self.calls_on(node);
         let count = calls.len();
         for id in calls {
-            let Some(heir) = self.media.heir_of(node) else { return };
+            let Some(heir) = self.media.heir_of(node) else { break };
             if let Some(session) = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut()) {
                 session.node = heir;
                 self.reapply.push_back(id);
             }
         }
+        let elsewhere = self.move_calls_of(node, false);
         if count > 0 {
-            tracing::warn!("media node {node} is dead: its {count} sessions go on in its siblings");
+            let here = count - elsewhere;
+            tracing::warn!(
+                "media node {node} is dead: {here} of its sessions go on in its siblings, \
+                 {elsewhere} on other hosts if there are any"
+            );
         }
     }
 
     /// The link to a media node broke: whether it lives is found out at once, by its ports for control and for RTP.
     pub(super) fn judge_media(&mut self, mut peer: PeerAddress) {
         let calls = self.calls_on(&peer.name);
-        let probes = calls.iter().filter_map(|id| self.calls.get(*id)?.call.media_address());
-        peer.probes = probes.take(PROBES).collect();
+        peer.probes = self.probes_of(&calls);
+        self.begin_doubt(peer.name.clone());
         self.errands.run(Errand::Judge(peer));
     }
 

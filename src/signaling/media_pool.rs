@@ -44,6 +44,8 @@ pub(super) struct MediaNode {
     host: String,
     /// Proven.
     dead: bool,
+    /// Its link misses heartbeats.
+    silent: bool,
     /// Of a node without a link: the last sign of its life.
     lived_at: Timestamp,
     judged_at: Timestamp,
@@ -66,11 +68,21 @@ impl MediaNode {
         (rtt > 0).then_some(rtt)
     }
 
-    fn takes_sessions(&self) -> bool {
-        self.is_up() && !self.is_drained() && self.room() > 0
+    /// It has a link, and is heard.
+    pub(super) fn is_heard(&self) -> bool {
+        self.is_up() && !self.silent
     }
 
-    fn is_drained(&self) -> bool {
+    /// It takes control connections by loopback.
+    pub(super) fn is_local(&self) -> bool {
+        self.hello.control.iter().all(|address| address.ip().is_loopback())
+    }
+
+    fn takes_sessions(&self) -> bool {
+        self.is_heard() && !self.is_drained() && self.room() > 0
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
         self.drained || self.capacity.draining
     }
 
@@ -93,7 +105,7 @@ impl MediaNode {
 pub(super) struct MediaPool {
     nodes: BTreeMap<NodeName, MediaNode>,
     by_link: HashMap<LinkNumber, NodeName>,
-    releases: BTreeMap<SessionId, (NodeName, Release)>,
+    releases: BTreeMap<(SessionId, NodeName), Release>,
     /// Sessions that were given away: who took each last, and when.
     places: BTreeMap<SessionId, (Timestamp, NodeName)>,
     /// Nodes that sessions are on and that never were here: since when they are awaited.
@@ -131,6 +143,7 @@ impl MediaPool {
             assigned: 0,
             host,
             dead: false,
+            silent: false,
             lived_at: now,
             judged_at: now,
         };
@@ -140,8 +153,8 @@ impl MediaPool {
         self.nodes.insert(name.clone(), node);
         let owed: Vec<Release> = self
             .releases
-            .values()
-            .filter(|(node, _)| *node == name)
+            .iter()
+            .filter(|((_, node), _)| *node == name)
             .map(|(_, release)| release.clone())
             .collect();
         for release in owed {
@@ -246,7 +259,7 @@ impl MediaPool {
         if let Request::Release(release) = &request
             && self.releases.len() < RELEASES
         {
-            self.releases.insert(release.session, (name.clone(), release.clone()));
+            self.releases.insert((release.session, name.clone()), release.clone());
         }
         let Some(node) = self.nodes.get_mut(name) else { return };
         let request = match request {
@@ -279,14 +292,64 @@ impl MediaPool {
             self.places.clear();
         }
         self.places.insert(session, (at, node.clone()));
-        if let Some((former, release)) = self.releases.remove(&session) {
-            if former != *node {
+        for former in self.siblings_of(node) {
+            if let Some(release) = self.releases.remove(&(session, former)) {
                 self.send(node, Request::Release(release));
-            } else {
-                self.releases.insert(session, (former, release));
             }
         }
         true
+    }
+
+    /// Others of its host, as far as they told.
+    fn siblings_of(&self, name: &NodeName) -> Vec<NodeName> {
+        let Some(host) = self.host_of(name) else { return Vec::new() };
+        let siblings =
+            self.nodes.iter().filter(|(other, node)| *other != name && node.host == *host);
+        siblings.map(|(other, _)| other.clone()).collect()
+    }
+
+    /// Which host it is on, if it told.
+    fn host_of(&self, name: &NodeName) -> Option<&String> {
+        Some(&self.nodes.get(name)?.host).filter(|host| !host.is_empty())
+    }
+
+    /// They are on one host.
+    pub(super) fn are_siblings(&self, one: &NodeName, other: &NodeName) -> bool {
+        self.host_of(one).is_some_and(|host| self.host_of(other) == Some(host))
+    }
+
+    /// Another of its host takes its sessions, and phones need not know.
+    pub(super) fn has_heir(&self, name: &NodeName) -> bool {
+        let siblings = self.siblings_of(name);
+        let mut nodes = siblings.iter().filter_map(|sibling| self.nodes.get(sibling));
+        nodes.any(|node| node.is_heard() && !node.is_drained())
+    }
+
+    /// Who takes sessions of a node that phones are told of: the freest of another host. A crowded one is better than
+    /// none.
+    pub(super) fn choose_elsewhere(&mut self, name: &NodeName) -> Option<NodeName> {
+        let siblings = self.siblings_of(name);
+        let (chosen, node) = self
+            .nodes
+            .iter_mut()
+            .filter(|(other, node)| {
+                node.is_heard() && !node.is_drained() && *other != name && !siblings.contains(other)
+            })
+            .max_by_key(|(_, node)| node.room())?;
+        node.assigned = node.assigned.saturating_add(1);
+        Some(chosen.clone())
+    }
+
+    /// Its link misses heartbeats, or no more. Whose, when that is new.
+    pub(super) fn set_silent(&mut self, number: LinkNumber, silent: bool) -> Option<NodeName> {
+        let name = self.by_link.get(&number)?;
+        let node = self.nodes.get_mut(name)?;
+        (core::mem::replace(&mut node.silent, silent) != silent).then(|| name.clone())
+    }
+
+    /// It is known, and has a link or none.
+    pub(super) fn get(&self, name: &NodeName) -> Option<&MediaNode> {
+        self.nodes.get(name)
     }
 
     /// Where a session is that was given away, as far as we learnt.
@@ -296,9 +359,9 @@ impl MediaPool {
     }
 
     /// The node released a session.
-    pub(super) fn released(&mut self, session: SessionId) {
+    pub(super) fn released(&mut self, session: SessionId, node: &NodeName) {
         self.places.remove(&session);
-        self.releases.remove(&session);
+        self.releases.remove(&(session, node.clone()));
     }
 
     /// How many more requests the node's link takes without being stuck.
@@ -326,7 +389,7 @@ impl MediaPool {
         let name = self.nodes.iter().find(lost).map(|(name, _)| name).or(overdue)?.clone();
         self.nodes.remove(&name);
         self.awaited.remove(&name);
-        self.releases.retain(|_, (node, _)| *node != name);
+        self.releases.retain(|(_, node), _| *node != name);
         self.places.retain(|_, (_, node)| *node != name);
         Some(name)
     }

@@ -4,6 +4,7 @@
 //! Where to read: `worker` (THE loop), `ingress` (datagram → decision), `register` and `invite` (what decisions lead
 //! to), `bindings` (several nodes' phones), `outputs` (a step of a call), `committer` (group commit), `journal`
 //! (the store is away), `calls` (the table), `media_pool` (media nodes), `media_moves` (their sessions change place),
+//! `doubt` (is one gone?), `reanchor` (calls move to another host),
 //! `places` (addresses that phones know us by), `feed` (the directory's sources), `errand` (what is done beside the
 //! worker), `driven` (the worker without doors).
 //!
@@ -15,6 +16,7 @@ mod bindings;
 mod calls;
 mod commands;
 mod committer;
+mod doubt;
 mod drain;
 /// A node that a simulation drives.
 pub mod driven;
@@ -39,6 +41,7 @@ mod peers;
 mod pings;
 mod places;
 mod quarantine;
+mod reanchor;
 mod reassert;
 mod refuge;
 mod register;
@@ -116,6 +119,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// `HOLDFAST_LEASE_MS`: ownership without renewal.
     pub lease: Duration,
+    /// `HOLDFAST_REANCHOR_WINDOW`: phones that are told of another media node at a time.
+    pub reanchor_window: u32,
     /// Where processes of this host keep what the database does not take in time.
     pub journals: Option<PathBuf>,
     /// Where processes of this host find each other, to read on when one dies.

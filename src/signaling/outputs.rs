@@ -95,6 +95,7 @@ impl Worker {
             }
         }
         self.calls.schedule(id);
+        self.count_moves(id);
         self.forget_if_over(id);
     }
 
@@ -128,6 +129,14 @@ impl Worker {
                 None
             }
             Output::Media(request) => self.ask_media(id, request),
+            Output::MediaBack(node) => {
+                self.note_back(id, node);
+                None
+            }
+            Output::MediaLeft(node, release) => {
+                self.media.send(&node, Request::Release(release));
+                None
+            }
             Output::Ask(Query::Route { number, uri }) => self.route(id, number, uri),
             Output::Ask(Query::Resolve { number, uri }) => {
                 self.resolve(id, number, &uri);
@@ -179,6 +188,7 @@ impl Worker {
                     settled: false,
                     heard: 0,
                     refused_by: Vec::new(),
+                    stays: false,
                 });
                 node
             }
@@ -192,7 +202,7 @@ impl Worker {
     pub(super) fn handle_media_reply(&mut self, node: NodeName, reply: Reply) {
         let (session, ..) = reply.subject();
         if matches!(reply, Reply::Released(_)) {
-            self.media.released(session);
+            self.media.released(session, &node);
         }
         let id = CallId(session.0);
         let present = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut());
@@ -215,6 +225,9 @@ impl Worker {
 
     pub(super) fn handle_media_report(&mut self, node: &NodeName, report: Report) {
         let id = CallId(report.session.0);
+        if self.is_elsewhere(id, node) {
+            return self.hear_former(id, node, report);
+        }
         // Another owner's report is the other owner's to acknowledge.
         if report.kind.is_kept()
             && let Some(slot) = self.calls.get_mut(id)

@@ -235,6 +235,8 @@ impl Worker {
             PeerFrame::Draining(is_draining) => self.peers.set_draining(link, is_draining),
             PeerFrame::Inherited(numbers) => self.note_inherited(link, &numbers),
             PeerFrame::Drain { drain, end_calls } => self.drain_self(drain, end_calls),
+            PeerFrame::AskMedia { node, probes } => self.answer_media(link, node, probes),
+            PeerFrame::MediaSeen { node, lives } => self.take_media_seen(link, &node, lives),
         }
     }
 }

@@ -430,6 +430,7 @@ fn adopted_session(node: NodeName, id: CallId, epoch: Epoch) -> Session {
         settled: true,
         heard: 0,
         refused_by: Vec::new(),
+        stays: false,
     }
 }
 

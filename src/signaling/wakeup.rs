@@ -87,6 +87,19 @@ pub enum Wakeup {
     Inherited(NodeName, Vec<ConnectionId>),
     /// A sibling reads our sockets (`true`), or we do again.
     SocketsLeft(bool),
+    /// A link misses heartbeats (`true`), or no more.
+    LinkSilent(LinkNumber, bool),
+    /// A media node's workers were asked.
+    Probed {
+        /// Which node.
+        node: NodeName,
+        /// For this peer, or for us.
+        peer: Option<NodeName>,
+        /// They answered.
+        lives: bool,
+        /// So did the store.
+        store_answers: bool,
+    },
     /// A link broke.
     LinkDown(LinkNumber),
 }

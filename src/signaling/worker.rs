@@ -5,6 +5,7 @@
 
 use super::calls::Calls;
 use super::committer::Committer;
+use super::doubt::Doubts;
 use super::drain::{Drain, GivenUp};
 use super::entrusted::Entrusted;
 use super::errand::{Errand, Errands, Tasks};
@@ -16,6 +17,7 @@ use super::outputs::catch_bug;
 use super::peers::Peers;
 use super::pings::Pings;
 use super::places::Pace;
+use super::reanchor::Moves;
 use super::reassert::Server;
 use super::refuge::Refuge;
 use super::silence::Silence;
@@ -97,6 +99,10 @@ pub(super) struct Worker {
     /// For calls, in the next turn of the loop.
     pub answers: Vec<(CallId, Answer)>,
     pub found: Vec<Found>,
+    /// Sessions that move to another host.
+    pub moves: Moves,
+    /// Media nodes that may be gone.
+    pub doubts: Doubts,
     /// Sessions to be told again.
     pub reapply: VecDeque<CallId>,
     /// Calls to be ended.
@@ -229,6 +235,8 @@ impl Worker {
             committer,
             keeping,
             media: MediaPool::default(),
+            moves: Moves::new(config.reanchor_window),
+            doubts: Doubts::default(),
             errands,
             peers: Peers::default(),
             gathering: Gathering::default(),
@@ -374,6 +382,8 @@ impl Worker {
         }
         self.ping_bindings();
         self.tell_sessions_again();
+        self.end_doubts();
+        self.begin_moves();
         self.tell_of_bindings();
         for _ in 0..ENDED_A_TURN {
             let Some(call) = self.ending.pop_front() else { break };
@@ -396,9 +406,7 @@ impl Worker {
         }
         while let Some(node) = self.media.pop_lost(self.now) {
             tracing::warn!(media_node = %node, "media node {node} did not come back");
-            for call in self.calls_on(&node) {
-                self.input(call, Input::MediaLost);
-            }
+            self.lose_media(&node);
         }
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep_bindings();
@@ -406,6 +414,7 @@ impl Worker {
         if self.ticks.is_multiple_of(TOMBSTONE_TICKS) {
             self.errands.run(Errand::Sweep(self.now));
         }
+        self.move_drained();
         self.end_questions();
         self.seek_refuge();
         self.watch_given_up();
@@ -443,7 +452,7 @@ impl Worker {
                 self.handle_stray_found(stray, found);
             }
             Wakeup::PeerDead(incarnation) => self.peer_is_dead(incarnation),
-            Wakeup::MediaLives(node) => self.media.note_life(&node, self.now),
+            Wakeup::MediaLives(node) => self.end_doubt(&node),
             Wakeup::MediaDead(node, incarnation) => self.media_is_dead(&node, incarnation),
             Wakeup::NotDialled(incarnation) => self.peers.not_dialled(incarnation),
             Wakeup::Proven(owned) => self.handle_proven(owned),
@@ -455,6 +464,8 @@ impl Worker {
                 if self.media.link_up(number, hello, sender, rtt_us, self.now) {
                     self.reapply.extend(self.calls_on(&node));
                     self.tell(Happening::MediaJoined { media_node: node.to_string() });
+                    self.end_doubt(&node);
+                    self.tell_of_return(&node);
                     self.emit(&Event::MediaNode { node, up: true });
                 } else {
                     tracing::warn!(
@@ -469,6 +480,10 @@ impl Worker {
             Wakeup::Inherited(sibling, connections) => self.inherit(&sibling, &connections),
             Wakeup::SocketsLeft(is_left) => self.note_sockets_left(is_left),
             Wakeup::Frame(number, frame) => self.handle_frame(number, *frame),
+            Wakeup::LinkSilent(number, is_silent) => self.handle_silence(number, is_silent),
+            Wakeup::Probed { node, peer, lives, store_answers } => {
+                self.handle_probed(node, peer, (lives, store_answers));
+            }
             Wakeup::LinkDown(number) => {
                 if let Some(peer) = self.peers.link_down(number) {
                     return self.peer_down(peer);
@@ -494,6 +509,7 @@ impl Worker {
             Frame::Capacity(capacity) => {
                 self.media.set_capacity(&node, capacity);
                 self.note_ready();
+                self.move_drained();
             }
             Frame::Host(host) => self.media.set_host(&node, host),
             Frame::Taken { session, at } => self.handle_taken(node, session, at),
@@ -520,11 +536,13 @@ impl Worker {
         let soon = || self.now + Duration::from_millis(5);
         let waits =
             !self.reapply.is_empty() || !self.ending.is_empty() || !self.peers.untold.is_empty();
+        let waits = waits || self.moves.has_turn();
         let due = [
             Some(self.tick_at),
             self.calls.next_timeout(),
             self.committer.next_timeout(),
             self.pings.next_timeout(),
+            self.doubts.next_timeout(),
             waits.then(soon),
             (!self.answers.is_empty() || !self.found.is_empty()).then_some(self.now),
         ];

@@ -72,6 +72,7 @@ pub(super) struct Metrics {
     malformed: Counter,
     misbehaved: Counter,
     ack_missing: Counter,
+    reanchors: Counter,
     bugs: Counter,
     media_nodes: Gauge,
     ready: Gauge,
@@ -114,6 +115,7 @@ impl Default for Metrics {
         let malformed = counter("malformed", "Messages dropped before any machine saw them");
         let misbehaved = counter("misbehaved", "Rules broken by peers");
         let ack_missing = counter("ack_missing", "Our 2xx that were never acknowledged");
+        let reanchors = counter("reanchors", "Media sessions moved to another host");
         let bugs = counter("bugs", "Panics caught: each ended one call or session");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
@@ -138,6 +140,7 @@ impl Default for Metrics {
             malformed,
             misbehaved,
             ack_missing,
+            reanchors,
             bugs,
             media_nodes,
             ready,
@@ -182,6 +185,7 @@ impl Metrics {
             Event::MediaNode { up: false, .. } => {
                 self.media_nodes.dec();
             }
+            Event::CallReanchored { .. } => count(&self.reanchors),
             Event::Bug { .. } => count(&self.bugs),
             Event::AuthenticationFailed { username: None, .. }
             | Event::CallHold { .. }

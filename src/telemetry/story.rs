@@ -27,6 +27,9 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             let act = if *held { "holds" } else { "resumes" };
             info!(call.id = %call, call.leg = %leg, "call {call}: leg {leg} {act}");
         }
+        Event::CallReanchored { call, node } => {
+            info!(call.id = %call, media.node = %node, "call {call}: its media is at {node} now");
+        }
         Event::DigitDialled { call, leg, digit } => {
             debug!(call.id = %call, call.leg = %leg, "call {call}: leg {leg} dials {digit}");
         }

@@ -80,6 +80,15 @@ pub enum Happening {
         /// Of the new owner.
         epoch: u64,
     },
+    /// Its media is at another host: its phones are told.
+    #[serde(rename = "call.reanchored")]
+    CallReanchored {
+        /// Which.
+        #[serde(flatten)]
+        call: CallName,
+        /// Where it is now.
+        media_node: String,
+    },
     /// A 2xx was never acknowledged: usually the Contact we sent cannot be reached.
     #[serde(rename = "call.ack_missing")]
     CallAckMissing {

@@ -4,9 +4,10 @@
 use crate::common::phone::{Phone, audio_address, callee_dialog, sdp};
 use crate::common::rtp::{Arrival, Law, Talk};
 use crate::common::server::Server;
-use crate::common::{SOON, eventually};
+use crate::common::{SOON, eventually, own_ip, set_own_ip};
 use crate::pair::{CALLEE_HZ, CALLER_HZ, phone};
 use holdfast::sip::{Dialog, Message, Method, Status};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// One call.
@@ -14,6 +15,9 @@ struct Conversation {
     caller: Talk,
     callee: Talk,
     dialog: Dialog,
+    /// Of the dialog with the callee.
+    callee_call_id: String,
+    law: Law,
 }
 
 impl Conversation {
@@ -48,11 +52,7 @@ impl Crowd {
         let offer = sdp(caller.port, 1, "sendrecv");
         let invite = self.caller.invite(&server.uri("1002"), Some(&offer));
         let received = self.callee.request_of(&Method::Invite);
-        let answer = sdp(callee.port, 1, "sendrecv");
-        let answer = match law {
-            Law::Mu => answer,
-            Law::A => answer.replace("AVP 0 ", "AVP 8 ").replace("0 PCMU", "8 PCMA"),
-        };
+        let answer = answer_in(&callee, law);
         self.callee.respond(&received, 200, "callee", Some(&answer));
         let accepted = self.caller.response_to(&Method::Invite);
         assert_eq!(accepted.status, Status(200));
@@ -62,7 +62,28 @@ impl Crowd {
         callee_dialog(&received, "callee");
         caller.to(audio_address(&accepted.body));
         callee.to(audio_address(&received.body));
-        self.conversations.push(Conversation { caller, callee, dialog });
+        let callee_call_id = received.call_id().expect("a Call-ID").to_owned();
+        self.conversations.push(Conversation { caller, callee, dialog, callee_call_id, law });
+    }
+
+    /// Both phones of all calls are told of another media node, at once, and take it.
+    pub(crate) fn follows(&mut self) {
+        let Self { caller, callee, conversations } = self;
+        let calls: &[Conversation] = conversations;
+        let ip = own_ip();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                set_own_ip(ip);
+                follow(caller, calls.len(), |call_id| {
+                    let call = calls.iter().find(|call| call.dialog.call_id == call_id)?;
+                    Some((&call.caller, Law::Mu))
+                });
+            });
+            follow(callee, calls.len(), |call_id| {
+                let call = calls.iter().find(|call| call.callee_call_id == call_id)?;
+                Some((&call.callee, call.law))
+            });
+        });
     }
 
     /// In all calls both hear the other from now on.
@@ -141,6 +162,27 @@ impl Crowd {
             self.callee.respond(&bye, 200, "unused", None);
         }
         sent
+    }
+}
+
+/// So many re-INVITEs are taken.
+fn follow<'a>(phone: &mut Phone, count: usize, whose: impl Fn(&str) -> Option<(&'a Talk, Law)>) {
+    for _ in 0..count {
+        let invite = phone.request_of(&Method::Invite);
+        let (talk, law) = whose(invite.call_id().expect("a Call-ID")).expect("a call of ours");
+        talk.to(audio_address(&invite.body));
+        phone.respond(&invite, 200, "unused", Some(&answer_in(talk, law)));
+    }
+    for _ in 0..count {
+        phone.request_of(&Method::Ack);
+    }
+}
+
+fn answer_in(talk: &Talk, law: Law) -> String {
+    let answer = sdp(talk.port, 1, "sendrecv");
+    match law {
+        Law::Mu => answer,
+        Law::A => answer.replace("AVP 0 ", "AVP 8 ").replace("0 PCMU", "8 PCMA"),
     }
 }
 

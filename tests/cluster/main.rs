@@ -20,6 +20,7 @@ mod kill;
 mod media;
 mod outage;
 mod poison;
+mod reanchor;
 mod restart;
 mod spread;
 mod srtp;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Calls at a time, unless `HOLDFAST_TEST_CALLS` says otherwise; every fourth is transcoded.
 const CALLS: usize = 16;
 
-fn calls() -> usize {
+pub(crate) fn calls() -> usize {
     let told = std::env::var("HOLDFAST_TEST_CALLS").ok();
     told.map_or(CALLS, |count| count.parse().expect("a number"))
 }
@@ -28,7 +28,7 @@ pub(crate) fn second_media(switch: &Switch) -> Process {
 }
 
 /// Live media nodes and their sessions, as the API tells.
-fn media_nodes(server: &Server) -> Vec<(String, u64)> {
+pub(crate) fn media_nodes(server: &Server) -> Vec<(String, u64)> {
     let nodes = server.list("/nodes");
     let media = nodes.iter().filter(|node| node["mode"] == "media" && node["state"] != "suspect");
     let of = |node: &Value| {
@@ -39,7 +39,7 @@ fn media_nodes(server: &Server) -> Vec<(String, u64)> {
 }
 
 /// The media nodes of the only call, as its owner tells.
-fn media_node_of_the_call(server: &Server) -> Option<String> {
+pub(crate) fn media_node_of_the_call(server: &Server) -> Option<String> {
     let calls = server.list("/calls");
     Some(calls.first()?["media"]["node"].as_str()?.to_owned())
 }
@@ -161,7 +161,7 @@ fn the_calls_of_a_killed_media_process_go_on_in_another_on_the_same_ports() {
 }
 
 /// Silence of less than a second for 95 ears of 100.
-fn check_silence(crowd: &Crowd, since: Instant) {
+pub(crate) fn check_silence(crowd: &Crowd, since: Instant) {
     let silences = crowd.silences_since(since);
     let p95 = silences[(silences.len() - 1) * 95 / 100];
     eprintln!("silence of {} ears: p95 {p95:?}, most {:?}", silences.len(), silences.last());

@@ -146,13 +146,14 @@ impl Host {
         let admin = self.at_port(ports::port()).to_string();
         let control = self.at_port(ports::port()).to_string();
         let bind = self.ip.to_string();
-        let settings = [
+        let mut settings = vec![
             ("HOLDFAST_MEDIA_BIND", bind.as_str()),
             ("HOLDFAST_MEDIA_PORTS", &range),
             ("HOLDFAST_JOIN", &joins),
             ("HOLDFAST_CONTROL_BIND", &control),
             ("HOLDFAST_ADMIN_BIND", &admin),
         ];
+        settings.extend(self.name.as_ref().map(|name| ("HOLDFAST_NODE", name.as_str())));
         self.process("media", &settings)
     }
 

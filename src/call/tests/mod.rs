@@ -1,6 +1,7 @@
 //! The rules of a call, one by one: a bench with scripted phones, a store that commits at once, a media node that
 //! obeys.
 
+mod anchor;
 mod dialog;
 mod end;
 mod fork;
@@ -126,6 +127,12 @@ pub(super) struct Bench {
     pub wishes: Vec<control::Request>,
     /// The media node does not answer.
     pub media_silent: bool,
+    /// Which one does: 1 or 2.
+    pub media_node: u8,
+    /// Packets that it had of each phone.
+    pub packets: u64,
+    /// Media nodes that are told that they are not needed any more.
+    pub left: Vec<NodeName>,
     branch: u32,
     /// Where the call's node is.
     local: &'static str,
@@ -170,6 +177,9 @@ impl Bench {
             events: Vec::new(),
             wishes: Vec::new(),
             media_silent: false,
+            media_node: 1,
+            packets: 0,
+            left: Vec::new(),
             branch: 0,
             local: SERVER,
         };
@@ -221,6 +231,10 @@ impl Bench {
                     self.call.handle_input(Input::Answer(answer), self.now);
                 }
                 Output::Ask(Query::Resolve { .. }) => {}
+                Output::MediaBack(node) => {
+                    self.media_node = if node == NodeName("m-1".into()) { 1 } else { 2 };
+                }
+                Output::MediaLeft(node, _) => self.left.push(node),
             }
         }
     }
@@ -238,10 +252,16 @@ impl Bench {
             }),
             control::Request::Apply(apply)
             | control::Request::Resume(control::Resume { apply, .. }) => {
+                let statistics = StreamStatistics {
+                    packets_received: self.packets,
+                    last_packet_at: (self.packets > 0).then_some(self.now),
+                    ..StreamStatistics::default()
+                };
+                let node = self.media_node;
                 let stream = |leg: u16, index: u8| {
-                    let port = 20_000 + leg * 100 + u16::from(index) * 2;
-                    let local = SocketAddr::from(([10, 0, 0, 2], port));
-                    StreamState { index, local, port, statistics: StreamStatistics::default() }
+                    let port = u16::from(node) * 20_000 + leg * 100 + u16::from(index) * 2;
+                    let local = SocketAddr::from(([10, 0, 0, 1 + node], port));
+                    StreamState { index, local, port, statistics: statistics.clone() }
                 };
                 let legs = apply.spec.legs.iter().map(|leg| LegState {
                     leg: leg.leg,
@@ -255,7 +275,7 @@ impl Bench {
                 })
             }
         };
-        let node = NodeName("m-1".into());
+        let node = NodeName(format!("m-{}", self.media_node).into());
         self.call.handle_input(Input::Media { node, reply }, self.now);
     }
 

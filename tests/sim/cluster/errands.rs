@@ -98,6 +98,18 @@ impl World {
             }
             Errand::Dial(peer) => self.dial(node, life, &peer, false),
             Errand::Judge(peer) => self.dial(node, life, &peer, true),
+            Errand::Probe { node: media, probes: _, peer } => {
+                let is_there = |at: &usize| {
+                    let place = Place::Media(*at);
+                    self.medias[*at].is_up
+                        && format!("media-{at}") == *media.0
+                        && !self.is_cut(Place::Node(node), place)
+                };
+                let lives = (0..self.medias.len()).any(|at| is_there(&at));
+                let store_answers = self.store_takes_writes(node);
+                let wakeup = Wakeup::Probed { node: media, peer, lives, store_answers };
+                self.answer(node, life, if lives { 2 * MS } else { 300 * MS }, wakeup);
+            }
             Errand::Commit(_)
             | Errand::FindOwner(_)
             | Errand::FindByKey { .. }
@@ -164,7 +176,8 @@ impl World {
             | Errand::SayAgain(_)
             | Errand::Resolve { .. }
             | Errand::Dial(_)
-            | Errand::Judge(_) => return,
+            | Errand::Judge(_)
+            | Errand::Probe { .. } => return,
         };
         self.answer(node, life, after, wakeup);
     }
@@ -237,7 +250,8 @@ impl World {
             | Errand::SayAgain(_)
             | Errand::Resolve { .. }
             | Errand::Dial(_)
-            | Errand::Judge(_) => return,
+            | Errand::Judge(_)
+            | Errand::Probe { .. } => return,
         };
         self.answer(node, life, back, wakeup);
     }

@@ -105,6 +105,7 @@ fn config(node: &Node, life: u64) -> Config {
         control_bind: ([10, 0, 0, 1], 7070 + node.number as u16).into(),
         drain_timeout: Duration::from_secs(3_600),
         lease: Duration::from_micros(LEASE),
+        reanchor_window: 512,
         journals: None,
         siblings: None,
     }

@@ -1,0 +1,221 @@
+//! Calls whose media session moves to another host: begun in their order, so many at a time, and told to phones by
+//! their machines (`call::anchor`).
+//!
+//! Invariants: no more than a window of phones is asked and has not answered; emergencies go first, then the oldest; a
+//! drain moves no call twice when a phone did not take it.
+
+use super::worker::Worker;
+use crate::call::Input;
+use crate::control::{Release, Report, ReportKind, Request};
+use crate::ids::{CallId, NodeName, Rev};
+use std::collections::BTreeMap;
+
+/// A call of two phones.
+const LEGS: usize = 2;
+
+/// Calls that wait for their turn, and those under way.
+#[derive(Debug)]
+pub(super) struct Moves {
+    /// Most phones that may be asked at a time.
+    window: usize,
+    /// In their order; true: where the session was lives.
+    waiting: BTreeMap<Turn, bool>,
+    /// Phones that have not answered.
+    under_way: BTreeMap<CallId, usize>,
+}
+
+/// Emergencies first; ids sort by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    is_ordinary: bool,
+    call: CallId,
+}
+
+impl Moves {
+    pub(super) fn new(window: u32) -> Self {
+        let window = usize::try_from(window).unwrap_or(usize::MAX);
+        Self { window, waiting: BTreeMap::new(), under_way: BTreeMap::new() }
+    }
+
+    fn add(&mut self, call: CallId, is_emergency: bool, lives: bool) {
+        self.waiting.insert(Turn { is_ordinary: !is_emergency, call }, lives);
+    }
+
+    /// Whose turn it is, when there is room.
+    fn next(&mut self) -> Option<(CallId, bool)> {
+        let asked: usize = self.under_way.values().sum();
+        if asked > 0 && asked + LEGS > self.window {
+            return None;
+        }
+        let (turn, lives) = self.waiting.pop_first()?;
+        self.under_way.insert(turn.call, LEGS);
+        Some((turn.call, lives))
+    }
+
+    fn count(&mut self, call: CallId, unanswered: usize) {
+        if unanswered == 0 {
+            self.under_way.remove(&call);
+        } else if let Some(known) = self.under_way.get_mut(&call) {
+            *known = unanswered;
+        }
+    }
+
+    /// Calls wait, and can begin.
+    pub(super) fn has_turn(&self) -> bool {
+        let asked: usize = self.under_way.values().sum();
+        !self.waiting.is_empty() && (asked == 0 || asked + LEGS <= self.window)
+    }
+}
+
+impl Worker {
+    /// A media node answers nobody: its calls go to another host.
+    pub(super) fn media_is_lost(&mut self, node: &NodeName) {
+        let count = self.move_calls_of(node, false);
+        if count > 0 {
+            tracing::warn!(media_node = %node, "media node {node} is lost: its {count} calls move");
+        }
+    }
+
+    /// Calls on a media node that drains and has nobody on its host move to another one.
+    pub(super) fn move_drained(&mut self) {
+        let drained = |(name, node): (&NodeName, &super::media_pool::MediaNode)| {
+            (node.is_drained() && node.is_heard() && !self.media.has_heir(name))
+                .then(|| name.clone())
+        };
+        for node in self.media.iter().filter_map(drained).collect::<Vec<_>>() {
+            self.move_calls_of(&node, true);
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn move_calls_of(&mut self, node: &NodeName, lives: bool) -> usize {
+        let calls = self.calls_on(node);
+        for id in &calls {
+            let Some(slot) = self.calls.get(*id) else { continue };
+            let stays = slot.media.as_ref().is_some_and(|session| session.stays);
+            if !(lives && stays) {
+                self.moves.add(*id, slot.call.is_emergency(), lives);
+            }
+        }
+        calls.len()
+    }
+
+    /// A media node did not come back: who can moves, the others end.
+    pub(super) fn lose_media(&mut self, node: &NodeName) {
+        if self.media.choose_elsewhere(node).is_some() {
+            self.move_calls_of(node, false);
+            return;
+        }
+        for id in self.calls_on(node) {
+            self.input(id, Input::MediaLost);
+        }
+    }
+
+    /// As many as there is room for.
+    pub(super) fn begin_moves(&mut self) {
+        while let Some((id, lives)) = self.moves.next() {
+            self.begin_move(id, lives);
+            self.count_moves(id);
+        }
+    }
+
+    fn begin_move(&mut self, id: CallId, lives: bool) {
+        let Some(slot) = self.calls.get_mut(id) else { return };
+        let Some(session) = &mut slot.media else { return };
+        // It may have moved meanwhile, or its node may be there again.
+        let is_due = match self.media.get(&session.node) {
+            Some(node) if lives => node.is_drained(),
+            Some(node) => !node.is_heard(),
+            None => true,
+        };
+        let target = self.media.choose_elsewhere(&session.node).filter(|_| is_due);
+        let Some(target) = target else { return };
+        session.node = target;
+        session.settled = false;
+        session.refused_by.clear();
+        self.input(id, Input::MediaMoves { lives });
+    }
+
+    /// A call was changed: how many of its phones have not answered?
+    pub(super) fn count_moves(&mut self, id: CallId) {
+        if self.moves.under_way.contains_key(&id) {
+            let slot = self.calls.get(id);
+            self.moves.count(id, slot.map_or(0, |slot| slot.call.unanswered_moves()));
+        }
+    }
+
+    /// A phone did not take another host: the session is where it was.
+    pub(super) fn note_back(&mut self, id: CallId, node: NodeName) {
+        if let Some(session) = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut()) {
+            (session.node, session.settled, session.stays) = (node, true, true);
+        }
+    }
+
+    /// A media node is there again: calls that moved from it may want it back.
+    pub(super) fn tell_of_return(&mut self, node: &NodeName) {
+        let moves = |slot: &super::calls::Slot| slot.call.moves_from(node);
+        for id in self.calls.ids(moves) {
+            self.input(id, Input::MediaReturned { node: node.clone() });
+        }
+    }
+
+    /// The session of our call is elsewhere, and that node is on another host.
+    pub(super) fn is_elsewhere(&self, id: CallId, node: &NodeName) -> bool {
+        let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
+        session.is_some_and(|session| {
+            session.node != *node && !self.media.are_siblings(&session.node, node)
+        })
+    }
+
+    /// A node that had the session reports: what is dialled there counts until all phones were told. What nobody knows
+    /// of is taken down.
+    pub(super) fn hear_former(&mut self, id: CallId, node: &NodeName, report: Report) {
+        if report.kind.is_kept() {
+            self.media.acknowledge(node, report.session, report.number);
+        }
+        let Some(slot) = self.calls.get(id) else { return };
+        if slot.call.moves_from(node) {
+            if matches!(report.kind, ReportKind::Digit { .. }) {
+                self.input(id, Input::Report(report));
+            }
+            return;
+        }
+        let settled = slot.media.as_ref().filter(|session| session.settled);
+        let Some(last) = settled.and_then(|session| session.request.wish()) else { return };
+        let (session, epoch) = (report.session, last.epoch);
+        let release = Release { session, epoch, rev: Rev(last.rev.0) };
+        self.media.send(node, Request::Release(release));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emergencies_go_first_then_the_oldest_and_no_more_than_the_window() {
+        let mut moves = Moves::new(4);
+        for call in [3, 1, 2, 9] {
+            moves.add(CallId(call), call == 9, false);
+        }
+        let mut next = || moves.next().map(|(call, _)| call.0);
+        assert_eq!([next(), next(), next()], [Some(9), Some(1), None]);
+        moves.count(CallId(9), 1);
+        assert!(!moves.has_turn(), "one phone of two answered");
+        moves.count(CallId(9), 0);
+        assert_eq!(moves.next(), Some((CallId(2), false)));
+        moves.count(CallId(2), 1);
+        moves.count(CallId(1), 1);
+        assert_eq!(moves.next(), Some((CallId(3), false)));
+    }
+
+    #[test]
+    fn a_window_of_one_still_moves_one_call_at_a_time() {
+        let mut moves = Moves::new(1);
+        moves.add(CallId(1), false, false);
+        moves.add(CallId(2), false, false);
+        assert!(moves.next().is_some() && moves.next().is_none());
+        moves.count(CallId(1), 0);
+        assert!(moves.next().is_some());
+    }
+}
