@@ -261,6 +261,14 @@ impl Leg {
         }
     }
 
+    /// BYE waits for no commit: each of those who had the call since it was saved may have said one, and died. Its
+    /// number is not used for anything else.
+    pub fn pass_over_unsaved(&mut self, owners: u32) {
+        if self.state == LegState::Confirmed {
+            self.dialog.local_seq = self.dialog.local_seq.saturating_add(owners);
+        }
+    }
+
     /// Not over.
     pub fn is_live(&self) -> bool {
         self.state != LegState::Ended

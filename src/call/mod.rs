@@ -48,7 +48,7 @@ pub use refresh::{Place, Reach, Way};
 
 use crate::control::LastSent;
 use crate::event::Event;
-use crate::ids::{CallId, LegId, NodeName, Rev};
+use crate::ids::{CallId, Epoch, LegId, NodeName, Rev};
 use crate::time::Timestamp;
 use crate::views::CallState;
 use anchor::Anchor;
@@ -187,6 +187,11 @@ impl Call {
     /// Its id.
     pub fn id(&self) -> CallId {
         self.record.id
+    }
+
+    /// Of its owner.
+    pub fn epoch(&self) -> Epoch {
+        self.record.epoch
     }
 
     /// As the API shows it.

@@ -38,9 +38,11 @@ impl Call {
         place: &Place<'_>,
     ) -> Option<Self> {
         let mut record = CallRecord::decode(record, &settings.key)?;
+        let claims = epoch.0.saturating_sub(record.epoch.0);
         record.epoch = epoch;
         for leg in &mut record.legs {
             leg.settle_in(place);
+            leg.pass_over_unsaved(u32::try_from(claims).unwrap_or(u32::MAX));
         }
         if record.owners.last() != Some(&settings.node) {
             record.owners.push(settings.node.clone());
@@ -90,7 +92,6 @@ impl Call {
 
     fn reopen_transactions(&mut self) {
         let (now, key) = (self.now, self.settings.key.clone());
-        let initial = self.record.phase != Phase::Confirmed;
         for leg in &mut self.record.legs {
             let Some(request) = open_invite(leg) else { continue };
             let reliable = leg.flow.transport.is_reliable();
@@ -120,7 +121,14 @@ impl Call {
                     leg.clients.push(Client {
                         number,
                         method: Method::Invite,
-                        purpose: if initial { Purpose::Invite } else { Purpose::Modify },
+                        purpose: match leg.state {
+                            LegState::Confirmed => Purpose::Modify,
+                            // It rings still, or lost: a 2xx of it is answered as that of a branch.
+                            LegState::Waiting
+                            | LegState::Inviting
+                            | LegState::Early
+                            | LegState::Ended => Purpose::Invite,
+                        },
                         bytes: request.to_bytes(),
                         request,
                         behind: None,

@@ -322,3 +322,17 @@ fn a_branch_that_lost_is_cancelled_again_after_a_takeover() {
     bench.answer(&two(), 487, "");
     assert_eq!(bench.heard(&two()), ["ACK"]);
 }
+
+/// It answers all the same: acknowledged and ended, whoever has the call by then.
+#[test]
+fn a_branch_that_lost_and_answers_after_a_takeover_is_ended() {
+    let mut bench = Bench::new(2, "", &sdp(4_000, 1, ""));
+    bench.answer(&one(), 180, "");
+    bench.answer(&two(), 180, "");
+    bench.answer(&one(), 200, &sdp(5_000, 1, ""));
+    bench.is_taken_over();
+    bench.heard(&two());
+    bench.answer(&two(), 200, &sdp(5_010, 1, ""));
+    assert_eq!(bench.heard(&two()), ["ACK", "BYE"]);
+    assert_eq!(bench.call.state(), CallState::Confirmed);
+}

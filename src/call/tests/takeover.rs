@@ -204,3 +204,13 @@ fn a_second_invite_does_not_hide_the_first() {
     bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
     assert!(bench.heard(CALLER).contains(&"200 sdp".to_owned()));
 }
+
+/// BYE waits for no commit: the number that a dead owner may have used for one is used for nothing else.
+#[test]
+fn a_number_that_may_have_gone_is_not_used_again() {
+    let mut bench = at_rest();
+    bench.is_taken_over();
+    bench.ask(CALLER, "INFO", 2, "", "");
+    let info = bench.request(&callee(), &Method::Info);
+    assert_eq!(info.cseq().map(|cseq| cseq.number), Some(3), "2 may have been a BYE");
+}
