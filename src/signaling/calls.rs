@@ -83,6 +83,11 @@ impl Slot {
         (self.saved.0 > 0).then(|| self.call.row()).flatten()
     }
 
+    /// Its end is stored.
+    pub(super) fn has_ended(&self) -> bool {
+        self.call.row().is_none() && self.stored == self.saved
+    }
+
     /// Keeps a request for a connection that broke.
     pub(super) fn strand(&mut self, transmit: Transmit, now: Timestamp) {
         self.stranded.retain(|(until, _)| *until > now);

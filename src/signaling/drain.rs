@@ -42,6 +42,13 @@ pub(super) struct GivenUp {
     untaken: usize,
 }
 
+impl GivenUp {
+    /// What nobody has taken by then comes back.
+    pub(super) fn watch_from(&mut self, at: Timestamp) {
+        (self.is_watched, self.retry_at) = (true, at);
+    }
+}
+
 impl Worker {
     /// An operator's order for any node: this one, a media node, or a peer, which is told.
     pub(super) fn set_drain(&mut self, node: &str, drain: bool, end_calls: bool) -> bool {
@@ -121,7 +128,7 @@ impl Worker {
 
     /// Asks the store which of the calls that were given up nobody has taken.
     pub(super) fn watch_given_up(&mut self) {
-        if self.given_up.is_watched {
+        if self.given_up.is_watched && self.given_up.retry_at <= self.now {
             self.errands.run(Errand::Prove);
         }
     }
@@ -137,7 +144,7 @@ impl Worker {
         if owned.is_empty() {
             return;
         }
-        if self.peers.has_taker() {
+        if self.is_leaving() {
             return self.peers.tell_takers(&PeerFrame::HandOver);
         }
         let own = self.settings.incarnation;

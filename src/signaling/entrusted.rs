@@ -8,11 +8,15 @@ use super::worker::Worker;
 use crate::call::{Save, Told};
 use crate::control::PeerFrame;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
+use crate::time::Timestamp;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Saves kept for all peers together.
+/// Saves kept for all peers together, and those that are on their way to the store through another node.
 const MOST: usize = 50_000;
+/// A call is on its way for so long at most.
+const ON_THE_WAY: Duration = Duration::from_secs(600);
 /// Bytes of saves a frame.
 const FRAME_BYTES: usize = 64 * 1024;
 
@@ -57,6 +61,8 @@ impl Parcel {
 #[derive(Debug, Default)]
 pub(super) struct Entrusted {
     of: HashMap<Incarnation, HashMap<CallId, Save>>,
+    /// Calls that go from one node to another while the store may not know them yet: until when they are waited for.
+    on_the_way: HashMap<CallId, ([u8; 16], Timestamp)>,
 }
 
 impl Entrusted {
@@ -78,6 +84,29 @@ impl Entrusted {
                 kept.insert(save.id, save);
             }
         }
+    }
+
+    /// These go to another node, or come from one: who asks for them asks again.
+    pub(super) fn send(&mut self, saves: &[Save], now: Timestamp) {
+        self.on_the_way.retain(|_, (_, until)| *until > now);
+        for save in saves.iter().take(MOST.saturating_sub(self.on_the_way.len())) {
+            self.on_the_way.insert(save.id, (save.key, now + ON_THE_WAY));
+        }
+    }
+
+    /// Somebody has it.
+    pub(super) fn arrive(&mut self, call: CallId) {
+        self.on_the_way.remove(&call);
+    }
+
+    /// The store may not know it yet.
+    pub(super) fn is_on_its_way(&self, call: CallId, now: Timestamp) -> bool {
+        self.on_the_way.get(&call).is_some_and(|(_, until)| *until > now)
+    }
+
+    /// The call of the INVITE with that key is.
+    pub(super) fn has_key(&self, key: &[u8; 16], now: Timestamp) -> bool {
+        self.on_the_way.values().any(|(known, until)| known == key && *until > now)
     }
 
     /// Its saves, to be written.
@@ -191,5 +220,16 @@ mod tests {
         assert_eq!(unwrap(&before), [Save { told: Vec::new(), ..kept.clone() }]);
         let parcels: Vec<Parcel> = postcard::from_bytes(&wrap(&[&kept])).expect("and more");
         assert_eq!(parcels.len(), 1);
+    }
+
+    #[test]
+    fn a_call_on_its_way_is_waited_for_but_not_for_ever() {
+        let (mut entrusted, now) = (Entrusted::default(), Timestamp::from_millis(1));
+        entrusted.send(&[save(1, 2), save(2, 2)], now);
+        entrusted.arrive(CallId(2));
+        assert!(entrusted.is_on_its_way(CallId(1), now) && entrusted.has_key(&[3; 16], now));
+        assert!(!entrusted.is_on_its_way(CallId(2), now));
+        let later = now + ON_THE_WAY;
+        assert!(!entrusted.is_on_its_way(CallId(1), later) && !entrusted.has_key(&[3; 16], later));
     }
 }

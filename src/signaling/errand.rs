@@ -11,6 +11,7 @@ use super::media_pool::LinkNumber;
 use super::names;
 use super::pass_on::{PAUSE, Stray, Whereabouts};
 use super::quarantine::say_again;
+use super::refuge::AT_ONCE;
 use super::sockets::Dialer;
 use super::takeover::{claim_all, write_kept};
 use super::wakeup::{Found, Wakeup};
@@ -21,6 +22,7 @@ use crate::store::{Batch, Journal, JournalFolder, Store, StoreError};
 use crate::time::Timestamp;
 use bytes::Bytes;
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
@@ -54,8 +56,8 @@ pub enum Errand {
     WriteAndClaim(Incarnation, Batch),
     /// Does the store take writes? For that peer; answered by `StoreWorks` if it does.
     AskStore(NodeName),
-    /// A peer says that the store works: not for us? Answered by `CutOff` then.
-    AskAgain(LinkNumber),
+    /// A peer says that the store works: not for us, in that time? Answered by `CutOff` then.
+    AskAgain(LinkNumber, Duration),
     /// Which calls are still ours? Answered by `Proven`.
     Prove,
     /// Sweep tombstones; not answered.
@@ -116,7 +118,7 @@ impl Errand {
             | Self::ClaimAll(_)
             | Self::WriteAndClaim(..)
             | Self::AskStore(_)
-            | Self::AskAgain(_)
+            | Self::AskAgain(..)
             | Self::Prove
             | Self::Sweep(_)
             | Self::SayAgain(_)
@@ -250,10 +252,10 @@ impl Tasks {
                 None
             }
             Errand::AskStore(name) => {
-                self.store.ping().await.is_ok().then_some(Wakeup::StoreWorks(name))
+                self.answers_in(AT_ONCE).await.then_some(Wakeup::StoreWorks(name))
             }
-            Errand::AskAgain(link) => {
-                self.store.ping().await.is_err().then_some(Wakeup::CutOff(link))
+            Errand::AskAgain(link, patience) => {
+                (!self.answers_in(patience).await).then_some(Wakeup::CutOff(link))
             }
             Errand::Prove => Some(Wakeup::Proven(self.store.owned(self.own).await)),
             Errand::Sweep(now) => {
@@ -291,6 +293,11 @@ impl Tasks {
                 Some(Wakeup::Probed { node, peer, lives, store_answers })
             }
         }
+    }
+
+    async fn answers_in(&self, patience: Duration) -> bool {
+        let answer = tokio::time::timeout(patience, self.store.ping()).await;
+        answer.is_ok_and(|answer| answer.is_ok())
     }
 
     async fn write_journal(&self, work: Work) -> Option<Wakeup> {

@@ -40,6 +40,8 @@ impl Worker {
                 self.input(call, Input::Request { leg: LegId::CALLER, request, flow });
             }
             Known::Merged => self.refuse(&request, &flow, 482),
+            // Its call is on its way here: the phone asks again.
+            Known::New if self.entrusted.has_key(&key, self.now) => {}
             Known::New => self.handle_new_invite(key, request, flow),
         }
     }

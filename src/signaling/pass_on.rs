@@ -110,7 +110,7 @@ impl Worker {
                 }
                 self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
             }
-            Whereabouts::Nowhere => self.refuse_stray(&stray),
+            Whereabouts::Nowhere => self.not_stored(stray),
             Whereabouts::Unknown => self.look_again(stray),
         }
     }
@@ -124,16 +124,47 @@ impl Worker {
                 self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
             }
             Life::Dead | Life::Silent if self.is_leaving() => self.leave_to_another(stray),
+            // Given up, or on its way here by a claim under way.
+            Life::Unsure if owner == self.settings.incarnation => self.look_again(stray),
+            Life::Silent | Life::Unsure if self.pass_by_another(&stray) => {}
             // A call with a message waiting goes before the others of a dead owner; of a silent one it goes alone.
             Life::Dead | Life::Silent => _ = self.errands.run(Errand::ClaimFor(stray, owner)),
-            // Given up, or on its way here by a claim under way; or of a node in doubt: a phone on TCP does not say it
-            // again.
-            Life::Unsure
-                if owner == self.settings.incarnation || stray.flow.transport.is_reliable() =>
-            {
-                self.look_again(stray);
+            // Of a node in doubt.
+            Life::Unsure => self.look_again_if_reliable(stray),
+        }
+    }
+
+    /// An owner that we have no link with may have one with somebody else: who lives for that one is not claimed from.
+    fn pass_by_another(&self, stray: &Stray) -> bool {
+        let Stray { flow, bytes, hops: 0, .. } = stray else { return false };
+        let Some(name) = self.peers.taker() else { return false };
+        let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.to_vec(), hops: 1 };
+        self.peers.send(name, frame)
+    }
+
+    /// The store does not know the call. Who made it may not have saved it yet, or it is on its way through another
+    /// node: none but its maker says that it is nowhere.
+    fn not_stored(&mut self, stray: Stray) {
+        let is_on_its_way = self.entrusted.is_on_its_way(stray.call, self.now);
+        if is_on_its_way || stray.hint != 0 && self.peers.is_unheard(stray.hint) {
+            return self.look_again_if_reliable(stray);
+        }
+        match self.peers.by_number(stray.hint).cloned() {
+            // It came a long way: by the next repeat the shorter one is known.
+            Some(_) if stray.hops + 1 >= FORWARDS => self.look_again_if_reliable(stray),
+            Some(maker) => {
+                let Stray { flow, bytes, hops, .. } = stray;
+                let bytes = bytes.to_vec();
+                self.peers.send(&maker, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
             }
-            Life::Unsure => {}
+            None => self.refuse_stray(&stray),
+        }
+    }
+
+    /// A phone on TCP does not say it again.
+    fn look_again_if_reliable(&mut self, stray: Stray) {
+        if stray.flow.transport.is_reliable() {
+            self.look_again(stray);
         }
     }
 
@@ -225,8 +256,7 @@ impl Worker {
                 }
             }
             PeerFrame::AskStore => self.answer_store(link),
-            // It may have come back to us meanwhile.
-            PeerFrame::StoreWorks => _ = self.errands.run(Errand::AskAgain(link)),
+            PeerFrame::StoreWorks => self.ask_again(link),
             PeerFrame::HandOver => {
                 if let Some(from) = self.peers.incarnation_of(link) {
                     self.claim_from(from);

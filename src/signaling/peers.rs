@@ -10,7 +10,7 @@ use crate::control::{Frame, PeerFrame};
 use crate::ids::{CallId, Incarnation, NodeName};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
@@ -58,14 +58,19 @@ pub(super) enum Life {
 /// All that is known of peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    up: HashMap<NodeName, Peer>,
+    /// In their order: a history repeats itself.
+    up: BTreeMap<NodeName, Peer>,
     dead: HashSet<Incarnation>,
+    /// Those of the dead of whom no more is known than their silence.
+    overdue: HashSet<Incarnation>,
     dialling: HashSet<Incarnation>,
     owners: HashMap<CallId, NodeName>,
     /// Where nodes take SIP; kept while a node is in doubt.
     addresses: HashMap<Incarnation, Vec<SocketAddr>>,
     /// Nodes whose lease ran out, and no more is known of them.
     silent: HashSet<Incarnation>,
+    /// Numbers of nodes that may live and have no link with us; unknown before the store told who is there.
+    unheard: Option<HashSet<u16>>,
     /// When the last link with a node broke.
     left: HashMap<NodeName, Timestamp>,
     /// Users whose bindings a node that is here again is to be told of.
@@ -86,6 +91,7 @@ impl Peers {
     ) -> Option<Incarnation> {
         self.dialling.remove(&hello.incarnation);
         self.dead.remove(&hello.incarnation);
+        self.overdue.remove(&hello.incarnation);
         let (name, incarnation) = (hello.name.clone(), hello.incarnation);
         let is_draining = false;
         let peer = Peer { hello, since: now, is_draining, link: number, sender, rtt_us };
@@ -138,7 +144,49 @@ impl Peers {
     pub(super) fn bury(&mut self, incarnation: Incarnation) -> bool {
         self.dialling.remove(&incarnation);
         self.silent.remove(&incarnation);
+        self.overdue.remove(&incarnation);
         !self.is_up(incarnation) && self.dead.insert(incarnation)
+    }
+
+    /// Silent for two leases, which is as good as dead until it is heard of. False: known already, or it has a link.
+    pub(super) fn bury_silent(&mut self, incarnation: Incarnation) -> bool {
+        if self.dead.contains(&incarnation) || !self.bury(incarnation) {
+            return false;
+        }
+        self.overdue.insert(incarnation)
+    }
+
+    /// It renewed its lease: whatever its silence seemed to say, it lives.
+    pub(super) fn revive(&mut self, incarnation: Incarnation) {
+        if self.overdue.remove(&incarnation) {
+            self.dead.remove(&incarnation);
+        }
+    }
+
+    /// What others' silence said is as old as a gap of ours.
+    pub(super) fn forget_silence(&mut self) {
+        self.silent.clear();
+        for incarnation in core::mem::take(&mut self.overdue) {
+            self.dead.remove(&incarnation);
+        }
+    }
+
+    /// All other nodes that are known: whom of them we would not hear is noted.
+    pub(super) fn note_known<'a>(
+        &mut self,
+        nodes: impl Iterator<Item = (&'a NodeName, Incarnation)>,
+    ) {
+        let unheard = |(_, incarnation): &(&NodeName, Incarnation)| {
+            matches!(self.life(*incarnation), Life::Silent | Life::Unsure)
+        };
+        let numbers = nodes.filter(unheard).map(|(name, _)| name.number()).collect();
+        self.unheard = Some(numbers);
+    }
+
+    /// A node with that number may have calls of which we are not told and the store does not know yet.
+    pub(super) fn is_unheard(&self, number: u16) -> bool {
+        self.by_number(number).is_none()
+            && self.unheard.as_ref().is_none_or(|unheard| unheard.contains(&number))
     }
 
     /// Whose leases ran out, as of now. True: one is new among them.
@@ -349,8 +397,16 @@ mod tests {
         up(&mut peers, 1, "one", 4);
         assert_eq!(peers.life(Incarnation(4)), Life::Up(NodeName("one".into())));
         peers.link_down(1);
-        assert!(peers.bury(Incarnation(4)));
+        assert!(peers.bury_silent(Incarnation(4)) && !peers.bury_silent(Incarnation(4)));
         assert_eq!(peers.life(Incarnation(4)), Life::Dead);
+        peers.revive(Incarnation(4));
+        assert_eq!(peers.life(Incarnation(4)), Life::Unsure, "it renewed its lease");
+        peers.bury_silent(Incarnation(4));
+        peers.forget_silence();
+        assert_eq!(peers.life(Incarnation(4)), Life::Unsure, "we stood still ourselves");
+        assert!(peers.bury_silent(Incarnation(4)) && !peers.bury(Incarnation(4)));
+        peers.revive(Incarnation(4));
+        assert_eq!(peers.life(Incarnation(4)), Life::Dead, "its port refused: that is proof");
         peers.set_silent(HashSet::new());
         assert_eq!(peers.life(Incarnation(5)), Life::Unsure);
     }

@@ -10,16 +10,26 @@ use crate::call::Save;
 use crate::control::PeerFrame;
 use crate::ids::{Flow, NodeName};
 use crate::time::Timestamp;
+use crate::views::CallState;
 use bytes::Bytes;
 use core::time::Duration;
 
-/// The store cannot be asked for so long before peers are.
-const BLIND_FOR: Duration = Duration::from_millis(1_500);
+/// The store, which is looked at each second, has not answered for so long: peers are asked. Well before two leases are
+/// over, when others would take this node for dead.
+const BLIND_FOR: Duration = Duration::from_secs(2);
+/// And this node is cut off when a peer reaches the store at once that has not answered us for so long: before two
+/// leases are over.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(4);
+/// A store that answers a peer in this time is not slow.
+pub(super) const AT_ONCE: Duration = Duration::from_millis(500);
+/// After it is back this node waits so long for who has its calls to claim them.
+const GIVEN_FOR: Duration = Duration::from_secs(5);
 
 /// Whether this node reaches the store, and who does in its place.
 #[derive(Debug, Default)]
 pub(super) struct Refuge {
-    blind_since: Option<Timestamp>,
+    /// When the store answered last; none before it did.
+    seen_at: Option<Timestamp>,
     /// It has our calls.
     at: Option<NodeName>,
 }
@@ -28,19 +38,23 @@ impl Refuge {
     pub(super) fn at(&self) -> Option<&NodeName> {
         self.at.as_ref()
     }
+
+    fn is_blind(&self, now: Timestamp) -> bool {
+        self.seen_at.is_some_and(|at| now.saturating_since(at) >= BLIND_FOR)
+    }
 }
 
 impl Worker {
     /// The store does not answer.
     pub(super) fn lose_sight(&mut self) {
         self.watch.forget();
-        self.refuge.blind_since.get_or_insert(self.now);
     }
 
     /// The store answers.
     pub(super) fn see_again(&mut self) {
-        self.refuge.blind_since = None;
+        self.refuge.seen_at = Some(self.now);
         if let Some(name) = self.refuge.at.take() {
+            self.given_up.watch_from(self.now + GIVEN_FOR);
             tracing::warn!("the store is reached again: this node needs {name} no more");
         }
     }
@@ -51,8 +65,7 @@ impl Worker {
         if self.refuge.at.as_ref().is_some_and(lost) {
             self.refuge.at = None;
         }
-        let since = self.refuge.blind_since.filter(|_| self.refuge.at.is_none());
-        if since.is_some_and(|since| self.now.saturating_since(since) >= BLIND_FOR) {
+        if self.refuge.at.is_none() && self.refuge.is_blind(self.now) {
             self.peers.broadcast(&PeerFrame::AskStore);
         }
     }
@@ -60,8 +73,7 @@ impl Worker {
     /// A peer cannot reach the store: can we?
     pub(super) fn answer_store(&mut self, link: LinkNumber) {
         if let Some(name) = self.peers.name_of(link).cloned()
-            && self.refuge.blind_since.is_none()
-            && !self.committer.is_failing()
+            && !self.refuge.is_blind(self.now)
         {
             self.errands.run(Errand::AskStore(name));
         }
@@ -72,16 +84,25 @@ impl Worker {
         self.peers.send(name, PeerFrame::StoreWorks);
     }
 
+    /// A peer says that the store works: we are cut off if it does not answer us. It may have come back meanwhile.
+    pub(super) fn ask_again(&mut self, link: LinkNumber) {
+        let Some(seen_at) = self.refuge.seen_at else { return };
+        let left = (seen_at + CUT_OFF_AFTER).saturating_since(self.now);
+        self.errands.run(Errand::AskAgain(link, left.max(AT_ONCE)));
+    }
+
     /// A peer reaches the store, and we do not: it gets our calls, and what their store was not told yet.
     pub(super) fn take_refuge(&mut self, link: LinkNumber) {
         let Some(name) = self.peers.name_of(link).cloned() else { return };
-        if self.refuge.blind_since.is_none() || self.refuge.at.is_some() {
+        if !self.refuge.is_blind(self.now) || self.refuge.at.is_some() {
             return;
         }
         let mut saves: Vec<Save> = self.committer.owed_saves().cloned().collect();
         saves.extend(self.rows().into_iter().filter(|row| !self.committer.owes(row.id)));
         self.entrust_to(&name, &saves);
-        let ids = self.calls.ids(|_| true);
+        self.entrusted.send(&saves, self.now);
+        // What has ended is only answered for, and by who ended it.
+        let ids = self.calls.ids(|slot| slot.call.state() != CallState::Terminating);
         for id in &ids {
             self.peers.learn(*id, name.clone());
             self.let_go(*id);

@@ -51,6 +51,8 @@ impl Worker {
             gap.as_millis()
         );
         self.silence = Some(Silence::Proving(now + self.lease));
+        self.watch.forget();
+        self.peers.forget_silence();
         self.errands.run(Errand::Prove);
     }
 
@@ -98,8 +100,9 @@ impl Worker {
     }
 
     fn drop_lost(&mut self, owned: &HashSet<CallId>) {
+        // What has ended in the store is nobody's; what it still owes to phones is paid here.
         let is_lost = |slot: &Slot| {
-            slot.stored.0 > 0 && !slot.call.lingers() && !owned.contains(&slot.call.id())
+            slot.stored.0 > 0 && !slot.has_ended() && !owned.contains(&slot.call.id())
         };
         let lost = self.calls.ids(is_lost);
         for id in &lost {

@@ -208,6 +208,9 @@ impl Worker {
                 role: Role::Signaling,
                 probes: Vec::new(),
             };
+            if is_fresh(row) {
+                self.peers.revive(row.incarnation);
+            }
             if is_fresh(row) && self.peers.begin_dial(&peer, own) {
                 self.errands.run(Errand::Dial(peer));
             }
@@ -222,6 +225,8 @@ impl Worker {
             self.lose_connections_of_others(&alive);
             self.judge_silence(now, rows.iter().filter(signals));
         }
+        let known = rows.iter().filter(signals).map(|row| (&row.name, row.incarnation));
+        self.peers.note_known(known);
         // A restored call wants its media session first of all.
         let can_carry = self.loaded
             && (self.media.has_room()
@@ -249,7 +254,9 @@ impl Worker {
             );
         }
         for incarnation in dead {
-            self.peer_is_dead(incarnation);
+            if self.peers.bury_silent(incarnation) {
+                self.take_from_dead(incarnation);
+            }
         }
     }
 
@@ -334,13 +341,17 @@ impl Worker {
     /// Proven: its calls are anybody's.
     pub(super) fn peer_is_dead(&mut self, incarnation: Incarnation) {
         if self.peers.bury(incarnation) {
-            self.relocate_calls(incarnation);
-            tracing::warn!(
-                "a signaling node is dead (incarnation {}): its calls are claimed",
-                incarnation.0
-            );
-            self.claim_from(incarnation);
+            self.take_from_dead(incarnation);
         }
+    }
+
+    fn take_from_dead(&mut self, incarnation: Incarnation) {
+        self.relocate_calls(incarnation);
+        tracing::warn!(
+            "a signaling node is dead (incarnation {}): its calls are claimed",
+            incarnation.0
+        );
+        self.claim_from(incarnation);
     }
 
     /// What is claimed comes back as a wakeup. A node that gives its calls up leaves it to others.
@@ -349,6 +360,7 @@ impl Worker {
             return;
         }
         let calls = self.entrusted.take(from);
+        self.entrusted.send(&calls, self.now);
         let errand = match calls.is_empty() {
             true => Errand::ClaimAll(from),
             false => Errand::WriteAndClaim(from, Batch { calls, ..Batch::default() }),
@@ -374,8 +386,15 @@ impl Worker {
 
     pub(super) fn adopt(&mut self, claimed: ClaimedCall) {
         let ClaimedCall { id, key, epoch, rev, ref record, claims } = claimed;
-        if self.calls.get(id).is_some() {
-            return;
+        self.entrusted.arrive(id);
+        match self.calls.get(id).map(|slot| slot.call.epoch()) {
+            Some(present) if present >= epoch => return,
+            // Another had it meanwhile: what is here is older.
+            Some(_) => {
+                self.committer.forget(id);
+                self.let_go(id);
+            }
+            None => {}
         }
         if claims > CLAIMS {
             let why = format!("{} nodes that took it over did not live to save it", claims - 1);

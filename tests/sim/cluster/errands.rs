@@ -16,6 +16,8 @@ use holdfast::store::{Batch, CallOutcome, StoreError, TOMBSTONE_LIFE};
 /// Of a statement, and of a commit.
 const DEADLINE: u64 = 3 * S;
 const COMMIT_DEADLINE: u64 = 10 * S;
+/// What a store that is not slow takes.
+const AT_ONCE: u64 = 500 * MS;
 /// A peer that does not answer is dialled for so long.
 const JUDGING: u64 = 15 * S;
 
@@ -34,6 +36,15 @@ fn unavailable<T>() -> Result<T, StoreError> {
 fn writes(errand: &Errand) -> bool {
     let claims = matches!(errand, Errand::ClaimFor(..) | Errand::ClaimAll(_));
     claims || matches!(errand, Errand::Commit(_) | Errand::WriteAndClaim(..))
+}
+
+/// How long an answer is waited for, where that is less than for a statement.
+fn patience(errand: &Errand) -> u64 {
+    match errand {
+        Errand::AskStore(_) => AT_ONCE,
+        Errand::AskAgain(_, patience) => u64::try_from(patience.as_micros()).unwrap_or(u64::MAX),
+        _ => u64::MAX,
+    }
 }
 
 impl World {
@@ -117,7 +128,7 @@ impl World {
             | Errand::ClaimAll(_)
             | Errand::WriteAndClaim(..)
             | Errand::AskStore(_)
-            | Errand::AskAgain(_)
+            | Errand::AskAgain(..)
             | Errand::Prove
             | Errand::Sweep(_)
             | Errand::LookUp { .. } => self.ask_store(node, life, errand),
@@ -137,10 +148,14 @@ impl World {
             Way::Works { there, heard } => {
                 // A claim whose answer is lost leaves calls that nobody carries on.
                 let heard = heard || !matches!(errand, Errand::Commit(_));
+                if there * 2 > patience(&errand) {
+                    return self.fail_errand(node, life, patience(&errand), errand);
+                }
                 self.schedule(there, Happening::Store { node, life, errand, heard });
             }
             Way::Fails(after) => {
                 self.count.add("store: failed");
+                let after = after.min(patience(&errand));
                 self.fail_errand(node, life, after, errand);
             }
         }
@@ -165,7 +180,7 @@ impl World {
                 return self.schedule(after, Happening::Store { node, life, errand, heard: true });
             }
             Errand::Prove => Wakeup::Proven(unavailable()),
-            Errand::AskAgain(link) => Wakeup::CutOff(link),
+            Errand::AskAgain(link, _) => Wakeup::CutOff(link),
             Errand::LookUp { call, number, uri, extension } => {
                 let result = unavailable();
                 Wakeup::Found(Box::new(Found { call, number, uri, extension, result }))
@@ -234,8 +249,8 @@ impl World {
                 return self.claim_all(node, life, from, true, back);
             }
             Errand::AskStore(name) if self.store_takes_writes(node) => Wakeup::StoreWorks(name),
-            Errand::AskAgain(link) if !self.store_takes_writes(node) => Wakeup::CutOff(link),
-            Errand::AskStore(_) | Errand::AskAgain(_) => return,
+            Errand::AskAgain(link, _) if !self.store_takes_writes(node) => Wakeup::CutOff(link),
+            Errand::AskStore(_) | Errand::AskAgain(..) => return,
             Errand::Prove if self.sabotage == Some(Sabotage::NoProof) => {
                 Wakeup::Proven(Ok((1..1_000).map(CallId).collect()))
             }
