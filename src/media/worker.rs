@@ -38,6 +38,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Commands that wait for a worker.
 const COMMAND_QUEUE: usize = 8_192;
+/// Commands between two looks at sockets: a new owner asks for hundreds of sessions at once.
+const COMMANDS_A_TURN: usize = 8;
 /// Packets taken of one socket before the next has its turn.
 const PACKETS_A_TURN: usize = 32;
 const PACKET_BYTES: usize = 2_048;
@@ -217,7 +219,8 @@ impl Worker {
     }
 
     fn run_commands(&mut self) -> bool {
-        while let Ok(command) = self.commands.try_recv() {
+        for _ in 0..COMMANDS_A_TURN {
+            let Ok(command) = self.commands.try_recv() else { return true };
             match command {
                 Command::Request(asked) => {
                     if let Some(asked) = self.keep_for_heir(asked) {
@@ -252,6 +255,7 @@ impl Worker {
                 Command::Stop => return false,
             }
         }
+        let _ = self.wake.write(1);
         true
     }
 

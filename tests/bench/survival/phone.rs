@@ -139,6 +139,10 @@ impl Phone {
         let sequence = format!("{} REGISTER", self.registrations);
         request.headers.set(HeaderName::CSeq, sequence);
         request.headers.push(HeaderName::Expires, (2 * REFRESH / 1_000 / MS).to_string());
+        // By which it is known when it comes by another connection (RFC 5626 §4.1).
+        let instance = format!("<urn:uuid:00000000-0000-4000-8000-{:012x}>", self.number);
+        let contact = format!("{};+sip.instance=\"{instance}\"", self.contact());
+        request.headers.set(HeaderName::Contact, contact);
         self.ask(request, Purpose::Register, now);
     }
 
