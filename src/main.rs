@@ -20,27 +20,29 @@ fn main() -> ExitCode {
     };
     let config = arguments.config.clone();
     match arguments.command {
-        Command::Serve(serve) if serve.replace => {
-            eprintln!(
-                "--replace cannot take over yet: stop the running process first, its calls are kept"
-            );
-            Exit::Usage.into()
+        Command::Serve(serve) => {
+            let (mode, replace) = (serve.mode, serve.replace);
+            app::serve(&ServeOptions { config, mode, replace }).into()
         }
-        Command::Serve(serve) => app::serve(&ServeOptions { config, mode: serve.mode }).into(),
         Command::Config(ConfigCommand::Show { mode, json }) => {
-            let shown = app::config_show(&ServeOptions { config, mode }, json.json);
+            let options = ServeOptions { config, mode, ..ServeOptions::default() };
+            let shown = app::config_show(&options, json.json);
             print(shown.map(|text| (text, Exit::Success)))
         }
         Command::Doctor { mode, json } => {
-            print(app::doctor(&ServeOptions { config, mode }, json.json))
+            let options = ServeOptions { config, mode, ..ServeOptions::default() };
+            print(app::doctor(&options, json.json))
         }
         Command::Backup { file, cdrs, json } => {
-            let done = app::backup(&ServeOptions { config, mode: None }, &file, cdrs);
+            let done =
+                app::backup(&ServeOptions { config, ..ServeOptions::default() }, &file, cdrs);
             told("kept", done, json)
         }
-        Command::Restore { file, json } => {
-            told("restored", app::restore(&ServeOptions { config, mode: None }, &file), json)
-        }
+        Command::Restore { file, json } => told(
+            "restored",
+            app::restore(&ServeOptions { config, ..ServeOptions::default() }, &file),
+            json,
+        ),
         command => client(&arguments.connection, config.as_deref(), command),
     }
 }

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod first_start;
 pub mod host;
 pub mod mode;
+mod replace;
 mod serve;
 pub mod settings;
 
@@ -70,6 +71,8 @@ pub struct ServeOptions {
     pub config: Option<PathBuf>,
     /// `--mode`.
     pub mode: Option<String>,
+    /// `--replace`.
+    pub replace: bool,
 }
 
 impl ServeOptions {

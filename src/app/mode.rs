@@ -145,6 +145,11 @@ impl Halves {
         Ok(Self { signaling, media })
     }
 
+    /// Signaling can tell the media half what it wishes; true without one.
+    pub fn media_is_linked(&self) -> bool {
+        self.media.as_ref().is_none_or(MediaNode::is_linked)
+    }
+
     /// Stops with manners. Signaling parks: its calls stay in the store. Media gives its sessions to another process of
     /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given.
     pub async fn stop(self, drain_timeout: Duration) {

@@ -4,11 +4,11 @@
 //! one.
 
 use super::config::{Config, Secret};
-use super::data_dir::{DataDir, PortSlice, Slot};
+use super::data_dir::{DataDir, Holder, PortSlice, Slot};
 use super::first_start::{self, Credentials};
 use super::host::Host;
 use super::mode::{Halves, Parts};
-use super::{Exit, ServeOptions, doctor};
+use super::{Exit, ServeOptions, doctor, replace};
 use crate::admin::{self, Admin, Phase, Server, Services};
 use crate::ids::Incarnation;
 use crate::net::clock;
@@ -38,7 +38,7 @@ pub fn serve(options: &ServeOptions) -> Exit {
         }
     };
     let _log = telemetry::init(&config.log);
-    match run(config, &host) {
+    match run(config, &host, options.replace) {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("holdfast cannot start: {error:#}");
@@ -57,6 +57,8 @@ struct Base {
     secrets: Vec<Secret>,
     token: Secret,
     telemetry: Telemetry,
+    /// Whose place this process takes.
+    predecessor: Option<Holder>,
 }
 
 /// Every phone on TCP and every stream has descriptors: as many as the system allows.
@@ -67,14 +69,14 @@ fn raise_descriptors() {
     }
 }
 
-fn run(config: Config, host: &Host) -> anyhow::Result<Exit> {
+fn run(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Exit> {
     tell_settings(&config);
     for finding in doctor::at_start(&config, host) {
         let fix = finding.fix.as_deref().unwrap_or_default();
         tracing::warn!("{}: {}; fix: {fix}", finding.check, finding.detail);
     }
     raise_descriptors();
-    let mut base = prepare(config, host)?;
+    let mut base = prepare(config, host, replaces)?;
     let admin = Admin::new(
         &base.slot.name,
         base.config.mode.name(),
@@ -109,9 +111,17 @@ fn tell_settings(config: &Config) {
     }
 }
 
-fn prepare(config: Config, host: &Host) -> anyhow::Result<Base> {
+fn prepare(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Base> {
     let data = DataDir::open(&config.data_dir)?;
-    let slot = data.take_slot(&host.name, config.node_name.as_deref())?;
+    let predecessor = match replaces {
+        true => replace::predecessor(&config.data_dir, config.mode).map_err(anyhow::Error::msg)?,
+        false => None,
+    };
+    let slot = match (&predecessor, config.node_name.as_deref()) {
+        // While its holder lives nobody else has the name: it is told from it by the slot.
+        (Some(holder), Some(name)) if holder.name == name => data.take_slot(name, None)?,
+        (_, name) => data.take_slot(&host.name, name)?,
+    };
     let database_lock =
         if config.mode.has_signaling() { data.lock_database(&config.database_url)? } else { None };
     let joins_others = config.join.iter().any(|name| !is_loopback(name));
@@ -133,9 +143,23 @@ fn prepare(config: Config, host: &Host) -> anyhow::Result<Base> {
         None => data.secret("admin_token")?,
     };
     let telemetry = Telemetry::new(config.log.personal);
-    let media_ports = data.take_ports(&config.media.ports, config.mode.has_media())?;
+    let media_ports = match data.take_ports(&config.media.ports, config.mode.has_media()) {
+        // Its slice is ours as it gives its ports up.
+        Err(_) if predecessor.is_some() => data.take_ports(&config.media.ports, false)?,
+        taken => taken?,
+    };
     let _database_lock = database_lock;
-    Ok(Base { config, data, slot, media_ports, _database_lock, secrets, token, telemetry })
+    Ok(Base {
+        config,
+        data,
+        slot,
+        media_ports,
+        _database_lock,
+        secrets,
+        token,
+        telemetry,
+        predecessor,
+    })
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -170,7 +194,7 @@ async fn live(
     admin_url: &str,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
-    let started = tokio::select! {
+    let (started, operator) = tokio::select! {
         started = start(base, host, admin, admin_url) => started?,
         () = signals.next() => {
             tracing::info!("told to stop while starting");
@@ -178,7 +202,16 @@ async fn live(
         }
     };
     admin.set_phase(Phase::Running);
-    signals.next().await;
+    let replaces = async {
+        if let Some(from) = base.predecessor.clone() {
+            replace::take_over(&base.config.data_dir, from, &started, operator).await;
+        }
+        core::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = signals.next() => {}
+        () = replaces => {}
+    }
     tracing::info!("told to stop: takes no new calls; a second signal ends at once");
     admin.set_phase(Phase::Draining);
     tokio::select! {
@@ -198,7 +231,7 @@ async fn start(
     host: &Host,
     admin: &Arc<Admin>,
     admin_url: &str,
-) -> anyhow::Result<Halves> {
+) -> anyhow::Result<(Halves, Option<Operator>)> {
     let config = &base.config;
     let parts = Parts {
         config,
@@ -214,7 +247,7 @@ async fn start(
         telemetry: base.telemetry.clone(),
     };
     if !config.mode.has_signaling() {
-        return Halves::start(&parts, None).await;
+        return Ok((Halves::start(&parts, None).await?, None));
     }
     let store = connect(admin, &config.database_url).await?;
     let realm = until_there(admin, &store, || first_start::realm(&store, &config.sip));
@@ -234,9 +267,9 @@ async fn start(
     let (operator, commands) = Operator::channel();
     let half = super::mode::SignalingPart { store: store.clone(), realm: realm.clone(), commands };
     let halves = Halves::start(&parts, Some(half)).await?;
-    admin.set_services(Services { store, operator, realm });
+    admin.set_services(Services { store, operator: operator.clone(), realm });
     print_welcome(&credentials);
-    Ok(halves)
+    Ok((halves, Some(operator)))
 }
 
 /// For the person at the terminal, and in the log of a container: not a log line, so never in a log

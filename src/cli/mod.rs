@@ -242,7 +242,7 @@ pub struct Serve {
     /// both, signaling or media (HOLDFAST_MODE).
     #[arg(long)]
     pub mode: Option<String>,
-    /// Takes over from the process that runs.
+    /// Starts beside the process that runs, takes its calls, and ends it.
     #[arg(long)]
     pub replace: bool,
 }

@@ -12,8 +12,10 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, lookup_host};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
+/// Strangers at a time that may say who they are.
+const GREETINGS: usize = 32;
 /// Capacity is told so often.
 const CAPACITY_INTERVAL: Duration = Duration::from_secs(1);
 /// A target of `HOLDFAST_JOIN` is tried again so often at first, and at most.
@@ -62,7 +64,9 @@ impl Server {
 
     async fn accept_links(self, listener: TcpListener, linked: Linked) {
         let mut stopped = self.stopped.clone();
+        let greetings = Arc::new(Semaphore::new(GREETINGS));
         loop {
+            let Ok(greeting) = Arc::clone(&greetings).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stopped.changed() => return,
@@ -71,7 +75,9 @@ impl Server {
                 Ok((stream, _)) => {
                     let (server, linked) = (self.clone(), linked.clone());
                     tokio::spawn(async move {
-                        match accept(stream, server.hello.clone(), &server.secrets).await {
+                        let accepted = accept(stream, server.hello.clone(), &server.secrets).await;
+                        drop(greeting);
+                        match accepted {
                             Ok(link) => server.serve(link, linked).await,
                             Err(error) => tracing::debug!("a control link was refused: {error}"),
                         }

@@ -17,9 +17,12 @@ use crate::net::clock;
 use crate::net::control_link::{self, Secrets};
 use crate::net::local_address::local_address_towards;
 use crate::sip::address::Network;
+use crate::time::Timestamp;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use ports::Ports;
 use std::io;
 use std::path::PathBuf;
@@ -29,6 +32,10 @@ use worker::{Command, Handle};
 
 /// A node that drains looks so often for another process that takes its sessions.
 const HEIR_SOUGHT: Duration = Duration::from_millis(500);
+/// How often CPU is looked at.
+const CPU_INTERVAL: Duration = Duration::from_secs(1);
+/// Percent of each core above which no new calls are taken.
+const CPU_MOST: u32 = 90;
 /// Latenesses of timer work that are remembered.
 const TICKS: usize = 1_024;
 
@@ -101,6 +108,8 @@ struct Shared {
     draining: watch::Sender<bool>,
     panics: AtomicU64,
     ticks: Mutex<Ticks>,
+    cpu: Mutex<Cpu>,
+    cores: u32,
     links: Mutex<Vec<mpsc::Sender<Frame>>>,
     ports: PortRange,
     bind: IpAddr,
@@ -112,6 +121,38 @@ struct Shared {
 struct Ticks {
     late_us: Vec<u32>,
     next: usize,
+}
+
+/// What the process used of the host's CPU, second by second.
+#[derive(Debug, Default)]
+struct Cpu {
+    /// When it was read last, and what had been used until then.
+    read: Option<(Timestamp, Duration)>,
+    percent: u32,
+}
+
+impl Cpu {
+    /// Percent of one core, of the last second or more.
+    fn percent(&mut self, now: Timestamp, used: impl Fn() -> Duration) -> u32 {
+        let since = self.read.map(|(at, _)| now.saturating_since(at));
+        if since.is_none_or(|since| since >= CPU_INTERVAL) {
+            let used = used();
+            if let Some((at, before)) = self.read {
+                let lived = now.saturating_since(at).as_millis().max(1);
+                let used = used.saturating_sub(before).as_millis();
+                self.percent = u32::try_from(used * 100 / lived).unwrap_or(u32::MAX);
+            }
+            self.read = Some((now, used));
+        }
+        self.percent
+    }
+}
+
+fn used_cpu() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
+    let time =
+        |of: TimeVal| Duration::from_micros(u64::try_from(of.num_microseconds()).unwrap_or(0));
+    time(usage.user_time()) + time(usage.system_time())
 }
 
 /// Which address a phone is told.
@@ -141,7 +182,12 @@ impl Addresses {
 }
 
 impl Shared {
-    fn new(max_sessions: u32, ports: PortRange, bind: IpAddr, advertise: Option<IpAddr>) -> Self {
+    fn new(
+        (max_sessions, cores): (u32, u32),
+        ports: PortRange,
+        bind: IpAddr,
+        advertise: Option<IpAddr>,
+    ) -> Self {
         Self {
             sessions: AtomicU32::new(0),
             transcoded: AtomicU32::new(0),
@@ -150,6 +196,8 @@ impl Shared {
             draining: watch::Sender::new(false),
             panics: AtomicU64::new(0),
             ticks: Mutex::default(),
+            cpu: Mutex::default(),
+            cores,
             links: Mutex::default(),
             ports,
             bind,
@@ -157,12 +205,18 @@ impl Shared {
         }
     }
 
-    /// Room for one more session; an emergency call always finds it.
+    fn cpu_percent(&self) -> u32 {
+        let mut cpu = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+        cpu.percent(clock::now(), used_cpu)
+    }
+
+    /// Room for one more session; an emergency call always finds it. New calls are refused before live audio suffers.
     fn admit(&self, emergency: bool) -> Result<(), Refusal> {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
-        if !emergency && self.sessions.load(Ordering::Relaxed) >= self.max_sessions {
+        let full = self.sessions.load(Ordering::Relaxed) >= self.max_sessions;
+        if !emergency && (full || self.cpu_percent() >= self.cores.saturating_mul(CPU_MOST)) {
             return Err(Refusal::Capacity);
         }
         Ok(())
@@ -218,7 +272,7 @@ impl Shared {
             ports: (self.ports.first, self.ports.last),
             ports_in_use: self.ports_in_use.load(Ordering::Relaxed),
             draining: self.is_draining(),
-            cpu_percent: 0,
+            cpu_percent: self.cpu_percent(),
             tick_late_p99_us: self.tick_late_p99_us(),
             bind: self.bind.to_string(),
             advertise: self.advertise.map(|address| address.to_string()),
@@ -244,7 +298,8 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
             config.ports.last,
         );
     }
-    let shared = Arc::new(Shared::new(max_sessions, config.ports, config.bind, config.advertise));
+    let limits = (max_sessions, u32::try_from(cores).unwrap_or(1));
+    let shared = Arc::new(Shared::new(limits, config.ports, config.bind, config.advertise));
     let wanted = config.control_bind;
     let listener =
         control_link::listen(wanted).await.map_err(|error| StartError::Control(wanted, error))?;
@@ -301,6 +356,11 @@ impl MediaNode {
     /// Takes no new sessions, or takes them again.
     pub fn drain(&self, drain: bool) {
         self.shared.set_draining(drain);
+    }
+
+    /// Some signaling node has a link with it.
+    pub fn is_linked(&self) -> bool {
+        self.shared.has_owner()
     }
 
     /// Gives all sessions to another process of this host, if there is one.
@@ -380,4 +440,25 @@ impl Leaving {
 fn worker_of(session: SessionId, workers: usize) -> usize {
     let hash = (session.0 ^ (session.0 >> 64)) as u64;
     usize::try_from(hash % workers.max(1) as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_is_that_of_the_last_second() {
+        let mut cpu = Cpu::default();
+        // (when, used so far, percent)
+        for (at, used, percent) in [
+            (0, 500, 0),
+            (500, 900, 0),
+            (1_000, 1_500, 100),
+            (1_900, 1_500, 100),
+            (3_000, 2_500, 50),
+        ] {
+            let now = Timestamp::from_millis(10_000 + at);
+            assert_eq!(cpu.percent(now, || Duration::from_millis(used)), percent, "at {at} ms");
+        }
+    }
 }

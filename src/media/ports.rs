@@ -48,9 +48,9 @@ impl Ports {
         Self { bind, range, unused, resting: VecDeque::new(), in_use: HashSet::new() }
     }
 
-    /// Pairs in use.
+    /// Ports in use: two a pair.
     pub fn in_use(&self) -> usize {
-        self.in_use.len()
+        self.in_use.len() * 2
     }
 
     /// Pairs in all.

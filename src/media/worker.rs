@@ -5,15 +5,14 @@
 //! are closed with it.
 
 mod moving;
+mod told;
 
 pub(super) use moving::Adopted;
 
 use super::handover::Parcel;
 use super::ports::Ports;
 use super::{Addresses, Shared};
-use crate::control::{
-    Apply, Frame, Refusal, Release, Reply, Report, Request, Resume, SessionState,
-};
+use crate::control::{Apply, Frame, Refusal, Release, Reply, Request, Resume, SessionState};
 use crate::ids::SessionId;
 use crate::net::clock;
 use crate::net::rtp_socket::RtpSocket;
@@ -486,6 +485,7 @@ impl Worker {
         let Ok(result) = result else {
             self.shared.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a bug ended media session {id}");
+            self.tell_of_bug(id);
             self.close_session(id, clock::now());
             return None;
         };
@@ -501,10 +501,6 @@ impl Worker {
         }
         self.schedule(id);
         Some(result)
-    }
-
-    fn report(&self, report: Report) {
-        self.shared.broadcast(&Frame::Report(report));
     }
 
     fn schedule(&mut self, id: SessionId) {

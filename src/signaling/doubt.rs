@@ -70,6 +70,13 @@ impl Worker {
         self.errands.run(Errand::Probe { node, probes, peer: None });
     }
 
+    /// A call came here: its media node may be gone with its former owner.
+    pub(super) fn doubt_unheard(&mut self, node: NodeName) {
+        if !self.media.get(&node).is_some_and(|known| known.is_heard()) {
+            self.begin_doubt(node);
+        }
+    }
+
     /// It lives.
     pub(super) fn end_doubt(&mut self, node: &NodeName) {
         self.doubts.0.remove(node);
@@ -84,10 +91,7 @@ impl Worker {
         mut probes: Vec<SocketAddr>,
     ) {
         let Some(peer) = self.peers.name_of(link).cloned() else { return };
-        if self.media.get(&node).is_some_and(|known| known.is_heard()) {
-            self.peers.send(&peer, PeerFrame::MediaSeen { node, lives: true });
-            return;
-        }
+        // What was heard a moment ago proves nothing: the answer tells of what is heard when the probes are over.
         probes.truncate(PROBES);
         self.errands.run(Errand::Probe { node, probes, peer: Some(peer) });
     }
@@ -100,6 +104,7 @@ impl Worker {
         (lives, store_answers): (bool, bool),
     ) {
         if let Some(peer) = peer {
+            let lives = lives || self.media.get(&node).is_some_and(|known| known.is_heard());
             self.peers.send(&peer, PeerFrame::MediaSeen { node, lives });
         } else if lives {
             self.end_doubt(&node);

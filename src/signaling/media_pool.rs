@@ -22,6 +22,8 @@ const JUDGED_EVERY: Duration = Duration::from_secs(4);
 /// Releases kept for nodes that did not acknowledge them; above it the oldest sessions end by themselves.
 const RELEASES: usize = 100_000;
 
+/// A transcoded session costs a media node as much as so many others.
+const TRANSCODED_COST: u32 = 8;
 /// Sessions whose place we learnt; above it all are forgotten and learnt anew.
 const PLACES: usize = 100_000;
 
@@ -89,6 +91,15 @@ impl MediaNode {
     fn room(&self) -> u32 {
         let used = self.capacity.sessions.saturating_add(self.assigned);
         self.capacity.max_sessions.saturating_sub(used)
+    }
+
+    /// For new sessions: what is left of it in sessions, a transcoded one counting as several, or in CPU, whichever is
+    /// less.
+    fn freedom(&self) -> u32 {
+        let crowded = self.capacity.transcoded_sessions.saturating_mul(TRANSCODED_COST - 1);
+        let idle = 100_u32.saturating_sub(self.capacity.cpu_percent.min(100));
+        let most = self.capacity.max_sessions;
+        self.room().saturating_sub(crowded).min(most.saturating_mul(idle) / 100)
     }
 
     fn send(&mut self, frame: Frame) {
@@ -244,7 +255,7 @@ impl MediaPool {
             .filter(|(name, node)| {
                 (node.takes_sessions() || emergency && node.is_up()) && !but.contains(name)
             })
-            .max_by_key(|(_, node)| (node.takes_sessions(), node.room()))?;
+            .max_by_key(|(_, node)| (node.takes_sessions(), node.freedom(), node.room()))?;
         node.assigned = node.assigned.saturating_add(1);
         Some(name.clone())
     }
@@ -335,7 +346,7 @@ impl MediaPool {
             .filter(|(other, node)| {
                 node.is_heard() && !node.is_drained() && *other != name && !siblings.contains(other)
             })
-            .max_by_key(|(_, node)| node.room())?;
+            .max_by_key(|(_, node)| (node.freedom(), node.room()))?;
         node.assigned = node.assigned.saturating_add(1);
         Some(chosen.clone())
     }
@@ -462,6 +473,23 @@ mod tests {
             Some(name("two")),
             "an emergency is not shed"
         );
+    }
+
+    #[test]
+    fn transcoding_and_cpu_count_apart() {
+        let is_busier = |sessions, transcoded_sessions, cpu_percent| {
+            let mut pool = MediaPool::default();
+            let _links = [up(&mut pool, 1, "busy", 1, 0), up(&mut pool, 2, "other", 1, 0)];
+            let of = |sessions| Capacity { max_sessions: 100, ..room(sessions) };
+            let busy = Capacity { transcoded_sessions, cpu_percent, ..of(sessions) };
+            pool.set_capacity(&name("busy"), busy);
+            pool.set_capacity(&name("other"), of(50));
+            pool.choose(&[], false) == Some(name("other"))
+        };
+        assert!(!is_busier(40, 0, 10));
+        assert!(is_busier(40, 4, 10), "four transcoded ones cost as much as thirty-two");
+        assert!(is_busier(40, 0, 60), "it has less CPU left than the other has sessions");
+        assert!(!is_busier(10, 4, 10));
     }
 
     #[test]

@@ -437,6 +437,10 @@ impl Worker {
         if let Some(node) = moved {
             self.input(id, Input::MediaMoved { node });
         }
+        let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
+        if let Some(node) = session.map(|session| session.node.clone()) {
+            self.doubt_unheard(node);
+        }
     }
 }
 

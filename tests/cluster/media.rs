@@ -89,6 +89,30 @@ fn a_leaving_media_process_gives_its_calls_away_and_no_packet_is_lost() {
     }
 }
 
+/// One process alone: its successor starts beside it.
+#[test]
+fn a_media_process_is_replaced_and_no_packet_is_lost() {
+    let mut switch = Switch::start();
+    let count = calls();
+    let mut crowd = Crowd::talking(switch.survivor(), count, count / 4);
+    let mut successor = switch.host.successor_of_media(&switch.media_ports);
+    let status = switch.media.finish(SOON * 2);
+    assert_eq!(status.code(), Some(0), "{status}");
+    crowd.hear_each_other();
+    let packets = crowd.check_that_nothing_was_lost();
+    crowd.check_that_no_phone_was_told();
+    println!("{count} calls, {packets} packets, none lost");
+    assert!(successor.is_running());
+    successor.says("this process has taken its place");
+    // New calls by the same range of ports.
+    crowd.call(switch.survivor(), Law::Mu);
+    crowd.hear_each_other();
+    crowd.hang_up();
+    for cdr in switch.survivor().cdrs(count + 1) {
+        assert_eq!((&cdr["end_cause"], &cdr["reanchors"]), (&"bye".into(), &0.into()), "{cdr:#?}");
+    }
+}
+
 #[test]
 fn an_operator_drains_a_media_process_and_takes_it_back() {
     let switch = Switch::start();
@@ -161,7 +185,7 @@ fn the_calls_of_a_killed_media_process_go_on_in_another_on_the_same_ports() {
 }
 
 /// Silence of less than a second for 95 ears of 100.
-pub(crate) fn check_silence(crowd: &Crowd, since: Instant) {
+fn check_silence(crowd: &Crowd, since: Instant) {
     let silences = crowd.silences_since(since);
     let p95 = silences[(silences.len() - 1) * 95 / 100];
     eprintln!("silence of {} ears: p95 {p95:?}, most {:?}", silences.len(), silences.last());

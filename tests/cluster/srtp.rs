@@ -12,7 +12,7 @@ use crate::switch::{Switch, check_record};
 use serde_json::json;
 
 /// 1001 calls 1002, both with SRTP, each in a suite of its own.
-fn talking(server: &Api) -> Pair {
+pub(crate) fn talking(server: &Api) -> Pair {
     // The callee first: who knows the caller's change knows this one too.
     for extension in ["1002", "1001"] {
         server.user_with(extension, &json!({"srtp": "mandatory"}));
@@ -38,15 +38,34 @@ fn signaling_is_killed_and_the_call_is_held_and_resumed_with_the_same_keys() {
     check_record(&switch.survivor().cdrs(1), 1);
 }
 
-#[test]
-fn a_media_process_leaves_and_counters_go_on_in_the_other() {
-    let mut switch = Switch::start();
-    let mut pair = talking(switch.survivor());
-    // Until the phones' sequence numbers have rolled over.
+/// Until the phones' sequence numbers have rolled over.
+pub(crate) fn roll_over(pair: &Pair) {
     for talk in [&pair.caller.talk, &pair.callee.talk] {
         eventually("136 packets are sent", SOON, || (talk.sent() > 140).then_some(()));
     }
     pair.hear_each_other();
+}
+
+/// The heir opens what comes by roll-overs that it was told, and protects by a source that phones have not heard yet.
+#[test]
+fn a_media_process_is_killed_and_another_takes_its_ports() {
+    let mut switch = Switch::start();
+    let mut pair = talking(switch.survivor());
+    roll_over(&pair);
+    let _second = second_media(&switch);
+    switch.media.kill();
+    pair.hear_each_other();
+    let calls = switch.survivor().list("/calls");
+    assert_eq!(calls[0]["media"]["reanchors"], 0, "{calls:#?}");
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&switch.survivor().cdrs(1), 0);
+}
+
+#[test]
+fn a_media_process_leaves_and_counters_go_on_in_the_other() {
+    let mut switch = Switch::start();
+    let mut pair = talking(switch.survivor());
+    roll_over(&pair);
     let _second = second_media(&switch);
     switch.media.terminate();
     assert_eq!(switch.media.finish(SOON).code(), Some(0));

@@ -134,11 +134,25 @@ impl Host {
         self.media_joining(media_ports, &self.joins)
     }
 
+    /// A media process that takes the place of the one that runs.
+    pub(crate) fn successor_of_media(&self, media_ports: &RangeInclusive<u16>) -> Process {
+        self.media_told(media_ports, &self.joins, &["--replace"])
+    }
+
     /// A media process that announces itself there.
     pub(crate) fn media_joining(
         &self,
         media_ports: &RangeInclusive<u16>,
         joins: &[SocketAddr],
+    ) -> Process {
+        self.media_told(media_ports, joins, &[])
+    }
+
+    fn media_told(
+        &self,
+        media_ports: &RangeInclusive<u16>,
+        joins: &[SocketAddr],
+        flags: &[&str],
     ) -> Process {
         let range = format!("{}-{}", media_ports.start(), media_ports.end());
         let joins: Vec<String> = joins.iter().map(ToString::to_string).collect();
@@ -154,7 +168,7 @@ impl Host {
             ("HOLDFAST_ADMIN_BIND", &admin),
         ];
         settings.extend(self.name.as_ref().map(|name| ("HOLDFAST_NODE", name.as_str())));
-        self.process("media", &settings)
+        self.process_told("media", flags, &settings)
     }
 
     /// Where the first signaling process takes control links.
@@ -167,8 +181,12 @@ impl Host {
     }
 
     fn process(&self, mode: &str, settings: &[(&str, &str)]) -> Process {
+        self.process_told(mode, &[], settings)
+    }
+
+    fn process_told(&self, mode: &str, flags: &[&str], settings: &[(&str, &str)]) -> Process {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        start(&self.folder, mode, &format!("{mode}-{number}"), settings)
+        start(&self.folder, mode, &format!("{mode}-{number}"), (flags, settings))
     }
 }
 
@@ -186,10 +204,16 @@ pub(crate) fn holdfast(folder: &Folder) -> Command {
     command
 }
 
-fn start(folder: &Arc<Folder>, mode: &str, name: &str, settings: &[(&str, &str)]) -> Process {
+fn start(
+    folder: &Arc<Folder>,
+    mode: &str,
+    name: &str,
+    (flags, settings): (&[&str], &[(&str, &str)]),
+) -> Process {
     let mut command = holdfast(folder);
     command
         .args(["serve", "--mode", mode])
+        .args(flags)
         .env("HOLDFAST_CLUSTER_SECRET", SECRET)
         .env("HOLDFAST_LOG", "info,holdfast=debug")
         .envs(settings.iter().copied());
@@ -226,7 +250,7 @@ impl Server {
         let (sip, admin) = (local(ports::port()), local(ports::port()));
         let control = local(ports::port());
         let media_ports = ports::media_ports();
-        let process = |mode: &str, extra: &[(&str, &str)]| start(&folder, mode, mode, extra);
+        let process = |mode: &str, extra: &[(&str, &str)]| start(&folder, mode, mode, (&[], extra));
         let (sip_text, admin_text) = (sip.to_string(), admin.to_string());
         let control_text = control.to_string();
         let ports_text = format!("{}-{}", media_ports.start(), media_ports.end());
@@ -273,7 +297,7 @@ impl Server {
     pub(crate) fn start_again(&mut self) {
         let settings: Vec<(&str, &str)> =
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        self.signaling = start(&self.folder, "both", "both-again", &settings);
+        self.signaling = start(&self.folder, "both", "both-again", (&[], &settings));
         self.wait_until_ready();
     }
 
