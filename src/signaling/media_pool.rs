@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 const GRACE: Duration = Duration::from_secs(10);
 /// A node without a link that is not proven dead is asked so often whether it lives.
 const JUDGED_EVERY: Duration = Duration::from_secs(4);
-/// Releases kept for nodes that did not acknowledge them; above it the oldest sessions end by themselves.
+/// Releases kept for nodes that did not acknowledge them, also for those that are lost: one that was cut off has their
+/// sessions still. Above it the oldest are forgotten.
 const RELEASES: usize = 100_000;
 
 /// A transcoded session costs a media node as much as so many others.
@@ -267,9 +268,11 @@ impl MediaPool {
 
     /// Sends a request; when the link is broken, it goes with what is sent again once it is back.
     pub(super) fn send(&mut self, name: &NodeName, request: Request) {
-        if let Request::Release(release) = &request
-            && self.releases.len() < RELEASES
-        {
+        if let Request::Release(release) = &request {
+            if self.releases.len() >= RELEASES {
+                // Ids sort by time.
+                self.releases.pop_first();
+            }
             self.releases.insert((release.session, name.clone()), release.clone());
         }
         let Some(node) = self.nodes.get_mut(name) else { return };
@@ -400,7 +403,6 @@ impl MediaPool {
         let name = self.nodes.iter().find(lost).map(|(name, _)| name).or(overdue)?.clone();
         self.nodes.remove(&name);
         self.awaited.remove(&name);
-        self.releases.retain(|(_, node), _| *node != name);
         self.places.retain(|_, (_, node)| *node != name);
         Some(name)
     }
@@ -511,5 +513,10 @@ mod tests {
         pool.link_down(2, Timestamp::from_millis(6_000));
         assert_eq!(pool.pop_lost(Timestamp::from_millis(16_000)), Some(name("one")));
         assert_eq!(pool.pop_lost(Timestamp::from_millis(16_000)), None);
+        let mut link = up(&mut pool, 4, "one", 5, 60_000).expect("taken");
+        assert!(link.try_recv().is_ok(), "it was cut off, and has the session still");
+        pool.released(SessionId(3), &name("one"));
+        let mut link = up(&mut pool, 5, "one", 5, 61_000).expect("taken");
+        assert!(link.try_recv().is_err(), "once it is released nothing is owed");
     }
 }

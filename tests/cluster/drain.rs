@@ -1,7 +1,8 @@
 //! SIGTERM to the owner, or a drain that an operator orders: its calls are handed over at once.
 
 use crate::common::phone::{Phone, sdp};
-use crate::common::server::Server;
+use crate::common::postgres::Postgres;
+use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
 use crate::pair::{Pair, phone};
 use crate::switch::{Switch, check_record};
@@ -10,6 +11,24 @@ use serde_json::Value;
 
 /// Phones whose ports the kernel spreads over both processes.
 const PHONES: usize = 8;
+
+/// One process alone: its successor starts beside it.
+#[test]
+fn a_signaling_process_is_replaced_and_its_call_goes_on() {
+    let postgres = Postgres::start();
+    let host = Host::new(&postgres.url("postgres"));
+    let _media = host.media();
+    let mut server = host.signaling();
+    let mut pair = Pair::talking(&server, ["udp", "tcp"]);
+    pair.hear_each_other();
+    let successor = host.successor_of_signaling();
+    let status = server.signaling.finish(SOON * 2);
+    assert_eq!(status.code(), Some(0), "{status}");
+    pair.hear_each_other();
+    pair.hold_and_resume();
+    pair.callee.hangs_up_on(&mut pair.caller);
+    check_record(&successor.cdrs(1), 1);
+}
 
 #[test]
 fn a_leaving_process_hands_its_calls_over() {

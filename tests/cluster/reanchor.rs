@@ -198,6 +198,17 @@ fn many_calls_move_when_their_media_host_is_gone() {
         assert!(p95 < SILENCE, "{silences:?}");
         crowd.hang_up();
         check_moved(&hosts.first().cdrs(count), 1);
+        // It was only cut off, and has sessions that nobody wants any more.
+        eventually("it is given up", CUT, || {
+            hosts.first().signaling.log().contains("did not come back").then_some(())
+        });
+        lost.machine.plug_in();
+        eventually("nothing is left at it", SOON * 2, || {
+            let nodes = hosts.first().list("/nodes");
+            let node = nodes.iter().find(|node| node["name"] == lost.name.as_str())?;
+            let is_back = node["state"] == "ready";
+            (is_back && node["sessions"] == 0 && node["media"]["ports_in_use"] == 0).then_some(())
+        });
     });
 }
 

@@ -113,6 +113,11 @@ impl Machine {
         ip(&format!("link set {} nomaster", self.wire));
     }
 
+    /// The cable is back.
+    pub(crate) fn plug_in(&self) {
+        ip(&format!("link set {} master switch", self.wire));
+    }
+
     /// Nothing passes between this host and that one; both reach everybody else.
     pub(crate) fn part_from(&self, other: &Self) {
         for (here, there) in [(self, other), (other, self)] {

@@ -104,8 +104,19 @@ impl Host {
         server
     }
 
+    /// A signaling process that takes the place of the one that runs.
+    pub(crate) fn successor_of_signaling(&self) -> Server {
+        let mut server = self.signaling_told(&["--replace"]);
+        server.wait_until_ready();
+        server
+    }
+
     /// One more signaling process, whatever it may wait for.
     pub(crate) fn begin_signaling(&self) -> Server {
+        self.signaling_told(&[])
+    }
+
+    fn signaling_told(&self, flags: &[&str]) -> Server {
         let admin = self.at_port(ports::port());
         let (sip, control) = (self.bind.to_string(), self.at_port(self.control).to_string());
         let admin_text = admin.to_string();
@@ -117,7 +128,7 @@ impl Host {
             ("HOLDFAST_DATABASE_URL", &self.database),
         ];
         settings.extend(self.name.as_ref().map(|name| ("HOLDFAST_NODE", name.as_str())));
-        let signaling = self.process("signaling", &settings);
+        let signaling = self.process_told("signaling", flags, &settings);
         let folder = Arc::clone(&self.folder);
         let settings = Vec::new();
         let api = Api { sip: self.sip, admin, token: TOKEN.to_owned() };
@@ -178,10 +189,6 @@ impl Host {
 
     fn at_port(&self, port: u16) -> SocketAddr {
         SocketAddr::from((self.ip, port))
-    }
-
-    fn process(&self, mode: &str, settings: &[(&str, &str)]) -> Process {
-        self.process_told(mode, &[], settings)
     }
 
     fn process_told(&self, mode: &str, flags: &[&str], settings: &[(&str, &str)]) -> Process {
