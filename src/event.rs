@@ -5,6 +5,7 @@
 //! variant's name.
 
 use crate::ids::{CallId, LegId, NodeName};
+use crate::views::call::LegRole;
 use crate::views::{CallState, Disposition, EndCause, EndedBy};
 
 /// Something worth telling.
@@ -69,6 +70,17 @@ pub enum Event {
         leg: LegId,
         /// RFC 4733 event (personal).
         digit: char,
+    },
+    /// One phone is not heard while the other is, though it should send; or it is again.
+    OneWayAudio {
+        /// Call.
+        call: CallId,
+        /// Who is not heard.
+        leg: LegId,
+        /// Caller or callee.
+        role: LegRole,
+        /// It is not heard; else it is again.
+        silent: bool,
     },
     /// The call is over; exactly once a call.
     CallEnded {

@@ -44,6 +44,8 @@ pub mod registrar;
 pub mod relay;
 
 // Floor 4: doors to the world.
+/// What was said in calls, in files.
+pub mod capture;
 /// Sockets and the clock.
 pub mod net;
 /// What an operator may ask of a node: commands and their channel.

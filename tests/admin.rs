@@ -95,6 +95,9 @@ async fn worker(mut commands: tokio::sync::mpsc::Receiver<Command>, told: Arc<Mu
                 note(format!("hangup {reason:?}"));
                 let _ = answer.send(id == CALL);
             }
+            Command::Ladder(_, answer) => {
+                let _ = answer.send(Vec::new());
+            }
             Command::Registrations(_, answer) => {
                 let _ = answer.send(Vec::new());
             }
@@ -479,7 +482,7 @@ fn events_begin_with_what_is_and_go_on_with_what_comes() {
     let [first] = &watching.came()[..] else { panic!("one snapshot") };
     let expect = json!({"type": "snapshot", "id": 0, "last": true, "calls": [{
         "id": CALL, "state": "confirmed", "owner": "test-1", "media_node": null,
-        "caller": call()["caller"], "callee": call()["callee"], "takeovers": 0, "hold": "none",
+        "caller": call()["caller"], "callee": call()["callee"], "takeovers": 0, "hold": "none", "one_way": null,
         "created_at": "2026-01-31T12:00:00.000Z", "ringing_at": null, "answered_at": null,
     }]});
     assert_eq!(*first, expect);
@@ -522,6 +525,65 @@ fn a_reader_of_events_too_many_is_told_so() {
         api.commit(vec![r#"{"type":"any"}"#.to_owned()]);
         (api.status_of_events() == 200).then_some(())
     });
+}
+
+#[test]
+fn tokens_do_what_their_role_says_and_changes_are_in_the_log() {
+    let api = start("tokens");
+    let make = |role: &str| {
+        let made = api.api("POST", "/tokens", Some(json!({"name": role, "role": role})));
+        assert_eq!(made.status, 201, "{}", made.text);
+        made.body
+    };
+    let send = |token: &Value, method: &str, path: &str| {
+        let token = format!("Bearer {}", token["token"].as_str().expect("shown once"));
+        api.send(method, &format!("/api/v1{path}"), &[("Authorization", &token)], "").status
+    };
+    let [operator, readonly, cdr] = ["operator", "readonly", "cdr"].map(make);
+    for (token, method, path, status) in [
+        (&operator, "GET", "/calls", 200),
+        (&operator, "POST", "/nodes/test-1/undrain", 202),
+        (&operator, "GET", "/tokens", 403),
+        (&operator, "DELETE", "/users/1001", 403),
+        (&readonly, "GET", "/users", 200),
+        (&readonly, "DELETE", "/registrations/r1", 403),
+        (&cdr, "GET", "/cdrs", 200),
+        (&cdr, "GET", "/calls", 403),
+    ] {
+        assert_eq!(send(token, method, path), status, "{} {method} {path}", token["role"]);
+    }
+    let listed = api.api("GET", "/tokens", None);
+    let items = listed.body["items"].as_array().expect("items");
+    assert_eq!(items.len(), 3, "{}", listed.text);
+    assert!(items.iter().all(|item| item["token"].is_null() && !item["last_used_at"].is_null()));
+    let id = readonly["id"].as_str().expect("an id");
+    assert_eq!(api.api("DELETE", &format!("/tokens/{id}"), None).status, 204);
+    assert_eq!(api.api("DELETE", &format!("/tokens/{id}"), None).status, 404);
+    eventually("the token is good no more", SOON, || {
+        (send(&readonly, "GET", "/users") == 401).then_some(())
+    });
+    let wrong = api.api("POST", "/tokens", Some(json!({"name": "", "role": "admin"})));
+    assert_problem(&wrong, 422, "no name");
+    assert_problem(
+        &api.api("POST", "/tokens", Some(json!({"name": "x", "role": "y"}))),
+        422,
+        "role",
+    );
+    let log = api.api("GET", "/audit?limit=4", None);
+    let lines = log.body["items"].as_array().expect("items").iter();
+    let lines: Vec<String> = lines
+        .map(|line| {
+            format!("{} {} {} {}", line["name"], line["method"], line["path"], line["status"])
+        })
+        .collect();
+    let delete = format!("\"admin token\" \"DELETE\" \"/tokens/{id}\"");
+    let post = "\"admin token\" \"POST\" \"/tokens\" 422".to_owned();
+    let deleted = [404, 204].map(|status| format!("{delete} {status}"));
+    assert_eq!(lines, [&[post.clone(), post], &deleted[..]].concat());
+    let cursor = log.body["next_cursor"].as_str().expect("more");
+    let rest = api.api("GET", &format!("/audit?cursor={cursor}"), None);
+    assert_eq!(rest.body["items"].as_array().map(Vec::len), Some(6), "{}", rest.text);
+    assert!(!rest.text.contains("hf_"), "no token is in the log");
 }
 
 #[test]
@@ -588,8 +650,14 @@ fn the_api_describes_itself() {
         ("/api/v1/registrations/{id}", "delete"),
         ("/api/v1/calls", "get"),
         ("/api/v1/calls/{id}", "get delete"),
+        ("/api/v1/calls/{id}/ladder", "get"),
+        ("/api/v1/calls/{id}/pcap", "get"),
         ("/api/v1/cdrs", "get"),
+        ("/api/v1/cdrs/{id}", "get"),
         ("/api/v1/events", "get"),
+        ("/api/v1/tokens", "get post"),
+        ("/api/v1/tokens/{id}", "delete"),
+        ("/api/v1/audit", "get"),
         ("/api/v1/nodes", "get"),
         ("/api/v1/nodes/{name}", "get"),
         ("/api/v1/nodes/{name}/drain", "post"),

@@ -74,6 +74,7 @@ fn config() -> Config {
         lease: Duration::from_secs(3),
         reanchor_window: 512,
         journals: None,
+        capture: None,
         siblings: None,
     }
 }

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 9] = [
     &["event", "directory", "control"],
     &["sdp", "routing"],
     &["call", "registrar", "relay"],
-    &["net", "store", "telemetry", "operator"],
+    &["capture", "net", "store", "telemetry", "operator"],
     &["signaling", "media", "admin"],
     &["app", "cli"],
 ];

@@ -1,20 +1,21 @@
 //! `/cdrs`: calls that are over, in the order in which they ended.
 
-use super::extract::Query;
+use super::extract::{Name, Query};
 use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};
 use super::problem::Problem;
 use super::users::is_extension;
 use super::{Admin, Services};
+use crate::ids::CallId;
 use crate::store::CdrQuery;
 use crate::views::{Cdr, Disposition, Rfc3339};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use std::sync::Arc;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 pub(super) fn router() -> Router<Arc<Admin>> {
-    Router::new().route("/cdrs", get(list))
+    Router::new().route("/cdrs", get(list)).route("/cdrs/{id}", get(one))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -34,12 +35,23 @@ pub(super) struct CdrsQuery {
     /// Sequence greater than this: polls for new ones.
     #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_u64)]
     after: Option<u64>,
+    /// `oldest` first, or `newest`; `after` and `cursor` go the same way.
+    #[param(inline)]
+    order: Option<Order>,
     /// Items a page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<Limit>,
     /// `next_cursor` of the page before.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Order {
+    #[default]
+    Oldest,
+    Newest,
 }
 
 /// Call detail records by sequence.
@@ -53,8 +65,13 @@ pub(super) async fn list(
     if query.extension.as_deref().is_some_and(|extension| !is_extension(extension)) {
         return Err(Problem::bad_request("extension is 1-64 letters, digits or ._+-"));
     }
-    let after = query.after.max(number_cursor(query.cursor.as_ref())?);
-    if after.is_some_and(|after| i64::try_from(after).is_err()) {
+    let newest_first = query.order.unwrap_or_default() == Order::Newest;
+    let cursor = number_cursor(query.cursor.as_ref())?;
+    let (after, before) = match newest_first {
+        true => (query.after, cursor),
+        false => (query.after.max(cursor), None),
+    };
+    if after.max(before).is_some_and(|sequence| i64::try_from(sequence).is_err()) {
         return Err(Problem::bad_request("after is a sequence of a CDR"));
     }
     let limit = query.limit.unwrap_or_default().get();
@@ -64,6 +81,9 @@ pub(super) async fn list(
         extension: query.extension,
         disposition: query.disposition.map(|kind| disposition_name(kind).to_owned()),
         after,
+        before,
+        id: None,
+        newest_first,
         // One more tells whether there is a next page.
         limit: u32::try_from(limit + 1).unwrap_or(u32::MAX),
     };
@@ -73,6 +93,17 @@ pub(super) async fn list(
     let last = items.last().filter(|_| has_more);
     let next_cursor = last.map(|cdr| cursor_text(&cdr.sequence.to_string()));
     Ok(Json(Page { items, next_cursor }))
+}
+
+/// The record of one call, once it is over.
+#[utoipa::path(get, path = "/cdrs/{id}", tag = "cdrs",
+    operation_id = "get_cdr", params(("id" = String, Path)),
+    responses((status = 200, body = Cdr), (status = 404, body = Problem)))]
+pub(super) async fn one(services: Services, Name(id): Name) -> Result<Json<Cdr>, Problem> {
+    let none = || Problem::not_found("there is no record of such a call: it may be alive");
+    let id = id.parse::<CallId>().map_err(|_| none())?.to_string();
+    let wanted = CdrQuery { id: Some(id), limit: 1, ..CdrQuery::default() };
+    services.store.cdrs(&wanted).await?.pop().map(Json).ok_or_else(none)
 }
 
 const fn disposition_name(disposition: Disposition) -> &'static str {

@@ -2,12 +2,16 @@
 //! right type and form.
 
 use super::problem::{FieldError, Problem};
+use super::tokens::{self, Identity};
 use super::{Admin, Services};
 use crate::limits::REST_BODY_BYTES;
+use crate::net::clock;
+use crate::views::Rfc3339;
+use crate::views::token::AuditView;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use core::time::Duration;
@@ -22,8 +26,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two pieces of a body.
 pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// `Authorization: Bearer` (RFC 6750). Hashes are compared, so the time of a comparison tells
-/// nothing of the token.
+/// `Authorization: Bearer` (RFC 6750), what its role allows, and the audit log.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     request: Request,
@@ -35,16 +38,49 @@ pub(super) async fn authorize(
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     let Some(token) = token else {
-        let detail = "give the admin token: Authorization: Bearer <token>";
+        let detail = "give a token: Authorization: Bearer <token>";
         return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
     };
+    let identity = match identify(&admin, token).await {
+        Ok(identity) => identity,
+        Err(problem) => return problem.into_response(),
+    };
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let path = uri.path().strip_prefix("/api/v1").unwrap_or(uri.path());
+    let response = match identity.may(&method, path) {
+        true => next.run(request).await,
+        false => {
+            let detail = format!("a token of role {} may not do that", identity.role.name());
+            Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+        }
+    };
+    let changes = method != Method::GET && method != Method::HEAD;
+    if let Some(services) = admin.services.get().filter(|_| changes) {
+        let entry = AuditView {
+            sequence: 0,
+            at: Rfc3339(clock::now()),
+            token: identity.id,
+            name: identity.name,
+            node: admin.node.clone(),
+            method: method.to_string(),
+            path: uri.path_and_query().map_or_else(String::new, ToString::to_string),
+            status: response.status().as_u16(),
+        };
+        tokens::note(&services.store, &entry).await;
+    }
+    response
+}
+
+/// Hashes are compared, so the time of a comparison tells nothing of the token.
+async fn identify(admin: &Admin, token: &str) -> Result<Identity, Problem> {
     let hash: [u8; 32] = Sha256::digest(token).into();
     let difference = hash.iter().zip(&admin.token_hash).fold(0, |acc, (l, r)| acc | (l ^ r));
-    if difference != 0 {
-        return Problem::new(StatusCode::UNAUTHORIZED, "that is not the admin token")
-            .into_response();
+    if difference == 0 {
+        return Ok(Identity::admin());
     }
-    next.run(request).await
+    let known = admin.tokens.identify(&admin.services()?.store, hash).await?;
+    let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "that token is not known here");
+    known.ok_or_else(wrong)
 }
 
 /// No request holds a connection for ever.

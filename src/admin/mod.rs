@@ -7,15 +7,18 @@
 
 mod calls;
 mod cdrs;
+mod console;
 mod events;
 mod extract;
 pub mod health;
+mod ladder;
 mod nodes;
 mod openapi;
 mod page;
 mod problem;
 mod registrations;
 mod server;
+mod tokens;
 pub mod users;
 
 pub use health::Phase;
@@ -52,6 +55,7 @@ pub struct Admin {
     token_hash: [u8; 32],
     telemetry: Telemetry,
     events: Arc<events::Log>,
+    tokens: tokens::Known,
     services: OnceLock<Services>,
     phase: watch::Sender<Phase>,
 }
@@ -66,6 +70,7 @@ impl Admin {
             token_hash: Sha256::digest(token).into(),
             telemetry,
             events: Arc::default(),
+            tokens: tokens::Known::default(),
             services: OnceLock::new(),
             phase,
         })
@@ -91,9 +96,11 @@ pub fn router(admin: &Arc<Admin>) -> Router {
     let with_deadline = users::router()
         .merge(registrations::router())
         .merge(calls::router())
+        .merge(ladder::router())
         .merge(cdrs::router())
         .merge(nodes::router())
         .merge(events::router())
+        .merge(tokens::router())
         .layer(from_fn(extract::deadline));
     let api = with_deadline
         .merge(users::import::router())
@@ -102,6 +109,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .layer(from_fn_with_state(admin.clone(), extract::authorize));
     health::router()
         .merge(openapi::router())
+        .merge(console::router())
         .nest("/api/v1", api)
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)

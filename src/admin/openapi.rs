@@ -2,7 +2,7 @@
 //! needs no token.
 
 use super::problem::Problem;
-use super::{Admin, calls, cdrs, events, health, nodes, registrations, users};
+use super::{Admin, calls, cdrs, events, health, ladder, nodes, registrations, tokens, users};
 use axum::routing::get;
 use axum::{Json, Router};
 use std::sync::Arc;
@@ -23,9 +23,10 @@ pub(super) fn router() -> Router<Arc<Admin>> {
     paths(
         users::list, users::create, users::one, users::change, users::remove, users::import::import,
         registrations::list, registrations::remove,
-        calls::list, calls::one, calls::hang_up,
-        cdrs::list,
+        calls::list, calls::one, calls::hang_up, ladder::ladder, ladder::capture,
+        cdrs::list, cdrs::one,
         events::stream,
+        tokens::list, tokens::create, tokens::remove, tokens::audit,
         nodes::list, nodes::one, nodes::drain, nodes::undrain,
     ),
     components(schemas(Problem, users::import::OnConflict, events::Snapshot)),
@@ -46,8 +47,11 @@ fn document() -> Document {
     document.nest("/api/v1", api)
 }
 
+/// Fields that stand only in the answer that made what is in them.
+const SHOWN_ONCE: [&str; 2] = ["password", "token"];
+
 /// What callers send: a field that is absent keeps its value, or takes the default.
-const REQUEST_BODIES: [&str; 3] = ["DrainRequest", "NewUser", "UserChange"];
+const REQUEST_BODIES: [&str; 4] = ["DrainRequest", "NewToken", "NewUser", "UserChange"];
 
 /// What every operation of the API has: the token, and the ways in which any of them fails.
 struct Common;
@@ -60,8 +64,9 @@ impl Modify for Common {
             if let (false, RefOr::T(Schema::Object(object))) =
                 (REQUEST_BODIES.contains(&name.as_str()), schema)
             {
-                // A field of an answer is null, never absent; the password stands only in the answer that set it.
-                let always = object.properties.keys().filter(|field| *field != "password");
+                // A field of an answer is null, never absent, but for secrets.
+                let always =
+                    object.properties.keys().filter(|field| !SHOWN_ONCE.contains(&field.as_str()));
                 object.required = always.cloned().collect();
             }
         }
@@ -81,6 +86,7 @@ fn add_failures(operation: &mut Operation) {
         responses.entry(status.to_owned()).or_insert_with(problem);
     };
     add("401", "No token, or a wrong one");
+    add("403", "The token's role does not allow it");
     add("503", "The node starts, or the store or the worker do not answer");
     add("default", "Any other problem");
     if operation.parameters.is_some() {

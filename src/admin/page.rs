@@ -87,10 +87,6 @@ impl<T> Page<T> {
         let next_cursor = last.map(|item| cursor_text(&key(item).to_string()));
         Self { items, next_cursor }
     }
-
-    pub(super) fn map<U>(self, view: impl FnMut(T) -> U) -> Page<U> {
-        Page { items: self.items.into_iter().map(view).collect(), next_cursor: self.next_cursor }
-    }
 }
 
 /// The cursor of a list that is ordered by number.

@@ -44,6 +44,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Ownership without renewal.
     pub lease: Duration,
+    /// How long the signaling of a call is kept.
+    pub ladder_life: Duration,
+    /// How much of it at most, by the processes of a host together; 0: none.
+    pub ladder_bytes: u64,
     /// Unanswered re-INVITEs at a time.
     pub reanchor_window: u32,
     /// Settings in the file that this mode does not serve: worth a line at start.
@@ -240,6 +244,8 @@ impl Config {
             log: read_log(&mut values),
             drain_timeout: values.read("drain_timeout_ms", |t| parse::millis(t, 0, 604_800_000)),
             lease: values.read("lease_ms", |text| parse::millis(text, 500, 60_000)),
+            ladder_life: values.read("ladder_ms", |t| parse::millis(t, 60_000, 2_592_000_000)),
+            ladder_bytes: values.read("ladder_bytes", |t| parse::number(t, 0, u64::MAX >> 1)),
             reanchor_window: values.read("reanchor_window", |t| parse::number(t, 1, 100_000)),
             notes: Vec::new(),
             effective: Vec::new(),

@@ -78,8 +78,10 @@ impl Credentials {
             text += &format!("  User {}    password {}\n", user.extension, user.password);
         }
         text += &format!(
-            "  Echo test    dial *43\n  Admin API    {}/api/v1\n  Admin token  {}\n",
-            self.admin_url, self.admin_token
+            "  Echo test    dial *43\n  Console      {url}/\n  Admin API    {url}/api/v1\n  \
+             Admin token  {}\n",
+            self.admin_token,
+            url = self.admin_url
         );
         text
     }

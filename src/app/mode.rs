@@ -5,6 +5,7 @@
 
 use super::config::{Config, Secret};
 use super::data_dir::{DataDir, Holder};
+use crate::capture::CaptureConfig;
 use crate::event::Event;
 use crate::ids::{ClusterKey, Incarnation, NodeName};
 use crate::media::{self, MediaNode, PortRange};
@@ -99,6 +100,8 @@ pub struct Parts<'run> {
     pub handover: PathBuf,
     /// Where journals are kept.
     pub journals: PathBuf,
+    /// Where this host keeps what is said in calls.
+    pub capture: PathBuf,
     /// Where signaling processes of this host find each other.
     pub siblings: PathBuf,
     /// Cluster secrets, current first.
@@ -206,6 +209,12 @@ impl Parts<'_> {
             lease: config.lease,
             reanchor_window: config.reanchor_window,
             journals: Some(self.journals.clone()),
+            capture: Some(CaptureConfig {
+                folder: self.capture.clone(),
+                life: config.ladder_life,
+                bytes: config.ladder_bytes,
+            })
+            .filter(|capture| capture.bytes > 0),
             siblings: Some(self.siblings.clone()),
         };
         let telemetry = self.telemetry.clone();

@@ -242,6 +242,7 @@ async fn start(
         host: base.data.host_id()?,
         handover: base.slot.socket(),
         journals: base.data.path().join("journal"),
+        capture: base.data.path().join("ladder"),
         siblings: base.data.path().join("siblings"),
         secrets: &base.secrets,
         telemetry: base.telemetry.clone(),

@@ -74,6 +74,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("rtp_timeout_ms", "60000", Half::Signaling),
     setting("drain_timeout_ms", "3600000", Half::Any),
     setting("lease_ms", "3000", Half::Signaling),
+    setting("ladder_ms", "86400000", Half::Signaling),
+    setting("ladder_bytes", "268435456", Half::Signaling),
     setting("reanchor_window", "512", Half::Signaling),
     setting("registration_max_ms", "300000", Half::Signaling),
     setting("max_contacts", "10", Half::Signaling),

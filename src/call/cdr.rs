@@ -51,7 +51,7 @@ impl Call {
             media_nodes: record.media.nodes.iter().map(ToString::to_string).collect(),
             takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
             reanchors: record.added_3.reanchors,
-            legs: record.legs.iter().map(cdr_leg).collect(),
+            legs: record.legs.iter().map(|leg| self.sound.complete(leg.id, cdr_leg(leg))).collect(),
         }
     }
 }

@@ -273,6 +273,7 @@ impl Call {
         if latched {
             self.save_within(LAZY_SAVE * 20);
         }
+        self.judge_sound();
     }
 
     pub(super) fn session(&self) -> SessionId {

@@ -31,6 +31,7 @@ mod restore;
 mod sealed;
 mod send;
 mod setup;
+mod sound;
 mod timers;
 mod told;
 mod view;
@@ -59,6 +60,7 @@ use leg::Purpose;
 use media::Then;
 use modify::Exchange;
 use record::{CallRecord, Phase};
+use sound::Sound;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -103,6 +105,8 @@ pub struct Call {
     sent: Vec<(LegId, u8, LastSent)>,
     /// Events that leave with the next save.
     untold: Vec<String>,
+    /// How it sounded so far.
+    sound: Sound,
 }
 
 impl Call {
@@ -128,6 +132,7 @@ impl Call {
             opening: None,
             sent: Vec::new(),
             untold: Vec::new(),
+            sound: Sound::default(),
         }
     }
 

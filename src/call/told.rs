@@ -52,6 +52,13 @@ impl Call {
                 let media_node = node.to_string();
                 Happening::CallReanchored { call: self.name(), media_node }
             }
+            Event::OneWayAudio { leg, role, silent, .. } => {
+                let (call, leg, role) = (self.name(), leg.0, *role);
+                match silent {
+                    true => Happening::CallOneWay { call, leg, role },
+                    false => Happening::CallTwoWay { call, leg, role },
+                }
+            }
             Event::AckMissing { leg, contact, .. } => Happening::CallAckMissing {
                 call: self.name(),
                 leg: leg.0,

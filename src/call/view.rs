@@ -40,6 +40,7 @@ impl Call {
             epoch: record.epoch.0,
             takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
             hold: self.hold_state(),
+            one_way: self.silent_role(),
             media: MediaView {
                 node: record.media.nodes.last().map(ToString::to_string),
                 session_id: record.media.open.then(|| self.session().to_string()),

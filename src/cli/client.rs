@@ -70,6 +70,21 @@ impl Client {
         self.answer(request.call())
     }
 
+    /// What is no document.
+    pub(super) fn get_bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let request = self.authorized(self.agent.get(self.address(path)));
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        if response.status() != 200 {
+            self.answer(Ok(response))?;
+            return Ok(Vec::new());
+        }
+        let mut body = response.into_body();
+        body.with_config()
+            .limit(256 * 1024 * 1024)
+            .read_to_vec()
+            .map_err(|error| self.unreachable(&error))
+    }
+
     pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
         let request = self.authorized(self.agent.delete(self.address(path)));
         self.answer(request.call())

@@ -4,6 +4,7 @@
 use super::client::{Client, Failure, escape};
 use super::events;
 use super::table::{Column, fields, table};
+use super::trace;
 use super::{Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand};
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -96,6 +97,15 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             print_done(&client.delete(&path)?, json, "hanging up");
             Ok(())
         }
+        Command::Trace { id, full, json } => {
+            let ladder = client.get(&format!("/calls/{}/ladder", escape(&id)))?;
+            match json.json {
+                true => print_json(&ladder),
+                false => print!("{}", trace::ladder(&ladder, full)),
+            }
+            Ok(())
+        }
+        Command::Pcap { id, output, .. } => trace::capture(client, &id, output.as_deref()),
         Command::Nodes { name: None, json } => list(client, "/nodes", &[], NODES, json),
         Command::Nodes { name: Some(name), json } => {
             show(&client.get(&format!("/nodes/{}", escape(&name)))?, json)
@@ -117,11 +127,12 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             list(client, "/cdrs", &query, CDRS, json)
         }
         Command::Events { types, call, extension, after, json } => {
+            let after = after.map(|id| id.to_string());
             let query = [
                 ("types", types),
                 ("call_id", call),
                 ("extension", extension),
-                ("last_event_id", after.map(|id| id.to_string())),
+                ("last_event_id", after),
             ];
             events::follow(client, &query_text(&query), json)
         }

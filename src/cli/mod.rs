@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod events;
 mod table;
+mod trace;
 
 pub use commands::run;
 
@@ -128,6 +129,30 @@ pub enum Command {
         #[arg(long)]
         reason: Option<String>,
         /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// What was said in SIP in a call, alive or over, as a ladder.
+    #[command(after_help = "Example: holdfast trace 0192f0c1-8c5e-7000-8000-000000000001 --full")]
+    Trace {
+        /// Id of the call.
+        id: String,
+        /// Whole messages.
+        #[arg(long)]
+        full: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// The same as a capture file for Wireshark.
+    #[command(after_help = "Example: holdfast pcap ID | wireshark -k -i -")]
+    Pcap {
+        /// Id of the call.
+        id: String,
+        /// The file; standard output when absent.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Form of the output: only of what goes wrong.
         #[command(flatten)]
         json: Json,
     },

@@ -1,6 +1,6 @@
 //! What signaling nodes tell each other over the same links: messages passed on, bindings, calls given up.
 
-use crate::ids::{Flow, NodeName};
+use crate::ids::{CallId, Flow, NodeName};
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,22 @@ pub enum PeerFrame {
         /// It lives.
         lives: bool,
     },
+    /// What does the receiver's host keep of this call's signaling? Answered by `Ladder`.
+    AskLadder {
+        /// Number of the question, the asker's.
+        id: u64,
+        /// Which.
+        call: CallId,
+    },
+    /// A part of the answer.
+    Ladder {
+        /// Of the question.
+        id: u64,
+        /// `Vec<views::ladder::Entry>` in postcard.
+        document: Vec<u8>,
+        /// Nothing more comes.
+        last: bool,
+    },
 }
 
 impl PeerFrame {
@@ -136,7 +152,9 @@ impl PeerFrame {
             | Self::Inherited(_)
             | Self::AskMedia { .. }
             | Self::MediaSeen { .. }
-            | Self::Drain { .. } => 2,
+            | Self::Drain { .. }
+            | Self::AskLadder { .. }
+            | Self::Ladder { .. } => 2,
         }
     }
 }

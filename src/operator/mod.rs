@@ -2,6 +2,8 @@
 //! signaling worker answers.
 
 use crate::directory::User;
+use crate::ids::CallId;
+use crate::views::ladder::Entry;
 use crate::views::{CallView, NodeView, RegistrationView};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +15,8 @@ pub enum Command {
     Calls(CallFilter, oneshot::Sender<Vec<CallView>>),
     /// One call.
     Call(String, oneshot::Sender<Option<CallView>>),
+    /// What is kept of a call's signaling, by all nodes.
+    Ladder(CallId, oneshot::Sender<Vec<Entry>>),
     /// Hang up with a reason; false: no such call.
     Hangup(String, Option<String>, oneshot::Sender<bool>),
     /// Bindings, of one user or all.

@@ -137,6 +137,7 @@ impl Session {
             (false, Some(_)) => {
                 stream.expected_since = None;
                 stream.silence_told = false;
+                stream.quiet_told = false;
             }
             (true, Some(_)) | (false, None) => {}
         }

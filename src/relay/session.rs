@@ -165,7 +165,8 @@ impl Session {
         let accepted = stream.accept(source, buffer.get_mut(..length)?, now)?;
         let length = accepted.length;
         let (takes, endpoint) = (stream.spec.from_phone, stream.endpoint);
-        let rearmed = core::mem::take(&mut stream.silence_told);
+        let heard_again = core::mem::take(&mut stream.quiet_told);
+        let rearmed = core::mem::take(&mut stream.silence_told) | heard_again;
         let heard = Heard {
             origin: Origin { leg: endpoint.leg, ssrc: accepted.header.ssrc },
             received: accepted.received,
@@ -174,6 +175,10 @@ impl Session {
         };
         if accepted.pinned || rearmed {
             self.note_source(position, source, accepted.pinned);
+            // What is pinned is told by that.
+            if heard_again && !accepted.pinned {
+                self.report_state();
+            }
         }
         if !takes {
             return None;
@@ -234,9 +239,10 @@ impl Session {
 
     fn note_source(&mut self, position: usize, source: SocketAddr, pinned: bool) {
         let Some(stream) = self.streams.get(position) else { return };
-        let (endpoint, silence) = (stream.endpoint, stream.silence_at());
+        let (endpoint, silence, quiet) = (stream.endpoint, stream.silence_at(), stream.quiet_at());
         let stream_deadline = stream.deadline();
         self.wake(silence, "silence");
+        self.wake(quiet, "quiet");
         if pinned {
             if let Some((at, why)) = stream_deadline {
                 self.wake(Some(at), why);
@@ -296,8 +302,12 @@ impl Session {
         if self.released {
             return;
         }
+        let mut is_quiet = false;
         for stream in &mut self.streams {
-            stream.handle_timeout(&self.cname, &mut self.random, &mut self.outbox, now);
+            is_quiet |= stream.handle_timeout(&self.cname, &mut self.random, &mut self.outbox, now);
+        }
+        if is_quiet {
+            self.report_state();
         }
         if self.state_at <= now {
             self.state_at = now + STATE_INTERVAL;

@@ -101,6 +101,8 @@ pub(super) struct Stream {
     /// Since when the phone should send.
     pub(super) expected_since: Option<Timestamp>,
     pub(super) silence_told: bool,
+    /// It was told at once that nothing comes any more.
+    pub(super) quiet_told: bool,
     pub(super) keep_alive_since: Timestamp,
     pub(super) rtcp_at: Timestamp,
     pub(super) rtcp_packets_sent: u64,
@@ -140,6 +142,7 @@ impl Stream {
             quality: PeerQuality::default(),
             expected_since: None,
             silence_told: false,
+            quiet_told: false,
             keep_alive_since: now,
             rtcp_at: super::timers::next_rtcp(now, random),
             rtcp_packets_sent: 0,

@@ -18,6 +18,8 @@ use core::time::Duration;
 
 /// RFC 6263 §8: Tr.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A phone that should send and is not heard so long is told of.
+const QUIET: Duration = Duration::from_secs(2);
 /// RFC 3550 §6.2, halved and jittered as §6.3.1 says: 2.5 to 7.5 s.
 const RTCP_LEAST_MS: u64 = 2_500;
 const RTCP_SPREAD_MS: u64 = 5_000;
@@ -38,6 +40,7 @@ impl Stream {
             (sends.then(|| self.keep_alive_at()), "keep-alive"),
             (sends.then_some(self.rtcp_at), "RTCP"),
             (self.silence_at(), "silence"),
+            (self.quiet_at(), "quiet"),
         ];
         let due = candidates.into_iter().filter_map(|(at, why)| Some((at?, why)));
         due.min_by_key(|(at, _)| *at)
@@ -60,19 +63,24 @@ impl Stream {
         self.silent_since().map(|since| since + timeout)
     }
 
+    /// When it is told that the phone, which should send, is not heard: long before that ends the call.
+    pub(super) fn quiet_at(&self) -> Option<Timestamp> {
+        self.silent_since().filter(|_| !self.quiet_told).map(|since| since + QUIET)
+    }
+
     fn silent_since(&self) -> Option<Timestamp> {
         let expected = self.expected_since?;
         Some(self.reception.last_packet_at.map_or(expected, |last| last.max(expected)))
     }
 
-    /// Does all that is due.
+    /// Does all that is due. True: the phone is not heard any more, which is to be told at once.
     pub(super) fn handle_timeout(
         &mut self,
         cname: &str,
         random: &mut Random,
         outbox: &mut Outbox,
         now: Timestamp,
-    ) {
+    ) -> bool {
         self.send_due_audio(outbox, now);
         if let Some(dialled) = self.digits.handle_timeout(now) {
             let (leg, digit) = (self.endpoint.leg, dialled.digit);
@@ -100,6 +108,9 @@ impl Stream {
             self.reception.silence_max_ms = self.reception.silence_max_ms.max(silent_ms);
             outbox.report(ReportKind::Silence { leg: self.endpoint.leg, silent_ms });
         }
+        let is_quiet = self.quiet_at().is_some_and(|at| at <= now);
+        self.quiet_told |= is_quiet;
+        is_quiet
     }
 
     fn send_due_audio(&mut self, outbox: &mut Outbox, now: Timestamp) {

@@ -5,6 +5,7 @@
 //! (`driven`) keeps its errands for its driver, so a simulation decides what the world answers, and when.
 
 use super::journal::replay_dead;
+use super::ladder::LadderRead;
 use super::ledger::Work;
 use super::links::{self, Links, PeerAddress};
 use super::media_pool::LinkNumber;
@@ -16,6 +17,7 @@ use super::sockets::Dialer;
 use super::takeover::{claim_all, write_kept};
 use super::wakeup::{Found, Wakeup};
 use crate::call::Answer;
+use crate::capture;
 use crate::ids::{CallId, Flow, Incarnation, NodeName, Transport};
 use crate::sip::Uri;
 use crate::store::{Batch, Journal, JournalFolder, Store, StoreError};
@@ -24,6 +26,7 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -88,6 +91,15 @@ pub enum Errand {
         /// Transport, when the URI has one.
         transport: Option<Transport>,
     },
+    /// Read what this host keeps of a call's signaling; answered by `LadderRead`.
+    ReadLadder {
+        /// The peer that asks; none: an operator here.
+        asker: Option<NodeName>,
+        /// Number of the question.
+        id: u64,
+        /// Which.
+        call: CallId,
+    },
     /// Make a link to a peer; answered by `LinkUp` or `NotDialled`.
     Dial(PeerAddress),
     /// A link broke: does the node live? Answered by `LinkUp`, `PeerDead`, `MediaDead`, `MediaLives` or
@@ -122,6 +134,7 @@ impl Errand {
             | Self::Prove
             | Self::Sweep(_)
             | Self::SayAgain(_)
+            | Self::ReadLadder { .. }
             | Self::Dial(_)
             | Self::Judge(_)
             | Self::Probe { .. } => false,
@@ -157,6 +170,8 @@ pub(super) struct Tasks {
     pub store: Store,
     pub journal: Option<Arc<Journal>>,
     pub journals: Option<Arc<JournalFolder>>,
+    /// Where this host keeps calls' signaling.
+    pub capture: Option<PathBuf>,
     pub links: Links,
     pub dialer: Dialer,
     /// Where the store's tasks run.
@@ -258,12 +273,7 @@ impl Tasks {
                 (!self.answers_in(patience).await).then_some(Wakeup::CutOff(link))
             }
             Errand::Prove => Some(Wakeup::Proven(self.store.owned(self.own).await)),
-            Errand::Sweep(now) => {
-                if let Err(error) = self.store.sweep(now).await {
-                    tracing::debug!("ended calls are swept later: {error}");
-                }
-                None
-            }
+            Errand::Sweep(now) => self.sweep(now).await,
             Errand::SayAgain(messages) => {
                 say_again(messages, &self.wakeups).await;
                 None
@@ -278,6 +288,7 @@ impl Tasks {
                 let flow = tokio::time::timeout(names::PATIENCE, reach).await.ok().flatten();
                 Some(Wakeup::Answer(call, Answer::Resolve { number, flow }))
             }
+            Errand::ReadLadder { asker, id, call } => Some(self.read_ladder(asker, id, call).await),
             Errand::Dial(peer) => {
                 Box::pin(self.links.clone().dial(peer)).await;
                 None
@@ -298,6 +309,21 @@ impl Tasks {
     async fn answers_in(&self, patience: Duration) -> bool {
         let answer = tokio::time::timeout(patience, self.store.ping()).await;
         answer.is_ok_and(|answer| answer.is_ok())
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Option<Wakeup> {
+        if let Err(error) = self.store.sweep(now).await {
+            tracing::debug!("ended calls are swept later: {error}");
+        }
+        None
+    }
+
+    async fn read_ladder(&self, asker: Option<NodeName>, id: u64, call: CallId) -> Wakeup {
+        let folder = self.capture.clone();
+        let read = move || folder.map_or_else(Vec::new, |folder| capture::read(&folder, call));
+        // Files are read where nobody waits.
+        let entries = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+        Wakeup::LadderRead(Box::new(LadderRead { asker, id, entries }))
     }
 
     async fn write_journal(&self, work: Work) -> Option<Wakeup> {

@@ -4,13 +4,16 @@
 //! Invariants: a question waits for peers that were there when it was asked, and not longer than `PATIENCE`; an answer
 //! comes in parts that fit a frame.
 
+use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
+use crate::capture::ENTRIES;
 use crate::control::PeerFrame;
-use crate::ids::NodeName;
+use crate::ids::{CallId, NodeName};
 use crate::operator::CallFilter;
 use crate::time::Timestamp;
 use crate::views::CallView;
+use crate::views::ladder::Entry;
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use tokio::sync::oneshot;
@@ -29,6 +32,8 @@ pub(super) enum Asker {
     Call(oneshot::Sender<Option<CallView>>),
     /// Whether anybody ended it.
     Hangup(oneshot::Sender<bool>),
+    /// What all hosts keep of its signaling.
+    Ladder(oneshot::Sender<Vec<Entry>>),
 }
 
 /// A question under way.
@@ -36,6 +41,7 @@ pub(super) enum Asker {
 struct Open {
     asker: Asker,
     found: Vec<CallView>,
+    entries: Vec<Entry>,
     waiting: HashSet<NodeName>,
     until: Timestamp,
     /// So many are wanted.
@@ -55,7 +61,8 @@ impl Worker {
         let question = serde_json::to_string(filter).unwrap_or_default();
         let limit = filter.limit.unwrap_or(usize::MAX);
         let ask = |id| PeerFrame::AskCalls { id, filter: question.clone() };
-        self.ask_peers(own, limit, asker, ask);
+        let id = self.ask_peers(own, limit, asker, ask);
+        self.finish_if_complete(id);
     }
 
     /// Asks everybody to end a call that is not here.
@@ -66,11 +73,9 @@ impl Worker {
         answer: oneshot::Sender<bool>,
     ) {
         let (call, reason) = (call.to_owned(), reason.map(str::to_owned));
-        self.ask_peers(Vec::new(), 0, Asker::Hangup(answer), |id| PeerFrame::AskHangup {
-            id,
-            call: call.clone(),
-            reason: reason.clone(),
-        });
+        let ask = |id| PeerFrame::AskHangup { id, call: call.clone(), reason: reason.clone() };
+        let id = self.ask_peers(Vec::new(), 0, Asker::Hangup(answer), ask);
+        self.finish_if_complete(id);
     }
 
     fn ask_peers(
@@ -79,15 +84,45 @@ impl Worker {
         limit: usize,
         asker: Asker,
         question: impl Fn(u64) -> PeerFrame,
-    ) {
+    ) -> u64 {
         self.gathering.numbers += 1;
         let id = self.gathering.numbers;
         let names: Vec<NodeName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
         let waiting =
             names.into_iter().filter(|name| self.peers.send(name, question(id))).collect();
         let until = self.now + PATIENCE;
-        self.gathering.open.insert(id, Open { asker, found, waiting, until, limit });
-        self.finish_if_complete(id);
+        self.gathering
+            .open
+            .insert(id, Open { asker, found, entries: Vec::new(), waiting, until, limit });
+        id
+    }
+
+    /// Asks every host what it keeps of a call's signaling; this one's files are read beside the worker.
+    pub(super) fn gather_ladder(&mut self, call: CallId, answer: oneshot::Sender<Vec<Entry>>) {
+        let ask = |id| PeerFrame::AskLadder { id, call };
+        let id = self.ask_peers(Vec::new(), 0, Asker::Ladder(answer), ask);
+        let own = self.settings.node.clone();
+        if let Some(open) = self.gathering.open.get_mut(&id) {
+            open.waiting.insert(own);
+        }
+        self.errands.run(Errand::ReadLadder { asker: None, id, call });
+    }
+
+    /// What a host keeps of it. Processes of one host say the same.
+    pub(super) fn take_entries(
+        &mut self,
+        from: &NodeName,
+        id: u64,
+        entries: Vec<Entry>,
+        last: bool,
+    ) {
+        let Some(open) = self.gathering.open.get_mut(&id) else { return };
+        let room = (4 * ENTRIES).saturating_sub(open.entries.len());
+        open.entries.extend(entries.into_iter().take(room));
+        if last {
+            open.waiting.remove(from);
+            self.finish_if_complete(id);
+        }
     }
 
     /// A peer asks for our calls.
@@ -164,9 +199,8 @@ impl Worker {
     }
 
     fn finish(&mut self, id: u64) {
-        let Some(Open { asker, mut found, limit, .. }) = self.gathering.open.remove(&id) else {
-            return;
-        };
+        let Some(open) = self.gathering.open.remove(&id) else { return };
+        let Open { asker, mut found, mut entries, limit, .. } = open;
         // Ids sort by time.
         found.sort_by(|one, other| one.id.cmp(&other.id));
         // A call that moved between two answers is in both.
@@ -177,6 +211,12 @@ impl Worker {
             Asker::Calls(answer) => _ = answer.send(found),
             Asker::Call(answer) => _ = answer.send(found.into_iter().next()),
             Asker::Hangup(answer) => _ = answer.send(false),
+            Asker::Ladder(answer) => {
+                entries.sort_by(|one, other| one.order().cmp(&other.order()));
+                entries.dedup();
+                entries.truncate(ENTRIES);
+                _ = answer.send(entries);
+            }
         }
     }
 }

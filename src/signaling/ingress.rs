@@ -73,6 +73,7 @@ impl Worker {
 
     /// The same, passed on by so many nodes before.
     pub(super) fn handle_message_hopped(&mut self, bytes: &Bytes, flow: Flow, hops: u8) {
+        self.arrived = bytes.clone();
         match Message::parse(bytes) {
             Ok(Message::Request(request)) => self.handle_request(request, flow, bytes, hops),
             Ok(Message::Response(response)) => self.handle_response(response, flow, bytes, hops),
@@ -121,6 +122,7 @@ impl Worker {
             return;
         }
         let (call, leg) = (locator.call, locator.leg);
+        self.note_received(call, flow);
         self.input(call, Input::Request { leg, request, flow });
         self.release_stranded(call, flow, |waiting| waiting.request.is_some_and(|to| to.0 == leg));
     }
@@ -157,6 +159,7 @@ impl Worker {
             }
             Some((locator, branch)) if self.calls.get(locator.call).is_some() => {
                 let leg = locator.leg;
+                self.note_received(locator.call, flow);
                 self.input(locator.call, Input::Response { leg, branch, response, flow });
             }
             Some((locator, _)) if self.pass_on(Stray::new(&locator, flow, bytes, hops)) => {}

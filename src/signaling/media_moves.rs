@@ -26,6 +26,7 @@ impl Worker {
         let Some(present) = present.filter(|present| present.node != node) else { return };
         present.node = node.clone();
         present.settled = true;
+        self.note_mark(id, || format!("sound anchored by {node}"));
         self.input(id, Input::MediaMoved { node });
     }
 

@@ -28,6 +28,7 @@ mod ingress;
 mod inherit;
 mod invite;
 mod journal;
+mod ladder;
 mod ledger;
 mod links;
 mod media_moves;
@@ -54,6 +55,7 @@ mod wakeup;
 mod worker;
 
 use crate::call::Settings;
+use crate::capture::CaptureConfig;
 use crate::control::hello::{Hello, Role};
 use crate::event::Event;
 use crate::ids::{ClusterKey, ConnectionId, Incarnation, NodeName};
@@ -123,6 +125,8 @@ pub struct Config {
     pub reanchor_window: u32,
     /// Where processes of this host keep what the database does not take in time.
     pub journals: Option<PathBuf>,
+    /// What is kept of calls' signaling, and where.
+    pub capture: Option<CaptureConfig>,
     /// Where processes of this host find each other, to read on when one dies.
     pub siblings: Option<PathBuf>,
 }

@@ -161,6 +161,9 @@ impl Worker {
     /// repeated when its request is.
     pub(super) fn send(&mut self, id: CallId, transmit: Transmit) {
         let sent = self.transmit(transmit.flow, transmit.bytes.clone());
+        if sent {
+            self.note_sent(id, transmit.flow, &transmit.bytes);
+        }
         if !sent
             && transmit.request.is_some()
             && let Some(slot) = self.calls.get_mut(id)

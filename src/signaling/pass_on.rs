@@ -240,6 +240,15 @@ impl Worker {
                 self.answer_hangup(link, id, &call, reason);
             }
             PeerFrame::HungUp { id, done } => self.take_hung_up(link, id, done),
+            PeerFrame::AskLadder { id, call } => {
+                let asker = self.peers.name_of(link).cloned();
+                if asker.is_some() {
+                    self.errands.run(Errand::ReadLadder { asker, id, call });
+                }
+            }
+            PeerFrame::Ladder { id, document, last } => {
+                self.take_ladder(link, id, &document, last);
+            }
             PeerFrame::Addresses { sip } => {
                 if let Some(peer) = self.peers.incarnation_of(link) {
                     self.peers.set_addresses(peer, sip);

@@ -428,6 +428,7 @@ impl Worker {
         let moved = moved.filter(|place| Some(place) != recorded.as_ref());
         let moved = moved.or_else(|| self.media.heir_of(recorded.as_ref()?));
         let node = moved.clone().or(recorded);
+        self.note_mark(id, || format!("carried on by {}", self.settings.node));
         self.calls.insert(call, key, String::new());
         if let Some(slot) = self.calls.get_mut(id) {
             (slot.saved, slot.committed, slot.stored) = (rev, rev, rev);

@@ -1,5 +1,6 @@
 //! What tasks beside the worker tell it. The worker itself never waits for the store, a name, or a link.
 
+use super::ladder::LadderRead;
 use super::media_pool::LinkNumber;
 use super::pass_on::{Stray, Whereabouts};
 use crate::call::Answer;
@@ -50,6 +51,8 @@ pub enum Wakeup {
     CutOff(LinkNumber),
     /// A message that is said again.
     Say(Flow, Bytes),
+    /// What this host keeps of a call's signaling.
+    LadderRead(Box<LadderRead>),
     /// The owner of a message's call was looked up.
     StrayFound(Box<(Stray, Whereabouts)>),
     /// A peer is proven dead.

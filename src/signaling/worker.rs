@@ -26,6 +26,7 @@ use super::takeover::{self, Watch};
 use super::wakeup::{Found, QUEUE, Wakeup};
 use super::{Config, EventSink, feed, names, node, siblings};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
+use crate::capture::Recorder;
 use crate::control::Frame;
 use crate::control::hello::Role;
 use crate::directory::Directory;
@@ -37,6 +38,7 @@ use crate::registrar::Policy;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::views::{EventView, Happening, NodeView, Rfc3339};
+use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -107,6 +109,10 @@ pub(super) struct Worker {
     pub reapply: VecDeque<CallId>,
     /// Calls to be ended.
     pub ending: VecDeque<CallId>,
+    /// What is said in calls is kept by it.
+    pub recorder: Option<Recorder>,
+    /// The message that is being handled.
+    pub arrived: Bytes,
     pub store: Store,
     /// Where the store's tasks run.
     pub background: Handle,
@@ -181,6 +187,7 @@ impl Worker {
             store: store.clone(),
             journal: keeping.journal.clone(),
             journals: keeping.folder.clone(),
+            capture: config.capture.as_ref().map(|capture| capture.folder.clone()),
             links,
             dialer: sockets.dialer(),
             background: background.clone(),
@@ -189,9 +196,14 @@ impl Worker {
             look_ups: Arc::new(Semaphore::new(names::LOOK_UPS)),
             claiming: Mutex::default(),
         }));
+        let recorder = config.capture.clone().map(|capture| {
+            let name = format!("{}-{:016x}", config.node, incarnation.0);
+            Recorder::start(capture, &config.node.0, &name, config.key.clone())
+        });
         let identity = (config.node.clone(), config.incarnation, config.mode);
         let doors = Doors { sockets, control, keeping, errands, store, background, events };
-        let worker = Self::with_doors(config, doors, draw_call_id, clock::now());
+        let mut worker = Self::with_doors(config, doors, draw_call_id, clock::now());
+        worker.recorder = recorder;
         let (store, reload) = (worker.store.clone(), Arc::clone(&worker.reload));
         worker.background.spawn(feed::follow(store.clone(), reload, wakeups.clone()));
         if let Some(folder) = siblings {
@@ -254,6 +266,8 @@ impl Worker {
             answers: Vec::new(),
             found: Vec::new(),
             reapply: VecDeque::new(),
+            recorder: None,
+            arrived: Bytes::new(),
             ending: VecDeque::new(),
             store,
             background,
@@ -447,6 +461,7 @@ impl Worker {
             Wakeup::Say(flow, bytes) => {
                 self.transmit(flow, bytes);
             }
+            Wakeup::LadderRead(read) => self.take_ladder_read(*read),
             Wakeup::StrayFound(found) => {
                 let (stray, found) = *found;
                 self.handle_stray_found(stray, found);

@@ -11,6 +11,7 @@ pub(super) fn postgres() -> Migrator {
         (1, "first", include_str!("../../migrations/postgres/0001_first.sql")),
         (2, "claims", include_str!("../../migrations/postgres/0002_claims.sql")),
         (3, "events", include_str!("../../migrations/postgres/0003_events.sql")),
+        (4, "tokens", include_str!("../../migrations/postgres/0004_tokens.sql")),
     ])
 }
 
@@ -20,6 +21,7 @@ pub(super) fn sqlite() -> Migrator {
         (1, "first", include_str!("../../migrations/sqlite/0001_first.sql")),
         (2, "claims", include_str!("../../migrations/sqlite/0002_claims.sql")),
         (3, "events", include_str!("../../migrations/sqlite/0003_events.sql")),
+        (4, "tokens", include_str!("../../migrations/sqlite/0004_tokens.sql")),
     ])
 }
 

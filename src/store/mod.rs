@@ -108,8 +108,31 @@ pub struct CdrQuery {
     pub disposition: Option<String>,
     /// Sequence greater than this.
     pub after: Option<u64>,
+    /// Sequence less than this.
+    pub before: Option<u64>,
+    /// Of this call.
+    pub id: Option<String>,
+    /// The greatest sequence comes first.
+    pub newest_first: bool,
     /// At most.
     pub limit: u32,
+}
+
+/// A token of the API, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredToken {
+    /// Its id.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// What it may do, as in the API.
+    pub role: String,
+    /// SHA-256 of it.
+    pub hash: [u8; 32],
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was used last, about.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// Why nothing came of it. Callers decide by the kind.
@@ -181,6 +204,8 @@ const SWEEP_CHUNK: u32 = 5_000;
 pub const EVENT_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// Rows of events at most, however young.
 const EVENT_ROWS: u32 = 500_000;
+/// How long the audit log is kept.
+const AUDIT_LIFE: Duration = Duration::from_secs(400 * 24 * 3_600);
 
 /// The door. `connect` chooses the back end by the URL. Cheap to clone; every call has a deadline inside.
 #[derive(Clone, Debug)]
@@ -217,6 +242,9 @@ macro_rules! ask {
         .await
     };
 }
+
+/// Events, pages of users, tokens and the audit log.
+mod watched;
 
 impl Store {
     /// Opens and migrates. `sqlite:PATH`, or `postgres://…` with one host or several that are tried in turn.
@@ -379,6 +407,7 @@ impl Store {
         while ask!(self, DEADLINE, sweep_events(before, EVENT_ROWS, SWEEP_CHUNK))?
             >= u64::from(SWEEP_CHUNK)
         {}
+        ask!(self, DEADLINE, sweep_audit(now - AUDIT_LIFE, SWEEP_CHUNK))?;
         Ok(gone)
     }
 
@@ -472,28 +501,13 @@ impl Store {
         ask!(self, DEADLINE, bindings_of(extension))
     }
 
-    /// CDRs, ascending by sequence.
+    /// CDRs by sequence.
     pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
-        let words = [&query.extension, &query.disposition];
+        let words = [&query.extension, &query.disposition, &query.id];
         if words.into_iter().flatten().any(|word| !is_storable(word)) {
             return Ok(Vec::new());
         }
         ask!(self, DEADLINE, cdrs(query))
-    }
-
-    /// Events after an id, in their order, of at most so many commits. Never misses a late one.
-    pub async fn events(&self, after: u64, most: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        ask!(self, DEADLINE, events(after, most))
-    }
-
-    /// Id of the last event; 0 when there is none.
-    pub async fn last_event(&self) -> Result<u64, StoreError> {
-        ask!(self, DEADLINE, last_event())
-    }
-
-    /// Whether an event is there still, and so all that came after it.
-    pub async fn has_event(&self, id: u64) -> Result<bool, StoreError> {
-        ask!(self, DEADLINE, has_event(id))
     }
 
     /// Puts CDRs of another store in, behind all that are there; how many were new.

@@ -1,6 +1,6 @@
 //! How things look in rows: documents as JSON where people may read them, postcard where speed counts.
 
-use super::{Change, ClaimedCall, NodeRow, StoreError, StoredCall, StoredEvent};
+use super::{Change, ClaimedCall, NodeRow, StoreError, StoredCall, StoredEvent, StoredToken};
 use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
@@ -136,6 +136,17 @@ pub(super) fn change(extension: String, document: Option<String>) -> Result<Chan
         Some(document) => Change::User(Box::new(user(&document)?)),
         None => Change::UserRemoved(extension),
     })
+}
+
+/// (id, name, role, hash, created_at, last_used_at)
+pub(super) type TokenColumns = (String, String, String, Vec<u8>, i64, Option<i64>);
+
+pub(super) fn token(columns: TokenColumns) -> Result<StoredToken, StoreError> {
+    let (id, name, role, hash, created_at, last_used_at) = columns;
+    let hash = hash.try_into().map_err(|_| StoreError::Corrupt("token hash".into()))?;
+    let time = |micros| Timestamp::from_micros(unsigned(micros));
+    let (created_at, last_used_at) = (time(created_at), last_used_at.map(time));
+    Ok(StoredToken { id, name, role, hash, created_at, last_used_at })
 }
 
 /// (name, incarnation, mode, control separated by spaces, seen_at, view)

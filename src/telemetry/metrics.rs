@@ -73,6 +73,7 @@ pub(super) struct Metrics {
     misbehaved: Counter,
     ack_missing: Counter,
     reanchors: Counter,
+    one_way: Counter,
     bugs: Counter,
     media_nodes: Gauge,
     ready: Gauge,
@@ -116,6 +117,7 @@ impl Default for Metrics {
         let misbehaved = counter("misbehaved", "Rules broken by peers");
         let ack_missing = counter("ack_missing", "Our 2xx that were never acknowledged");
         let reanchors = counter("reanchors", "Media sessions moved to another host");
+        let one_way = counter("one_way_audio", "Phones not heard while the other was");
         let bugs = counter("bugs", "Panics caught: each ended one call or session");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
@@ -141,6 +143,7 @@ impl Default for Metrics {
             misbehaved,
             ack_missing,
             reanchors,
+            one_way,
             bugs,
             media_nodes,
             ready,
@@ -172,6 +175,7 @@ impl Metrics {
                 }
             }
             Event::AckMissing { .. } => count(&self.ack_missing),
+            Event::OneWayAudio { silent: true, .. } => count(&self.one_way),
             Event::Misbehaved { .. } => count(&self.misbehaved),
             Event::Registered { new: true, .. } => count(&self.registrations_made),
             Event::Registered { new: false, .. } => count(&self.registrations_refreshed),
@@ -188,6 +192,7 @@ impl Metrics {
             Event::CallReanchored { .. } => count(&self.reanchors),
             Event::Bug { .. } => count(&self.bugs),
             Event::AuthenticationFailed { username: None, .. }
+            | Event::OneWayAudio { silent: false, .. }
             | Event::CallHold { .. }
             | Event::DigitDialled { .. } => {}
         }

@@ -2,6 +2,7 @@
 
 use super::Personal;
 use crate::event::Event;
+use crate::views::call::LegRole;
 use crate::views::{Disposition, EndCause, EndedBy};
 use tracing::{debug, error, info, warn};
 
@@ -32,6 +33,10 @@ pub(super) fn tell(event: &Event, personal: Personal) {
         }
         Event::DigitDialled { call, leg, digit } => {
             debug!(call.id = %call, call.leg = %leg, "call {call}: leg {leg} dials {digit}");
+        }
+        Event::OneWayAudio { call, role, silent, .. } => {
+            let act = if *silent { "is not heard" } else { "is heard again" };
+            warn!(call.id = %call, "call {call}: the {} {act}", side_of(*role));
         }
         Event::CallEnded { .. } => tell_end(event),
         Event::AckMissing { call, leg, contact } => {
@@ -69,6 +74,13 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             error!(call.id = %call, "call {call}: ended by a bug in Holdfast: {what}");
         }
         Event::Bug { call: None, what } => error!("a bug in Holdfast: {what}"),
+    }
+}
+
+const fn side_of(role: LegRole) -> &'static str {
+    match role {
+        LegRole::Caller => "caller",
+        LegRole::Callee => "callee",
     }
 }
 

@@ -88,6 +88,9 @@ pub struct CallView {
     pub takeovers: u32,
     /// Who holds.
     pub hold: HoldState,
+    /// Whose phone is not heard, though it should send, while the other is.
+    #[serde(default)]
+    pub one_way: Option<LegRole>,
     /// Its media session.
     pub media: MediaView,
     /// Its legs.
@@ -119,6 +122,8 @@ pub struct CallSummary {
     pub takeovers: u32,
     /// Who holds.
     pub hold: HoldState,
+    /// Whose phone is not heard, though it should send, while the other is.
+    pub one_way: Option<LegRole>,
 }
 
 impl From<CallView> for CallSummary {
@@ -135,6 +140,7 @@ impl From<CallView> for CallSummary {
             media_node: call.media.node,
             takeovers: call.takeovers,
             hold: call.hold,
+            one_way: call.one_way,
         }
     }
 }

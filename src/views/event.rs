@@ -3,6 +3,7 @@
 //! Invariants: an event of a call is written with the state that it tells of; `call.ended` is made of the CDR, exactly
 //! once a call. What was dialled in a call (digits) is in none.
 
+use super::call::LegRole;
 use super::{CallState, Cdr, Disposition, EndCause, EndedBy, PartyView, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -88,6 +89,28 @@ pub enum Happening {
         call: CallName,
         /// Where it is now.
         media_node: String,
+    },
+    /// One phone is not heard while the other is, though it should send.
+    #[serde(rename = "call.one_way")]
+    CallOneWay {
+        /// Which.
+        #[serde(flatten)]
+        call: CallName,
+        /// Whose phone.
+        leg: u16,
+        /// Caller or callee.
+        role: LegRole,
+    },
+    /// It is heard again.
+    #[serde(rename = "call.two_way")]
+    CallTwoWay {
+        /// Which.
+        #[serde(flatten)]
+        call: CallName,
+        /// Whose phone.
+        leg: u16,
+        /// Caller or callee.
+        role: LegRole,
     },
     /// A 2xx was never acknowledged: usually the Contact we sent cannot be reached.
     #[serde(rename = "call.ack_missing")]

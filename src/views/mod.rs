@@ -6,9 +6,11 @@
 pub mod call;
 pub mod cdr;
 pub mod event;
+pub mod ladder;
 pub mod node;
 pub mod registration;
 pub mod time;
+pub mod token;
 pub mod user;
 
 pub use call::{

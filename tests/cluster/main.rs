@@ -17,6 +17,7 @@ mod exile;
 mod failover;
 mod freeze;
 mod kill;
+mod ladder;
 mod media;
 mod outage;
 mod poison;

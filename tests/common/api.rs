@@ -49,6 +49,14 @@ impl Api {
         self.request(method, &format!("/api/v1{path}"), body).expect("the API answers")
     }
 
+    /// What is no document.
+    pub(crate) fn bytes(&self, path: &str) -> Vec<u8> {
+        let request = ureq::get(format!("http://{}/api/v1{path}", self.admin));
+        let request = request.header("Authorization", format!("Bearer {}", self.token));
+        let mut answer = request.call().expect("an answer");
+        answer.body_mut().read_to_vec().expect("bytes")
+    }
+
     /// Items of a list.
     pub(crate) fn list(&self, path: &str) -> Vec<Value> {
         let (status, body) = self.api("GET", path, None);

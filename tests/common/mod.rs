@@ -11,6 +11,8 @@
 pub(crate) mod api;
 /// A real phone, driven through its control socket.
 pub(crate) mod baresip;
+/// A real browser.
+pub(crate) mod chromium;
 /// A reader of the stream of events.
 pub(crate) mod events;
 /// Hosts of our own.

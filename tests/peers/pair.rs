@@ -194,6 +194,7 @@ pub(crate) fn reinvite(
 
 impl Side {
     /// Hangs up, and the far side is told and says yes.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn hangs_up_on(&mut self, far: &mut Side) {
         self.phone.hang_up(&mut self.dialog);
         let bye = far.phone.request_of(&Method::Bye);

@@ -82,6 +82,9 @@ async fn every_filter(database: &Database) {
         (disposition("answered"), vec![1, 3, 4, 5]),
         (disposition("busy"), vec![]),
         (CdrQuery { limit: 2, ..all() }, vec![1, 2]),
+        (CdrQuery { limit: 2, newest_first: true, ..all() }, vec![5, 4]),
+        (CdrQuery { id: Some(CallId(3).to_string()), ..all() }, vec![3]),
+        (CdrQuery { id: Some(CallId(9).to_string()), ..all() }, vec![]),
         (CdrQuery { since: since(2), limit: 1, ..extension("1001") }, vec![2]),
     ] {
         assert_eq!(ids(&store, query.clone()).await, expect, "{query:?}");
@@ -107,6 +110,17 @@ async fn pages_follow_each_other(database: &Database) {
         after = Some(last.sequence);
         seen.extend(page.into_iter().map(|cdr| cdr.id));
     }
+    // And back again.
+    let (mut before, mut back) = (None, Vec::new());
+    loop {
+        let query = CdrQuery { before, limit: 7, newest_first: true, ..CdrQuery::default() };
+        let page = store.cdrs(&query).await.expect("readable");
+        let Some(last) = page.last() else { break };
+        before = Some(last.sequence);
+        back.extend(page.into_iter().map(|cdr| cdr.id));
+    }
+    back.reverse();
+    assert_eq!(back, seen);
     seen.sort();
     let before = seen.len();
     seen.dedup();

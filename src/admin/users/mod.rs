@@ -10,7 +10,7 @@ pub use rules::generate_password;
 pub(super) use rules::is_extension;
 
 use super::extract::{Body, Name, Query};
-use super::page::{Cursor, Limit, Page};
+use super::page::{Cursor, Limit, Page, cursor_text};
 use super::problem::Problem;
 use super::{Admin, Services};
 use crate::directory::User;
@@ -54,18 +54,27 @@ pub(super) async fn list(
     services: Services,
     Query(query): Query<UsersQuery>,
 ) -> Result<Json<Page<UserView>>, Problem> {
-    let users = services.store.users().await?;
+    let limit = query.limit.unwrap_or_default().get();
+    let after = query.cursor.as_ref().map_or("", |cursor| &cursor.0);
+    // One more tells whether there is a next page.
+    let mut users = services.store.users_after(after, limit + 1).await?;
+    let has_more = users.len() > limit;
+    users.truncate(limit);
     let now = clock::now();
     let mut contacts: HashMap<String, u32> = HashMap::new();
-    for binding in services.store.bindings(now).await? {
-        *contacts.entry(binding.extension).or_default() += 1;
+    // No more users of the page have phones than it has users; some that left may have rows still.
+    for binding in services.store.bindings_after(after, 2 * limit).await? {
+        if binding.expires_at > now {
+            *contacts.entry(binding.extension).or_default() += 1;
+        }
     }
-    let after = query.cursor.as_ref().map(|cursor| &cursor.0);
-    let page = Page::of(users, |user| user.extension.clone(), query.limit, after);
-    Ok(Json(page.map(|user| {
+    let last = users.last().filter(|_| has_more);
+    let next_cursor = last.map(|user| cursor_text(&user.extension));
+    let views = users.into_iter().map(|user| {
         let count = contacts.get(&user.extension).copied().unwrap_or_default();
         view(user, count, None)
-    })))
+    });
+    Ok(Json(Page { items: views.collect(), next_cursor }))
 }
 
 /// A new user. Without a password it gets a strong one.

@@ -25,6 +25,26 @@ impl CdrColumns {
     }
 }
 
+/// What is asked for, in either order.
+macro_rules! cdrs {
+    ($order:literal) => {
+        concat!(
+            "select sequence, document from cdrs
+             where sequence > $1
+                 and sequence < cdr_sequence(pg_snapshot_xmin(pg_current_snapshot()))
+                 and ($2::bigint is null or created_at >= $2)
+                 and ($3::bigint is null or created_at < $3)
+                 and ($4::text is null or extensions @> array[$4])
+                 and ($5::text is null or disposition = $5)
+                 and ($6::bigint is null or sequence < $6)
+                 and ($7::text is null or id = $7)
+             order by sequence ",
+            $order,
+            " limit $8"
+        )
+    };
+}
+
 impl Session {
     pub async fn import_cdrs(&mut self, cdrs: &[Cdr]) -> Result<u64, StoreError> {
         let mut columns = CdrColumns::default();
@@ -48,24 +68,18 @@ impl Session {
     }
 
     pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
-        let rows: Vec<(i64, String)> = sqlx::query_as(
-            "select sequence, document from cdrs
-             where sequence > $1
-                 and sequence < cdr_sequence(pg_snapshot_xmin(pg_current_snapshot()))
-                 and ($2::bigint is null or created_at >= $2)
-                 and ($3::bigint is null or created_at < $3)
-                 and ($4::text is null or extensions @> array[$4])
-                 and ($5::text is null or disposition = $5)
-             order by sequence limit $6",
-        )
-        .bind(query.after.map_or(-1, signed))
-        .bind(query.since.map(|time| signed(time.as_micros())))
-        .bind(query.until.map(|time| signed(time.as_micros())))
-        .bind(query.extension.clone())
-        .bind(query.disposition.clone())
-        .bind(i64::from(query.limit))
-        .fetch_all(&mut *self.connection)
-        .await?;
+        let statement = if query.newest_first { cdrs!("desc") } else { cdrs!("asc") };
+        let rows: Vec<(i64, String)> = sqlx::query_as(statement)
+            .bind(query.after.map_or(-1, signed))
+            .bind(query.since.map(|time| signed(time.as_micros())))
+            .bind(query.until.map(|time| signed(time.as_micros())))
+            .bind(query.extension.clone())
+            .bind(query.disposition.clone())
+            .bind(query.before.map(signed))
+            .bind(query.id.clone())
+            .bind(i64::from(query.limit))
+            .fetch_all(&mut *self.connection)
+            .await?;
         rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
     }
 }

@@ -6,6 +6,7 @@ mod directory;
 mod events;
 mod hosts;
 mod ownership;
+mod tokens;
 
 use super::rows::{control_text, node, signed};
 use super::{NodeRow, StoreError, migrations};

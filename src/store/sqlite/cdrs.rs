@@ -6,6 +6,25 @@ use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
 use sqlx::{QueryBuilder, SqliteConnection};
 
+/// What is asked for, in either order.
+macro_rules! cdrs {
+    ($order:literal) => {
+        concat!(
+            "select sequence, document from cdrs
+             where sequence > ?1
+                 and (?2 is null or created_at >= ?2)
+                 and (?3 is null or created_at < ?3)
+                 and (?4 is null or instr(extensions, ' ' || ?4 || ' ') > 0)
+                 and (?5 is null or disposition = ?5)
+                 and (?6 is null or sequence < ?6)
+                 and (?7 is null or id = ?7)
+             order by sequence ",
+            $order,
+            " limit ?8"
+        )
+    };
+}
+
 impl Sqlite {
     pub async fn import_cdrs(&self, cdrs: &[Cdr]) -> Result<u64, StoreError> {
         let mut writer = self.begin().await?;
@@ -15,23 +34,18 @@ impl Sqlite {
     }
 
     pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
-        let rows: Vec<(i64, String)> = sqlx::query_as(
-            "select sequence, document from cdrs
-             where sequence > ?1
-                 and (?2 is null or created_at >= ?2)
-                 and (?3 is null or created_at < ?3)
-                 and (?4 is null or instr(extensions, ' ' || ?4 || ' ') > 0)
-                 and (?5 is null or disposition = ?5)
-             order by sequence limit ?6",
-        )
-        .bind(query.after.map_or(-1, signed))
-        .bind(query.since.map(|time| signed(time.as_micros())))
-        .bind(query.until.map(|time| signed(time.as_micros())))
-        .bind(query.extension.clone())
-        .bind(query.disposition.clone())
-        .bind(i64::from(query.limit))
-        .fetch_all(&self.readers)
-        .await?;
+        let statement = if query.newest_first { cdrs!("desc") } else { cdrs!("asc") };
+        let rows: Vec<(i64, String)> = sqlx::query_as(statement)
+            .bind(query.after.map_or(-1, signed))
+            .bind(query.since.map(|time| signed(time.as_micros())))
+            .bind(query.until.map(|time| signed(time.as_micros())))
+            .bind(query.extension.clone())
+            .bind(query.disposition.clone())
+            .bind(query.before.map(signed))
+            .bind(query.id.clone())
+            .bind(i64::from(query.limit))
+            .fetch_all(&self.readers)
+            .await?;
         rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
     }
 }

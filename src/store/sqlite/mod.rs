@@ -9,6 +9,7 @@ mod directory;
 mod events;
 mod journal;
 mod ownership;
+mod tokens;
 
 use super::rows::{control_text, node, signed};
 use super::{NodeRow, StoreError, migrations};

@@ -107,6 +107,8 @@ impl World {
                     }
                 }
             }
+            // Nobody asks for ladders here.
+            Errand::ReadLadder { .. } => {}
             Errand::Dial(peer) => self.dial(node, life, &peer, false),
             Errand::Judge(peer) => self.dial(node, life, &peer, true),
             Errand::Probe { node: media, probes: _, peer } => {
@@ -192,7 +194,8 @@ impl World {
             | Errand::Resolve { .. }
             | Errand::Dial(_)
             | Errand::Judge(_)
-            | Errand::Probe { .. } => return,
+            | Errand::Probe { .. }
+            | Errand::ReadLadder { .. } => return,
         };
         self.answer(node, life, after, wakeup);
     }
@@ -266,7 +269,8 @@ impl World {
             | Errand::Resolve { .. }
             | Errand::Dial(_)
             | Errand::Judge(_)
-            | Errand::Probe { .. } => return,
+            | Errand::Probe { .. }
+            | Errand::ReadLadder { .. } => return,
         };
         self.answer(node, life, back, wakeup);
     }

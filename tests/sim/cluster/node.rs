@@ -107,6 +107,7 @@ fn config(node: &Node, life: u64) -> Config {
         lease: Duration::from_micros(LEASE),
         reanchor_window: 512,
         journals: None,
+        capture: None,
         siblings: None,
     }
 }

@@ -1,0 +1,207 @@
+// One call: how it goes, how it sounds, what was said in SIP, and what can be done about it.
+
+import { get, remove } from './api.js';
+import { act, ask, card, cell, duration, facts, h, head, moment, none, replace, spark, state, table, who } from './dom.js';
+import { callState, live, subscribe } from './live.js';
+import { tick } from './calls.js';
+import { eventRow } from './events.js';
+import { ladder } from './ladder.js';
+import { cause, DISPOSITIONS } from './words.js';
+
+const REFRESH_MS = 2000;
+const HISTORY = 90;
+
+export function call(main, id) {
+  const title = h('div', {});
+  const parts = h('div', { class: 'stack' }, card(null, none('Loading')));
+  const quality = h('div', {});
+  const legs = h('div', {});
+  const about = h('div', {});
+  const story = h('div', {});
+  const signaling = h('div', {});
+  const history = new Map();
+  let view = null;
+  let record = null;
+  let over = false;
+  main.append(title, parts);
+
+  async function look() {
+    if (over) return;
+    try {
+      view = await get(`/calls/${id}`);
+      if (over) return;
+      showLive();
+    } catch (error) {
+      if (error.status === 404) await lookBack();
+      else if (!view) replace(parts, card(null, none(error.message)));
+    }
+  }
+
+  /** It is over, or it never was. */
+  async function lookBack() {
+    over = true;
+    try {
+      record = await get(`/cdrs/${id}`);
+    } catch (error) {
+      // The record is written with the event that tells of the end, and read a moment later.
+      over = error.status !== 404 || !view;
+      if (!view) replace(parts, card(null, none(error.status === 404 ? 'There is no such call.' : error.message)));
+      return;
+    }
+    showRecord();
+  }
+
+  function layout() {
+    if (parts.contains(quality)) return;
+    replace(parts, about, quality, legs, signaling, story);
+    ladder(signaling, id, () => !over);
+  }
+
+  function showLive() {
+    layout();
+    const [word, kind] = callState(view);
+    replace(title, head(`${who(view.caller)} → ${who(view.callee)}`, null,
+      h('button', { class: 'danger', onclick: act(hangUp) }, 'Hang up')));
+    const since = view.answered_at ?? view.created_at;
+    replace(about, card(null, h('div', { class: 'body columns' },
+      facts([
+        ['State', [state(word, kind), view.one_way && [' ', h('span', { class: 'tag bad' }, `the ${view.one_way} is not heard`)]]],
+        [view.answered_at ? 'Talking for' : 'Since', h('span', { 'data-since': since }, duration(Date.now() - new Date(since)))],
+        ['Dialled', h('span', { class: 'mono' }, view.request_uri)],
+        ['Began', moment(view.created_at)],
+        ['Rang', moment(view.ringing_at)],
+        ['Answered', moment(view.answered_at)],
+      ]),
+      facts([
+        ['Owner', [view.owner, view.takeovers > 0 && [' ', h('span', { class: 'tag warn' }, `taken over ${view.takeovers}×`)]]],
+        ['Media node', view.media.node],
+        ['Transcoding', view.media.transcoding ? 'yes' : 'no'],
+        ['Call id', h('span', { class: 'mono' }, view.id)],
+      ]))));
+    replace(quality, sounds(view.legs, history));
+    replace(legs, card('Legs', h('div', { class: 'body columns' }, view.legs.map(leg))));
+  }
+
+  function showRecord() {
+    layout();
+    const [word, kind] = DISPOSITIONS[record.disposition];
+    replace(title, head(`${who(record.caller)} → ${who(record.callee)}`));
+    replace(about, card(null, h('div', { class: 'body columns' },
+      facts([
+        ['Outcome', [state(word, kind), ' ', h('span', { class: 'muted' }, cause(record))]],
+        ['Reason', record.reason],
+        ['Talked', record.billable_ms > 0 && duration(record.billable_ms)],
+        ['Rang', record.ring_ms > 0 && `${(record.ring_ms / 1000).toFixed(1)} s`],
+        ['Dialled', h('span', { class: 'mono' }, record.request_uri)],
+        ['Began', moment(record.created_at)],
+        ['Ended', moment(record.ended_at)],
+      ]),
+      facts([
+        ['Status', [String(record.sip_status), record.q850_cause !== null && h('span', { class: 'muted' }, `, Q.850 ${record.q850_cause}`)]],
+        ['Owners', record.owners.join(', ')],
+        ['Media nodes', record.media_nodes.join(', ')],
+        ['Taken over', record.takeovers > 0 && `${record.takeovers}×`],
+        ['Call id', h('span', { class: 'mono' }, record.id)],
+      ]))));
+    replace(quality, record.legs.some((one) => one.packets_received > 0) && recordedSounds(record.legs));
+    replace(legs);
+  }
+
+  async function hangUp() {
+    const given = await ask('Hang up this call?', 'Both phones are told.', 'Hang up',
+      { danger: true, fields: [['reason', 'Reason (for the phones and the record)', 'optional']] });
+    if (!given) return;
+    const reason = given.reason ? `?reason=${encodeURIComponent(given.reason)}` : '';
+    await remove(`/calls/${id}${reason}`);
+    await look();
+  }
+
+  function tell() {
+    if (!over && live.ended.has(id)) look();
+    const own = live.events.filter((event) => event.call_id === id).reverse();
+    replace(story, own.length > 0 && card('Events', h('table', { class: 'list' }, h('tbody', {}, own.map(eventRow)))));
+  }
+  look();
+  let seen = null;
+  const end = subscribe(() => {
+    if (live.events[0] === seen) return;
+    seen = live.events[0];
+    if (!seen || seen.call_id === id) tell();
+  });
+  tell();
+  const timers = [setInterval(look, REFRESH_MS), setInterval(() => tick(main), 1000)];
+  return () => { over = true; end(); timers.forEach(clearInterval); };
+}
+
+const number = (value, unit, digits = 0) => (value === null || value === undefined ? '–' : `${value.toFixed(digits)}${unit}`);
+
+function mosTone(mos) {
+  if (mos === null || mos === undefined) return 'muted';
+  return mos >= 3.8 ? 'good' : mos >= 3.1 ? 'warn' : 'bad';
+}
+
+const side = (role) => ({ caller: 'Caller', callee: 'Callee' })[role] ?? role;
+
+/** How it sounds: what we hear of each phone, and what each phone says it hears. */
+function sounds(legs, history) {
+  const streams = legs.flatMap((one) => one.streams.filter((stream) => stream.codec || stream.received.packets > 0)
+    .map((stream) => ({ one, stream })));
+  if (streams.length === 0) return null;
+  const body = h('tbody', {}, streams.map(({ one, stream }) => {
+    const key = `${one.id}/${stream.index}`;
+    const past = history.get(key) ?? history.set(key, []).get(key);
+    past.push(stream.mos ?? 0);
+    if (past.length > HISTORY) past.shift();
+    const { received, reported } = stream;
+    const all = received.packets + received.lost;
+    const curve = h('div', { class: 'curve' }, past.length > 2 && spark(past, 'MOS over time'));
+    return h('tr', {},
+      cell('From', [h('b', {}, side(one.role)), one.extension && ` ${one.extension}`]),
+      cell('Codec', [stream.codec, stream.srtp !== 'none' && [' ', h('span', { class: 'tag' }, 'encrypted')]]),
+      cell('MOS', h('b', { class: mosTone(stream.mos) }, number(stream.mos, '', 1)), 'number'),
+      cell('Loss', number(all ? 100 * received.lost / all : 0, ' %', 1), 'number'),
+      cell('Jitter', number(received.jitter_ms, ' ms', 1), 'number'),
+      cell('Round trip', number(reported.rtt_ms, ' ms'), 'number'),
+      cell('It hears: loss', reported.lost === null ? null : String(reported.lost), 'number'),
+      cell('Packets', received.packets.toLocaleString('en'), 'number'),
+      cell('', curve));
+  }));
+  return card('Sound', table([['From'], ['Codec'], ['MOS', 'number'], ['Loss', 'number'], ['Jitter', 'number'],
+    ['Round trip', 'number'], ['It hears: loss', 'number'], ['Packets', 'number'], ['Over time']], body));
+}
+
+function recordedSounds(legs) {
+  const body = h('tbody', {}, legs.filter((one) => one.codec).map((one) => h('tr', {},
+    cell('From', [h('b', {}, side(one.role)), one.extension && ` ${one.extension}`]),
+    cell('Codec', one.codec),
+    cell('MOS', h('b', { class: mosTone(one.mos_mean) }, number(one.mos_mean, '', 1)), 'number'),
+    cell('Worst', h('span', { class: mosTone(one.mos_min) }, number(one.mos_min, '', 1)), 'number'),
+    cell('Lost', String(one.packets_lost), 'number'),
+    cell('Jitter', number(one.jitter_mean_ms, ' ms', 1), 'number'),
+    cell('Round trip', number(one.rtt_mean_ms, ' ms'), 'number'),
+    cell('Packets', one.packets_received.toLocaleString('en'), 'number'),
+    cell('Longest silence', one.silence_max_ms > 0 ? `${(one.silence_max_ms / 1000).toFixed(1)} s` : null, 'number'))));
+  return card('Sound', table([['From'], ['Codec'], ['MOS', 'number'], ['Worst', 'number'], ['Lost', 'number'], ['Jitter', 'number'],
+    ['Round trip', 'number'], ['Packets', 'number'], ['Longest silence', 'number']], body));
+}
+
+function leg(one) {
+  const [stream] = one.streams;
+  return h('div', { class: 'stack tight' },
+    h('h3', {}, side(one.role), one.extension && ` · ${one.extension}`, one.held && [' ', h('span', { class: 'tag warn' }, 'holds')]),
+    facts([
+      ['State', one.state],
+      ['Phone', one.user_agent],
+      ['Address', h('span', { class: 'mono' }, `${one.remote} (${one.transport})`)],
+      ['Our address', h('span', { class: 'mono' }, one.local)],
+      ['Target', h('span', { class: 'mono' }, one.remote_target)],
+      ['Last status', one.last_status && String(one.last_status)],
+      ['Sound from', stream?.remote_latched && h('span', { class: 'mono' }, stream.remote_latched)],
+      ['Sound said at', stream?.remote_signalled && stream.remote_signalled !== stream.remote_latched
+        && h('span', { class: 'mono' }, stream.remote_signalled)],
+      ['Our sound port', stream?.local && h('span', { class: 'mono' }, stream.local)],
+      ['Direction', stream?.direction],
+      ['Call-ID', h('span', { class: 'mono' }, one.call_id)],
+    ]));
+}
+

@@ -1,0 +1,139 @@
+// What is alive now, as the stream of events tells it. Views subscribe and are told at most once a frame.
+
+import { watch } from './api.js';
+
+const RECENT = 1000;
+const HISTORY = 120;
+const SAMPLE_MS = 5000;
+
+export const live = {
+  /** By id: as in a snapshot. */
+  calls: new Map(),
+  /** By id: `call.ended` of calls that ended while we watched. */
+  ended: new Map(),
+  /** Newest first. */
+  events: [],
+  connected: false,
+  /** The first snapshot is complete. */
+  known: false,
+  /** Numbers of live calls, the last one now. */
+  history: [],
+};
+
+const subscribers = new Set();
+let due = false;
+
+export function subscribe(subscriber) {
+  subscribers.add(subscriber);
+  return () => subscribers.delete(subscriber);
+}
+
+function changed() {
+  if (due) return;
+  due = true;
+  const tell = () => {
+    due = false;
+    subscribers.forEach((subscriber) => subscriber());
+  };
+  // A page in the background has no frames.
+  if (document.hidden) setTimeout(tell, 1000);
+  else requestAnimationFrame(tell);
+}
+
+let incoming = null;
+
+const apply = {
+  snapshot(part) {
+    incoming ??= new Map();
+    for (const call of part.calls) incoming.set(call.id, call);
+    if (!part.last) return;
+    live.calls = incoming;
+    incoming = null;
+    live.known = true;
+  },
+  gap() {
+    incoming = null;
+  },
+  'call.created'(event) {
+    if (live.calls.has(event.call_id)) return;
+    const party = (name) => ({ extension: name, uri: name, display_name: null });
+    live.calls.set(event.call_id, {
+      id: event.call_id, state: 'trying', caller: party(event.caller), callee: party(event.callee),
+      created_at: event.at, ringing_at: null, answered_at: null, owner: event.node, media_node: null,
+      takeovers: 0, hold: 'none', one_way: null,
+    });
+  },
+  'call.ringing'(event) {
+    change(event, (call) => call.state === 'trying' && { state: 'early', ringing_at: event.at });
+  },
+  'call.answered'(event) {
+    change(event, (call) => call.state !== 'confirmed' && { state: 'confirmed', answered_at: event.at });
+  },
+  'call.held'(event) {
+    change(event, (call) => ({ hold: held(call, event.leg, true) }));
+  },
+  'call.resumed'(event) {
+    change(event, (call) => ({ hold: held(call, event.leg, false) }));
+  },
+  'call.reanchored'(event) {
+    change(event, () => ({ media_node: event.media_node }));
+  },
+  'call.one_way'(event) {
+    change(event, () => ({ one_way: event.role }));
+  },
+  'call.two_way'(event) {
+    change(event, () => ({ one_way: null }));
+  },
+  'call.adopted'(event) {
+    change(event, () => ({ owner: event.node, takeovers: event.epoch - 1 }));
+  },
+  'call.ended'(event) {
+    live.calls.delete(event.call_id);
+    live.ended.set(event.call_id, event);
+    if (live.ended.size > RECENT) live.ended.delete(live.ended.keys().next().value);
+  },
+};
+
+function change(event, difference) {
+  const call = live.calls.get(event.call_id);
+  const fields = call && difference(call);
+  if (fields) live.calls.set(event.call_id, { ...call, ...fields });
+}
+
+/** The caller's leg is number 0. */
+function held(call, leg, holds) {
+  const own = leg === 0 ? 'caller' : 'callee';
+  const other = own === 'caller' ? 'callee' : 'caller';
+  const otherHolds = call.hold === other || call.hold === 'both';
+  if (holds) return otherHolds ? 'both' : own;
+  return otherHolds ? other : 'none';
+}
+
+function sample() {
+  if (!live.known) return;
+  live.history.push(live.calls.size);
+  if (live.history.length > HISTORY) live.history.shift();
+  changed();
+}
+
+export function begin() {
+  setInterval(sample, SAMPLE_MS);
+  watch((type, event) => {
+    apply[type]?.(event);
+    if (type === 'snapshot' && live.history.length === 0) sample();
+    if (type !== 'snapshot') {
+      live.events.unshift(event);
+      if (live.events.length > RECENT) live.events.length = RECENT;
+    }
+    changed();
+  }, (connected) => {
+    live.connected = connected;
+    changed();
+  });
+}
+
+/** A word and a tone for the state of a live call. */
+export function callState(call) {
+  if (call.state === 'confirmed') return call.hold === 'none' ? ['Talking', 'good'] : ['On hold', 'warn'];
+  return { trying: ['Calling', 'accent'], early: ['Ringing', 'accent'], terminating: ['Ending', 'idle'] }[call.state];
+}

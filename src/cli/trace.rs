@@ -1,0 +1,103 @@
+//! `holdfast trace`: a call's signaling as a ladder of lines: the caller left, the switch in the middle, who is called
+//! right.
+
+use super::client::{Client, Failure, escape};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Columns between two lines of the ladder.
+const GAP: usize = 34;
+
+/// The ladder; with `full` each message stands below its arrow.
+pub(super) fn ladder(ladder: &Value, full: bool) -> String {
+    let items =
+        |name: &str| ladder.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let (messages, marks) = (items("messages"), items("marks"));
+    let mut text = String::new();
+    let _ = writeln!(text, "{:<13} {:<GAP$}{:<GAP$}called", "", "caller", "holdfast");
+    let mut marks = marks.iter().peekable();
+    for message in &messages {
+        while let Some(mark) = marks.next_if(|mark| part(mark, "at") <= part(message, "at")) {
+            let _ = writeln!(text, "{:<13} * {}", clock(mark), part(mark, "text"));
+        }
+        let _ = writeln!(text, "{:<13} {}", clock(message), arrow(message));
+        if full {
+            for line in part(message, "text").lines() {
+                let _ = writeln!(text, "    {line}");
+            }
+        }
+    }
+    for mark in marks {
+        let _ = writeln!(text, "{:<13} * {}", clock(mark), part(mark, "text"));
+    }
+    for flag in items("flags") {
+        let _ = writeln!(text, "! {}", flag.as_str().unwrap_or_default().replace('_', " "));
+    }
+    text
+}
+
+/// The capture, into a file or to standard output.
+pub(super) fn capture(client: &Client, call: &str, output: Option<&Path>) -> Result<(), Failure> {
+    let bytes = client.get_bytes(&format!("/calls/{}/pcap", escape(call)))?;
+    let written = match output {
+        Some(path) => std::fs::write(path, bytes),
+        None => std::io::stdout().write_all(&bytes),
+    };
+    written.map_err(|error| Failure::usage(format!("the capture is not written: {error}")))
+}
+
+fn arrow(message: &Value) -> String {
+    let is_caller = message.get("leg").and_then(Value::as_u64) == Some(0);
+    let is_received = part(message, "direction") == "received";
+    let again = match message.get("retransmission") == Some(&Value::Bool(true)) {
+        true => " (again)",
+        false => "",
+    };
+    let label = format!(" {}{again} ", part(message, "summary"));
+    let line = format!("{label:-^width$}", width = GAP - 2);
+    // From the caller and to who is called it goes right.
+    let line = if is_caller == is_received { format!("{line}>") } else { format!("<{line}") };
+    let side = if is_caller { String::new() } else { format!("|{:width$}", "", width = GAP - 1) };
+    let rest = if is_caller { format!("|{:width$}|", "", width = GAP - 1) } else { "|".to_owned() };
+    format!("{side}|{line}{rest}  {}", part(message, "remote"))
+}
+
+fn part<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Of the day.
+fn clock(value: &Value) -> &str {
+    part(value, "at").get(11..23).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn arrows_go_the_way_of_the_messages() {
+        let message = |leg: u64, direction: &str, summary: &str, again: bool| {
+            json!({"at": "2026-01-31T12:00:01.250Z", "leg": leg, "direction": direction,
+                "summary": summary, "retransmission": again, "remote": "p", "text": "A\r\nB"})
+        };
+        let document = json!({
+            "messages": [message(0, "received", "INVITE", false), message(1, "sent", "INVITE", true),
+                message(1, "received", "200 OK (INVITE)", false)],
+            "marks": [{"at": "2026-01-31T12:00:02.000Z", "text": "carried on by b"}],
+            "flags": ["glare_loop"],
+        });
+        let shown = ladder(&document, false);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].starts_with("12:00:01.250  |-") && lines[1].contains("INVITE -"));
+        assert!(lines[1].contains("->|"), "{shown}");
+        assert!(lines[2].contains("INVITE (again)") && lines[2].contains("->|"), "{shown}");
+        assert!(lines[3].contains("|<-"), "{shown}");
+        assert_eq!(lines[4], "12:00:02.000  * carried on by b");
+        assert_eq!(lines[5], "! glare loop");
+        assert!(ladder(&document, true).contains("    A\n    B\n"));
+    }
+}

@@ -1,0 +1,80 @@
+//! What is said in calls, on its way to the files of this host, and back to operators from all hosts.
+//!
+//! Invariant: a message is noted when it is handled or leaves, whoever owns the call afterwards.
+
+use super::media_pool::LinkNumber;
+use super::worker::Worker;
+use crate::control::PeerFrame;
+use crate::ids::{CallId, Flow, NodeName};
+use crate::views::ladder::Entry;
+use bytes::Bytes;
+
+/// Entries a frame: an entry is a SIP message at most.
+const BYTES_A_FRAME: usize = 64 * 1024;
+
+/// What this host keeps of a call, for who asked.
+#[derive(Debug)]
+pub struct LadderRead {
+    /// The peer; none: an operator here.
+    pub asker: Option<NodeName>,
+    /// Number of the question.
+    pub id: u64,
+    /// In the order of time.
+    pub entries: Vec<Entry>,
+}
+
+impl Worker {
+    /// The message that is being handled is this call's.
+    pub(super) fn note_received(&self, call: CallId, flow: Flow) {
+        if let Some(recorder) = &self.recorder {
+            recorder.message(call, self.now, true, flow, self.arrived.clone());
+        }
+    }
+
+    /// A message of this call left.
+    pub(super) fn note_sent(&self, call: CallId, flow: Flow, bytes: &Bytes) {
+        if let Some(recorder) = &self.recorder {
+            recorder.message(call, self.now, false, flow, bytes.clone());
+        }
+    }
+
+    /// Something that explains what follows.
+    pub(super) fn note_mark(&self, call: CallId, text: impl FnOnce() -> String) {
+        if let Some(recorder) = &self.recorder {
+            recorder.mark(call, self.now, text());
+        }
+    }
+
+    /// It was read: for a peer, or for an operator here.
+    pub(super) fn take_ladder_read(&mut self, read: LadderRead) {
+        let LadderRead { asker, id, entries } = read;
+        let Some(name) = asker else {
+            let own = self.settings.node.clone();
+            return self.take_entries(&own, id, entries, true);
+        };
+        let mut parts: Vec<Vec<Entry>> = vec![Vec::new()];
+        let mut bytes = 0;
+        for entry in entries {
+            let size = entry.bytes();
+            if bytes + size > BYTES_A_FRAME {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += size;
+            parts.last_mut().into_iter().for_each(|part| part.push(entry.clone()));
+        }
+        let count = parts.len();
+        for (number, part) in (1..).zip(parts) {
+            let document = postcard::to_stdvec(&part).expect("entries are plain data");
+            let last = number == count;
+            self.peers.send(&name, PeerFrame::Ladder { id, document, last });
+        }
+    }
+
+    /// A part of a peer's answer.
+    pub(super) fn take_ladder(&mut self, link: LinkNumber, id: u64, document: &[u8], last: bool) {
+        let Some(name) = self.peers.name_of(link).cloned() else { return };
+        let entries = postcard::from_bytes(document).unwrap_or_default();
+        self.take_entries(&name, id, entries, last);
+    }
+}

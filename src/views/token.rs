@@ -1,0 +1,81 @@
+//! Tokens of the API, and who changed what by it.
+
+use super::Rfc3339;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// See everything but tokens and the audit log; end calls, remove registrations, drain nodes.
+    Operator,
+    /// See everything but tokens and the audit log.
+    Readonly,
+    /// Read call detail records.
+    Cdr,
+}
+
+impl Role {
+    /// As in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Readonly => "readonly",
+            Self::Cdr => "cdr",
+        }
+    }
+}
+
+/// A token, without itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Its id.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Rfc3339,
+    /// When it was used last, to the minute.
+    pub last_used_at: Option<Rfc3339>,
+    /// The token itself: only in the answer that made it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<String>,
+}
+
+/// A token to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for: 1-64 characters.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// A change that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditView {
+    /// Its place in the log.
+    #[serde(default)]
+    pub sequence: u64,
+    /// When.
+    pub at: Rfc3339,
+    /// By which token: its id, or `admin` for the admin token.
+    pub token: String,
+    /// The token's name.
+    pub name: String,
+    /// Which node took it.
+    pub node: String,
+    /// HTTP method.
+    pub method: String,
+    /// What it was asked of, with its query.
+    pub path: String,
+    /// HTTP status of the answer.
+    pub status: u16,
+}

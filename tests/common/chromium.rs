@@ -1,0 +1,209 @@
+//! A real browser, driven by its DevTools protocol over a pipe.
+
+use super::SOON;
+use super::process::Folder;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+/// A browser with one page. What the page complains of is kept.
+pub(crate) struct Chromium {
+    child: Child,
+    commands: ChildStdin,
+    answers: Receiver<Value>,
+    session: String,
+    number: u64,
+    complaints: Vec<String>,
+    _profile: Folder,
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        // Its helpers end with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Chromium {
+    /// With an empty page of that size.
+    pub(crate) fn start(width: u32, height: u32) -> Self {
+        let profile = Folder::new("chromium");
+        // Chromium reads commands from descriptor 3 and answers on 4.
+        let script = "exec chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage \
+            --no-first-run --disable-background-networking --disable-extensions \
+            --remote-debugging-pipe --user-data-dir=\"$0\" about:blank \
+            3<&0 4>&1 </dev/null >/dev/null 2>&1";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .arg(profile.file("profile"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh runs chromium: the Debian package `chromium`");
+        let commands = child.stdin.take().expect("a pipe");
+        let output = child.stdout.take().expect("a pipe");
+        let (sender, answers) = mpsc::channel();
+        thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut message = Vec::new();
+            while output.read_until(0, &mut message).is_ok_and(|length| length > 0) {
+                message.pop();
+                if let Ok(answer) = serde_json::from_slice(&message)
+                    && sender.send(answer).is_err()
+                {
+                    return;
+                }
+                message.clear();
+            }
+        });
+        let mut browser = Self {
+            child,
+            commands,
+            answers,
+            session: String::new(),
+            number: 0,
+            complaints: Vec::new(),
+            _profile: profile,
+        };
+        browser.attach();
+        browser.resize(width, height);
+        browser
+    }
+
+    fn attach(&mut self) {
+        let page = self.command("Target.createTarget", &json!({"url": "about:blank"}));
+        let target = &page["targetId"];
+        let attached =
+            self.command("Target.attachToTarget", &json!({"targetId": target, "flatten": true}));
+        self.session = attached["sessionId"].as_str().expect("a session").to_owned();
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            self.command(&format!("{domain}.enable"), &json!({}));
+        }
+    }
+
+    /// The window is so large from now on; below 500 pixels it is a phone's.
+    pub(crate) fn resize(&mut self, width: u32, height: u32) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1,
+            "mobile": width < 500});
+        self.command("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// As a person's system is set.
+    pub(crate) fn set_dark(&mut self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        self.command("Emulation.setEmulatedMedia", &features);
+    }
+
+    /// Opens a page; it is there when `wait` finds what is expected.
+    pub(crate) fn open(&mut self, url: &str) {
+        self.command("Page.navigate", &json!({"url": url}));
+    }
+
+    /// The value of an expression on the page.
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
+        let wanted = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let answer = self.command("Runtime.evaluate", &wanted);
+        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
+        answer["result"]["value"].clone()
+    }
+
+    /// Until an expression is true on the page.
+    pub(crate) fn wait(&mut self, expression: &str) {
+        let mut text = Value::Null;
+        let mut probe = || {
+            text = self.value("document.body?.innerText");
+            (self.value(&format!("Boolean({expression})")) == true).then_some(())
+        };
+        let deadline = std::time::Instant::now() + SOON * 2;
+        while probe().is_none() {
+            assert!(std::time::Instant::now() < deadline, "never: {expression}\n{text}");
+            thread::sleep(std::time::Duration::from_millis(30));
+        }
+    }
+
+    /// Until the page shows this text.
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        let quoted = Value::from(text);
+        self.wait(&format!("document.body?.innerText.includes({quoted})"));
+    }
+
+    /// Clicks what the selector finds first among what shows the text.
+    pub(crate) fn click(&mut self, selector: &str, text: &str) {
+        let (selector, text) = (Value::from(selector), Value::from(text));
+        let find = format!(
+            "[...document.querySelectorAll({selector})]\
+             .find((one) => one.textContent.includes({text}) && one.getClientRects().length)"
+        );
+        self.wait(&find);
+        self.value(&format!("{find}.click()"));
+    }
+
+    /// Types into a field, as by hand.
+    pub(crate) fn fill(&mut self, selector: &str, text: &str) {
+        let quoted = Value::from(selector);
+        self.wait(&format!("document.querySelector({quoted})"));
+        self.value(&format!("document.querySelector({quoted}).focus()"));
+        self.command("Input.insertText", &json!({"text": text}));
+    }
+
+    /// Presses and releases a key.
+    pub(crate) fn press(&mut self, key: &str) {
+        let (text, code) = match key {
+            "Enter" => ("\r", 13),
+            key if key.chars().count() == 1 => (key, 0),
+            _ => ("", 0),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let event = json!({"type": kind, "key": key, "text": text,
+                "windowsVirtualKeyCode": code});
+            self.command("Input.dispatchKeyEvent", &event);
+        }
+    }
+
+    /// Errors on the page and violations of its policy since it was opened; each expected text is taken out.
+    pub(crate) fn complaints(&mut self, expected: &[&str]) -> Vec<String> {
+        // An answer comes behind all that was told before.
+        self.value("1");
+        let complaints = core::mem::take(&mut self.complaints).into_iter();
+        complaints.filter(|text| !expected.iter().any(|known| text.contains(known))).collect()
+    }
+
+    fn command(&mut self, method: &str, params: &Value) -> Value {
+        self.number += 1;
+        let number = self.number;
+        let mut message = json!({"id": number, "method": method, "params": params});
+        if !self.session.is_empty() {
+            message["sessionId"] = self.session.clone().into();
+        }
+        let mut bytes = message.to_string().into_bytes();
+        bytes.push(0);
+        self.commands.write_all(&bytes).expect("chromium listens");
+        loop {
+            let answer = self.answers.recv_timeout(SOON * 3);
+            let answer = answer.unwrap_or_else(|_| panic!("chromium does not answer {method}"));
+            if answer["id"] == number {
+                assert!(answer["error"].is_null(), "{method}: {answer}");
+                return answer["result"].clone();
+            }
+            self.note(&answer);
+        }
+    }
+
+    fn note(&mut self, event: &Value) {
+        let params = &event["params"];
+        match event["method"].as_str() {
+            Some("Runtime.exceptionThrown") => self.complaints.push(params.to_string()),
+            Some("Log.entryAdded") if params["entry"]["level"] == "error" => {
+                self.complaints.push(params["entry"].to_string());
+            }
+            Some("Runtime.consoleAPICalled") if params["type"] == "error" => {
+                self.complaints.push(params.to_string());
+            }
+            _ => {}
+        }
+    }
+}

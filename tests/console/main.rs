@@ -1,0 +1,192 @@
+//! The console in a real browser, before a real switch with phones that talk.
+
+#![allow(clippy::disallowed_methods, reason = "tests live in real time")]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../peers/pair.rs"]
+mod pair;
+
+use common::chromium::Chromium;
+use common::events::Watching;
+use common::server::Server;
+use holdfast::sip::Method;
+use pair::Pair;
+use std::time::{Duration, Instant};
+
+const VIEWS: [&str; 7] = ["", "calls", "registrations", "users", "cdrs", "events", "nodes"];
+/// Browsers tell of every answer that is an error, also of those that are meant.
+const REFUSED: &str = "status of 401";
+const OVER: &str = "status of 404";
+
+/// At the overview, signed in.
+fn signed_in(server: &Server, width: u32) -> Chromium {
+    let mut browser = Chromium::start(width, 900);
+    browser.open(&format!("http://{}/", server.admin));
+    browser.fill("input[name=token]", &server.token);
+    browser.click("button", "Sign in");
+    browser.wait_for("Nobody is on the phone");
+    browser
+}
+
+fn go(browser: &mut Chromium, view: &str) {
+    browser.value(&format!("location.hash = '#/{view}'"));
+}
+
+#[test]
+fn a_token_opens_the_door_and_a_wrong_one_does_not() {
+    let server = Server::start();
+    let mut browser = Chromium::start(1280, 900);
+    browser.open(&format!("http://{}/", server.admin));
+    browser.fill("input[name=token]", "not-the-token");
+    browser.press("Enter");
+    browser.wait_for("not a token of this switch");
+    browser.value("document.querySelector('input[name=token]').value = ''");
+    browser.fill("input[name=token]", &server.token);
+    browser.click("button", "Sign in");
+    browser.wait_for("Live calls");
+    browser.wait("document.querySelector('.foot .state.good')");
+    browser.value("location.reload()");
+    browser.wait_for("Live calls");
+    browser.click("button", "Sign out");
+    browser.wait("document.querySelector('input[name=token]')");
+    assert_eq!(browser.value("sessionStorage.length + localStorage.length"), 0);
+    assert_eq!(browser.complaints(&[REFUSED]), [""; 0]);
+}
+
+#[test]
+fn a_call_is_seen_without_reload_and_hung_up() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "calls");
+    browser.wait_for("Nobody is on the phone.");
+    browser.value("window.unchanged = true");
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    browser.wait("document.querySelector('tr.open .state.good')?.textContent === 'Talking'");
+    assert_eq!(browser.value("document.querySelector('tr.open td').textContent"), "1001");
+    pair.hear_each_other();
+    // By keyboard: the first row, then into it.
+    browser.press("j");
+    browser.press("Enter");
+    browser.click("a", "1001");
+    browser.wait_for("1001 → 1002");
+    browser.wait_for("PCMU");
+    browser.wait(
+        "[...document.querySelectorAll('td[data-name=MOS]')]\
+        .some((cell) => Number(cell.textContent) > 4)",
+    );
+    browser.click("button", "Hang up");
+    browser.fill("dialog input[name=reason]", "end of day");
+    browser.click("dialog button", "Hang up");
+    for side in [&mut pair.caller, &mut pair.callee] {
+        let bye = side.phone.request_of(&Method::Bye);
+        side.phone.respond(&bye, 200, "unused", None);
+    }
+    browser.wait_for("ended by an operator");
+    browser.wait_for("end of day");
+    go(&mut browser, "cdrs");
+    browser.wait_for("ended by an operator");
+    go(&mut browser, "events");
+    browser.wait_for("1001 → 1002 begins");
+    assert_eq!(browser.value("window.unchanged"), true, "it was never loaded again");
+    assert_eq!(browser.complaints(&[OVER]), [""; 0]);
+}
+
+#[test]
+fn a_user_is_made_and_its_phone_registers_with_what_is_shown() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "users");
+    browser.fill("input[name=extension]", "2001");
+    browser.fill("input[name=display_name]", "<b>Anna</b>");
+    browser.click("form button", "Create");
+    browser.wait_for("Type this into the phone of 2001");
+    browser.wait_for("<b>Anna</b>");
+    let password = browser.value("document.querySelectorAll('.typed .mono')[2].textContent");
+    let address = browser.value("document.querySelectorAll('.typed .mono')[0].textContent");
+    assert_eq!(address, server.sip.to_string());
+    let password: &'static str = password.as_str().expect("a password").to_owned().leak();
+    let mut phone = common::phone::Phone::udp(server.sip, "2001", password);
+    assert_eq!(phone.register(&[]).status.0, 200);
+    go(&mut browser, "registrations");
+    browser.wait_for("2001");
+    go(&mut browser, "users");
+    browser.fill("input[type=search]", "2001");
+    browser.wait("document.querySelectorAll('tbody tr').length === 1");
+    browser.click("tbody button", "Delete");
+    browser.click("dialog button", "Delete");
+    browser.wait_for("No user is like that.");
+    let (status, _) = server.api("GET", "/users/2001", None);
+    assert_eq!(status, 404);
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
+fn a_node_is_drained_and_taken_back() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "nodes");
+    browser.click(".card button", "Drain");
+    browser.click("dialog button", "Drain");
+    browser.wait_for("Draining");
+    browser.wait("document.querySelector('.notice:not(.hidden)')");
+    browser.click(".card button", "Take back");
+    browser.wait_for("Ready");
+    browser.wait("document.querySelector('.card button')?.textContent === 'Drain'");
+    assert_eq!(browser.complaints(&["status of 503"]), [""; 0]);
+}
+
+#[test]
+fn every_view_fits_a_phone_in_light_and_dark() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 390);
+    let _pair = Pair::talking(&server, ["udp", "udp"]);
+    browser.wait("document.querySelector('.figure .value').textContent === '1'");
+    let mut grounds = Vec::new();
+    for dark in [false, true] {
+        browser.set_dark(dark);
+        grounds.push(browser.value("getComputedStyle(document.body).backgroundColor"));
+        for view in VIEWS {
+            go(&mut browser, view);
+            browser.wait("document.querySelector('h1') && document.querySelector('.card')");
+            let wide = "document.documentElement.scrollWidth > innerWidth";
+            assert_eq!(browser.value(wide), false, "{view} is wider than the screen");
+        }
+    }
+    assert_ne!(grounds[0], grounds[1], "dark is dark");
+    browser.click("button", "Menu");
+    browser.click("nav a", "Calls");
+    browser.wait("document.querySelector('tr.open')");
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
+fn the_api_is_described_without_a_network() {
+    let server = Server::start();
+    let mut browser = Chromium::start(1280, 900);
+    browser.open(&format!("http://{}/docs", server.admin));
+    browser.click("summary", "/api/v1/calls/{id}/ladder");
+    browser.wait_for("The signaling of a call, alive or over");
+    browser.wait("document.querySelectorAll('details').length > 40");
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
+fn a_phone_that_is_not_heard_is_flagged_within_three_seconds() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "calls");
+    let watching = Watching::start(&server, "types=call.*");
+    let pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    pair.callee.talk.mute(true);
+    let since = Instant::now();
+    let came = watching.until("call.one_way", 1);
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert_eq!(came.last().expect("some")["role"], "callee");
+    browser.wait_for("callee not heard");
+    pair.callee.talk.mute(false);
+    watching.until("call.two_way", 1);
+    browser.wait("!document.body.innerText.includes('callee not heard')");
+    assert!(watching.came().iter().filter(|one| one["type"] == "call.one_way").count() == 1);
+}
