@@ -82,7 +82,7 @@ impl MediaNode {
     }
 
     fn takes_sessions(&self) -> bool {
-        self.is_heard() && !self.is_drained() && self.room() > 0
+        self.is_up() && !self.is_drained() && self.room() > 0
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -248,7 +248,8 @@ impl MediaPool {
         }
     }
 
-    /// The node with the most room that is not among `but`; for an emergency any that is there.
+    /// The freest node that is not among `but`; for an emergency any that is there. One that misses heartbeats is
+    /// better than none: mostly it only stands still for a moment.
     pub(super) fn choose(&mut self, but: &[NodeName], emergency: bool) -> Option<NodeName> {
         let (name, node) = self
             .nodes
@@ -256,7 +257,9 @@ impl MediaPool {
             .filter(|(name, node)| {
                 (node.takes_sessions() || emergency && node.is_up()) && !but.contains(name)
             })
-            .max_by_key(|(_, node)| (node.takes_sessions(), node.freedom(), node.room()))?;
+            .max_by_key(|(_, node)| {
+                (node.takes_sessions(), node.is_heard(), node.freedom(), node.room())
+            })?;
         node.assigned = node.assigned.saturating_add(1);
         Some(name.clone())
     }
@@ -466,6 +469,13 @@ mod tests {
         let chosen: Vec<_> = core::iter::from_fn(|| pool.choose(&[], false)).collect();
         assert_eq!(chosen.len(), 5, "as many as there is room for");
         assert_eq!(chosen[0], name("one"));
+        pool.set_capacity(&name("two"), room(0));
+        assert_eq!(pool.set_silent(2, true), Some(name("two")));
+        assert_eq!(pool.set_silent(2, true), None, "known");
+        pool.set_capacity(&name("one"), room(9));
+        assert_eq!(pool.choose(&[], false), Some(name("one")), "the other may be gone");
+        assert_eq!(pool.choose(&[], false), Some(name("two")), "better than none");
+        pool.set_silent(2, false);
         pool.set_capacity(&name("two"), room(0));
         assert_eq!(pool.choose(&[name("two")], false), None);
         assert!(pool.drain("two", true) && !pool.drain("three", true));
