@@ -4,10 +4,27 @@ use super::Call;
 use super::leg::Leg;
 use super::quality::{milliseconds, mos};
 use super::record::{End, Party};
+use crate::ids::{CallId, Epoch, NodeName};
 use crate::sip::NameAddr;
 use crate::time::Timestamp;
 use crate::views::call::{CallDirection, PartyView};
 use crate::views::{Cdr, CdrLeg, Disposition, EndCause, EndedBy, Rfc3339};
+
+/// What is known of a call, of whatever is left of it.
+pub(super) struct Story<'a> {
+    pub id: CallId,
+    pub epoch: Epoch,
+    pub caller: &'a Party,
+    pub callee: &'a Party,
+    pub request_uri: &'a str,
+    pub created_at: Timestamp,
+    pub ringing_at: Option<Timestamp>,
+    pub answered_at: Option<Timestamp>,
+    pub legs: Vec<CdrLeg>,
+    pub owners: &'a [NodeName],
+    pub media_nodes: &'a [NodeName],
+    pub reanchors: u32,
+}
 
 impl Call {
     pub(super) fn cdr(&self) -> Cdr {
@@ -21,37 +38,57 @@ impl Call {
             q850: None,
             reason: None,
         });
-        let answered_by = record.answered_at.and_then(|_| {
-            let callee = record.legs.iter().skip(1).find(|leg| leg.answered_at.is_some());
-            callee.and_then(|leg| leg.extension.clone())
-        });
-        let ring_end = record.answered_at.unwrap_or(end.at);
+        let story = Story {
+            id: record.id,
+            epoch: record.epoch,
+            caller: &record.caller,
+            callee: &record.callee,
+            request_uri: &record.request_uri,
+            created_at: record.created_at,
+            ringing_at: record.ringing_at,
+            answered_at: record.answered_at,
+            legs: record.legs.iter().map(|leg| self.sound.complete(leg.id, cdr_leg(leg))).collect(),
+            owners: &record.owners,
+            media_nodes: &record.media.nodes,
+            reanchors: record.added_3.reanchors,
+        };
+        story.cdr(end)
+    }
+}
+
+impl Story<'_> {
+    pub(super) fn cdr(self, end: End) -> Cdr {
+        let answered = self.answered_at.is_some();
+        let answerer = self.legs.iter().skip(1).find(|leg| leg.answered_at.is_some());
+        let answered_by = answerer.filter(|_| answered).and_then(|leg| leg.extension.clone());
+        let ring_end = self.answered_at.unwrap_or(end.at);
+        let names = |nodes: &[NodeName]| nodes.iter().map(ToString::to_string).collect();
         Cdr {
-            id: record.id.to_string(),
+            id: self.id.to_string(),
             sequence: 0,
-            caller: party(&record.caller),
-            callee: party(&record.callee),
-            request_uri: record.request_uri.clone(),
+            caller: party(self.caller),
+            callee: party(self.callee),
+            request_uri: self.request_uri.to_owned(),
             direction: CallDirection::Internal,
             answered_by,
-            created_at: Rfc3339(record.created_at),
-            ringing_at: record.ringing_at.map(Rfc3339),
-            answered_at: record.answered_at.map(Rfc3339),
+            created_at: Rfc3339(self.created_at),
+            ringing_at: self.ringing_at.map(Rfc3339),
+            answered_at: self.answered_at.map(Rfc3339),
             ended_at: Rfc3339(end.at),
-            ring_ms: record.ringing_at.map_or(0, |from| millis(ring_end, from)),
-            duration_ms: millis(end.at, record.created_at),
-            billable_ms: record.answered_at.map_or(0, |from| millis(end.at, from)),
+            ring_ms: self.ringing_at.map_or(0, |from| millis(ring_end, from)),
+            duration_ms: millis(end.at, self.created_at),
+            billable_ms: self.answered_at.map_or(0, |from| millis(end.at, from)),
             disposition: end.disposition,
             sip_status: end.status,
             q850_cause: end.q850,
             reason: end.reason,
             ended_by: end.by,
             end_cause: end.cause,
-            owners: record.owners.iter().map(ToString::to_string).collect(),
-            media_nodes: record.media.nodes.iter().map(ToString::to_string).collect(),
-            takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
-            reanchors: record.added_3.reanchors,
-            legs: record.legs.iter().map(|leg| self.sound.complete(leg.id, cdr_leg(leg))).collect(),
+            owners: names(self.owners),
+            media_nodes: names(self.media_nodes),
+            takeovers: u32::try_from(self.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
+            reanchors: self.reanchors,
+            legs: self.legs,
         }
     }
 }

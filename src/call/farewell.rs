@@ -1,11 +1,12 @@
-//! The end of a call whose record nobody can carry on: no machine, only what its addresses allow (design §4 "Poison").
+//! The end of a call that nobody can carry on, by its record or its machine: only what its addresses allow (design §4
+//! "Poison").
 //!
 //! Invariant: of the record no more is read than parties, times and legs; whatever is behind them may be anything.
 
-use super::cdr::{cdr_leg, millis, party};
+use super::cdr::{Story, cdr_leg};
 use super::headers::{describe_request, describe_response};
 use super::leg::{Leg, LegState};
-use super::record::{CallRecord, Party, Phase};
+use super::record::{CallRecord, End, Party, Phase};
 use super::refresh::open_invite;
 use super::send::via;
 use super::{Settings, Transmit};
@@ -13,8 +14,7 @@ use crate::ids::{CallId, ClusterKey, Epoch, Locator, Rev};
 use crate::sip::transaction::cancel_for;
 use crate::sip::{HeaderName, Method, Request, Status};
 use crate::time::Timestamp;
-use crate::views::call::CallDirection;
-use crate::views::{Cdr, Disposition, EndCause, EndedBy, Rfc3339};
+use crate::views::{Cdr, Disposition, EndCause, EndedBy};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -78,12 +78,13 @@ impl Head {
     }
 }
 
-/// Takes leave of every phone that the record names. A record that cannot be read at all leaves a CDR without names.
+/// Takes leave of every phone that the record names; `why` stands in the CDR. A record that cannot be read at all leaves a CDR without names.
 pub fn farewell(
     settings: &Settings,
     (id, epoch): (CallId, Epoch),
     record: &[u8],
     now: Timestamp,
+    why: &str,
 ) -> Farewell {
     let mut head = Head::read(record, &settings.key).unwrap_or_else(|| Head::unknown(now));
     let legs = head.legs.iter_mut().filter(|leg| leg.is_live());
@@ -91,7 +92,7 @@ pub fn farewell(
     for leg in &mut head.legs {
         leg.ended_at.get_or_insert(now);
     }
-    Farewell { transmits, cdr: cdr(settings, (id, epoch), &head, now) }
+    Farewell { transmits, cdr: cdr(settings, (id, epoch), &head, now, why) }
 }
 
 fn part_from(settings: &Settings, call: CallId, leg: &mut Leg) -> Option<Transmit> {
@@ -130,34 +131,35 @@ fn refusal(settings: &Settings, leg: &Leg, invite: &Request) -> Bytes {
     response.to_bytes()
 }
 
-fn cdr(settings: &Settings, (id, epoch): (CallId, Epoch), head: &Head, now: Timestamp) -> Cdr {
+fn cdr(
+    settings: &Settings,
+    (id, epoch): (CallId, Epoch),
+    head: &Head,
+    now: Timestamp,
+    why: &str,
+) -> Cdr {
     let answered = head.answered_at.is_some();
-    let callee = head.legs.iter().skip(1).find(|leg| leg.answered_at.is_some());
-    Cdr {
-        id: id.to_string(),
-        sequence: 0,
-        caller: party(&head.caller),
-        callee: party(&head.callee),
-        request_uri: head.request_uri.clone(),
-        direction: CallDirection::Internal,
-        answered_by: callee.filter(|_| answered).and_then(|leg| leg.extension.clone()),
-        created_at: Rfc3339(head.created_at),
-        ringing_at: head.ringing_at.map(Rfc3339),
-        answered_at: head.answered_at.map(Rfc3339),
-        ended_at: Rfc3339(now),
-        ring_ms: head.ringing_at.map_or(0, |from| millis(head.answered_at.unwrap_or(now), from)),
-        duration_ms: millis(now, head.created_at),
-        billable_ms: head.answered_at.map_or(0, |from| millis(now, from)),
-        disposition: if answered { Disposition::Answered } else { Disposition::Failed },
-        sip_status: if answered { 200 } else { 500 },
-        q850_cause: Some(41),
-        reason: Some("its record could not be carried on".to_owned()),
-        ended_by: EndedBy::System,
-        end_cause: EndCause::Quarantined,
-        owners: vec![settings.node.to_string()],
-        media_nodes: Vec::new(),
-        takeovers: u32::try_from(epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
-        reanchors: 0,
+    let story = Story {
+        id,
+        epoch,
+        caller: &head.caller,
+        callee: &head.callee,
+        request_uri: &head.request_uri,
+        created_at: head.created_at,
+        ringing_at: head.ringing_at,
+        answered_at: head.answered_at,
         legs: head.legs.iter().map(cdr_leg).collect(),
-    }
+        owners: core::slice::from_ref(&settings.node),
+        media_nodes: &[],
+        reanchors: 0,
+    };
+    story.cdr(End {
+        at: now,
+        by: EndedBy::System,
+        cause: EndCause::Quarantined,
+        disposition: if answered { Disposition::Answered } else { Disposition::Failed },
+        status: if answered { 200 } else { 500 },
+        q850: Some(41),
+        reason: Some(why.to_owned()),
+    })
 }

@@ -258,6 +258,11 @@ impl Call {
         (self.record.phase != Phase::Ended).then(|| Save { record: record(), ..self.bare_row() })
     }
 
+    /// The row whatever phase it is in, to part from its phones by: a bug ends it. None once its end was saved.
+    pub fn remains(&self) -> Option<Save> {
+        (!self.saved_end).then(|| Save { record: self.encoded_record(), ..self.bare_row() })
+    }
+
     fn bare_row(&self) -> Save {
         Save {
             id: self.record.id,

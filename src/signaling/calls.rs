@@ -73,11 +73,6 @@ impl Slot {
         self.held.is_empty() && self.call.is_over()
     }
 
-    /// Keyed hash of its INVITE.
-    pub(super) fn key(&self) -> [u8; 16] {
-        self.key
-    }
-
     /// Its row as it was saved last, or a little later; none before the first save and after the last.
     pub(super) fn row(&self) -> Option<Save> {
         (self.saved.0 > 0).then(|| self.call.row()).flatten()

@@ -497,21 +497,7 @@ fn version_of(save: &Save) -> Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Epoch, Incarnation, Rev};
-
-    fn save(call: u128, rev: u64) -> Save {
-        Save {
-            id: CallId(call),
-            key: [0; 16],
-            owner: Incarnation(1),
-            epoch: Epoch(1),
-            rev: Rev(rev),
-            ended: false,
-            record: Vec::new(),
-            cdr: None,
-            told: Vec::new(),
-        }
-    }
+    use crate::signaling::samples::save;
 
     fn revs(batch: &Batch) -> Vec<(u128, u64)> {
         batch.calls.iter().map(|save| (save.id.0, save.rev.0)).collect()

@@ -47,6 +47,11 @@ impl GivenUp {
     pub(super) fn watch_from(&mut self, at: Timestamp) {
         (self.is_watched, self.retry_at) = (true, at);
     }
+
+    /// The store is to be asked which of them nobody has taken.
+    pub(super) fn is_watched(&self, now: Timestamp) -> bool {
+        self.is_watched && self.retry_at <= now
+    }
 }
 
 impl Worker {
@@ -124,13 +129,6 @@ impl Worker {
         self.given_up.untaken = ids.len();
         tracing::info!("{} calls handed over", ids.len());
         true
-    }
-
-    /// Asks the store which of the calls that were given up nobody has taken.
-    pub(super) fn watch_given_up(&mut self) {
-        if self.given_up.is_watched && self.given_up.retry_at <= self.now {
-            self.errands.run(Errand::Prove);
-        }
     }
 
     /// What nobody has taken is offered again; with nobody left to take it, it comes back here.

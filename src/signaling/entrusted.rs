@@ -180,19 +180,11 @@ fn told_bytes(save: &Save) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signaling::samples;
 
     fn save(call: u128, rev: u64) -> Save {
-        Save {
-            id: CallId(call),
-            key: [3; 16],
-            owner: Incarnation(1),
-            epoch: Epoch(2),
-            rev: Rev(rev),
-            ended: false,
-            record: vec![1, 2, 3],
-            cdr: None,
-            told: vec![Told { rev: Rev(rev), document: format!("{call} {rev}") }],
-        }
+        let told = vec![Told { rev: Rev(rev), document: format!("{call} {rev}") }];
+        Save { record: vec![1, 2, 3], told, ..samples::save(call, rev) }
     }
 
     #[test]

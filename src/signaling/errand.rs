@@ -369,8 +369,13 @@ impl Tasks {
         };
         match claimed.await {
             Ok(Some(claimed)) => Whereabouts::Claimed(Box::new(claimed)),
-            // Another claimed it meanwhile, or nobody knows: its owner is looked up again.
-            Ok(None) | Err(_) => Whereabouts::Unknown,
+            // Another claimed it meanwhile: its owner is looked up again.
+            Ok(None) => Whereabouts::Unknown,
+            Err(_) => {
+                // The worker may be gone.
+                let _ = self.wakeups.send(Wakeup::ClaimInDoubt).await;
+                Whereabouts::Unknown
+            }
         }
     }
 

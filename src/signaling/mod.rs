@@ -46,10 +46,13 @@ mod reanchor;
 mod reassert;
 mod refuge;
 mod register;
+#[cfg(test)]
+mod samples;
 mod siblings;
 mod silence;
 mod sockets;
 mod takeover;
+mod unheard;
 mod views;
 mod wakeup;
 mod worker;

@@ -1,7 +1,7 @@
 //! One step of a call: something in, everything out (design §3).
 //!
 //! Invariants: a call is drained to `None` after every mutation, and answers that are known at once go in only then. A
-//! panic ends that one call: its media is released, its row is written with a CDR, the node lives.
+//! panic ends that one call (`quarantine`), and the node lives.
 
 use super::answer::HeldAnswer;
 use super::calls::{Session, Slot};
@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::ids::{CallId, NodeName, Rev};
 use crate::routing::{self, Decision};
 use crate::sip::{Status, Uri};
-use crate::store::{CallOutcome, StoreError};
+use crate::store::{CallOutcome, StoreError, tell_rejected};
 use core::panic::AssertUnwindSafe;
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
@@ -351,13 +351,11 @@ impl Worker {
     /// whole in the log, where its CDR can still be found.
     fn handle_rejected(&mut self, save: &Save, why: &str) {
         let id = save.id;
-        let Some(cdr) = &save.cdr else {
-            tracing::error!(call.id = %id, "the store refuses call {id}, which ends: {why}");
+        tell_rejected(save, why);
+        if !save.ended {
             let reason = Some("its state cannot be stored".to_owned());
             return self.input(id, Input::Hangup { reason });
-        };
-        let cdr = serde_json::to_string(cdr).unwrap_or_default();
-        tracing::error!(call.id = %id, cdr, "the store refuses the CDR of call {id}: {why}");
+        }
         for transmit in self.calls.commit(id, save.rev) {
             self.send(id, transmit);
         }
@@ -365,28 +363,12 @@ impl Worker {
     }
 
     /// Takes a session down that no call asks for any more.
-    fn release_media_of(&mut self, id: CallId) {
+    pub(super) fn release_media_of(&mut self, id: CallId) {
         let session = self.calls.get_mut(id).and_then(|slot| slot.media.take());
         let Some(Session { node, request, .. }) = session else { return };
         let Some(last) = request.wish() else { return };
         let rev = Rev(last.rev.0 + 1);
         let release = Release { session: last.session, epoch: last.epoch, rev };
         self.media.send(&node, Request::Release(release));
-    }
-
-    fn end_by_bug(&mut self, id: CallId, what: String) {
-        self.release_media_of(id);
-        let Some(slot) = self.calls.remove(id) else { return };
-        let key = slot.key();
-        let rev = Rev(slot.saved.0 + 1);
-        let (now, call) = (self.now, slot.call);
-        if let Ok(view) = catch_bug(|| call.view(now)) {
-            let save = super::views::ended_by_bug(view, id, key, rev, &self.settings, now);
-            if let Some(cdr) = &save.cdr {
-                self.emit(&super::views::ended_event(id, cdr));
-            }
-            self.committer.save(save);
-        }
-        self.emit(&Event::Bug { call: Some(id), what });
     }
 }

@@ -125,7 +125,10 @@ impl Worker {
             }
             Life::Dead | Life::Silent if self.is_leaving() => self.leave_to_another(stray),
             // Given up, or on its way here by a claim under way.
-            Life::Unsure if owner == self.settings.incarnation => self.look_again(stray),
+            Life::Unsure if owner == self.settings.incarnation => {
+                self.doubt_claims();
+                self.look_again(stray);
+            }
             Life::Silent | Life::Unsure if self.pass_by_another(&stray) => {}
             // A call with a message waiting goes before the others of a dead owner; of a silent one it goes alone.
             Life::Dead | Life::Silent => _ = self.errands.run(Errand::ClaimFor(stray, owner)),

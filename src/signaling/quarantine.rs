@@ -1,5 +1,5 @@
-//! Calls that are only ended: their record cannot be read, panics its reader, or killed nodes that took it over (design
-//! §4 "Poison").
+//! Calls that are only ended: their record cannot be read, panics its reader, or killed nodes that took it over; or
+//! their machine panicked (design §4 "Poison").
 //!
 //! Invariant: such a call costs itself alone: its phones are told, its media is released, its row ends with a CDR.
 
@@ -9,7 +9,8 @@ use super::wakeup::Wakeup;
 use super::worker::Worker;
 use crate::call::{Save, farewell};
 use crate::control::{Release, Request};
-use crate::ids::{Flow, NodeName, Rev, SessionId};
+use crate::event::Event;
+use crate::ids::{CallId, Flow, NodeName, Rev, SessionId};
 use crate::store::ClaimedCall;
 use bytes::Bytes;
 use core::time::Duration;
@@ -27,28 +28,37 @@ impl Worker {
     pub(super) fn quarantine(&mut self, claimed: &ClaimedCall, why: &str) {
         let ClaimedCall { id, key, epoch, rev, record, .. } = claimed;
         tracing::error!(call.id = %id, "call {id} is only ended: {why}");
-        let settings = Arc::clone(&self.settings);
-        let part = |record: &[u8]| farewell(&settings, (*id, *epoch), record, self.now);
-        let parting = catch_bug(|| part(record)).unwrap_or_else(|_| part(&[]));
-        self.emit(&super::views::ended_event(*id, &parting.cdr));
-        self.committer.save(Save {
-            id: *id,
-            key: *key,
-            owner: settings.incarnation,
-            epoch: *epoch,
-            rev: Rev(rev.0 + 1),
-            ended: true,
-            record: Vec::new(),
-            cdr: Some(Box::new(parting.cdr)),
-            told: Vec::new(),
-        });
-        let session = SessionId::from(*id);
-        let release = Release { session, epoch: *epoch, rev: Rev(1) };
+        let owner = self.settings.incarnation;
+        let (id, key, epoch, rev, record) = (*id, *key, *epoch, *rev, record.clone());
+        let (ended, cdr, told) = (false, None, Vec::new());
+        let row = Save { id, key, owner, epoch, rev, ended, record, cdr, told };
+        self.part_from(row, "its record could not be carried on");
+        let session = SessionId::from(id);
+        let release = Release { session, epoch, rev: Rev(1) };
         // Which node has it may not be readable: the others know nothing of it.
         let nodes: Vec<NodeName> = self.media.iter().map(|(name, _)| name.clone()).collect();
         for node in nodes {
             self.media.send(&node, Request::Release(release.clone()));
         }
+    }
+
+    /// Ends a call whose machine panicked: nothing is asked of the machine but its record, which may panic too.
+    pub(super) fn end_by_bug(&mut self, id: CallId, what: String) {
+        self.release_media_of(id);
+        self.emit(&Event::Bug { call: Some(id), what });
+        let Some(slot) = self.calls.remove(id) else { return };
+        let Ok(Some(row)) = catch_bug(|| slot.call.remains()) else { return };
+        self.part_from(Save { rev: slot.saved, ..row }, "a bug in Holdfast");
+    }
+
+    /// BYE, CANCEL or 500 to whom the row's record names, and the row's end with a CDR.
+    fn part_from(&mut self, row: Save, why: &str) {
+        let (settings, now) = (Arc::clone(&self.settings), self.now);
+        let part = |record: &[u8]| farewell(&settings, (row.id, row.epoch), record, now, why);
+        let parting = catch_bug(|| part(&row.record)).unwrap_or_else(|_| part(&[]));
+        self.emit(&super::views::ended_event(row.id, &parting.cdr));
+        let (rev, cdr) = (Rev(row.rev.0 + 1), Some(Box::new(parting.cdr)));
+        self.committer.save(Save { rev, ended: true, record: Vec::new(), cdr, ..row });
         let parting = parting.transmits.into_iter();
         let said: Vec<(Flow, Bytes)> =
             parting.map(|transmit| (self.flow_now(transmit.flow), transmit.bytes)).collect();
@@ -68,5 +78,32 @@ pub(super) async fn say_again(messages: Vec<(Flow, Bytes)>, wakeups: &mpsc::Send
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::samples;
+    use crate::sip::{Message, Method};
+
+    #[tokio::test]
+    async fn a_bug_ends_its_call_for_the_phones_too() {
+        let mut worker = samples::worker();
+        worker.adopt(samples::answered());
+        worker.sockets.driver().sent.clear();
+        worker.change(CallId(7), |_| panic!("a bug"));
+        assert!(worker.calls.get(CallId(7)).is_none());
+        let said = worker.sockets.driver().sent.drain(..).filter_map(|(flow, bytes)| {
+            let Ok(Message::Request(request)) = Message::parse(&bytes) else { return None };
+            (request.method == Method::Bye).then_some(flow.remote.to_string())
+        });
+        assert_eq!(said.collect::<Vec<_>>(), ["10.0.0.9:5060", "10.0.2.1:5060"]);
+        let saves: Vec<&Save> = worker.committer.owed_saves().collect();
+        let [save] = saves.as_slice() else { panic!("one row: {saves:?}") };
+        let cdr = save.cdr.as_ref().expect("a CDR");
+        assert_eq!((cdr.caller.extension.as_deref(), save.ended), (Some("1001"), true));
+        assert_eq!(cdr.reason.as_deref(), Some("a bug in Holdfast"));
+        assert!(samples::errands(&mut worker).iter().any(|e| matches!(e, Errand::SayAgain(_))));
     }
 }

@@ -96,6 +96,7 @@ impl Worker {
         if is_proof {
             self.drop_lost(&owned.iter().copied().collect());
         }
+        self.clear_doubt(&owned);
         self.note_still_owned(owned);
     }
 

@@ -123,10 +123,10 @@ pub(super) async fn claim_all(
                 if failures == 1 {
                     tracing::warn!("calls of a dead node cannot be claimed yet: {error}");
                 }
-                tokio::time::sleep(CLAIM_PAUSE).await;
-                if wakeups.is_closed() {
+                if wakeups.send(Wakeup::ClaimInDoubt).await.is_err() {
                     return;
                 }
+                tokio::time::sleep(CLAIM_PAUSE).await;
             }
         }
     }

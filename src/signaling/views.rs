@@ -1,15 +1,13 @@
 //! What the node shows of bindings and calls.
 
-use crate::call::{Call, Save, Settings};
+use crate::call::{Call, Settings};
 use crate::directory::Binding;
 use crate::event::Event;
-use crate::ids::{CallId, Epoch, Rev};
+use crate::ids::CallId;
 use crate::operator::CallFilter;
 use crate::time::Timestamp;
 use crate::views::registration::FlowState;
-use crate::views::{
-    CallState, CallView, Cdr, Disposition, EndCause, EndedBy, RegistrationView, Rfc3339,
-};
+use crate::views::{CallState, CallView, Cdr, RegistrationView, Rfc3339};
 
 /// A binding in the API.
 pub(super) fn registration(
@@ -62,61 +60,6 @@ pub(super) fn matches(call: &Call, filter: &CallFilter) -> bool {
     filter.state.as_deref().is_none_or(|wish| wish == state)
         && filter.media_node.as_deref().is_none_or(has_media)
         && filter.extension.as_deref().is_none_or(touches)
-}
-
-/// The last row of a call that a bug ended: its CDR from what it showed last.
-pub(super) fn ended_by_bug(
-    view: CallView,
-    id: CallId,
-    key: [u8; 16],
-    rev: Rev,
-    settings: &Settings,
-    now: Timestamp,
-) -> Save {
-    let epoch = Epoch(view.epoch);
-    let millis = |later: Timestamp, earlier: Rfc3339| {
-        u64::try_from(later.saturating_since(earlier.0).as_millis()).unwrap_or(u64::MAX)
-    };
-    let ring_end = view.answered_at.map_or(now, |at| at.0);
-    let answered = view.answered_at.is_some();
-    let cdr = Cdr {
-        id: view.id,
-        sequence: 0,
-        answered_by: view.callee.extension.clone().filter(|_| answered),
-        caller: view.caller,
-        callee: view.callee,
-        request_uri: view.request_uri,
-        direction: view.direction,
-        created_at: view.created_at,
-        ringing_at: view.ringing_at,
-        answered_at: view.answered_at,
-        ended_at: Rfc3339(now),
-        ring_ms: view.ringing_at.map_or(0, |from| millis(ring_end, from)),
-        duration_ms: millis(now, view.created_at),
-        billable_ms: view.answered_at.map_or(0, |from| millis(now, from)),
-        disposition: if answered { Disposition::Answered } else { Disposition::Failed },
-        sip_status: if answered { 200 } else { 500 },
-        q850_cause: None,
-        reason: Some("a bug in Holdfast".to_owned()),
-        ended_by: EndedBy::System,
-        end_cause: EndCause::NodeLost,
-        owners: vec![view.owner],
-        media_nodes: view.media.node.into_iter().collect(),
-        takeovers: view.takeovers,
-        reanchors: view.media.reanchors,
-        legs: Vec::new(),
-    };
-    Save {
-        id,
-        key,
-        owner: settings.incarnation,
-        epoch,
-        rev,
-        ended: true,
-        record: Vec::new(),
-        cdr: Some(Box::new(cdr)),
-        told: Vec::new(),
-    }
 }
 
 /// The end of a call as its CDR tells it.

@@ -41,6 +41,8 @@ pub enum Wakeup {
     Nodes(Box<Judgement>),
     /// The table of nodes cannot be read: leases are not judged.
     NodesUnknown,
+    /// A claim failed: it may have come true all the same.
+    ClaimInDoubt,
     /// Calls that we claimed.
     Claimed(Vec<ClaimedCall>),
     /// One that an earlier claimer did not live to save. The sender is told when we have lived to adopt it.

@@ -23,6 +23,7 @@ use super::refuge::Refuge;
 use super::silence::Silence;
 use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
+use super::unheard::Unheard;
 use super::wakeup::{Found, QUEUE, Wakeup};
 use super::{Config, EventSink, feed, names, node, siblings};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
@@ -130,6 +131,7 @@ pub(super) struct Worker {
     /// Numbers of nodes whose connections this one inherited.
     pub inherited: BTreeSet<u16>,
     pub given_up: GivenUp,
+    pub unheard: Unheard,
     events: EventSink,
     tick_at: Timestamp,
     ticks: u64,
@@ -281,6 +283,7 @@ impl Worker {
             leaves: watch::Sender::new(false),
             inherited: BTreeSet::new(),
             given_up: GivenUp::default(),
+            unheard: Unheard::default(),
             events,
             tick_at: now,
             ticks: 0,
@@ -431,7 +434,9 @@ impl Worker {
         self.move_drained();
         self.end_questions();
         self.seek_refuge();
-        self.watch_given_up();
+        if self.given_up.is_watched(self.now) || self.is_in_doubt() {
+            self.errands.run(Errand::Prove);
+        }
         self.note_ready();
         let view = self.node_view();
         self.row.send_replace(Some(view));
@@ -456,6 +461,7 @@ impl Worker {
             Wakeup::NodesUnknown => self.lose_sight(),
             Wakeup::StoreWorks(name) => self.tell_store_works(&name),
             Wakeup::CutOff(link) => self.take_refuge(link),
+            Wakeup::ClaimInDoubt => self.doubt_claims(),
             Wakeup::Claimed(calls) => self.handle_claimed(calls),
             Wakeup::Suspect(call, adopted) => self.handle_suspect(*call, adopted),
             Wakeup::Say(flow, bytes) => {

@@ -6,8 +6,9 @@
 
 use super::batch::Part;
 use super::sqlite::Sqlite;
-use super::{Batch, BindingsWrite, COMMIT_DEADLINE, CallOutcome, Store, StoreError, within};
-use crate::call::Save;
+use super::{
+    Batch, BindingsWrite, COMMIT_DEADLINE, CallOutcome, Store, StoreError, tell_rejected, within,
+};
 use crate::directory::Binding;
 use crate::ids::CallId;
 use crate::time::Timestamp;
@@ -314,14 +315,6 @@ fn modified_at(path: &Path) -> Option<Timestamp> {
     let time = std::fs::metadata(path).ok()?.modified().ok()?;
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(Timestamp::from_micros(u64::try_from(since.as_micros()).ok()?))
-}
-
-/// The end of a call that the database refuses is kept whole in the log, where its CDR can still be found.
-fn tell_rejected(save: &Save, why: &str) {
-    let id = save.id;
-    let cdr = save.cdr.as_ref().and_then(|cdr| serde_json::to_string(cdr).ok());
-    let cdr = cdr.unwrap_or_default();
-    tracing::error!(call.id = %id, cdr, "the store refuses call {id} of the journal: {why}");
 }
 
 /// What the phone said last counts. No bindings at all tell that it left, at the latest when the journal was written:

@@ -34,6 +34,14 @@ pub enum CallOutcome {
     Rejected(String),
 }
 
+/// The end of a call that the database refuses is kept whole in the log, where its CDR can still be found.
+pub fn tell_rejected(save: &Save, why: &str) {
+    let id = save.id;
+    let cdr = save.cdr.as_ref().and_then(|cdr| serde_json::to_string(cdr).ok());
+    let cdr = cdr.unwrap_or_default();
+    tracing::error!(call.id = %id, cdr, "the store refuses call {id}: {why}");
+}
+
 /// All bindings of one user, replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingsWrite {

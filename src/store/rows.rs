@@ -99,6 +99,10 @@ pub(super) fn call_id(bytes: &[u8]) -> Result<CallId, StoreError> {
     Ok(CallId(u128::from_be_bytes(bytes)))
 }
 
+pub(super) fn call_key(bytes: Vec<u8>) -> Result<[u8; 16], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Corrupt("call key of a wrong length".into()))
+}
+
 /// (id, owner, epoch, rev, record)
 pub(super) type CallRow = (Vec<u8>, i64, i64, i64, Vec<u8>);
 
@@ -118,11 +122,9 @@ pub(super) type ClaimRow = (Vec<u8>, Vec<u8>, i64, i64, Vec<u8>, i16);
 
 pub(super) fn claimed_call(row: ClaimRow) -> Result<ClaimedCall, StoreError> {
     let (id, key, epoch, rev, record, claims) = row;
-    let key =
-        key.try_into().map_err(|_| StoreError::Corrupt("call key of a wrong length".into()))?;
     Ok(ClaimedCall {
         id: call_id(&id)?,
-        key,
+        key: call_key(key)?,
         epoch: Epoch(unsigned(epoch)),
         rev: Rev(unsigned(rev)),
         record,

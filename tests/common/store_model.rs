@@ -138,9 +138,9 @@ impl StoreModel {
         if row.owner != from || row.ended_at.is_some() {
             return None;
         }
+        row.claims += u32::from(from != to);
         row.owner = to;
         row.epoch.0 += 1;
-        row.claims += 1;
         let Row { key, epoch, rev, record, claims, .. } = row.clone();
         Some(ClaimedCall { id, key, epoch, rev, record, claims })
     }

@@ -105,6 +105,9 @@ async fn a_call_that_no_claimer_saves_is_told_from_the_others(database: &Databas
     assert_eq!(store.claim_suspect(dead, heir).await.expect("writable"), None);
     let again = store.claim_call(CallId(2), heir, dead).await.expect("writable").expect("there");
     assert_eq!(again.claims, 3);
+    // The answer was lost, the claimer lives.
+    let asked = store.claim_call(CallId(2), dead, dead).await.expect("writable").expect("its own");
+    assert_eq!((asked.claims, asked.epoch), (3, Epoch(again.epoch.0 + 1)));
 }
 
 async fn the_stores_clock_goes(database: &Database) {

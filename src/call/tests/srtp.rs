@@ -257,7 +257,7 @@ fn the_store_never_sees_a_key_and_a_restored_call_has_them() {
     let record = &bench.saves.last().expect("a save").record;
     let shown = format!("{:?}", bench.call.record.legs[0].streams);
     assert!(!shown.contains(&format!("{:?}", keying(KEY).bytes())), "{shown}");
-    let farewell = farewell(&settings(), (bench.call.id(), Epoch(2)), record, bench.now);
+    let farewell = farewell(&settings(), (bench.call.id(), Epoch(2)), record, bench.now, "why");
     assert_eq!(farewell.transmits.len(), 2, "BYE to both, by what the sealed record says");
     let passed = record_passing_over(record, &settings().key);
     assert!(passed != *record && passed[..2] == record[..2]);

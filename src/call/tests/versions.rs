@@ -61,7 +61,7 @@ fn of_every_past_record_its_phones_can_be_taken_leave_of() {
     for (version, name, bytes) in fixtures() {
         let before_end = &bytes[..bytes.len() - 15];
         let of = (CallId(7), Epoch(4));
-        let Farewell { transmits, cdr } = farewell(&settings(), of, before_end, NOW);
+        let Farewell { transmits, cdr } = farewell(&settings(), of, before_end, NOW, "why");
         let mut heads: Vec<String> = transmits.iter().map(|said| in_brief(&said.bytes)).collect();
         heads.sort();
         let expect = match name {
@@ -71,7 +71,7 @@ fn of_every_past_record_its_phones_can_be_taken_leave_of() {
         };
         assert_eq!(heads, expect, "{version}-{name}");
         assert_eq!(cdr.caller.extension.as_deref(), Some("1001"));
-        let nothing = farewell(&settings(), of, &bytes[..40], NOW);
+        let nothing = farewell(&settings(), of, &bytes[..40], NOW, "why");
         assert_eq!((nothing.transmits.len(), nothing.cdr.id), (0, CallId(7).to_string()));
     }
 }

@@ -15,12 +15,15 @@ with dead as materialized (
     select id from calls where owner = $1 and ended_at is null and (claims > 0) = $4
     limit $3 for update skip locked
 )
-update calls c set owner = $2, epoch = c.epoch + 1, claims = least(c.claims + 1, 1000) from dead
+update calls c set owner = $2, epoch = c.epoch + 1,
+    claims = least(c.claims + (c.owner <> $2)::int, 1000) from dead
 where c.id = dead.id
 returning c.id, c.key, c.epoch, c.rev, c.record, c.claims";
 
+/// What a node claims from itself, because it did not hear the answer, it has not died with.
 const CLAIM_ONE: &str = "
-update calls set owner = $2, epoch = epoch + 1, claims = least(claims + 1, 1000)
+update calls set owner = $2, epoch = epoch + 1,
+    claims = least(claims + (owner <> $2)::int, 1000)
 where id = $3 and owner = $1 and ended_at is null
 returning id, key, epoch, rev, record, claims";
 

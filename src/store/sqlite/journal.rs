@@ -3,7 +3,7 @@
 use super::Sqlite;
 use crate::call::Save;
 use crate::ids::{CallId, Epoch, Incarnation, Rev};
-use crate::store::rows::{bindings, call_id, cdr, signed, unsigned};
+use crate::store::rows::{bindings, call_id, call_key, cdr, signed, unsigned};
 use crate::store::{BindingsWrite, StoreError};
 use crate::views::Cdr;
 use sqlx::{QueryBuilder, SqliteConnection};
@@ -118,8 +118,6 @@ where
 
 fn saved(id: CallId, row: KeptRow, document: Option<String>) -> Kept<Save> {
     let (_, key, owner, epoch, rev, ended_at, record) = row;
-    let key =
-        key.try_into().map_err(|_| StoreError::Corrupt("call key of a wrong length".into()))?;
     let cdr: Option<Box<Cdr>> = match (ended_at, document) {
         (None, _) => None,
         (Some(_), Some(document)) => Some(Box::new(cdr(0, &document)?)),
@@ -127,7 +125,7 @@ fn saved(id: CallId, row: KeptRow, document: Option<String>) -> Kept<Save> {
     };
     Ok(Save {
         id,
-        key,
+        key: call_key(key)?,
         owner: Incarnation(unsigned(owner)),
         epoch: Epoch(unsigned(epoch)),
         rev: Rev(unsigned(rev)),

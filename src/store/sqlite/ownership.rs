@@ -15,7 +15,8 @@ impl Sqlite {
         suspects: bool,
     ) -> Result<Vec<ClaimedCall>, StoreError> {
         let rows: Vec<ClaimRow> = sqlx::query_as(
-            "update calls set owner = ?2, epoch = epoch + 1, claims = min(claims + 1, 1000)
+            "update calls set owner = ?2, epoch = epoch + 1,
+                 claims = min(claims + (owner <> ?2), 1000)
              where id in (select id from calls where owner = ?1 and ended_at is null
                  and (claims > 0) = ?4 limit ?3)
              returning id, key, epoch, rev, record, claims",
@@ -36,7 +37,8 @@ impl Sqlite {
         to: Incarnation,
     ) -> Result<Option<ClaimedCall>, StoreError> {
         let row: Option<ClaimRow> = sqlx::query_as(
-            "update calls set owner = ?2, epoch = epoch + 1, claims = min(claims + 1, 1000)
+            "update calls set owner = ?2, epoch = epoch + 1,
+                 claims = min(claims + (owner <> ?2), 1000)
              where id = ?3 and owner = ?1 and ended_at is null
              returning id, key, epoch, rev, record, claims",
         )

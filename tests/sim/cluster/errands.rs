@@ -33,9 +33,12 @@ fn unavailable<T>() -> Result<T, StoreError> {
     Err(StoreError::Unavailable("in the simulation".to_owned()))
 }
 
+fn claims(errand: &Errand) -> bool {
+    matches!(errand, Errand::ClaimFor(..) | Errand::ClaimAll(_) | Errand::WriteAndClaim(..))
+}
+
 fn writes(errand: &Errand) -> bool {
-    let claims = matches!(errand, Errand::ClaimFor(..) | Errand::ClaimAll(_));
-    claims || matches!(errand, Errand::Commit(_) | Errand::WriteAndClaim(..))
+    claims(errand) || matches!(errand, Errand::Commit(_))
 }
 
 /// How long an answer is waited for, where that is less than for a statement.
@@ -148,8 +151,9 @@ impl World {
         }
         match self.way(node, writes(&errand)) {
             Way::Works { there, heard } => {
-                // A claim whose answer is lost leaves calls that nobody carries on.
-                let heard = heard || !matches!(errand, Errand::Commit(_));
+                // There are few claims beside commits.
+                let lost = claims(&errand) && self.random.chance(self.weather.doubt * 10);
+                let heard = heard && !lost;
                 if there * 2 > patience(&errand) {
                     return self.fail_errand(node, life, patience(&errand), errand);
                 }
@@ -170,6 +174,9 @@ impl World {
             let whereabouts = if absent { Whereabouts::Nowhere } else { Whereabouts::Unknown };
             Wakeup::StrayFound(Box::new((stray, whereabouts)))
         };
+        if claims(&errand) {
+            self.answer(node, life, after, Wakeup::ClaimInDoubt);
+        }
         let wakeup = match errand {
             Errand::Commit(_) => Wakeup::Committed(unavailable()),
             Errand::FindOwner(stray) | Errand::ClaimFor(stray, _) => found(stray),
@@ -211,8 +218,7 @@ impl World {
             self.count.add("store: did what a dead node asked");
         }
         // A task that tries again meets the store as it is now.
-        let claims = writes(&errand) && !matches!(errand, Errand::Commit(_));
-        if claims && !(self.store_takes_writes(node) && self.settled_at <= self.now) {
+        if claims(&errand) && !(self.store_takes_writes(node) && self.settled_at <= self.now) {
             return self.fail_errand(node, life, MS, errand);
         }
         let back = self.random.between(200, 1_500);
@@ -243,13 +249,16 @@ impl World {
             }
             Errand::ClaimFor(stray, owner) => {
                 let found = self.claim_for(node, own, stray.call, owner);
+                if !heard {
+                    return self.lose_claim(node, life, Errand::ClaimFor(stray, owner));
+                }
                 Wakeup::StrayFound(Box::new((stray, found)))
             }
             Errand::ClaimAll(from) => return self.claim_all(node, life, from, heard, back),
             Errand::WriteAndClaim(from, batch) => {
                 self.count.add("journal: kept by a peer and written");
                 self.store.commit(&batch);
-                return self.claim_all(node, life, from, true, back);
+                return self.claim_all(node, life, from, heard, back);
             }
             Errand::AskStore(name) if self.store_takes_writes(node) => Wakeup::StoreWorks(name),
             Errand::AskAgain(link, _) if !self.store_takes_writes(node) => Wakeup::CutOff(link),
@@ -341,14 +350,20 @@ impl World {
                 Wakeup::Claimed(claimed)
             }
         };
-        if heard {
-            self.answer(node, life, back, wakeup);
-        } else {
-            self.count.add("store: claim in doubt");
-        }
         let again = Errand::ClaimAll(from);
-        let after = if heard { back + 5 * MS } else { 500 * MS };
+        if !heard {
+            return self.lose_claim(node, life, again);
+        }
+        self.answer(node, life, back, wakeup);
+        let after = back + 5 * MS;
         self.schedule(after, Happening::Store { node, life, errand: again, heard: true });
+    }
+
+    /// It came true, and who asked hears of no answer.
+    fn lose_claim(&mut self, node: usize, life: u64, errand: Errand) {
+        self.count.add("store: claim in doubt");
+        let after = self.random.between(MS, COMMIT_DEADLINE);
+        self.fail_errand(node, life, after, errand);
     }
 
     /// Who is in the table, each second.

@@ -42,7 +42,7 @@ const BROKEN_IN_A_THOUSAND: u64 = 6;
 const MOST_BROKEN: usize = 200;
 const SECRET: &str = "secret";
 /// Without these a run proves little.
-const MUST_HAPPEN: [&str; 32] = [
+const MUST_HAPPEN: [&str; 33] = [
     "calls: adopted Confirmed",
     "calls: adopted Early",
     "calls: answered",
@@ -73,6 +73,7 @@ const MUST_HAPPEN: [&str; 32] = [
     "links: messages passed on",
     "network: lost",
     "phones: retransmissions",
+    "store: claim in doubt",
     "store: commit in doubt",
     "store: did what a dead node asked",
 ];

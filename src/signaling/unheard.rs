@@ -1,0 +1,89 @@
+//! Claims whose answer was lost: the store may have made calls ours of which we know nothing, and while we live nobody
+//! else claims them. So the store is asked again until it has said (design §4 "Ownership").
+//!
+//! Invariant: a call is claimed anew only when two looks in a row find it ours and unknown here: what is on its way
+//! here by another claim, or leaves by a commit, is seen once.
+
+use super::errand::Errand;
+use super::pass_on::Stray;
+use super::worker::Worker;
+use crate::ids::CallId;
+use crate::time::Timestamp;
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+/// A claim that was given up may come true so long afterwards: what the store does, it does by then.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// What the store may have made ours.
+#[derive(Debug, Default)]
+pub(super) struct Unheard {
+    /// Until then at least the store is asked.
+    until: Option<Timestamp>,
+    /// Ours by the last look, and not here.
+    unknown: BTreeSet<CallId>,
+}
+
+impl Worker {
+    /// A claim failed, perhaps after it came true; or the store calls something ours that is not here.
+    pub(super) fn doubt_claims(&mut self) {
+        self.unheard.until = Some(self.now + PATIENCE);
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.unheard.until.is_some()
+    }
+
+    /// The store has said what is ours. A node that gives its calls up leaves them to others.
+    pub(super) fn clear_doubt(&mut self, owned: &[CallId]) {
+        if !self.is_in_doubt() || self.is_leaving() {
+            return;
+        }
+        let is_here = |id: &CallId| self.calls.get(*id).is_some() || self.committer.owes(*id);
+        let unknown: BTreeSet<CallId> = owned.iter().copied().filter(|id| !is_here(id)).collect();
+        let own = self.settings.incarnation;
+        for id in unknown.intersection(&self.unheard.unknown) {
+            tracing::warn!(call.id = %id, "call {id} became ours unheard: it is claimed again");
+            self.errands.run(Errand::ClaimFor(Stray::none(*id), own));
+        }
+        if unknown.is_empty() && self.unheard.until.is_some_and(|until| until <= self.now) {
+            self.unheard.until = None;
+        }
+        self.unheard.unknown = unknown;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::samples;
+
+    fn claimed(worker: &mut Worker) -> Vec<CallId> {
+        let errands = samples::errands(worker).into_iter();
+        let claims = errands.filter_map(|errand| match errand {
+            Errand::ClaimFor(stray, _) => Some(stray.call),
+            _ => None,
+        });
+        claims.collect()
+    }
+
+    #[tokio::test]
+    async fn what_became_ours_unheard_is_claimed_again() {
+        let mut worker = samples::worker();
+        worker.adopt(samples::answered());
+        worker.committer.save(samples::save(8, 1));
+        let owned = || Ok([7, 8, 9].map(CallId).to_vec());
+        worker.handle_proven(owned());
+        worker.handle_proven(owned());
+        assert_eq!(claimed(&mut worker), [], "nobody doubts");
+        worker.doubt_claims();
+        worker.handle_proven(owned());
+        assert_eq!(claimed(&mut worker), [], "it may be on its way here");
+        worker.handle_proven(owned());
+        assert_eq!(claimed(&mut worker), [CallId(9)], "7 is here, 8 is leaving by a commit");
+        assert!(worker.is_in_doubt());
+        worker.now = worker.now + PATIENCE;
+        worker.handle_proven(Ok(vec![CallId(7)]));
+        assert!(!worker.is_in_doubt());
+    }
+}
