@@ -121,8 +121,13 @@ pub enum Event {
         extension: String,
         /// Bindings now.
         contacts: usize,
-        /// A new binding, not a refresh.
-        new: bool,
+        /// What became of one of them.
+        change: Registration,
+    },
+    /// Something was refused, put off or dropped because a bound was reached (`limits`) or nothing can be promised.
+    Shed {
+        /// What, in words.
+        what: &'static str,
     },
     /// A request was challenged or refused for its credentials.
     AuthenticationFailed {
@@ -150,4 +155,15 @@ pub enum Event {
         /// The panic's text.
         what: String,
     },
+}
+
+/// What became of a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// A phone that was not there before.
+    Made,
+    /// It said that it is still there, perhaps by another way.
+    Refreshed,
+    /// It left, expired, or was removed.
+    Removed,
 }

@@ -5,6 +5,7 @@ use super::offer::Body;
 use super::record::{Bridge, Phase};
 use super::send::{Reply, pass};
 use super::{Call, LAZY_SAVE_ACK, Output, Transmit, headers};
+use crate::event::Event;
 use crate::ids::{Flow, LegId};
 use crate::limits;
 use crate::sip::transaction::{RequestAction, ResponseAction, ServerTransaction};
@@ -60,6 +61,7 @@ impl Call {
             response.headers.push(HeaderName::RetryAfter, RETRY_SECONDS);
             let bytes = response.to_bytes();
             let transmit = Transmit { flow: reply_flow, bytes, behind: None, request: None };
+            self.emit(Event::Shed { what: "request on a busy leg" });
             return self.outputs.push_back(Output::Send(transmit));
         }
         let is_invite = request.method == Method::Invite;

@@ -213,6 +213,29 @@ impl Call {
         }
     }
 
+    /// Its INVITE made another call too, which the store has: this one has no row, the caller is told nothing.
+    pub fn leave_caller(&mut self) {
+        self.record.phase = Phase::Ended;
+        (self.exchange, self.dirty_until, self.ringing_repeat_at) = (None, None, None);
+        self.questions.clear();
+        if let Some(caller) = self.record.leg_mut(LegId::CALLER) {
+            (caller.state, caller.open_invite) = (LegState::Ended, None);
+            caller.servers.clear();
+        }
+        let ids: Vec<LegId> = self.record.legs.iter().map(|leg| leg.id).collect();
+        for id in ids {
+            self.end_leg(id, None);
+        }
+        self.saved_end = true;
+        self.release_media();
+    }
+
+    /// The same of a call whose phones talk: it goes on, under a key that no INVITE has.
+    pub fn take_own_key(&mut self) {
+        self.record.key = self.record.id.0.to_be_bytes();
+        self.save();
+    }
+
     /// BYE to a dialog, CANCEL to an INVITE that is open.
     fn end_leg(&mut self, id: LegId, told: Option<&str>) {
         let now = self.now;

@@ -78,7 +78,8 @@ impl Head {
     }
 }
 
-/// Takes leave of every phone that the record names; `why` stands in the CDR. A record that cannot be read at all leaves a CDR without names.
+/// Takes leave of every phone that the record names; `why` stands in the CDR. A record that cannot be read at all
+/// leaves a CDR without names.
 pub fn farewell(
     settings: &Settings,
     (id, epoch): (CallId, Epoch),

@@ -95,7 +95,9 @@ impl Call {
         self.abandon_move();
         if !self.record.media.open {
             self.media_deadline = None;
-            self.save();
+            if !self.saved_end {
+                self.save();
+            }
             return;
         }
         self.record.media.open = false;

@@ -154,6 +154,9 @@ impl Call {
         for leg in &mut self.record.legs {
             leg.settle_in(place);
         }
+        if self.record.phase == Phase::Ringing {
+            self.probe_waiting_caller();
+        }
         if self.record.phase == Phase::Ringing && self.ring_anew() {
             self.apply_media(Then::Invite);
         }

@@ -173,6 +173,7 @@ impl Call {
                     let last = self.record.added_2.last_provisional.take();
                     self.send_provisional(last.unwrap_or(180));
                 }
+                self.probe_waiting_caller();
                 let anew = self.ring_anew();
                 self.resume_media(match self.record.phase {
                     Phase::Answering(leg) => Then::Answer { leg },

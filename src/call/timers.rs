@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 
 /// A silent phone is asked so often whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(60);
+/// A caller that waits, and whose CANCEL would go to an address that is no more, is asked so often.
+const WAITING_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// So many unanswered probes end the call.
 const PROBES_UNANSWERED: u8 = 2;
 
@@ -201,17 +203,31 @@ impl Call {
         }
     }
 
+    /// A caller that hung up says CANCEL to the address it knows: where that is no more, nobody hears it, what rings
+    /// would ring on. Its dialog is then gone, which a phone tells who asks in it (481); its silence tells nothing.
+    pub(super) fn probe_waiting_caller(&mut self) {
+        let at = self.now + WAITING_PROBE_INTERVAL;
+        let caller = self.record.leg_mut(LegId::CALLER);
+        if let Some(caller) = caller.filter(|caller| caller.stale.is_some()) {
+            caller.probe = Probe { next_at: Some(at), unanswered: 0 };
+        }
+    }
+
     fn time_probe(&mut self, id: LegId) {
         let now = self.now;
         let Some(leg) = self.record.leg_mut(id) else { return };
         if leg.probe.next_at.is_none_or(|at| at > now) {
             return;
         }
-        if leg.state != LegState::Confirmed {
-            leg.probe = Probe::default();
-            return;
-        }
-        leg.probe.next_at = Some(now + PROBE_INTERVAL);
+        let interval = match leg.state {
+            LegState::Confirmed => PROBE_INTERVAL,
+            LegState::Waiting if leg.stale.is_some() => WAITING_PROBE_INTERVAL,
+            _ => {
+                leg.probe = Probe::default();
+                return;
+            }
+        };
+        leg.probe.next_at = Some(now + interval);
         let open = leg.clients.iter().any(|client| client.purpose == Purpose::Probe);
         if !open {
             let options = leg.dialog.request(Method::Options);
@@ -222,6 +238,7 @@ impl Call {
 
     pub(super) fn probe_answered(&mut self, id: LegId, status: Status) {
         match status.0 {
+            481 if self.record.phase == Phase::Ringing && id == LegId::CALLER => self.cancelled(),
             481 => self.leg_is_gone(),
             408 => self.probe_unanswered(id),
             _ => {

@@ -72,6 +72,7 @@ impl Call {
             | Event::AuthenticationFailed { .. }
             | Event::Malformed { .. }
             | Event::MediaNode { .. }
+            | Event::Shed { .. }
             | Event::Bug { .. } => return None,
         })
     }

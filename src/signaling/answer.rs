@@ -5,6 +5,7 @@
 //! answer without a memory of it; replies leave by `reply_flow`.
 
 use super::worker::Worker;
+use crate::event::Event;
 use crate::ids::Flow;
 use crate::sip::address::reply_flow;
 use crate::sip::{HeaderName, Method, Request, Response, Status, digest};
@@ -57,9 +58,10 @@ impl Worker {
         &mut self,
         request: &Request,
         flow: &Flow,
-        reason: &str,
+        reason: &'static str,
         seconds: u64,
     ) {
+        self.emit(&Event::Shed { what: reason });
         let mut response = self.response(request, 503);
         reason.clone_into(&mut response.reason);
         response.headers.push(HeaderName::RetryAfter, seconds.to_string());

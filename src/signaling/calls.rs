@@ -83,12 +83,14 @@ impl Slot {
         self.call.row().is_none() && self.stored == self.saved
     }
 
-    /// Keeps a request for a connection that broke.
-    pub(super) fn strand(&mut self, transmit: Transmit, now: Timestamp) {
+    /// Keeps a request for a connection that broke. False: too many wait already.
+    pub(super) fn strand(&mut self, transmit: Transmit, now: Timestamp) -> bool {
         self.stranded.retain(|(until, _)| *until > now);
-        if self.stranded.len() < STRANDED {
+        let has_room = self.stranded.len() < STRANDED;
+        if has_room {
             self.stranded.push((now + crate::limits::TRANSACTION_TIMEOUT, transmit));
         }
+        has_room
     }
 }
 

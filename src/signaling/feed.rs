@@ -7,7 +7,7 @@ use super::errand::Errand;
 use super::wakeup::{Found, Wakeup};
 use super::worker::Worker;
 use crate::directory::{Binding, User};
-use crate::event::Event;
+use crate::event::{Event, Registration};
 use crate::ids::{CallId, ConnectionId, NodeName};
 use crate::net::clock;
 use crate::sip::Uri;
@@ -134,7 +134,8 @@ impl Worker {
         self.directory.remove_user(extension);
         if registered {
             let extension = extension.to_owned();
-            self.emit(&Event::Registered { extension, contacts: 0, new: false });
+            let change = Registration::Removed;
+            self.emit(&Event::Registered { extension, contacts: 0, change });
         }
     }
 
@@ -189,6 +190,7 @@ impl Worker {
     pub(super) fn look_up(&mut self, call: CallId, number: u32, uri: Uri, extension: String) {
         let wanted = extension.clone();
         if !self.errands.run(Errand::LookUp { call, number, uri: uri.clone(), extension }) {
+            self.emit(&Event::Shed { what: "look-up of a user" });
             let result = Err(StoreError::Unavailable("too many look-ups".to_owned()));
             self.found.push(Found { call, number, uri, extension: wanted, result });
         }

@@ -16,6 +16,7 @@ use crate::ids::{CallId, NodeName, Rev};
 use crate::routing::{self, Decision};
 use crate::sip::{Status, Uri};
 use crate::store::{CallOutcome, StoreError, tell_rejected};
+use crate::views::CallState;
 use core::panic::AssertUnwindSafe;
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
@@ -167,8 +168,9 @@ impl Worker {
         if !sent
             && transmit.request.is_some()
             && let Some(slot) = self.calls.get_mut(id)
+            && !slot.strand(transmit, self.now)
         {
-            slot.strand(transmit, self.now);
+            self.emit(&Event::Shed { what: "request for a broken connection" });
         }
     }
 
@@ -337,13 +339,28 @@ impl Worker {
                 self.let_go(id);
             }
             // The INVITE is known elsewhere: ours never was.
-            CallOutcome::Duplicate(other) => {
-                tracing::warn!(call.id = %id, "call {id} is call {other} already: dropped");
-                self.committer.forget(id);
+            CallOutcome::Duplicate(other) => self.handle_duplicate(id, other),
+            CallOutcome::Rejected(why) => self.handle_rejected(save, &why),
+        }
+    }
+
+    /// The INVITE made another call too. Unless the journal let something out, ours never was. If it did, phones know
+    /// ours: those that talk go on under a key of their own; one that rings is cancelled, the caller is the other's.
+    fn handle_duplicate(&mut self, id: CallId, other: CallId) {
+        let Some(slot) = self.calls.get(id) else { return self.committer.forget(id) };
+        let (is_known, state) = (slot.committed.0 > 0, slot.call.state());
+        tracing::warn!(call.id = %id, "call {id} is call {other} already");
+        self.committer.forget(id);
+        match state {
+            CallState::Confirmed if is_known => self.change(id, Call::take_own_key),
+            CallState::Trying | CallState::Early if is_known => {
+                self.change(id, Call::leave_caller);
+                self.emit(&Event::CallLeft { call: id });
+            }
+            _ => {
                 self.release_media_of(id);
                 self.let_go(id);
             }
-            CallOutcome::Rejected(why) => self.handle_rejected(save, &why),
         }
     }
 
@@ -370,5 +387,55 @@ impl Worker {
         let rev = Rev(last.rev.0 + 1);
         let release = Release { session: last.session, epoch: last.epoch, rev };
         self.media.send(&node, Request::Release(release));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::samples;
+    use crate::sip::Message;
+
+    fn said(worker: &mut Worker) -> Vec<(String, String)> {
+        let sent = worker.sockets.driver().sent.drain(..);
+        let said = sent.map(|(flow, bytes)| {
+            let what = match Message::parse(&bytes).expect("readable") {
+                Message::Request(request) => request.method.to_string(),
+                Message::Response(response) => response.status.0.to_string(),
+            };
+            (flow.remote.to_string(), what)
+        });
+        said.collect()
+    }
+
+    #[tokio::test]
+    async fn a_duplicate_that_phones_know_of_goes_on_if_they_talk() {
+        let mut worker = samples::worker();
+        worker.adopt(samples::answered());
+        said(&mut worker);
+        let row = samples::save(7, 10);
+        worker.handle_outcome(&row, CallOutcome::Duplicate(CallId(3)));
+        assert_eq!(said(&mut worker), [], "nobody is told");
+        let saves: Vec<&Save> = worker.committer.owed_saves().collect();
+        assert_eq!(saves.last().map(|save| save.key), Some(CallId(7).0.to_be_bytes()));
+        assert!(worker.calls.get(CallId(7)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_duplicate_that_rings_is_cancelled_behind_its_caller() {
+        let mut worker = samples::worker();
+        worker.adopt(samples::ringing());
+        said(&mut worker);
+        let row = samples::save(7, 10);
+        worker.handle_outcome(&row, CallOutcome::Duplicate(CallId(3)));
+        let said = said(&mut worker);
+        assert!(!said.is_empty() && said.iter().all(|(_, what)| what == "CANCEL"), "{said:?}");
+        assert_eq!(worker.committer.owed_saves().count(), 0, "it has no row");
+        assert!(
+            worker
+                .calls
+                .get(CallId(7))
+                .is_some_and(|slot| slot.call.state() == CallState::Terminating)
+        );
     }
 }

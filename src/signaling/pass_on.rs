@@ -93,7 +93,7 @@ impl Worker {
     /// Asks the store for the owner.
     fn look_for(&mut self, stray: Stray) {
         if !self.errands.run(Errand::FindOwner(stray)) {
-            self.emit(&Event::Malformed { what: "too many messages of unknown calls" });
+            self.emit(&Event::Shed { what: "message of an unknown call" });
         }
     }
 

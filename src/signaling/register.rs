@@ -8,7 +8,7 @@ use super::answer::HeldAnswer;
 use super::worker::Worker;
 use crate::call::Input;
 use crate::directory::Binding;
-use crate::event::Event;
+use crate::event::{Event, Registration};
 use crate::ids::{ConnectionId, Flow, Transport};
 use crate::limits;
 use crate::registrar;
@@ -61,6 +61,7 @@ impl Worker {
     pub(super) fn set_bindings(&mut self, extension: &str, bindings: Vec<Binding>, new: bool) {
         let before = self.directory.bindings(extension);
         let moved = moved_flows(before, &bindings);
+        let change = change_of(new, before.len(), bindings.len());
         self.tell_peers(extension, before, &bindings);
         for binding in &bindings {
             self.watch_binding(binding);
@@ -78,7 +79,7 @@ impl Worker {
             }
             (false, _) => {}
         }
-        self.emit(&Event::Registered { extension: extension.to_owned(), contacts, new });
+        self.emit(&Event::Registered { extension: extension.to_owned(), contacts, change });
         for moved in moved {
             self.move_calls(extension, &moved);
         }
@@ -166,6 +167,14 @@ fn live(bindings: &[Binding], now: Timestamp) -> Vec<Binding> {
     bindings.iter().filter(|binding| binding.expires_at > now).cloned().collect()
 }
 
+fn change_of(new: bool, before: usize, after: usize) -> Registration {
+    match after < before {
+        _ if new => Registration::Made,
+        true => Registration::Removed,
+        false => Registration::Refreshed,
+    }
+}
+
 /// A phone that came back by another flow of the same transport.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Moved {
@@ -189,4 +198,19 @@ pub(super) fn moved_flows(before: &[Binding], after: &[Binding]) -> Vec<Moved> {
         }
     }
     moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phone_that_leaves_is_no_refresh() {
+        let changes = [(true, 0, 1), (true, 1, 1), (false, 1, 1), (false, 2, 1), (false, 1, 0)];
+        let told = changes.map(|(new, before, after)| change_of(new, before, after));
+        let [made, replaced, refreshed, removed, last] = told;
+        assert_eq!([made, replaced], [Registration::Made; 2]);
+        assert_eq!(refreshed, Registration::Refreshed);
+        assert_eq!([removed, last], [Registration::Removed; 2]);
+    }
 }

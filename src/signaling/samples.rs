@@ -72,7 +72,16 @@ pub(super) fn worker() -> Worker {
 
 /// A call that two phones talk in, as a dead node left it.
 pub(super) fn answered() -> ClaimedCall {
-    let record = include_bytes!("../../tests/vectors/records/1-answered").to_vec();
+    claimed(include_bytes!("../../tests/vectors/records/1-answered"))
+}
+
+/// One that rings at one phone, whose 183 the caller hears.
+pub(super) fn ringing() -> ClaimedCall {
+    claimed(include_bytes!("../../tests/vectors/records/1-early"))
+}
+
+fn claimed(record: &[u8]) -> ClaimedCall {
+    let record = record.to_vec();
     let (id, key, epoch, rev) = (CallId(7), [7; 16], Epoch(2), Rev(9));
     ClaimedCall { id, key, epoch, rev, record, claims: 1 }
 }

@@ -24,6 +24,8 @@ pub(super) struct Sockets {
     outgoing: Vec<Vec<(Flow, Bytes)>>,
     /// Of siblings that do not read them.
     covered: Vec<(Incarnation, UdpEndpoint)>,
+    /// Which of them is read first.
+    first_read: usize,
     /// A sibling reads ours.
     is_left: bool,
     tcp: TcpEndpoint,
@@ -75,7 +77,8 @@ impl Sockets {
         let outgoing = udp.iter().map(|_| Vec::new()).collect();
         let (covered, is_left) = (Vec::new(), false);
         let resolver = Resolver::new();
-        Ok(Self { udp, outgoing, covered, is_left, tcp, resolver, driven: None })
+        let first_read = 0;
+        Ok(Self { udp, outgoing, covered, first_read, is_left, tcp, resolver, driven: None })
     }
 
     /// None at all.
@@ -84,6 +87,7 @@ impl Sockets {
             udp: Vec::new(),
             outgoing: Vec::new(),
             covered: Vec::new(),
+            first_read: 0,
             is_left: false,
             tcp: TcpEndpoint::new(ConnectionId(0)),
             resolver: Resolver::none(),
@@ -110,10 +114,11 @@ impl Sockets {
         udp.chain(self.tcp.local().iter().map(|bound| (Transport::Tcp, *bound))).collect()
     }
 
-    /// Waits for datagrams of any socket, or events of any connection.
+    /// Waits for datagrams of any socket, or events of any connection. Another socket is the first each time: one that
+    /// is never empty leaves the others their turn.
     pub(super) async fn receive(&mut self, out: &mut Received) -> io::Result<()> {
-        let own = self.udp.iter_mut().filter(|_| !self.is_left);
-        let udp = own.chain(self.covered.iter_mut().map(|(_, endpoint)| endpoint)).collect();
+        self.first_read = self.first_read.wrapping_add(1);
+        let udp = readers(self.is_left, self.first_read, &mut self.udp, &mut self.covered);
         let tcp = &mut self.tcp;
         tokio::select! {
             result = receive_datagrams(udp, &mut out.datagrams) => result,
@@ -123,8 +128,7 @@ impl Sockets {
 
     /// What is there already, without waiting; as much as a turn takes. An error is told by the next `receive`.
     pub(super) fn receive_more(&mut self, out: &mut Received) {
-        let own = self.udp.iter_mut().filter(|_| !self.is_left);
-        for endpoint in own.chain(self.covered.iter_mut().map(|(_, endpoint)| endpoint)) {
+        for endpoint in readers(self.is_left, self.first_read, &mut self.udp, &mut self.covered) {
             if out.datagrams.len() < udp::BATCH {
                 endpoint.recv_ready(&mut out.datagrams);
             }
@@ -264,6 +268,21 @@ impl Sockets {
     }
 }
 
+/// Sockets that are read here, our own and those of siblings, from that one on.
+fn readers<'a>(
+    is_left: bool,
+    first: usize,
+    own: &'a mut [UdpEndpoint],
+    covered: &'a mut [(Incarnation, UdpEndpoint)],
+) -> Vec<&'a mut UdpEndpoint> {
+    let own = own.iter_mut().filter(|_| !is_left);
+    let covered = covered.iter_mut().map(|(_, endpoint)| endpoint);
+    let mut readers: Vec<_> = own.chain(covered).collect();
+    let count = readers.len().max(1);
+    readers.rotate_left(first % count);
+    readers
+}
+
 /// UDP and TCP on one port, which phones expect of a SIP server.
 fn bind_both(address: SocketAddr, tcp: &mut TcpEndpoint) -> io::Result<UdpEndpoint> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
@@ -348,4 +367,30 @@ fn udp_flow(bound: &[SocketAddr], remote: SocketAddr) -> Option<Flow> {
 
 fn bound_towards(bound: &[SocketAddr], remote: SocketAddr) -> Option<&SocketAddr> {
     bound.iter().find(|bound| bound.is_ipv4() == remote.is_ipv4())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[tokio::test]
+    async fn a_flooded_socket_leaves_the_others_their_turn() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut sockets = Sockets::bind(&[any, any], ConnectionId(0)).expect("free ports");
+        let (flooded, quiet) = (sockets.local()[0], sockets.local()[1]);
+        let phone = UdpSocket::bind(any).expect("a free port");
+        for _ in 0..udp::BATCH * 4 {
+            phone.send_to(b"again", flooded).expect("sent");
+        }
+        phone.send_to(b"once", quiet).expect("sent");
+        let (mut came, mut all) = (Received::default(), Vec::new());
+        for _ in 0..2 {
+            sockets.receive(&mut came).await.expect("readable");
+            sockets.receive_more(&mut came);
+            all.append(&mut came.datagrams);
+        }
+        let of = |local| all.iter().filter(|one| one.flow.local == local).count();
+        assert!(of(flooded) >= udp::BATCH && of(quiet) == 1, "{} {}", of(flooded), of(quiet));
+    }
 }

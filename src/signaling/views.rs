@@ -7,7 +7,7 @@ use crate::ids::CallId;
 use crate::operator::CallFilter;
 use crate::time::Timestamp;
 use crate::views::registration::FlowState;
-use crate::views::{CallState, CallView, Cdr, RegistrationView, Rfc3339};
+use crate::views::{CallState, Cdr, RegistrationView, Rfc3339};
 
 /// A binding in the API.
 pub(super) fn registration(

@@ -3,7 +3,7 @@
 //! Invariant: labels are closed enums or node names, never what a peer sent.
 
 use super::story::word;
-use crate::event::Event;
+use crate::event::{Event, Registration};
 use crate::ids::CallId;
 use crate::views::{CallState, Disposition};
 use prometheus_client::encoding::text::encode;
@@ -68,6 +68,8 @@ pub(super) struct Metrics {
     setup_seconds: Histogram,
     registrations_made: Counter,
     registrations_refreshed: Counter,
+    registrations_removed: Counter,
+    shed: Family<Label, Counter>,
     authentication_failures: Counter,
     malformed: Counter,
     misbehaved: Counter,
@@ -99,10 +101,13 @@ impl Default for Metrics {
         let ended = Family::<Label, Counter>::default();
         registry.register("calls_ended", "Calls that are over, by disposition", ended.clone());
         let registers = Family::<Label, Counter>::default();
-        registry.register("registers", "REGISTERs accepted", registers.clone());
+        registry.register("registers", "Bindings made, refreshed, removed", registers.clone());
+        let shed = Family::<Label, Counter>::default();
+        registry.register("shed", "Refused, put off or dropped at a bound", shed.clone());
         // A family is locked while a handle is borrowed: each is cloned in a statement of its own.
         let registrations_made = registers.get_or_create(&[("kind", "new")]).clone();
         let registrations_refreshed = registers.get_or_create(&[("kind", "refresh")]).clone();
+        let registrations_removed = registers.get_or_create(&[("kind", "removal")]).clone();
         let setup_seconds = Histogram::new(exponential_buckets(0.05, 2.0, 12));
         let help = "From INVITE to our 200 of answered calls";
         registry.register("call_setup_seconds", help, setup_seconds.clone());
@@ -138,6 +143,8 @@ impl Default for Metrics {
             setup_seconds,
             registrations_made,
             registrations_refreshed,
+            registrations_removed,
+            shed,
             authentication_failures,
             malformed,
             misbehaved,
@@ -177,8 +184,14 @@ impl Metrics {
             Event::AckMissing { .. } => count(&self.ack_missing),
             Event::OneWayAudio { silent: true, .. } => count(&self.one_way),
             Event::Misbehaved { .. } => count(&self.misbehaved),
-            Event::Registered { new: true, .. } => count(&self.registrations_made),
-            Event::Registered { new: false, .. } => count(&self.registrations_refreshed),
+            Event::Registered { change: Registration::Made, .. } => count(&self.registrations_made),
+            Event::Registered { change: Registration::Refreshed, .. } => {
+                count(&self.registrations_refreshed);
+            }
+            Event::Registered { change: Registration::Removed, .. } => {
+                count(&self.registrations_removed);
+            }
+            Event::Shed { what } => count(&self.shed.get_or_create(&[("what", what)])),
             Event::AuthenticationFailed { username: Some(_), .. } => {
                 count(&self.authentication_failures);
             }
@@ -247,6 +260,18 @@ mod tests {
         let text = metrics.text();
         let line = text.lines().find_map(|line| line.strip_prefix(start))?;
         Some(line.trim().to_owned())
+    }
+
+    #[test]
+    fn what_is_refused_at_a_bound_and_what_leaves_is_counted() {
+        let metrics = Metrics::default();
+        metrics.count(&Event::Shed { what: "Overloaded" });
+        let change = Registration::Removed;
+        metrics.count(&Event::Registered { extension: "1".into(), contacts: 0, change });
+        let count = |name: &str| line(&metrics, name).unwrap_or_default();
+        assert_eq!(count("holdfast_shed_total{what=\"Overloaded\"}"), "1");
+        assert_eq!(count("holdfast_registers_total{kind=\"removal\"}"), "1");
+        assert_eq!(count("holdfast_registers_total{kind=\"refresh\"}"), "0");
     }
 
     #[test]

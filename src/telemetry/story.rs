@@ -1,7 +1,7 @@
 //! Events as log lines: a log reads like a story of calls.
 
 use super::Personal;
-use crate::event::Event;
+use crate::event::{Event, Registration};
 use crate::views::call::LegRole;
 use crate::views::{Disposition, EndCause, EndedBy};
 use tracing::{debug, error, info, warn};
@@ -49,9 +49,11 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             warn!(call.id = %call, "call {call}: a peer broke a rule: {what}");
         }
         Event::Misbehaved { call: None, what } => warn!("a peer broke a rule: {what}"),
-        Event::Registered { extension, contacts, new } => {
-            tell_registered(&personal.wrap(extension), *contacts, *new)
+        Event::Registered { extension, contacts, change } => {
+            let is_new = *change == Registration::Made;
+            tell_registered(&personal.wrap(extension), *contacts, is_new)
         }
+        Event::Shed { what } => debug!("at a bound: {what}"),
         Event::AuthenticationFailed { source, username } => {
             let source = personal.wrap(source);
             let name = username.as_ref().map_or_else(String::new, |name| personal.wrap(name));

@@ -159,13 +159,42 @@ fn what_rang_rings_anew_and_the_caller_notices_nothing() {
     bench.answer(&callee(), 180, "");
     bench.wait(Duration::from_secs(5));
     bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
-    assert_eq!(bench.heard(CALLER), ["180", "200 sdp"], "180 once, whatever rang");
+    assert_eq!(bench.heard(CALLER), ["180", "OPTIONS", "200 sdp"], "180 once, whatever rang");
+    bench.answer_with(CALLER, &Method::Options, 200, "", "");
     assert!(contact(&bench.response(CALLER, 200).headers).contains(ELSEWHERE));
     bench.acknowledge(1, "");
     assert_eq!(bench.heard(&callee()), ["ACK"]);
     assert_eq!(bench.hears(LegId::CALLER), Hears::Leg(LegId(2)));
     bench.wait(Duration::from_secs(2));
     assert!(silent(&mut bench), "both know our address already");
+}
+
+/// Its CANCEL goes to an address that is no more.
+#[test]
+fn a_caller_that_hangs_up_unheard_is_found_out() {
+    for (answer, rings) in [(Some(481), false), (Some(200), true), (None, true)] {
+        let mut bench = Bench::plain();
+        bench.answer(&callee(), 180, "");
+        bench.wait(Duration::from_secs(1));
+        bench.moves_elsewhere();
+        bench.answer_with(&callee(), &Method::Cancel, 200, "", "");
+        bench.answer(&callee(), 180, "");
+        bench.heard(&callee());
+        bench.wait(Duration::from_secs(5));
+        assert!(bench.heard(CALLER).contains(&"OPTIONS".to_owned()));
+        if let Some(status) = answer {
+            bench.answer_with(CALLER, &Method::Options, status, "", "");
+        }
+        bench.wait(Duration::from_secs(40));
+        assert_eq!(bench.call.state() == CallState::Early, rings, "{answer:?}");
+        assert_eq!(bench.heard(&callee()).contains(&"CANCEL".to_owned()), !rings);
+        if !rings {
+            bench.answer_with(&callee(), &Method::Cancel, 200, "", "");
+            bench.answer(&callee(), 487, "");
+            bench.must_end();
+            assert_eq!(bench.cdr().end_cause, EndCause::Cancel);
+        }
+    }
 }
 
 /// The INVITE may have rung, or may never have come: it is cancelled either way, and a fork is rung anew branch by branch.

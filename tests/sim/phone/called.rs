@@ -69,7 +69,9 @@ impl Phone {
                 });
             }
             (Method::Options | Method::Info, Some(at)) => {
-                let up = self.lines[at].state == State::Up;
+                // A caller that waits has a dialog as soon as it heard a provisional with a tag.
+                let waits = matches!(self.lines[at].state, State::Calling | State::Ringing);
+                let up = self.lines[at].state == State::Up || waits;
                 self.check_seq(at, cseq);
                 let tag = self.lines[at].local_tag.clone();
                 self.respond(request, if up { 200 } else { 481 }, &tag, None);
