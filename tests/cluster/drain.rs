@@ -39,6 +39,7 @@ fn a_leaving_process_hands_its_calls_over() {
     owner.signaling.terminate();
     let status = owner.signaling.finish(SOON);
     assert_eq!(status.code(), Some(0), "{status}");
+    owner.signaling.says("1 calls handed over");
     pair.hear_each_other();
     pair.hold_and_resume();
     pair.caller.hangs_up_on(&mut pair.callee);
@@ -86,7 +87,7 @@ fn a_drained_process_without_others_keeps_its_calls() {
     // Registers: a drain refuses new calls only.
     let mut third = phone(&server, "1003", "udp");
     let refused = called(&mut third, &server.uri("1002"));
-    assert_eq!(refused.status, Status(503));
+    assert_eq!((refused.status, &*refused.reason), (Status(503), "Draining"));
     let after = refused.headers.get(&HeaderName::RetryAfter).and_then(|text| text.parse().ok());
     assert!(after.is_some_and(|seconds: u32| (1..=5).contains(&seconds)), "{after:?}");
     pair.hear_each_other();
@@ -99,6 +100,21 @@ fn a_drained_process_without_others_keeps_its_calls() {
         (called(&mut third, &server.uri("nobody")).status == Status(404)).then_some(())
     });
     pair.caller.hangs_up_on(&mut pair.callee);
+}
+
+/// Alone, a media process waits for its sessions to end. Who has no time says it once more.
+#[test]
+fn a_second_signal_forces_the_exit() {
+    let mut switch = Switch::start();
+    let pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    pair.hear_each_other();
+    switch.media.terminate();
+    switch.media.says("a second signal ends at once");
+    pair.hear_each_other();
+    assert!(switch.media.is_running(), "it waits for the session");
+    switch.media.terminate();
+    let status = switch.media.finish(SOON);
+    assert_eq!(status.code(), Some(1), "not all went as it should: {status}");
 }
 
 /// What comes of a call that nobody answers.
