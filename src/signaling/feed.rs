@@ -166,7 +166,7 @@ impl Worker {
 
     /// This process has that connection, or a peer may have it.
     fn is_held(&self, connection: ConnectionId) -> bool {
-        self.sockets.holds(connection) || self.peers.holders(connection.node()).next().is_some()
+        self.sockets.holds(connection) || self.peers.holders(connection).next().is_some()
     }
 
     /// Connections of nodes that are no more are gone with them, but for those that somebody inherited.

@@ -7,7 +7,7 @@ use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
 use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame};
-use crate::ids::{CallId, Incarnation, NodeName};
+use crate::ids::{CallId, ConnectionId, Incarnation, NodeName};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -263,9 +263,16 @@ impl Peers {
         }
     }
 
-    /// Who may have a connection of that node: itself, and its heirs.
-    pub(super) fn holders(&self, number: u16) -> impl Iterator<Item = &NodeName> {
-        let own = self.by_number(number);
+    /// Who may have a connection: the start of a node that accepted it, and the node's heirs.
+    pub(super) fn holders(&self, connection: ConnectionId) -> impl Iterator<Item = &NodeName> {
+        let number = connection.node();
+        let accepted = |name: &&NodeName| {
+            let peer = self.up.get(*name);
+            peer.is_some_and(|peer| {
+                connection > ConnectionId::first_of(number, peer.hello.incarnation)
+            })
+        };
+        let own = self.by_number(number).filter(accepted);
         let heirs = self.heirs.get(&number).into_iter().flatten();
         own.into_iter()
             .chain(heirs.filter(move |name| Some(*name) != own))
@@ -385,6 +392,21 @@ mod tests {
         assert!(peers.bury(Incarnation(9)) && !peers.bury(Incarnation(9)));
         up(&mut peers, 3, "one", 9);
         assert!(!peers.bury(Incarnation(9)), "it lives");
+    }
+
+    /// What an earlier start of a node accepted is dead with it, unless somebody inherited it.
+    #[test]
+    fn a_node_that_started_again_has_no_connection_of_before() {
+        let mut peers = Peers::default();
+        let (former, present) = (Incarnation(100 << 8), Incarnation(900 << 8));
+        let number = NodeName("one".into()).number();
+        let of = |start| ConnectionId(ConnectionId::first_of(number, start).0 + 1);
+        up(&mut peers, 1, "one", present.0);
+        up(&mut peers, 2, "two", 7 << 8);
+        let held = |peers: &Peers, start| peers.holders(of(start)).count();
+        assert_eq!((held(&peers, former), held(&peers, present)), (0, 1));
+        peers.inherits(2, &[number]);
+        assert_eq!((held(&peers, former), held(&peers, present)), (1, 2));
     }
 
     /// A lease that ran out proves nothing; a link says more than a lease.

@@ -45,7 +45,7 @@ impl Worker {
         let frame = PeerFrame::Send { flow, bytes: bytes.to_vec() };
         match flow.connection {
             Some(connection) => {
-                let holders = self.peers.holders(connection.node());
+                let holders = self.peers.holders(connection);
                 holders.filter(|name| self.peers.send(name, frame.clone())).count() > 0
             }
             None => {
@@ -58,7 +58,7 @@ impl Worker {
     /// How the phone of a flow is reached now.
     pub(super) fn reach(&self, way: &Way<'_>) -> Reach {
         let Way { flow, contact, extension } = way;
-        let holder = flow.connection.and_then(|id| self.peers.holders(id.node()).next());
+        let holder = flow.connection.and_then(|id| self.peers.holders(id).next());
         if holder.is_some() || self.has_place(flow) {
             return Reach::AsBefore;
         }
