@@ -184,7 +184,7 @@ mod tests {
 
     fn save(call: u128, rev: u64) -> Save {
         let told = vec![Told { rev: Rev(rev), document: format!("{call} {rev}") }];
-        Save { record: vec![1, 2, 3], told, ..samples::save(call, rev) }
+        Save { key: [3; 16], record: vec![1, 2, 3], told, ..samples::save(call, rev) }
     }
 
     #[test]
