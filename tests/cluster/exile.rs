@@ -94,8 +94,8 @@ fn what_a_node_kept_in_an_outage_outlives_its_disk() {
     let mut site = Site::start();
     let [caller, callee] = ["1005", "1006"].map(|user| phone(&site.peer, user, "udp"));
     site.postgres.stop();
-    site.cut_off.signaling.says("changes are kept in the journal");
     hang_up(site.over);
+    site.cut_off.signaling.says("changes are kept in the journal");
     hold_and_resume(&mut site.held);
     let new = Pair::between(caller, callee, &site.peer.uri("1006"));
     // What was done last is told lazily.

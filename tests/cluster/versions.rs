@@ -3,6 +3,7 @@
 use crate::common::{SOON, eventually};
 use crate::pair::{Pair, reinvite};
 use crate::switch::{Switch, check_record};
+use holdfast::call::RECORD_VERSION;
 
 /// How a node of the first release shows itself: it reads records of version 1 only. Its lease never ends.
 const OLD_NODE: &str = "
@@ -16,7 +17,8 @@ const VERSION: &str = "select get_byte(record, 1) from calls where ended_at is n
 fn records_are_of_the_lowest_version_among_live_nodes() {
     let mut switch = Switch::start();
     let before = Pair::talking(switch.survivor(), ["udp", "udp"]);
-    assert_eq!(switch.postgres.number(VERSION), 2);
+    let current = i64::from(RECORD_VERSION);
+    assert_eq!(switch.postgres.number(VERSION), current);
     hang_up(before);
     switch.postgres.execute(OLD_NODE);
     for server in &switch.signaling {
@@ -30,10 +32,10 @@ fn records_are_of_the_lowest_version_among_live_nodes() {
     hold_and_resume(&mut pair);
     assert_eq!(switch.postgres.number(VERSION), 1);
     switch.postgres.execute("delete from nodes where name = 'old-9'");
-    switch.survivor().signaling.says("written in version 2 from now on");
+    switch.survivor().signaling.says(&format!("written in version {current} from now on"));
     hold_and_resume(&mut pair);
-    eventually("the record is of version 2", SOON, || {
-        (switch.postgres.number(VERSION) == 2).then_some(())
+    eventually("the record is of this release's version", SOON, || {
+        (switch.postgres.number(VERSION) == current).then_some(())
     });
     pair.hear_each_other();
     hang_up(pair);
