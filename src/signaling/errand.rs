@@ -357,7 +357,11 @@ impl Tasks {
         };
         match found.await {
             Ok(Some(owner)) => Whereabouts::Owner(owner),
-            Ok(None) => Whereabouts::Nowhere,
+            Ok(None) => match self.store.has_ended(call).await {
+                Ok(true) => Whereabouts::Over,
+                Ok(false) => Whereabouts::Nowhere,
+                Err(_) => Whereabouts::Unknown,
+            },
             Err(_) => Whereabouts::Unknown,
         }
     }

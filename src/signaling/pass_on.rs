@@ -61,6 +61,8 @@ pub enum Whereabouts {
     Owner(Incarnation),
     /// Its owner was dead: it is ours now.
     Claimed(Box<ClaimedCall>),
+    /// It has ended.
+    Over,
     /// Nobody has it.
     Nowhere,
     /// The store does not say.
@@ -110,6 +112,7 @@ impl Worker {
                 }
                 self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
             }
+            Whereabouts::Over => self.refuse_stray(&stray),
             Whereabouts::Nowhere => self.not_stored(stray),
             Whereabouts::Unknown => self.look_again(stray),
         }

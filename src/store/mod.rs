@@ -384,6 +384,11 @@ impl Store {
         ask!(self, DEADLINE, owner(id))
     }
 
+    /// It was a call and is over; known for `TOMBSTONE_LIFE`.
+    pub async fn has_ended(&self, id: CallId) -> Result<bool, StoreError> {
+        ask!(self, DEADLINE, has_ended(id))
+    }
+
     /// Ids of an owner's live calls.
     pub async fn owned(&self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {
         ask!(self, DEADLINE, owned(owner))

@@ -149,6 +149,10 @@ impl StoreModel {
         self.calls.get(&id).filter(|row| row.ended_at.is_none()).map(|row| row.owner)
     }
 
+    pub(crate) fn has_ended(&self, id: CallId) -> bool {
+        self.calls.get(&id).is_some_and(|row| row.ended_at.is_some())
+    }
+
     pub(crate) fn owned(&self, owner: Incarnation) -> Vec<CallId> {
         let live = self.calls.iter().filter(|(_, row)| row.ended_at.is_none());
         live.filter(|(_, row)| row.owner == owner).map(|(id, _)| *id).collect()

@@ -91,6 +91,7 @@ async fn compare(store: &Store, model: &mut StoreModel, step: Step) {
         Step::OwnerOf(id) => {
             let id = CallId(id);
             assert_eq!(store.owner(id).await.expect("readable"), model.owner(id));
+            assert_eq!(store.has_ended(id).await.expect("readable"), model.has_ended(id));
         }
         Step::Sweep(seconds) => {
             // The sample calls end a little after their beginning, 10 min before which nothing is swept.

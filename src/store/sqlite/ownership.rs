@@ -59,6 +59,15 @@ impl Sqlite {
         Ok(owner.map(|owner| Incarnation(unsigned(owner))))
     }
 
+    pub async fn has_ended(&self, id: CallId) -> Result<bool, StoreError> {
+        let ended: Option<i64> =
+            sqlx::query_scalar("select ended_at from calls where id = ?1 and ended_at is not null")
+                .bind(id.0.to_be_bytes().to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(ended.is_some())
+    }
+
     pub async fn owned(&self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {
         let ids: Vec<Vec<u8>> =
             sqlx::query_scalar("select id from calls where owner = ?1 and ended_at is null")

@@ -249,10 +249,10 @@ impl World {
             }
             Errand::ClaimFor(stray, owner) => {
                 let found = self.claim_for(node, own, stray.call, owner);
-                if !heard {
-                    return self.lose_claim(node, life, Errand::ClaimFor(stray, owner));
+                match heard {
+                    true => Wakeup::StrayFound(Box::new((stray, found))),
+                    false => return self.lose_claim(node, life, Errand::ClaimFor(stray, owner)),
                 }
-                Wakeup::StrayFound(Box::new((stray, found)))
             }
             Errand::ClaimAll(from) => return self.claim_all(node, life, from, heard, back),
             Errand::WriteAndClaim(from, batch) => {
@@ -268,8 +268,8 @@ impl World {
             }
             Errand::Prove => Wakeup::Proven(Ok(self.store.owned(own))),
             Errand::LookUp { call, number, uri, extension } => {
-                let user = self.users.iter().find(|user| user.extension == extension).cloned();
-                let result = Ok((user, Vec::new()));
+                let user = self.users.iter().find(|user| user.extension == extension);
+                let result = Ok((user.cloned(), Vec::new()));
                 Wakeup::Found(Box::new(Found { call, number, uri, extension, result }))
             }
             Errand::Sweep(now) => return self.store.sweep(now - TOMBSTONE_LIFE),
@@ -323,7 +323,11 @@ impl World {
             }
             self.replay_dead(node);
         }
-        self.store.owner(call).map_or(Whereabouts::Nowhere, Whereabouts::Owner)
+        match self.store.owner(call) {
+            Some(owner) => Whereabouts::Owner(owner),
+            None if self.store.has_ended(call) => Whereabouts::Over,
+            None => Whereabouts::Nowhere,
+        }
     }
 
     fn claim_all(&mut self, node: usize, life: u64, from: Incarnation, heard: bool, back: u64) {

@@ -270,7 +270,7 @@ fn a_cluster_without_a_rule_is_noticed() {
     let mut unnoticed = Vec::new();
     for sabotage in Sabotage::ALL {
         // What holds without the rule broken, and breaks with it.
-        let noticed = (0..400).find_map(|seed| {
+        let noticed = (0..4_000).find_map(|seed| {
             let broken = run_seed(seed, Some(sabotage), false).err()?;
             run_seed(seed, None, false).is_ok().then_some((seed, broken.1))
         });
