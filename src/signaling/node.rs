@@ -10,7 +10,7 @@ use crate::net::clock;
 use crate::operator::Readiness;
 use crate::store::{NodeRow, Store};
 use crate::views::node::{DrainView, LinkView, MediaListener, SipListener};
-use crate::views::{NodeState, NodeView, Rfc3339};
+use crate::views::{EventView, Happening, NodeState, NodeView, Rfc3339};
 use core::net::SocketAddr;
 use nix::sys::resource::{UsageWho, getrusage};
 use std::collections::BTreeMap;
@@ -46,6 +46,20 @@ pub(super) async fn publish(
 }
 
 impl Worker {
+    /// The first time that it takes calls is told.
+    pub(super) fn note_ready(&mut self) {
+        if !self.was_ready && self.loaded && self.media.has_room() {
+            self.was_ready = true;
+            self.tell(Happening::NodeStarted);
+        }
+    }
+
+    /// For those who watch the cluster: what is no call's.
+    pub(super) fn tell(&mut self, what: Happening) {
+        let node = self.settings.node.to_string();
+        self.committer.tell(&EventView { at: Rfc3339(self.now), node, what });
+    }
+
     /// Whether this node takes calls, and what is wrong.
     pub(super) fn readiness(&self) -> Readiness {
         if self.draining.is_some() {

@@ -38,7 +38,7 @@ use crate::operator::Command;
 use crate::registrar::Policy;
 use crate::store::Store;
 use crate::time::Timestamp;
-use crate::views::{EventView, Happening, NodeView, Rfc3339};
+use crate::views::{Happening, NodeView};
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -568,19 +568,6 @@ impl Worker {
             (!self.answers.is_empty() || !self.found.is_empty()).then_some(self.now),
         ];
         due.into_iter().flatten().min().unwrap_or(self.tick_at)
-    }
-
-    fn note_ready(&mut self) {
-        if !self.was_ready && self.loaded && self.media.has_room() {
-            self.was_ready = true;
-            self.tell(Happening::NodeStarted);
-        }
-    }
-
-    /// For those who watch the cluster: what is no call's.
-    pub(super) fn tell(&mut self, what: Happening) {
-        let node = self.settings.node.to_string();
-        self.committer.tell(&EventView { at: Rfc3339(self.now), node, what });
     }
 
     /// Tells everybody.
