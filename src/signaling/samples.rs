@@ -54,6 +54,7 @@ pub(super) fn worker() -> Worker {
         journals: None,
         siblings: None,
         reanchor_window: 512,
+        capture: None,
     };
     let mut sockets = Sockets::driven();
     sockets.driver().local = vec![SocketAddr::from(([10, 0, 0, 1], 5060))];
