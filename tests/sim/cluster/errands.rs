@@ -241,9 +241,7 @@ impl World {
                 Wakeup::StrayFound(Box::new((stray, found)))
             }
             Errand::FindByKey { key, flow, bytes, hops } => {
-                let call = self.store.call_of_key(&key);
-                let found = call.map_or(Whereabouts::Nowhere, |call| self.find(node, call));
-                let call = call.unwrap_or(CallId(0));
+                let (call, found) = self.find_by_key(node, &key);
                 let stray = Stray { call, hint: 0, flow, bytes, hops, tries: 0 };
                 Wakeup::StrayFound(Box::new((stray, found)))
             }
@@ -311,6 +309,13 @@ impl World {
         let claimed = self.store.claim_call(call, owner, own);
         self.note(|| format!("   node {node} claims {call}: {}", claimed.is_some()));
         claimed.map_or(Whereabouts::Unknown, |claimed| Whereabouts::Claimed(Box::new(claimed)))
+    }
+
+    fn find_by_key(&mut self, node: usize, key: &[u8; 16]) -> (CallId, Whereabouts) {
+        match self.store.call_of_key(key) {
+            Some(call) => (call, self.find(node, call)),
+            None => (CallId(0), Whereabouts::Nowhere),
+        }
     }
 
     /// What the store does not know may be in the journal of a dead process.
