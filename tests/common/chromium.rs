@@ -105,18 +105,25 @@ impl Chromium {
 
     /// The value of an expression on the page.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
+        self.evaluate(expression).unwrap_or_else(|| panic!("there is no page: {expression}"))
+    }
+
+    /// The same; nothing while one page gives way to another.
+    fn evaluate(&mut self, expression: &str) -> Option<Value> {
         let wanted = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let answer = self.command("Runtime.evaluate", &wanted);
-        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
-        answer["result"]["value"].clone()
+        let answer = self.answer("Runtime.evaluate", &wanted);
+        let result = answer.get("result")?;
+        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
+        Some(result["result"]["value"].clone())
     }
 
     /// Until an expression is true on the page.
     pub(crate) fn wait(&mut self, expression: &str) {
         let mut text = Value::Null;
         let mut probe = || {
-            text = self.value("document.body?.innerText");
-            (self.value(&format!("Boolean({expression})")) == true).then_some(())
+            text = self.evaluate("document.body?.innerText")?;
+            let found = self.evaluate(&format!("Boolean({expression})"))?;
+            (found == true).then_some(())
         };
         let deadline = std::time::Instant::now() + SOON * 2;
         while probe().is_none() {
@@ -139,7 +146,8 @@ impl Chromium {
              .find((one) => one.textContent.includes({text}) && one.getClientRects().length)"
         );
         self.wait(&find);
-        self.value(&format!("{find}.click()"));
+        // A click that leaves the page may take its answer along.
+        _ = self.evaluate(&format!("{find}.click()"));
     }
 
     /// Types into a field, as by hand.
@@ -173,6 +181,12 @@ impl Chromium {
     }
 
     fn command(&mut self, method: &str, params: &Value) -> Value {
+        let answer = self.answer(method, params);
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    fn answer(&mut self, method: &str, params: &Value) -> Value {
         self.number += 1;
         let number = self.number;
         let mut message = json!({"id": number, "method": method, "params": params});
@@ -186,8 +200,7 @@ impl Chromium {
             let answer = self.answers.recv_timeout(SOON * 3);
             let answer = answer.unwrap_or_else(|_| panic!("chromium does not answer {method}"));
             if answer["id"] == number {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
-                return answer["result"].clone();
+                return answer;
             }
             self.note(&answer);
         }

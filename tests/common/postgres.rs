@@ -115,7 +115,7 @@ impl Postgres {
         }
         let guard = command.stdin(Stdio::piped()).spawn().expect("a shell");
         self.guard = Some(guard);
-        eventually("PostgreSQL is ready", SOON, || (ready(&log) > before).then_some(()));
+        eventually("PostgreSQL is ready", SOON * 3, || (ready(&log) > before).then_some(()));
     }
 
     /// Stops it as an operator would; its connections break.
