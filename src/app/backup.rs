@@ -80,8 +80,8 @@ pub fn backup(options: &ServeOptions, file: &Path, with_cdrs: bool) -> anyhow::R
 /// Puts a file's content in place.
 pub fn restore(options: &ServeOptions, file: &Path) -> anyhow::Result<Counts> {
     let (config, _) = options.load()?;
-    let header = check(file).with_context(|| format!("{}", file.display()))?;
-    block_on(put_in_place(&config, &header, file))
+    let judged = check(file).with_context(|| format!("{}", file.display()))?;
+    block_on(put_in_place(&config, &judged, file))
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -141,8 +141,15 @@ async fn write_all(
     Ok(counts)
 }
 
+/// What is known of a file that was read to its end.
+struct Judged {
+    header: Header,
+    /// Name and value.
+    secrets: Vec<(String, String)>,
+}
+
 /// Reads a file to its end.
-fn check(file: &Path) -> anyhow::Result<Header> {
+fn check(file: &Path) -> anyhow::Result<Judged> {
     let mut lines = lines(file)?;
     let Some(Ok(Line::HoldfastBackup(header))) = lines.next() else {
         bail!("this is not a backup of Holdfast");
@@ -153,12 +160,15 @@ fn check(file: &Path) -> anyhow::Result<Header> {
         header.release,
         env!("CARGO_PKG_VERSION")
     );
-    let (mut found, mut end) = (Counts::default(), None);
+    let (mut found, mut end, mut secrets) = (Counts::default(), None, Vec::new());
     for line in lines {
         ensure!(end.is_none(), "there is more behind its end");
         match line? {
             Line::HoldfastBackup(_) => bail!("it begins twice"),
-            Line::Secret { .. } => found.secrets += 1,
+            Line::Secret { name, value } => {
+                found.secrets += 1;
+                secrets.push((name, value));
+            }
             Line::Credentials(_) => {}
             Line::User(_) => found.users += 1,
             Line::Cdr(_) => found.cdrs += 1,
@@ -167,7 +177,7 @@ fn check(file: &Path) -> anyhow::Result<Header> {
     }
     let end = end.context("its end is missing: it was cut, nothing is restored")?;
     ensure!(end == found, "it holds {found:?} and should hold {end:?}: nothing is restored");
-    Ok(header)
+    Ok(Judged { header, secrets })
 }
 
 fn lines(file: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Line>>> {
@@ -177,10 +187,11 @@ fn lines(file: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Line
     }))
 }
 
-async fn put_in_place(config: &Config, header: &Header, file: &Path) -> anyhow::Result<Counts> {
+async fn put_in_place(config: &Config, judged: &Judged, file: &Path) -> anyhow::Result<Counts> {
+    let Judged { header, secrets } = judged;
     let data = DataDir::open(&config.data_dir)?;
     let _first_start = data.lock_first_start()?;
-    check_secrets(config, &data, file)?;
+    check_secrets(config, &data, secrets)?;
     let _database = data.lock_database(&config.database_url)?;
     let store = Store::connect(config.database_url.expose()).await?;
     let realm = store.setting_or_insert(first_start::REALM, &header.realm).await?;
@@ -224,18 +235,21 @@ fn given<'a>(config: &'a Config, name: &str) -> Option<&'a str> {
 }
 
 /// Nodes and calls that are alive rely on the secrets that are there.
-fn check_secrets(config: &Config, data: &DataDir, file: &Path) -> anyhow::Result<()> {
-    for line in lines(file)? {
-        let Line::Secret { name, value } = line? else { continue };
+fn check_secrets(
+    config: &Config,
+    data: &DataDir,
+    secrets: &[(String, String)],
+) -> anyhow::Result<()> {
+    for (name, value) in secrets {
         if !SECRETS.contains(&name.as_str()) {
             bail!("{name} is no secret that this release knows");
         }
-        if given(config, &name).is_some() {
+        if given(config, name).is_some() {
             continue;
         }
-        let kept = data.kept_secret(&name)?;
+        let kept = data.kept_secret(name)?;
         ensure!(
-            kept.is_none_or(|kept| kept.expose() == value),
+            kept.is_none_or(|kept| kept.expose() == *value),
             "{} holds another {name} than the backup: restore into an empty data_dir, or set \
              {name} to keep what is in force",
             data.path().display()

@@ -429,11 +429,9 @@ impl Store {
         let mut users: Vec<User> = Vec::new();
         loop {
             let after = users.last().map_or("", |user| user.extension.as_str());
-            let page = ask!(self, DEADLINE, users_after(after, PAGE))?;
+            let page = self.users_after(after, PAGE).await?;
             let is_last = page.len() < PAGE;
-            for document in &page {
-                users.push(rows::user(document)?);
-            }
+            users.extend(page);
             if is_last {
                 return Ok(users);
             }
