@@ -192,7 +192,7 @@ mod tests {
             transport: Transport::Udp,
             local: "192.0.2.1:5060".parse().expect("an address"),
             remote: "203.0.113.7:5060".parse().expect("an address"),
-            text: text.as_bytes().to_vec(),
+            text: text.to_owned().into(),
         };
         Entry { at: Timestamp::from_millis(number), node: "one".to_owned(), number, what }
     }

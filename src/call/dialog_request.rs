@@ -42,7 +42,8 @@ impl Call {
             && let Some(bytes) = server.last_response.clone()
         {
             let (flow, behind) = (server.flow, server.behind);
-            self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
+            let again = Transmit { flow, bytes, leg: id, behind, request: None };
+            self.outputs.push_back(Output::Send(again));
         }
         true
     }
@@ -60,7 +61,8 @@ impl Call {
             let mut response = request.response(Status(503), Some(&leg.dialog.local_tag));
             response.headers.push(HeaderName::RetryAfter, RETRY_SECONDS);
             let bytes = response.to_bytes();
-            let transmit = Transmit { flow: reply_flow, bytes, behind: None, request: None };
+            let flow = reply_flow;
+            let transmit = Transmit { flow, bytes, leg: id, behind: None, request: None };
             self.emit(Event::Shed { what: "request on a busy leg" });
             return self.outputs.push_back(Output::Send(transmit));
         }
@@ -244,6 +246,7 @@ impl Call {
         self.outputs.push_back(Output::Send(Transmit {
             flow: crate::sip::address::reply_flow(request, &flow),
             bytes: response.to_bytes(),
+            leg: id,
             behind: None,
             request: None,
         }));

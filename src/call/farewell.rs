@@ -111,7 +111,7 @@ fn part_from(settings: &Settings, call: CallId, leg: &mut Leg) -> Option<Transmi
         }
         (_, None) => return None,
     };
-    Some(Transmit { flow, bytes, behind: None, request: None })
+    Some(Transmit { flow, bytes, leg: leg.id, behind: None, request: None })
 }
 
 fn bye(settings: &Settings, call: CallId, leg: &mut Leg) -> Bytes {

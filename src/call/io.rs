@@ -233,8 +233,10 @@ pub struct Transmit {
     pub flow: Flow,
     /// What.
     pub bytes: Bytes,
+    /// Whose.
+    pub leg: LegId,
     /// Not before this rev of the call is committed.
     pub behind: Option<Rev>,
-    /// Who is told `Unreachable` when it cannot leave: leg and branch number of a request of ours.
-    pub request: Option<(LegId, u32)>,
+    /// Branch number of a request of ours: the leg is told `Unreachable` when it cannot leave.
+    pub request: Option<u32>,
 }

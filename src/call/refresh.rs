@@ -320,7 +320,7 @@ impl Call {
         let legs = self.record.legs.iter().filter(|leg| leg.stale.is_some());
         for (id, request, sequence, flow) in legs.filter_map(ours).collect::<Vec<_>>() {
             let bytes = cancel_for(&request).to_bytes();
-            let cancel = Transmit { flow, bytes, behind: None, request: None };
+            let cancel = Transmit { flow, bytes, leg: id, behind: None, request: None };
             self.outputs.push_back(Output::Send(cancel));
             self.acknowledge(id, sequence, None, None);
         }

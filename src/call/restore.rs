@@ -107,8 +107,8 @@ impl Call {
                     let in_doubt = leg.state == LegState::Confirmed;
                     if in_doubt {
                         let (flow, bytes) = (leg.flow, request.to_bytes());
-                        let request = Some((leg.id, number));
-                        let again = Transmit { flow, bytes, behind: None, request };
+                        let request = Some(number);
+                        let again = Transmit { flow, bytes, leg: leg.id, behind: None, request };
                         self.outputs.push_back(Output::Send(again));
                     } else if leg.state != LegState::Inviting {
                         transaction.handle_response(Status(180), now);

@@ -59,7 +59,8 @@ impl Call {
                 unsaved = leg.open_invite.take().is_some();
             }
         }
-        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
+        let transmit = Transmit { flow, bytes, leg: to.leg, behind, request: None };
+        self.outputs.push_back(Output::Send(transmit));
         if unsaved {
             self.save_within(LAZY_SAVE);
         }
@@ -129,8 +130,8 @@ impl Call {
             deadline: None,
             in_doubt: false,
         });
-        let (flow, request) = (leg.flow, Some((leg.id, number)));
-        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request }));
+        let (flow, leg, request) = (leg.flow, leg.id, Some(number));
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, leg, behind, request }));
     }
 
     /// Acknowledges a 2xx to our INVITE with that number, now and whenever the 2xx is repeated. An offer in the 2xx
@@ -170,8 +171,8 @@ impl Call {
             behind,
         });
         leg.open_invite = None;
-        let flow = leg.flow;
-        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
+        let (flow, leg) = (leg.flow, leg.id);
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, leg, behind, request: None }));
     }
 
     /// Repeats the ACK of a repeated 2xx; false when it was never sent.
@@ -187,8 +188,8 @@ impl Call {
             return false;
         };
         let (bytes, behind) = (ack.bytes.clone(), ack.behind);
-        let flow = leg.flow;
-        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind, request: None }));
+        let (flow, leg) = (leg.flow, leg.id);
+        self.outputs.push_back(Output::Send(Transmit { flow, bytes, leg, behind, request: None }));
         true
     }
 
@@ -198,8 +199,9 @@ impl Call {
         let Some(client) = find_client(&leg.clients, number, &Method::Invite) else { return };
         leg.open_invite = None;
         let bytes = ack_for_failure(&client.request, response).to_bytes();
-        let flow = leg.flow;
-        self.outputs.push_back(Output::Send(Transmit { flow, bytes, behind: None, request: None }));
+        let (flow, leg) = (leg.flow, leg.id);
+        let ack = Transmit { flow, bytes, leg, behind: None, request: None };
+        self.outputs.push_back(Output::Send(ack));
     }
 
     /// Cancels every open INVITE of ours on a leg, at once or as soon as a provisional came.
@@ -254,8 +256,9 @@ impl Call {
             self.outputs.push_back(Output::Send(Transmit {
                 flow,
                 bytes,
+                leg: leg.id,
                 behind: None,
-                request: Some((leg.id, number)),
+                request: Some(number),
             }));
         }
     }

@@ -92,6 +92,7 @@ impl Call {
                         let transmit = server.last_response.clone().map(|bytes| Transmit {
                             flow: server.flow,
                             bytes,
+                            leg: id,
                             behind: server.behind,
                             request: None,
                         });
@@ -140,8 +141,9 @@ impl Call {
                     TimerAction::Retransmit => again.push(Transmit {
                         flow,
                         bytes: client.bytes.clone(),
+                        leg: id,
                         behind: client.behind,
-                        request: Some((id, client.number)),
+                        request: Some(client.number),
                     }),
                     TimerAction::TimedOut => timed_out = true,
                     TimerAction::Terminated => break,

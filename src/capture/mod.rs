@@ -12,8 +12,7 @@ mod segment;
 pub use pcap::pcap;
 pub use segment::read;
 
-use crate::ids::{CallId, ClusterKey, Flow, LegId};
-use crate::sip::Message;
+use crate::ids::{CallId, Flow, LegId};
 use crate::time::Timestamp;
 use crate::views::ladder::{Entry, What};
 use bytes::Bytes;
@@ -40,10 +39,27 @@ pub struct CaptureConfig {
     pub bytes: u64,
 }
 
+/// A message of a call.
+#[derive(Debug)]
+pub struct Heard {
+    /// Whose.
+    pub call: CallId,
+    /// Of this leg.
+    pub leg: LegId,
+    /// When it came or left.
+    pub at: Timestamp,
+    /// From the phone; else to it.
+    pub received: bool,
+    /// By which flow.
+    pub flow: Flow,
+    /// As it is on the wire.
+    pub bytes: Bytes,
+}
+
 /// On its way to the writer.
 #[derive(Debug)]
 enum Note {
-    Message { call: CallId, at: Timestamp, received: bool, flow: Flow, bytes: Bytes },
+    Message(Heard),
     Mark { call: CallId, at: Timestamp, text: String },
 }
 
@@ -55,14 +71,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the writer. `name` tells this start of the node from others; the key tells legs apart.
-    pub fn start(config: CaptureConfig, node: &str, name: &str, key: ClusterKey) -> Self {
+    /// Starts the writer. `name` tells this start of the node from others.
+    pub fn start(config: CaptureConfig, node: &str, name: &str) -> Self {
         let (notes, inlet) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             segments: Segments::new(config, name),
             node: node.to_owned(),
-            key,
             number: 0,
             lost: Arc::clone(&lost),
         };
@@ -74,8 +89,8 @@ impl Recorder {
     }
 
     /// A message of a call.
-    pub fn message(&self, call: CallId, at: Timestamp, received: bool, flow: Flow, bytes: Bytes) {
-        self.note(Note::Message { call, at, received, flow, bytes });
+    pub fn message(&self, heard: Heard) {
+        self.note(Note::Message(heard));
     }
 
     /// Something that explains what follows.
@@ -93,7 +108,6 @@ impl Recorder {
 struct Writer {
     segments: Segments,
     node: String,
-    key: ClusterKey,
     number: u64,
     lost: Arc<AtomicU64>,
 }
@@ -127,28 +141,13 @@ impl Writer {
         self.number += 1;
         let (call, at, what) = match note {
             Note::Mark { call, at, text } => (call, at, What::Mark(text)),
-            Note::Message { call, at, received, flow, bytes } => {
-                let leg = leg_of(&bytes, &self.key);
+            Note::Message(Heard { call, leg, at, received, flow, bytes }) => {
                 let Flow { transport, local, remote, .. } = flow;
-                let text = mask::masked(&bytes);
+                let text = mask::masked(&bytes).into();
                 (call, at, What::Message { leg, received, transport, local, remote, text })
             }
         };
         let entry = Entry { at, node: self.node.clone(), number: self.number, what };
         self.segments.write(call, at, &entry);
     }
-}
-
-/// The leg that a tag or a branch of ours names. None: the caller's, whose first INVITE has neither.
-fn leg_of(bytes: &Bytes, key: &ClusterKey) -> LegId {
-    let located = Message::parse(bytes).ok().and_then(|message| {
-        let (from, to, via) = match &message {
-            Message::Request(request) => (request.from(), request.to(), request.top_via()),
-            Message::Response(response) => (response.from(), response.to(), response.top_via()),
-        };
-        let tags = [from, to].into_iter().flatten().filter_map(|party| party.tag());
-        let branch = || key.locate_branch(via?.branch()?).map(|(locator, _)| locator);
-        tags.filter_map(|tag| key.locate_tag(&tag)).next().or_else(branch)
-    });
-    located.map_or(LegId::CALLER, |locator| locator.leg)
 }

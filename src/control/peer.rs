@@ -1,6 +1,7 @@
 //! What signaling nodes tell each other over the same links: messages passed on, bindings, calls given up.
 
 use crate::ids::{CallId, Flow, NodeName};
+use bytes::Bytes;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ pub enum PeerFrame {
         /// How it came.
         flow: Flow,
         /// As it came.
-        bytes: Vec<u8>,
+        bytes: Bytes,
         /// Nodes that passed it on; bounded by `FORWARDS`.
         hops: u8,
     },
@@ -21,14 +22,14 @@ pub enum PeerFrame {
         /// The connection's flow.
         flow: Flow,
         /// As it leaves.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// All bindings of a user as they are now.
     Bindings {
         /// Whose.
         extension: String,
         /// `Vec<directory::Binding>` in postcard: this module knows no bindings.
-        document: Vec<u8>,
+        document: Bytes,
     },
     /// The sender has saved all its calls and says no more of them: the receiver may claim them.
     HandOver,
@@ -44,7 +45,7 @@ pub enum PeerFrame {
         /// Of the question.
         id: u64,
         /// JSON of a list of calls; empty: none.
-        document: Vec<u8>,
+        document: Bytes,
         /// Nothing more comes.
         last: bool,
     },
@@ -72,7 +73,7 @@ pub enum PeerFrame {
     /// The sender's store does not take these saves: the receiver keeps them, and writes them should the sender die.
     Keep {
         /// Saves in postcard: this module knows no calls.
-        document: Vec<u8>,
+        document: Bytes,
     },
     /// The sender's store has all that it was owed: what the receiver keeps for it is needed no more.
     KeepNothing,
@@ -96,7 +97,7 @@ pub enum PeerFrame {
         /// Whose.
         extension: String,
         /// Bindings put, and id and last refresh of those removed, in postcard.
-        document: Vec<u8>,
+        document: Bytes,
     },
     /// The sender does not hear a media node: does the receiver? Answered by `MediaSeen`.
     AskMedia {
@@ -124,7 +125,7 @@ pub enum PeerFrame {
         /// Of the question.
         id: u64,
         /// `Vec<views::ladder::Entry>` in postcard.
-        document: Vec<u8>,
+        document: Bytes,
         /// Nothing more comes.
         last: bool,
     },

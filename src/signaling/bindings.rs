@@ -11,6 +11,7 @@ use crate::directory::Binding;
 use crate::ids::NodeName;
 use crate::limits;
 use crate::time::Timestamp;
+use bytes::Bytes;
 use core::time::Duration;
 use std::collections::BTreeSet;
 
@@ -60,7 +61,7 @@ impl Worker {
         let extension = extension.to_owned();
         let document = document(&changes(before, after));
         let told = PeerFrame::BindingsChanged { extension: extension.clone(), document };
-        let document = postcard::to_stdvec(after).expect("bindings are plain data");
+        let document = postcard::to_stdvec(after).expect("bindings are plain data").into();
         self.peers.broadcast_else(&told, &PeerFrame::Bindings { extension, document });
     }
 
@@ -113,8 +114,8 @@ impl Worker {
     }
 }
 
-fn document(changes: &Changes) -> Vec<u8> {
-    postcard::to_stdvec(changes).expect("bindings are plain data")
+fn document(changes: &Changes) -> Bytes {
+    postcard::to_stdvec(changes).expect("bindings are plain data").into()
 }
 
 #[cfg(test)]

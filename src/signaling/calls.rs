@@ -309,7 +309,7 @@ mod tests {
     use super::*;
     use crate::call::{Invitation, Settings};
     use crate::directory::User;
-    use crate::ids::{ClusterKey, Epoch, Flow, Incarnation, Transport};
+    use crate::ids::{ClusterKey, Epoch, Flow, Incarnation, LegId, Transport};
     use crate::sip::{Message, digest::Ha1};
     use crate::views::user::SrtpPolicy;
     use bytes::Bytes;
@@ -364,7 +364,7 @@ mod tests {
 
     fn message(name: &'static str, behind: Option<u64>) -> Transmit {
         let bytes = Bytes::from_static(name.as_bytes());
-        Transmit { flow: flow(), bytes, behind: behind.map(Rev), request: None }
+        Transmit { flow: flow(), bytes, leg: LegId::CALLER, behind: behind.map(Rev), request: None }
     }
 
     #[test]

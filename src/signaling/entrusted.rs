@@ -127,7 +127,7 @@ impl Worker {
         let mut frame: Vec<&Save> = Vec::new();
         let mut bytes = 0;
         let send = |frame: &mut Vec<&Save>| {
-            let document = wrap(frame);
+            let document = wrap(frame).into();
             frame.clear();
             self.peers.send(name, PeerFrame::Keep { document });
         };

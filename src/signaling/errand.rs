@@ -346,24 +346,25 @@ impl Tasks {
     /// A call that the store does not know may be in the journal of a dead process: it is nowhere only when those are
     /// replayed.
     async fn find_owner(&self, call: CallId) -> Whereabouts {
-        let found = async {
-            match self.store.owner(call).await? {
-                None => {
+        let whereabouts = async {
+            match self.whereabouts(call).await? {
+                Whereabouts::Nowhere => {
                     replay_dead(self.journals.as_deref(), &self.store).await?;
-                    self.store.owner(call).await
+                    self.whereabouts(call).await
                 }
-                owner => Ok(owner),
+                known => Ok::<_, StoreError>(known),
             }
         };
-        match found.await {
-            Ok(Some(owner)) => Whereabouts::Owner(owner),
-            Ok(None) => match self.store.has_ended(call).await {
-                Ok(true) => Whereabouts::Over,
-                Ok(false) => Whereabouts::Nowhere,
-                Err(_) => Whereabouts::Unknown,
-            },
-            Err(_) => Whereabouts::Unknown,
-        }
+        whereabouts.await.unwrap_or(Whereabouts::Unknown)
+    }
+
+    /// As the store alone knows it.
+    async fn whereabouts(&self, call: CallId) -> Result<Whereabouts, StoreError> {
+        Ok(match self.store.owner(call).await? {
+            Some(owner) => Whereabouts::Owner(owner),
+            None if self.store.has_ended(call).await? => Whereabouts::Over,
+            None => Whereabouts::Nowhere,
+        })
     }
 
     async fn claim_for(&self, call: CallId, owner: Incarnation) -> Whereabouts {

@@ -14,6 +14,7 @@ use crate::operator::CallFilter;
 use crate::time::Timestamp;
 use crate::views::CallView;
 use crate::views::ladder::Entry;
+use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use tokio::sync::oneshot;
@@ -132,10 +133,10 @@ impl Worker {
         let views = self.call_views(&filter);
         let mut parts = views.chunks(CALLS_A_FRAME).peekable();
         if parts.peek().is_none() {
-            self.peers.send(&name, PeerFrame::Calls { id, document: Vec::new(), last: true });
+            self.peers.send(&name, PeerFrame::Calls { id, document: Bytes::new(), last: true });
         }
         while let Some(part) = parts.next() {
-            let document = serde_json::to_vec(part).unwrap_or_default();
+            let document = serde_json::to_vec(part).unwrap_or_default().into();
             let last = parts.peek().is_none();
             self.peers.send(&name, PeerFrame::Calls { id, document, last });
         }

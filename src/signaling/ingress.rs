@@ -122,9 +122,11 @@ impl Worker {
             return;
         }
         let (call, leg) = (locator.call, locator.leg);
-        self.note_received(call, flow);
+        self.note_received(call, leg, flow);
         self.input(call, Input::Request { leg, request, flow });
-        self.release_stranded(call, flow, |waiting| waiting.request.is_some_and(|to| to.0 == leg));
+        self.release_stranded(call, flow, |waiting| {
+            waiting.request.is_some() && waiting.leg == leg
+        });
     }
 
     fn handle_outside(&mut self, mut request: Request, flow: Flow) {
@@ -159,7 +161,7 @@ impl Worker {
             }
             Some((locator, branch)) if self.calls.get(locator.call).is_some() => {
                 let leg = locator.leg;
-                self.note_received(locator.call, flow);
+                self.note_received(locator.call, leg, flow);
                 self.input(locator.call, Input::Response { leg, branch, response, flow });
             }
             Some((locator, _)) if self.pass_on(Stray::new(&locator, flow, bytes, hops)) => {}

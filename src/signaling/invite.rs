@@ -25,7 +25,7 @@ impl Worker {
         let (key, known) = self.known_call(&request);
         match known {
             Known::Repeated(call) => {
-                self.note_received(call, flow);
+                self.note_received(call, LegId::CALLER, flow);
                 self.input(call, Input::Request { leg: LegId::CALLER, request, flow });
             }
             // Another node may have the INVITE.
@@ -38,7 +38,7 @@ impl Worker {
         let (key, known) = self.known_call(&request);
         match known {
             Known::Repeated(call) => {
-                self.note_received(call, flow);
+                self.note_received(call, LegId::CALLER, flow);
                 self.input(call, Input::Request { leg: LegId::CALLER, request, flow });
             }
             Known::Merged => self.refuse(&request, &flow, 482),
@@ -78,7 +78,7 @@ impl Worker {
         let call = catch_bug(|| Call::new(settings, invitation, now));
         match call {
             Ok(Some(call)) => {
-                self.note_received(id, flow);
+                self.note_received(id, LegId::CALLER, flow);
                 self.calls.insert(call, key, origin);
                 self.drain(id);
             }

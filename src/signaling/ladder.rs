@@ -4,10 +4,11 @@
 
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
+use crate::call::Transmit;
+use crate::capture::Heard;
 use crate::control::PeerFrame;
-use crate::ids::{CallId, Flow, NodeName};
+use crate::ids::{CallId, Flow, LegId, NodeName};
 use crate::views::ladder::Entry;
-use bytes::Bytes;
 
 /// Entries a frame: an entry is a SIP message at most.
 const BYTES_A_FRAME: usize = 64 * 1024;
@@ -25,16 +26,19 @@ pub struct LadderRead {
 
 impl Worker {
     /// The message that is being handled is this call's.
-    pub(super) fn note_received(&self, call: CallId, flow: Flow) {
+    pub(super) fn note_received(&self, call: CallId, leg: LegId, flow: Flow) {
         if let Some(recorder) = &self.recorder {
-            recorder.message(call, self.now, true, flow, self.arrived.clone());
+            let bytes = self.arrived.clone();
+            recorder.message(Heard { call, leg, at: self.now, received: true, flow, bytes });
         }
     }
 
     /// A message of this call left.
-    pub(super) fn note_sent(&self, call: CallId, flow: Flow, bytes: &Bytes) {
+    pub(super) fn note_sent(&self, call: CallId, transmit: &Transmit) {
         if let Some(recorder) = &self.recorder {
-            recorder.message(call, self.now, false, flow, bytes.clone());
+            let (flow, bytes) = (transmit.flow, transmit.bytes.clone());
+            let leg = transmit.leg;
+            recorder.message(Heard { call, leg, at: self.now, received: false, flow, bytes });
         }
     }
 
@@ -65,7 +69,7 @@ impl Worker {
         }
         let count = parts.len();
         for (number, part) in (1..).zip(parts) {
-            let document = postcard::to_stdvec(&part).expect("entries are plain data");
+            let document = postcard::to_stdvec(&part).expect("entries are plain data").into();
             let last = number == count;
             self.peers.send(&name, PeerFrame::Ladder { id, document, last });
         }

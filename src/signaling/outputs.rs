@@ -163,7 +163,7 @@ impl Worker {
     pub(super) fn send(&mut self, id: CallId, transmit: Transmit) {
         let sent = self.transmit(transmit.flow, transmit.bytes.clone());
         if sent {
-            self.note_sent(id, transmit.flow, &transmit.bytes);
+            self.note_sent(id, &transmit);
         }
         if !sent
             && transmit.request.is_some()

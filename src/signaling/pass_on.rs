@@ -83,7 +83,7 @@ impl Worker {
             && let Some(name) = likely
         {
             let Stray { flow, bytes, .. } = &stray;
-            let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.to_vec(), hops: 1 };
+            let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.clone(), hops: 1 };
             if self.peers.send(&name, frame) {
                 return true;
             }
@@ -123,7 +123,6 @@ impl Worker {
             Life::Up(name) => {
                 self.peers.learn(stray.call, name.clone());
                 let Stray { flow, bytes, hops, .. } = stray;
-                let bytes = bytes.to_vec();
                 self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
             }
             Life::Dead | Life::Silent if self.is_leaving() => self.leave_to_another(stray),
@@ -144,7 +143,7 @@ impl Worker {
     fn pass_by_another(&self, stray: &Stray) -> bool {
         let Stray { flow, bytes, hops: 0, .. } = stray else { return false };
         let Some(name) = self.peers.taker() else { return false };
-        let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.to_vec(), hops: 1 };
+        let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.clone(), hops: 1 };
         self.peers.send(name, frame)
     }
 
@@ -160,7 +159,6 @@ impl Worker {
             Some(_) if stray.hops + 1 >= FORWARDS => self.look_again_if_reliable(stray),
             Some(maker) => {
                 let Stray { flow, bytes, hops, .. } = stray;
-                let bytes = bytes.to_vec();
                 self.peers.send(&maker, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
             }
             None => self.refuse_stray(&stray),
@@ -186,7 +184,6 @@ impl Worker {
     fn leave_to_another(&self, stray: Stray) {
         let Some(name) = self.peers.taker() else { return };
         let Stray { flow, bytes, hops, .. } = stray;
-        let bytes = bytes.to_vec();
         self.peers.send(name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
     }
 
@@ -200,7 +197,7 @@ impl Worker {
             }
             Ok(Message::Response(_)) => self.peers.broadcast(&PeerFrame::Forward {
                 flow: stray.flow,
-                bytes: stray.bytes.to_vec(),
+                bytes: stray.bytes.clone(),
                 hops: FORWARDS,
             }),
             Ok(Message::Request(_)) | Err(_) => {
@@ -227,10 +224,10 @@ impl Worker {
     pub(super) fn handle_peer(&mut self, link: LinkNumber, frame: PeerFrame) {
         match frame {
             PeerFrame::Forward { flow, bytes, hops } => {
-                self.handle_message_hopped(&Bytes::from(bytes), flow, hops);
+                self.handle_message_hopped(&bytes, flow, hops);
             }
             PeerFrame::Send { flow, bytes } => {
-                self.sockets.send(flow, Bytes::from(bytes));
+                self.sockets.send(flow, bytes);
             }
             PeerFrame::Bindings { extension, document } => {
                 if let Ok(bindings) = postcard::from_bytes(&document) {

@@ -42,7 +42,7 @@ impl Worker {
     /// A connection belongs to one process, an address to one host: what is for another's goes by its link, and to
     /// whoever inherited connections of it.
     fn send_by_peer(&self, flow: Flow, bytes: &Bytes) -> bool {
-        let frame = PeerFrame::Send { flow, bytes: bytes.to_vec() };
+        let frame = PeerFrame::Send { flow, bytes: bytes.clone() };
         match flow.connection {
             Some(connection) => {
                 let holders = self.peers.holders(connection);

@@ -119,7 +119,7 @@ impl Worker {
     /// Where our calls are, everything goes. False: they are here.
     pub(super) fn pass_to_refuge(&self, flow: Flow, bytes: &Bytes, hops: u8) -> bool {
         let Some(name) = self.refuge.at() else { return false };
-        let frame = PeerFrame::Forward { flow, bytes: bytes.to_vec(), hops: hops + 1 };
+        let frame = PeerFrame::Forward { flow, bytes: bytes.clone(), hops: hops + 1 };
         self.peers.send(name, frame)
     }
 }

@@ -200,7 +200,7 @@ impl Worker {
         }));
         let recorder = config.capture.clone().map(|capture| {
             let name = format!("{}-{:016x}", config.node, incarnation.0);
-            Recorder::start(capture, &config.node.0, &name, config.key.clone())
+            Recorder::start(capture, &config.node.0, &name)
         });
         let identity = (config.node.clone(), config.incarnation, config.mode);
         let doors = Doors { sockets, control, keeping, errands, store, background, events };

@@ -3,6 +3,7 @@
 use super::Rfc3339;
 use crate::ids::{LegId, Transport};
 use crate::time::Timestamp;
+use bytes::Bytes;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -36,7 +37,7 @@ pub enum What {
         /// The phone's.
         remote: SocketAddr,
         /// As it was on the wire, without secrets.
-        text: Vec<u8>,
+        text: Bytes,
     },
     /// Something that explains what follows.
     Mark(String),

@@ -406,7 +406,8 @@ impl World {
 
     fn answer_outside(&mut self, request: &Request, flow: &Flow, status: u16) {
         let bytes = request.response(Status(status), Some("outside")).to_bytes();
-        self.transmit(None, Transmit { flow: *flow, bytes, behind: None, request: None });
+        let (flow, leg) = (*flow, LegId::CALLER);
+        self.transmit(None, Transmit { flow, bytes, leg, behind: None, request: None });
     }
 
     pub fn input(&mut self, id: CallId, input: Input) {
