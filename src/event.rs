@@ -148,6 +148,13 @@ pub enum Event {
         /// Up or down.
         up: bool,
     },
+    /// An event was posted to a webhook.
+    Webhook {
+        /// Its id.
+        webhook: String,
+        /// What came of it.
+        outcome: WebhookOutcome,
+    },
     /// A machine panicked: a bug. The call or session was ended.
     Bug {
         /// Call, when there is one.
@@ -155,6 +162,17 @@ pub enum Event {
         /// The panic's text.
         what: String,
     },
+}
+
+/// What came of a post to a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookOutcome {
+    /// The receiver has it.
+    Taken,
+    /// It is tried again.
+    Failed,
+    /// It was tried too often.
+    GivenUp,
 }
 
 /// What became of a binding.

@@ -3,6 +3,7 @@
 use clap::Parser;
 use holdfast::app::{self, Exit, ServeOptions};
 use holdfast::cli::{self, Arguments, Command, ConfigCommand};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// A fifth off the cost of a SIP message.
@@ -37,6 +38,11 @@ fn main() -> ExitCode {
             let done =
                 app::backup(&ServeOptions { config, ..ServeOptions::default() }, &file, cdrs);
             told("kept", done, json)
+        }
+        Command::Completions { shell } => {
+            // Nobody reads any more: `holdfast completions bash | head`.
+            let _ = std::io::stdout().write_all(&cli::completions(shell));
+            ExitCode::SUCCESS
         }
         Command::Restore { file, json } => told(
             "restored",

@@ -3,10 +3,14 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "admin/webhooks.rs"]
+mod webhooks;
 
 use common::events::{Watching, check_order};
 use common::{SOON, eventually};
 use holdfast::admin::{self, Admin, Phase, Server, Services};
+use holdfast::ids::ClusterKey;
+use holdfast::net::web::HttpClient;
 use holdfast::operator::{Command, Operator, Readiness};
 use holdfast::store::{Batch, Store};
 use holdfast::telemetry::{Personal, Telemetry};
@@ -67,7 +71,7 @@ fn start(name: &str) -> Api {
     let told = Arc::new(Mutex::new(Vec::new()));
     runtime.spawn(worker(commands, told.clone()));
     let admin = Admin::new("test-1", "both", TOKEN, Telemetry::new(Personal::Show));
-    admin.set_services(Services { store, operator, realm: "holdfast".to_owned() });
+    admin.set_services(services(store, operator));
     admin.set_phase(Phase::Running);
     let listener = admin::bind_shared("127.0.0.1:0".parse().expect("an address")).expect("bound");
     let server = Server::start(listener, admin::router(&admin)).expect("served");
@@ -76,6 +80,11 @@ fn start(name: &str) -> Api {
     let url = format!("http://{address}");
     let agent = agent.into();
     Api { url, address, agent, told, admin, store: kept, runtime, directory, server: Some(server) }
+}
+
+fn services(store: Store, operator: Operator) -> Services {
+    let (key, http) = (ClusterKey::new(b"secret of the tests"), HttpClient::new(Arc::default()));
+    Services { store, operator, realm: "holdfast".to_owned(), key, http }
 }
 
 async fn worker(mut commands: tokio::sync::mpsc::Receiver<Command>, told: Arc<Mutex<Vec<String>>>) {
@@ -625,7 +634,7 @@ fn a_node_that_starts_or_hangs_is_503() {
     let store = api.runtime.block_on(Store::connect(&store_url)).expect("a store");
     let (operator, commands) = Operator::channel();
     drop(commands);
-    admin.set_services(Services { store, operator, realm: "x".to_owned() });
+    admin.set_services(services(store, operator));
     admin.set_phase(Phase::Running);
     let listener = admin::bind_shared("127.0.0.1:0".parse().expect("an address")).expect("bound");
     let server = Server::start(listener, admin::router(&admin)).expect("served");
@@ -658,6 +667,10 @@ fn the_api_describes_itself() {
         ("/api/v1/tokens", "get post"),
         ("/api/v1/tokens/{id}", "delete"),
         ("/api/v1/audit", "get"),
+        ("/api/v1/webhooks", "get post"),
+        ("/api/v1/webhooks/{id}", "get patch delete"),
+        ("/api/v1/webhooks/{id}/deliveries", "get"),
+        ("/api/v1/webhooks/{id}/resend", "post"),
         ("/api/v1/nodes", "get"),
         ("/api/v1/nodes/{name}", "get"),
         ("/api/v1/nodes/{name}/drain", "post"),

@@ -20,10 +20,13 @@ mod registrations;
 mod server;
 mod tokens;
 pub mod users;
+pub mod webhooks;
 
 pub use health::Phase;
 pub use server::{Server, bind_next_free, bind_shared};
 
+use crate::ids::ClusterKey;
+use crate::net::web::HttpClient;
 use crate::operator::Operator;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -43,6 +46,10 @@ pub struct Services {
     pub operator: Operator,
     /// Digest realm: passwords are hashed for it.
     pub realm: String,
+    /// What is kept sealed is sealed under it.
+    pub key: ClusterKey,
+    /// How receivers of events are reached.
+    pub http: HttpClient,
 }
 
 /// What all resources share.
@@ -101,6 +108,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .merge(nodes::router())
         .merge(events::router())
         .merge(tokens::router())
+        .merge(webhooks::router())
         .layer(from_fn(extract::deadline));
     let api = with_deadline
         .merge(users::import::router())

@@ -2,7 +2,9 @@
 //! needs no token.
 
 use super::problem::Problem;
-use super::{Admin, calls, cdrs, events, health, ladder, nodes, registrations, tokens, users};
+use super::{
+    Admin, calls, cdrs, events, health, ladder, nodes, registrations, tokens, users, webhooks,
+};
 use axum::routing::get;
 use axum::{Json, Router};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         cdrs::list, cdrs::one,
         events::stream,
         tokens::list, tokens::create, tokens::remove, tokens::audit,
+        webhooks::list, webhooks::create, webhooks::one, webhooks::change, webhooks::remove,
+        webhooks::deliveries, webhooks::resend,
         nodes::list, nodes::one, nodes::drain, nodes::undrain,
     ),
     components(schemas(Problem, users::import::OnConflict, events::Snapshot)),
@@ -48,10 +52,18 @@ fn document() -> Document {
 }
 
 /// Fields that stand only in the answer that made what is in them.
-const SHOWN_ONCE: [&str; 2] = ["password", "token"];
+const SHOWN_ONCE: [&str; 3] = ["password", "secret", "token"];
 
 /// What callers send: a field that is absent keeps its value, or takes the default.
-const REQUEST_BODIES: [&str; 4] = ["DrainRequest", "NewToken", "NewUser", "UserChange"];
+const REQUEST_BODIES: [&str; 7] = [
+    "DrainRequest",
+    "NewToken",
+    "NewUser",
+    "NewWebhook",
+    "ResendRequest",
+    "UserChange",
+    "WebhookChange",
+];
 
 /// What every operation of the API has: the token, and the ways in which any of them fails.
 struct Common;

@@ -55,7 +55,7 @@ impl Identity {
         let is_in = |resource: &str| {
             path.strip_prefix(resource).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let is_secret = is_in("/tokens") || is_in("/audit");
+        let is_secret = is_in("/tokens") || is_in("/audit") || is_in("/webhooks");
         match self.role {
             Role::Admin => true,
             Role::Operator => {
@@ -260,6 +260,8 @@ mod tests {
             (Method::GET, "/tokens", "admin"),
             (Method::GET, "/audit", "admin"),
             (Method::DELETE, "/tokens/1", "admin"),
+            (Method::GET, "/webhooks", "admin"),
+            (Method::POST, "/webhooks/1/resend", "admin"),
         ];
         for (method, path, expect) in cases {
             let roles = [

@@ -50,6 +50,8 @@ pub struct Config {
     pub ladder_bytes: u64,
     /// Unanswered re-INVITEs at a time.
     pub reanchor_window: u32,
+    /// Where no webhook leads.
+    pub webhook_denied_nets: Arc<[Network]>,
     /// Settings in the file that this mode does not serve: worth a line at start.
     pub notes: Vec<String>,
     /// Effective values with their origins, secrets masked.
@@ -247,6 +249,7 @@ impl Config {
             ladder_life: values.read("ladder_ms", |t| parse::millis(t, 60_000, 2_592_000_000)),
             ladder_bytes: values.read("ladder_bytes", |t| parse::number(t, 0, u64::MAX >> 1)),
             reanchor_window: values.read("reanchor_window", |t| parse::number(t, 1, 100_000)),
+            webhook_denied_nets: values.read("webhook_denied_nets", parse::networks).into(),
             notes: Vec::new(),
             effective: Vec::new(),
         };

@@ -5,6 +5,7 @@
 
 use super::config::{Config, Secret};
 use super::data_dir::{DataDir, Holder};
+use crate::admin::webhooks::Courier;
 use crate::capture::CaptureConfig;
 use crate::event::Event;
 use crate::ids::{ClusterKey, Incarnation, NodeName};
@@ -126,6 +127,7 @@ pub struct SignalingPart {
 pub struct Halves {
     signaling: Option<SignalingNode>,
     media: Option<MediaNode>,
+    courier: Option<Courier>,
 }
 
 impl Halves {
@@ -145,7 +147,12 @@ impl Halves {
             None
         };
         tracing::info!("node {} is up (slot {})", parts.node, parts.slot);
-        Ok(Self { signaling, media })
+        Ok(Self { signaling, media, courier: None })
+    }
+
+    /// Events go to webhooks as long as signaling runs.
+    pub fn with_courier(self, courier: Courier) -> Self {
+        Self { courier: Some(courier), ..self }
     }
 
     /// Signaling can tell the media half what it wishes; true without one.
@@ -157,6 +164,9 @@ impl Halves {
     /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given.
     pub async fn stop(self, drain_timeout: Duration) {
         let parks = self.signaling.is_some();
+        if let Some(courier) = self.courier {
+            let _ = tokio::task::spawn_blocking(move || courier.stop()).await;
+        }
         if let Some(node) = self.signaling {
             node.stop();
             // Its thread ends within the deadline of its last commit.
@@ -184,16 +194,21 @@ async fn sessions_end(node: &MediaNode) {
 }
 
 impl Parts<'_> {
+    /// What tokens and sealed things of the cluster are made with.
+    pub fn key(&self) -> anyhow::Result<ClusterKey> {
+        let (secret, others) = self.secrets.split_first().context("a cluster without a secret")?;
+        let others = others.iter().map(|other| other.expose().as_bytes());
+        Ok(ClusterKey::new(secret.expose().as_bytes()).knowing(others))
+    }
+
     async fn start_signaling(&self, part: SignalingPart) -> anyhow::Result<SignalingNode> {
         let config = self.config;
         self.refuse_strangers()?;
-        let (secret, others) = self.secrets.split_first().context("a cluster without a secret")?;
-        let others = others.iter().map(|other| other.expose().as_bytes());
         let signaling = signaling::Config {
             node: NodeName(self.node.into()),
             incarnation: self.incarnation,
             mode: config.mode.name(),
-            key: ClusterKey::new(secret.expose().as_bytes()).knowing(others),
+            key: self.key()?,
             secrets: self.link_secrets(),
             sip_bind: config.sip.bind.clone(),
             advertise: config.sip.advertise.clone(),

@@ -9,9 +9,11 @@ use super::first_start::{self, Credentials};
 use super::host::Host;
 use super::mode::{Halves, Parts};
 use super::{Exit, ServeOptions, doctor, replace};
+use crate::admin::webhooks::{Courier, CourierConfig};
 use crate::admin::{self, Admin, Phase, Server, Services};
 use crate::ids::Incarnation;
 use crate::net::clock;
+use crate::net::web::HttpClient;
 use crate::operator::Operator;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Telemetry};
@@ -268,7 +270,17 @@ async fn start(
     let (operator, commands) = Operator::channel();
     let half = super::mode::SignalingPart { store: store.clone(), realm: realm.clone(), commands };
     let halves = Halves::start(&parts, Some(half)).await?;
-    admin.set_services(Services { store, operator: operator.clone(), realm });
+    let key = parts.key()?;
+    let http = HttpClient::new(config.webhook_denied_nets.clone());
+    let courier = CourierConfig {
+        store: store.clone(),
+        key: key.clone(),
+        holder: parts.incarnation,
+        http: http.clone(),
+        telemetry: base.telemetry.clone(),
+    };
+    let halves = halves.with_courier(Courier::start(courier)?);
+    admin.set_services(Services { store, operator: operator.clone(), realm, key, http });
     print_welcome(&credentials);
     Ok((halves, Some(operator)))
 }

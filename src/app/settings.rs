@@ -48,6 +48,9 @@ const fn secret(key: &'static str, half: Half) -> Setting {
 /// Peers in these networks never get the public address (RFC 1918, RFC 4193).
 const LOCAL_NETS: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7";
 
+/// Where no webhook leads: link-local addresses, where clouds keep credentials, and what is nobody's.
+const WEBHOOK_DENIED_NETS: &str = "169.254.0.0/16,fe80::/10,0.0.0.0/8,::/128,224.0.0.0/3,ff00::/8";
+
 /// Every setting, in the order in which they are shown.
 pub const SETTINGS: &[Setting] = &[
     setting("mode", "both", Half::Any),
@@ -81,6 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_contacts", "10", Half::Signaling),
     chosen("max_calls", Half::Media),
     setting("emergency_numbers", "", Half::Signaling),
+    setting("webhook_denied_nets", WEBHOOK_DENIED_NETS, Half::Signaling),
 ];
 
 /// Name of the variable of a key.

@@ -73,6 +73,7 @@ impl Call {
             | Event::Malformed { .. }
             | Event::MediaNode { .. }
             | Event::Shed { .. }
+            | Event::Webhook { .. }
             | Event::Bug { .. } => return None,
         })
     }

@@ -5,7 +5,10 @@ use super::client::{Client, Failure, escape};
 use super::events;
 use super::table::{Column, fields, table};
 use super::trace;
-use super::{Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand};
+use super::webhooks;
+use super::{
+    Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand, WebhooksCommand,
+};
 use serde_json::{Map, Value, json};
 use std::fs::File;
 
@@ -97,14 +100,7 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             print_done(&client.delete(&path)?, json, "hanging up");
             Ok(())
         }
-        Command::Trace { id, full, json } => {
-            let ladder = client.get(&format!("/calls/{}/ladder", escape(&id)))?;
-            match json.json {
-                true => print_json(&ladder),
-                false => print!("{}", trace::ladder(&ladder, full)),
-            }
-            Ok(())
-        }
+        Command::Trace { id, full, json } => show_ladder(client, &id, full, json),
         Command::Pcap { id, output, .. } => trace::capture(client, &id, output.as_deref()),
         Command::Nodes { name: None, json } => list(client, "/nodes", &[], NODES, json),
         Command::Nodes { name: Some(name), json } => {
@@ -136,13 +132,26 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             ];
             events::follow(client, &query_text(&query), json)
         }
+        Command::Webhooks { command, json } => {
+            webhooks::run(client, command.unwrap_or(WebhooksCommand::List), json)
+        }
         Command::Serve(_)
+        | Command::Completions { .. }
         | Command::Health { .. }
         | Command::Doctor { .. }
         | Command::Backup { .. }
         | Command::Restore { .. }
         | Command::Config(_) => Err(Failure::usage("that command asks no node")),
     }
+}
+
+fn show_ladder(client: &Client, id: &str, full: bool, json: Json) -> Result<(), Failure> {
+    let ladder = client.get(&format!("/calls/{}/ladder", escape(id)))?;
+    match json.json {
+        true => print_json(&ladder),
+        false => print!("{}", trace::ladder(&ladder, full)),
+    }
+    Ok(())
 }
 
 fn users(client: &Client, command: UsersCommand, json: Json) -> Result<(), Failure> {
@@ -187,7 +196,7 @@ fn user_body(fields: UserFields) -> Map<String, Value> {
 }
 
 /// Follows cursors to the end.
-fn list(
+pub(super) fn list(
     client: &Client,
     path: &str,
     query: &[(&str, Option<String>)],
@@ -226,7 +235,7 @@ fn query_text(query: &[(&str, Option<String>)]) -> String {
     if text.is_empty() { text } else { format!("?{text}") }
 }
 
-fn show(value: &Value, json: Json) -> Result<(), Failure> {
+pub(super) fn show(value: &Value, json: Json) -> Result<(), Failure> {
     if json.json {
         print_json(value);
     } else {
@@ -235,7 +244,7 @@ fn show(value: &Value, json: Json) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_done(value: &Value, json: Json, text: &str) {
+pub(super) fn print_done(value: &Value, json: Json, text: &str) {
     if json.json {
         print_json(value);
     } else {

@@ -7,10 +7,12 @@ mod commands;
 mod events;
 mod table;
 mod trace;
+mod webhooks;
 
 pub use commands::run;
+pub use webhooks::{WebhookFields, WebhooksCommand};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// What was typed.
@@ -218,6 +220,18 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Who is told of events by HTTP: list, show, add, set, remove, deliveries, resend.
+    #[command(
+        after_help = "Example: holdfast webhooks add https://example.com/in --types 'call.*'"
+    )]
+    Webhooks {
+        /// What to do; list when absent.
+        #[command(subcommand)]
+        command: Option<WebhooksCommand>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
     /// Whether the nodes here take calls: exit code 0 ready, 75 not now, 69 unreachable.
     #[command(after_help = "Example (in a container): holdfast health")]
     Health {
@@ -256,9 +270,23 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// Prints what makes a shell complete commands and flags.
+    #[command(after_help = "Example: holdfast completions bash > \
+        /usr/share/bash-completion/completions/holdfast")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     /// Settings and credentials.
     #[command(subcommand, after_help = "Example: holdfast config credentials --json")]
     Config(ConfigCommand),
+}
+
+/// What makes a shell complete commands and flags.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "holdfast", &mut script);
+    script
 }
 
 /// `holdfast serve`.
@@ -351,4 +379,14 @@ pub struct UserFields {
     /// Display name.
     #[arg(long)]
     pub name: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
 }

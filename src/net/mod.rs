@@ -11,3 +11,4 @@ pub mod sibling_link;
 pub mod stun;
 pub mod tcp;
 pub mod udp;
+pub mod web;

@@ -12,6 +12,7 @@ pub(super) fn postgres() -> Migrator {
         (2, "claims", include_str!("../../migrations/postgres/0002_claims.sql")),
         (3, "events", include_str!("../../migrations/postgres/0003_events.sql")),
         (4, "tokens", include_str!("../../migrations/postgres/0004_tokens.sql")),
+        (5, "webhooks", include_str!("../../migrations/postgres/0005_webhooks.sql")),
     ])
 }
 
@@ -22,6 +23,7 @@ pub(super) fn sqlite() -> Migrator {
         (2, "claims", include_str!("../../migrations/sqlite/0002_claims.sql")),
         (3, "events", include_str!("../../migrations/sqlite/0003_events.sql")),
         (4, "tokens", include_str!("../../migrations/sqlite/0004_tokens.sql")),
+        (5, "webhooks", include_str!("../../migrations/sqlite/0005_webhooks.sql")),
     ])
 }
 

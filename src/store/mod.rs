@@ -253,6 +253,10 @@ macro_rules! ask {
 
 /// Events, pages of users, tokens and the audit log.
 mod watched;
+/// Webhooks, what they are owed, and who delivers.
+mod webhooks;
+
+pub use webhooks::{Delivery, Settlement, StoredWebhook};
 
 impl Store {
     /// Opens and migrates. `sqlite:PATH`, or `postgres://…` with one host or several that are tried in turn.

@@ -1,6 +1,9 @@
 //! How things look in rows: documents as JSON where people may read them, postcard where speed counts.
 
-use super::{Change, ClaimedCall, NodeRow, StoreError, StoredCall, StoredEvent, StoredToken};
+use super::{
+    Change, ClaimedCall, Delivery, NodeRow, StoreError, StoredCall, StoredEvent, StoredToken,
+    StoredWebhook,
+};
 use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
@@ -149,6 +152,23 @@ pub(super) fn token(columns: TokenColumns) -> Result<StoredToken, StoreError> {
     let time = |micros| Timestamp::from_micros(unsigned(micros));
     let (created_at, last_used_at) = (time(created_at), last_used_at.map(time));
     Ok(StoredToken { id, name, role, hash, created_at, last_used_at })
+}
+
+/// (id, document, secret, cursor, owed, dead)
+pub(super) type WebhookColumns = (String, String, Vec<u8>, i64, i64, i64);
+
+pub(super) fn webhook(columns: WebhookColumns) -> StoredWebhook {
+    let (id, document, secret, cursor, owed, dead) = columns;
+    let (cursor, owed, dead) = (unsigned(cursor), unsigned(owed), unsigned(dead));
+    StoredWebhook { id, document, secret, cursor, owed, dead }
+}
+
+/// (event, document, due_at)
+pub(super) type DeliveryColumns = (i64, String, Option<i64>);
+
+pub(super) fn delivery((event, document, due_at): DeliveryColumns) -> Delivery {
+    let due_at = due_at.map(|micros| Timestamp::from_micros(unsigned(micros)));
+    Delivery { event: unsigned(event), document, due_at }
 }
 
 /// (name, incarnation, mode, control separated by spaces, seen_at, view)

@@ -3,7 +3,7 @@
 //! Invariant: labels are closed enums or node names, never what a peer sent.
 
 use super::story::word;
-use crate::event::{Event, Registration};
+use crate::event::{Event, Registration, WebhookOutcome};
 use crate::ids::CallId;
 use crate::views::{CallState, Disposition};
 use prometheus_client::encoding::text::encode;
@@ -77,11 +77,46 @@ pub(super) struct Metrics {
     reanchors: Counter,
     one_way: Counter,
     bugs: Counter,
+    webhooks: Webhooks,
     media_nodes: Gauge,
     ready: Gauge,
     degraded: Gauge,
     registrations: Gauge,
     sessions: Gauge,
+}
+
+/// Of the node that delivers events.
+#[derive(Debug)]
+struct Webhooks {
+    taken: Counter,
+    failed: Counter,
+    given_up: Counter,
+    owed: Gauge,
+    dead: Gauge,
+}
+
+impl Webhooks {
+    fn register(registry: &mut Registry) -> Self {
+        let posts = Family::<Label, Counter>::default();
+        registry.register("webhook_posts", "Events posted to webhooks", posts.clone());
+        let (owed, dead) = (Gauge::default(), Gauge::default());
+        let help =
+            "Events that webhooks did not take, to be posted again (by the node that delivers)";
+        registry.register("webhook_events_owed", help, owed.clone());
+        let help = "Events that were given up (by the node that delivers)";
+        registry.register("webhook_events_dead", help, dead.clone());
+        let [taken, failed, given_up] = ["taken", "failed", "given_up"]
+            .map(|outcome| posts.get_or_create(&[("outcome", outcome)]).clone());
+        Self { taken, failed, given_up, owed, dead }
+    }
+
+    fn count(&self, outcome: WebhookOutcome) {
+        count(match outcome {
+            WebhookOutcome::Taken => &self.taken,
+            WebhookOutcome::Failed => &self.failed,
+            WebhookOutcome::GivenUp => &self.given_up,
+        });
+    }
 }
 
 const DISPOSITIONS: [Disposition; 6] = [
@@ -108,6 +143,7 @@ impl Default for Metrics {
         let registrations_made = registers.get_or_create(&[("kind", "new")]).clone();
         let registrations_refreshed = registers.get_or_create(&[("kind", "refresh")]).clone();
         let registrations_removed = registers.get_or_create(&[("kind", "removal")]).clone();
+        let webhooks = Webhooks::register(&mut registry);
         let setup_seconds = Histogram::new(exponential_buckets(0.05, 2.0, 12));
         let help = "From INVITE to our 200 of answered calls";
         registry.register("call_setup_seconds", help, setup_seconds.clone());
@@ -152,6 +188,7 @@ impl Default for Metrics {
             reanchors,
             one_way,
             bugs,
+            webhooks,
             media_nodes,
             ready,
             degraded,
@@ -204,6 +241,7 @@ impl Metrics {
             }
             Event::CallReanchored { .. } => count(&self.reanchors),
             Event::Bug { .. } => count(&self.bugs),
+            Event::Webhook { outcome, .. } => self.webhooks.count(*outcome),
             Event::AuthenticationFailed { username: None, .. }
             | Event::OneWayAudio { silent: false, .. }
             | Event::CallHold { .. }
@@ -223,6 +261,12 @@ impl Metrics {
         }
         if let Some(gauge) = to.and_then(|phase| self.live.get(phase.index())) {
             gauge.inc();
+        }
+    }
+
+    pub(super) fn set_webhooks(&self, owed: u64, dead: u64) {
+        for (gauge, value) in [(&self.webhooks.owed, owed), (&self.webhooks.dead, dead)] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
 

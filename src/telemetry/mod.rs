@@ -35,6 +35,11 @@ impl Telemetry {
         story::tell(event, self.personal);
     }
 
+    /// Events that webhooks did not take: to be tried again, and given up.
+    pub fn set_webhooks(&self, owed: u64, dead: u64) {
+        self.metrics.set_webhooks(owed, dead);
+    }
+
     /// Sets the gauges that are asked for at the time of a scrape.
     pub fn set_gauges(&self, gauges: &NodeGauges) {
         self.metrics.set(gauges);

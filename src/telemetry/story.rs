@@ -1,7 +1,7 @@
 //! Events as log lines: a log reads like a story of calls.
 
 use super::Personal;
-use crate::event::{Event, Registration};
+use crate::event::{Event, Registration, WebhookOutcome};
 use crate::views::call::LegRole;
 use crate::views::{Disposition, EndCause, EndedBy};
 use tracing::{debug, error, info, warn};
@@ -72,6 +72,7 @@ pub(super) fn tell(event: &Event, personal: Personal) {
         Event::MediaNode { node, up: false } => {
             warn!(media.node = %node, "media node {node} is gone")
         }
+        Event::Webhook { webhook, outcome } => tell_webhook(webhook, *outcome),
         Event::Bug { call: Some(call), what } => {
             error!(call.id = %call, "call {call}: ended by a bug in Holdfast: {what}");
         }
@@ -108,6 +109,14 @@ fn tell_end(event: &Event) {
     info!(call.id = %call, call.disposition = word, call.sip_status = sip_status,
         call.end_cause = cause, call.ended_by = side, call.duration_ms = duration_ms,
         call.billable_ms = billable_ms, "call {call}: ended: {what}");
+}
+
+fn tell_webhook(webhook: &str, outcome: WebhookOutcome) {
+    match outcome {
+        WebhookOutcome::Taken => debug!("webhook {webhook} took an event"),
+        WebhookOutcome::Failed => debug!("webhook {webhook} did not take an event"),
+        WebhookOutcome::GivenUp => warn!("webhook {webhook}: an event is given up"),
+    }
 }
 
 fn tell_registered(extension: &str, contacts: usize, new: bool) {

@@ -12,6 +12,7 @@ pub mod registration;
 pub mod time;
 pub mod token;
 pub mod user;
+pub mod webhook;
 
 pub use call::{
     CallState, CallSummary, CallView, HoldState, LegView, MediaView, PartyView, StreamView,

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 pub enum Role {
     /// Everything.
     Admin,
-    /// See everything but tokens and the audit log; end calls, remove registrations, drain nodes.
+    /// See everything but tokens, webhooks and the audit log; end calls, remove registrations, drain nodes.
     Operator,
-    /// See everything but tokens and the audit log.
+    /// See everything but tokens, webhooks and the audit log.
     Readonly,
     /// Read call detail records.
     Cdr,

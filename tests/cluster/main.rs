@@ -28,3 +28,4 @@ mod srtp;
 mod switch;
 mod two_hosts;
 mod versions;
+mod webhooks;

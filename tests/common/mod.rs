@@ -27,6 +27,8 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 /// A way that can be cut.
 pub(crate) mod proxy;
+/// Somebody who is told of events by HTTP.
+pub(crate) mod receiver;
 /// Retransmissions of our own phone.
 pub(crate) mod repeats;
 /// RTP of our own phone.

@@ -63,3 +63,5 @@ mod samples;
 mod store_model;
 /// Users and bindings.
 mod users;
+/// Webhooks, what they are owed, and whose duty that is.
+mod webhooks;

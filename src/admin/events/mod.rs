@@ -23,7 +23,7 @@ use futures_util::Stream;
 pub use log::Log;
 use log::{Known, Watcher};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -114,7 +114,7 @@ pub(super) async fn stream(
 
 /// Which events a reader wants.
 #[derive(Debug)]
-struct Filter {
+pub(super) struct Filter {
     types: Option<Vec<String>>,
     call_id: Option<String>,
     extension: Option<String>,
@@ -130,7 +130,13 @@ impl Filter {
         }
     }
 
-    fn takes(&self, event: &StoredEvent) -> bool {
+    /// Of these types; none: of all.
+    pub(super) fn of_types(types: &[String]) -> Self {
+        let types = (!types.is_empty()).then(|| types.to_vec());
+        Self { types, call_id: None, extension: None }
+    }
+
+    pub(super) fn takes(&self, event: &StoredEvent) -> bool {
         let text = |name: &str| event.event.get(name).and_then(Value::as_str);
         let kind = text("type").unwrap_or_default();
         let is_wanted = |wish: &String| match wish.strip_suffix('*') {
@@ -265,11 +271,16 @@ impl Reader {
 }
 
 fn told(stored: &StoredEvent) -> Event {
-    let mut event = stored.event.clone();
-    event.insert("id".to_owned(), stored.id.into());
-    let kind = event.get("type").and_then(Value::as_str).unwrap_or("unknown").to_owned();
-    let text = Value::Object(event).to_string();
+    let kind = stored.event.get("type").and_then(Value::as_str).unwrap_or("unknown");
+    let text = document(stored.id, &stored.event);
     Event::default().id(stored.id.to_string()).event(kind).data(text)
+}
+
+/// An event as others get it.
+pub(super) fn document(id: u64, event: &Map<String, Value>) -> String {
+    let mut event = event.clone();
+    event.insert("id".to_owned(), id.into());
+    Value::Object(event).to_string()
 }
 
 #[cfg(test)]

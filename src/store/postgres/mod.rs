@@ -7,6 +7,7 @@ mod events;
 mod hosts;
 mod ownership;
 mod tokens;
+mod webhooks;
 
 use super::rows::{control_text, node, signed};
 use super::{NodeRow, StoreError, migrations};

@@ -11,7 +11,7 @@ use sqlx::{QueryBuilder, SqliteConnection};
 use std::collections::{HashMap, HashSet};
 
 /// Microseconds.
-const NOW: &str = "cast((julianday('now') - 2440587.5) * 86400000000 as integer)";
+pub(super) const NOW: &str = "cast((julianday('now') - 2440587.5) * 86400000000 as integer)";
 
 /// (call, rev, document)
 type Row = (Option<Vec<u8>>, i64, String);

@@ -10,6 +10,7 @@ mod events;
 mod journal;
 mod ownership;
 mod tokens;
+mod webhooks;
 
 use super::rows::{control_text, node, signed};
 use super::{NodeRow, StoreError, migrations};

@@ -1,0 +1,396 @@
+//! Delivers events to webhooks, if this node has the duty: one node of the cluster has it, and renews it each second.
+//!
+//! Invariants: an event counts as told when its receiver answered 2xx and the store knows; who dies in between has told
+//! it twice, never not at all. A round is settled whole, and only by who has the duty. One receiver that is slow or
+//! away holds up no other, and what it does not take is bounded: then the log of events waits for it.
+
+use super::Document;
+use super::round::{Job, Line, Outcome, plan};
+use crate::admin::events::Filter;
+use crate::event::{Event, WebhookOutcome};
+use crate::ids::{ClusterKey, Incarnation};
+use crate::net::clock;
+use crate::net::web::HttpClient;
+use crate::store::{Settlement, Store, StoreError, StoredEvent, StoredWebhook};
+use crate::telemetry::Telemetry;
+use base64::Engine as _;
+use core::time::Duration;
+use futures_util::StreamExt as _;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+/// What one node of the cluster has.
+const DUTY: &str = "webhooks";
+/// Without renewal; a deadline of the store and a renewal fit in.
+const DUTY_LIFE: Duration = Duration::from_secs(5);
+/// Between two looks at webhooks and duty.
+const RENEWAL: Duration = Duration::from_secs(1);
+/// Between two looks at the log.
+const PACE: Duration = Duration::from_millis(100);
+/// After the store failed.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Commits of events a round.
+const COMMITS: u32 = 20;
+/// Events that a receiver did not take; with more of them no new ones are read.
+const OWED: usize = 1_000;
+/// Events given up that are remembered, a webhook.
+const DEAD: u32 = 10_000;
+/// Posts to one receiver at a time.
+const PARALLEL: usize = 4;
+/// A position that nothing was wanted of is kept no more often.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What deliveries need.
+#[derive(Clone, Debug)]
+pub struct CourierConfig {
+    /// Where events and webhooks are.
+    pub store: Store,
+    /// Secrets are sealed under it.
+    pub key: ClusterKey,
+    /// This start of this node.
+    pub holder: Incarnation,
+    /// How receivers are reached.
+    pub http: HttpClient,
+    /// Where is told what came of it.
+    pub telemetry: Telemetry,
+}
+
+/// A thread of its own: it slows neither calls nor operators.
+#[derive(Debug)]
+pub struct Courier {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Courier {
+    /// Works until stopped.
+    pub fn start(config: CourierConfig) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = watch::channel(false);
+        let run = move || runtime.block_on(Supervisor::new(config).run(stopped));
+        let thread = std::thread::Builder::new().name("webhooks".to_owned()).spawn(run)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Leaves the duty to another node.
+    pub fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Those who deliver, one a webhook.
+struct Supervisor {
+    config: Arc<CourierConfig>,
+    workers: HashMap<String, Worker>,
+    /// Whether the duty is ours, and until when.
+    until: Option<Instant>,
+    last: watch::Sender<u64>,
+}
+
+struct Worker {
+    hook: watch::Sender<StoredWebhook>,
+    task: AbortHandle,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Supervisor {
+    fn new(config: CourierConfig) -> Self {
+        let (last, _) = watch::channel(0);
+        Self { config: Arc::new(config), workers: HashMap::new(), until: None, last }
+    }
+
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.supervise() => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        self.workers.clear();
+        if self.until.is_some() {
+            let _ = self.config.store.leave_duty(DUTY, self.config.holder).await;
+        }
+    }
+
+    async fn supervise(&mut self) {
+        let mut renewed: Option<Instant> = None;
+        loop {
+            if renewed.is_none_or(|at| at.elapsed() >= RENEWAL) {
+                renewed = Some(Instant::now());
+                if let Err(error) = self.renew().await {
+                    tracing::debug!("webhooks wait for the store: {error}");
+                }
+            }
+            if self.until.is_some_and(|until| until <= Instant::now()) {
+                tracing::info!("events are delivered to webhooks by another node from now on");
+                self.workers.clear();
+                self.until = None;
+            }
+            if !self.workers.is_empty()
+                && let Ok(last) = self.config.store.last_event().await
+            {
+                let is_new = |known: &mut u64| core::mem::replace(known, last) != last;
+                self.last.send_if_modified(is_new);
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// The webhooks as they are now, and whose duty it is.
+    async fn renew(&mut self) -> Result<(), StoreError> {
+        let CourierConfig { store, holder, telemetry, .. } = &*self.config;
+        let hooks = store.webhooks().await?;
+        let enabled = |hook: &&StoredWebhook| Document::read(hook).is_some_and(|of| of.enabled);
+        let enabled: Vec<StoredWebhook> = hooks.iter().filter(enabled).cloned().collect();
+        let asked = Instant::now();
+        if !enabled.is_empty() && store.take_duty(DUTY, *holder, DUTY_LIFE).await? {
+            if self.until.replace(asked + DUTY_LIFE).is_none() {
+                tracing::info!("this node delivers events to webhooks");
+            }
+        } else if enabled.is_empty() && self.until.take().is_some() {
+            store.leave_duty(DUTY, *holder).await?;
+        }
+        let is_ours = self.until.is_some();
+        let sum = |count: fn(&StoredWebhook) -> u64| match is_ours {
+            true => hooks.iter().map(count).sum(),
+            false => 0,
+        };
+        telemetry.set_webhooks(sum(|hook| hook.owed), sum(|hook| hook.dead));
+        if is_ours {
+            self.employ(enabled);
+        } else {
+            self.workers.clear();
+        }
+        Ok(())
+    }
+
+    fn employ(&mut self, hooks: Vec<StoredWebhook>) {
+        let is_there = |id: &String| hooks.iter().any(|hook| hook.id == *id);
+        self.workers.retain(|id, worker| is_there(id) && !worker.task.is_finished());
+        for hook in hooks {
+            if let Some(worker) = self.workers.get(&hook.id) {
+                worker.hook.send_replace(hook);
+                continue;
+            }
+            let id = hook.id.clone();
+            let (sender, receiver) = watch::channel(hook);
+            let deliverer = Deliverer::new(&self.config, receiver, self.last.subscribe());
+            let task = tokio::spawn(deliverer.run()).abort_handle();
+            self.workers.insert(id, Worker { hook: sender, task });
+        }
+    }
+}
+
+/// Tells one receiver.
+struct Deliverer {
+    config: Arc<CourierConfig>,
+    hook: watch::Receiver<StoredWebhook>,
+    last: watch::Receiver<u64>,
+    /// Everything up to this event is told, owed or not wanted.
+    position: u64,
+    /// The database server whose log that is.
+    server: u64,
+    /// The log ended there once, so nothing is missing behind it.
+    is_seen: bool,
+    has_owed: bool,
+    settled: Instant,
+}
+
+impl Deliverer {
+    fn new(
+        config: &Arc<CourierConfig>,
+        hook: watch::Receiver<StoredWebhook>,
+        last: watch::Receiver<u64>,
+    ) -> Self {
+        let position = hook.borrow().cursor;
+        let config = Arc::clone(config);
+        let server = config.store.server_number();
+        let (is_seen, has_owed, settled) = (false, true, Instant::now());
+        Self { config, hook, last, position, server, is_seen, has_owed, settled }
+    }
+
+    /// Until the duty is another's, or the webhook is gone.
+    async fn run(mut self) {
+        loop {
+            let hook = self.hook.borrow_and_update().clone();
+            match self.round(&hook).await {
+                Ok(Some(true)) => continue,
+                Ok(Some(false)) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!("a webhook waits for the store: {error}");
+                    tokio::time::sleep(PATIENCE).await;
+                }
+            }
+            tokio::select! {
+                _ = self.last.changed() => {}
+                _ = self.hook.changed() => {}
+            }
+        }
+    }
+
+    /// True: there may be more at once. `None`: it is not ours any more.
+    async fn round(&mut self, hook: &StoredWebhook) -> Result<Option<bool>, StoreError> {
+        let store = self.config.store.clone();
+        let Some(document) = Document::read(hook) else { return Ok(Some(false)) };
+        // Another server may lack events that were told; its cursor is as old as they are.
+        let is_other = core::mem::replace(&mut self.server, store.server_number()) != self.server;
+        if is_other || hook.cursor > self.position {
+            (self.position, self.is_seen) = (hook.cursor, false);
+        }
+        let most = u32::try_from(OWED).unwrap_or(u32::MAX);
+        let owed = match self.has_owed || hook.owed > 0 {
+            true => store.deliveries(&hook.id, false, 0, most).await?,
+            false => Vec::new(),
+        };
+        let mut new = match owed.len() < OWED {
+            true => store.events(self.position, COMMITS).await?,
+            false => Vec::new(),
+        };
+        let read = new.last().map(|event| event.id);
+        let filter = Filter::of_types(&document.types);
+        let gap = self.gap(&new).await?;
+        new.retain(|event| filter.takes(event));
+        new.splice(0..0, gap);
+        self.has_owed = !owed.is_empty();
+        self.is_seen |= read.is_none();
+        let plan = plan(owed, new, clock::now());
+        let mut settlement = Settlement {
+            cursor: read.unwrap_or(self.position),
+            kept: plan.waiting,
+            ..Settlement::default()
+        };
+        let told = !plan.lines.is_empty();
+        let sender = Arc::new(Sender::new(&self.config, hook, document.url));
+        let lines = plan.lines.into_iter().map(|line| Arc::clone(&sender).tell(line));
+        let mut outcomes = futures_util::stream::iter(lines).buffer_unordered(PARALLEL);
+        while let Some(Settlement { taken, kept, .. }) = outcomes.next().await {
+            settlement.taken.extend(taken);
+            settlement.kept.extend(kept);
+        }
+        self.has_owed |= !settlement.kept.is_empty();
+        let is_due = told || !settlement.kept.is_empty() || self.settled.elapsed() > SETTLED;
+        if is_due && (told || read.is_some()) {
+            let duty = (DUTY, self.config.holder);
+            if !store.settle_deliveries(duty, &hook.id, &settlement, DEAD).await? {
+                return Ok(None);
+            }
+            self.settled = Instant::now();
+        }
+        self.position = settlement.cursor;
+        Ok(Some(read.is_some()))
+    }
+
+    /// When the log does not reach back to where we are: an event of its own that says so.
+    async fn gap(&mut self, new: &[StoredEvent]) -> Result<Option<StoredEvent>, StoreError> {
+        let Some(first) = new.first().filter(|_| !self.is_seen && self.position > 0) else {
+            return Ok(None);
+        };
+        self.is_seen = true;
+        if self.config.store.has_event(self.position).await? {
+            return Ok(None);
+        }
+        let event = serde_json::json!({ "type": "gap" }).as_object().cloned().unwrap_or_default();
+        Ok(Some(StoredEvent { id: first.id - 1, event }))
+    }
+}
+
+/// Posts to one receiver, signed.
+struct Sender {
+    http: HttpClient,
+    telemetry: Telemetry,
+    id: String,
+    url: String,
+    secret: Option<Vec<u8>>,
+}
+
+impl Sender {
+    fn new(config: &CourierConfig, hook: &StoredWebhook, url: String) -> Self {
+        let (http, telemetry) = (config.http.clone(), config.telemetry.clone());
+        let secret = super::open_secret(&config.key, hook);
+        Self { http, telemetry, id: hook.id.clone(), url, secret }
+    }
+
+    /// One event after the other, until one is not taken.
+    async fn tell(self: Arc<Self>, line: Line) -> Settlement {
+        let mut outcome = Outcome::default();
+        for job in line.jobs {
+            if outcome.is_blocked() {
+                outcome.skip(&job);
+                continue;
+            }
+            let what = match self.post(&job).await {
+                Ok(()) => {
+                    outcome.take(&job);
+                    WebhookOutcome::Taken
+                }
+                Err(why) => match outcome.fail(job, why, clock::now(), rand::random()) {
+                    true => WebhookOutcome::GivenUp,
+                    false => WebhookOutcome::Failed,
+                },
+            };
+            self.telemetry.handle(&Event::Webhook { webhook: self.id.clone(), outcome: what });
+        }
+        outcome.settled
+    }
+
+    async fn post(self: &Arc<Self>, job: &Job) -> Result<(), String> {
+        let (sender, body, id) = (Arc::clone(self), job.body(), job.id.to_string());
+        let posted = tokio::task::spawn_blocking(move || sender.post_now(&id, &body)).await;
+        match posted.unwrap_or_else(|_| Err("the post panicked".to_owned()))? {
+            200..=299 => Ok(()),
+            status => Err(format!("the receiver answered {status}")),
+        }
+    }
+
+    /// Signed as Standard Webhooks 1.0 has it.
+    fn post_now(&self, id: &str, body: &str) -> Result<u16, String> {
+        let secret = self.secret.as_ref();
+        let secret = secret.ok_or("its secret was sealed under another cluster secret")?;
+        let at = clock::now().as_secs().to_string();
+        let signature = signature(secret, id, &at, body);
+        let headers = [
+            ("content-type", "application/json"),
+            ("webhook-id", id),
+            ("webhook-timestamp", &at),
+            ("webhook-signature", &signature),
+        ];
+        self.http.post(&self.url, &headers, body.as_bytes())
+    }
+}
+
+fn signature(secret: &[u8], id: &str, at: &str, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    mac.update(format!("{id}.{at}.{body}").as_bytes());
+    let digest = mac.finalize().into_bytes();
+    format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the specification's reference libraries.
+    #[test]
+    fn signatures_are_those_of_standard_webhooks() {
+        let secret = base64::engine::general_purpose::STANDARD
+            .decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+            .expect("base64");
+        let body = r#"{"test": 2432232314}"#;
+        let made = signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", body);
+        assert_eq!(made, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}
