@@ -6,8 +6,8 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
-# SIPp, baresip, PostgreSQL, a browser and Wireshark are the peers that tests talk to.
-TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark
+# SIPp, baresip, PostgreSQL, a browser, Wireshark and promtool are the peers that tests talk to.
+TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus
 # Kamailio and rtpengine are what benchmarks compare with.
 BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql valgrind
 

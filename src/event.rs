@@ -7,6 +7,7 @@
 use crate::ids::{CallId, LegId, NodeName};
 use crate::views::call::LegRole;
 use crate::views::{CallState, Disposition, EndCause, EndedBy};
+use core::time::Duration;
 
 /// Something worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +156,8 @@ pub enum Event {
         /// What came of it.
         outcome: WebhookOutcome,
     },
+    /// Something was measured that is no story.
+    Measured(Measure),
     /// A machine panicked: a bug. The call or session was ended.
     Bug {
         /// Call, when there is one.
@@ -162,6 +165,52 @@ pub enum Event {
         /// The panic's text.
         what: String,
     },
+}
+
+/// What is measured while it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// A commit ended.
+    Commit {
+        /// Calls and users in it.
+        rows: usize,
+        /// Since it began.
+        took: Duration,
+        /// The store took it.
+        stored: bool,
+    },
+    /// A transaction of a call got its final response.
+    Transaction {
+        /// Of the request.
+        method: &'static str,
+        /// We were asked, or asked.
+        role: TransactionRole,
+        /// Since the request came or left first.
+        took: Duration,
+    },
+    /// So much waits.
+    Depth {
+        /// Where.
+        queue: &'static str,
+        /// How much.
+        depth: usize,
+    },
+    /// So much did not fit and is gone.
+    Lost {
+        /// Where.
+        queue: &'static str,
+        /// How much.
+        count: u64,
+    },
+}
+
+/// RFC 3261 §17.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionRole {
+    /// We asked.
+    Client,
+    /// We were asked.
+    Server,
 }
 
 /// What came of a post to a webhook.

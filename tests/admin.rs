@@ -3,6 +3,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "admin/slow_reader.rs"]
+mod slow_reader;
 #[path = "admin/webhooks.rs"]
 mod webhooks;
 

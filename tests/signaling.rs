@@ -75,6 +75,7 @@ fn config() -> Config {
         reanchor_window: 512,
         journals: None,
         capture: None,
+        hep: None,
         siblings: None,
     }
 }

@@ -4,8 +4,10 @@
 //! Invariant: nothing personal is told here.
 
 use super::Admin;
+use crate::net::clock;
 use crate::operator::{Command, Readiness};
 use crate::telemetry::NodeGauges;
+use crate::views::NodeView;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -121,22 +123,23 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> impl IntoResponse
         content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8")))]
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let ready = readiness(&admin).await;
-    let node = this_node(&admin).await;
+    let nodes = nodes(&admin).await.unwrap_or_default();
+    let node = nodes.iter().find(|node| node.name == admin.node);
+    admin.telemetry.set_nodes(&admin.node, &nodes, clock::now());
     admin.telemetry.set_gauges(&NodeGauges {
         ready: ready.code() == StatusCode::OK,
         degraded: ready.status == Status::Degraded,
-        registrations: node.as_ref().and_then(|node| node.registrations),
+        registrations: node.and_then(|node| node.registrations),
         sessions: node.and_then(|node| node.sessions),
     });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.telemetry.metrics_text())
 }
 
-async fn this_node(admin: &Admin) -> Option<crate::views::NodeView> {
+async fn nodes(admin: &Admin) -> Option<Vec<NodeView>> {
     let services = admin.services.get()?;
     let asked = services.operator.ask(Command::Nodes);
-    let nodes = tokio::time::timeout(PROBE_DEADLINE, asked).await.ok()?.ok()?;
-    nodes.into_iter().find(|node| node.name == admin.node)
+    tokio::time::timeout(PROBE_DEADLINE, asked).await.ok()?.ok()
 }
 
 async fn readiness(admin: &Admin) -> Ready {

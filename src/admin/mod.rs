@@ -19,6 +19,7 @@ mod problem;
 mod registrations;
 mod server;
 mod tokens;
+pub mod traces;
 pub mod users;
 pub mod webhooks;
 
@@ -70,6 +71,7 @@ pub struct Admin {
 impl Admin {
     /// A node that is starting.
     pub fn new(node: &str, mode: &'static str, token: &str, telemetry: Telemetry) -> Arc<Self> {
+        telemetry.name(node, mode, env!("CARGO_PKG_VERSION"));
         let (phase, _) = watch::channel(Phase::Starting("starting".to_owned()));
         Arc::new(Self {
             node: node.to_owned(),

@@ -6,6 +6,7 @@
 use super::host::Host;
 use super::mode::Mode;
 use super::settings::{self, Origin, SETTINGS, Sources, Values, is_secret};
+use crate::capture::HepConfig;
 use crate::sip::address::{Advertise, Network};
 use crate::telemetry::{LogConfig, LogFormat, Personal};
 use core::net::{IpAddr, SocketAddr};
@@ -50,6 +51,12 @@ pub struct Config {
     pub ladder_bytes: u64,
     /// Unanswered re-INVITEs at a time.
     pub reanchor_window: u32,
+    /// The HEP collector that is told of signaling and media.
+    pub hep: Option<HepConfig>,
+    /// Where traces of calls are posted to.
+    pub otlp_endpoint: Option<String>,
+    /// Sent with them.
+    pub otlp_headers: Vec<(String, Secret)>,
     /// Where no webhook leads.
     pub webhook_denied_nets: Arc<[Network]>,
     /// Settings in the file that this mode does not serve: worth a line at start.
@@ -120,6 +127,8 @@ impl PortRange {
 pub struct AdminConfig {
     /// Listener.
     pub bind: SocketAddr,
+    /// A listener of each process's own for health and metrics: this, or the next free port.
+    pub metrics_bind: Option<SocketAddr>,
     /// Bearer token; without it the one in the data directory.
     pub token: Option<Secret>,
 }
@@ -241,6 +250,7 @@ impl Config {
             join,
             admin: AdminConfig {
                 bind: admin_bind,
+                metrics_bind: values.read_given("metrics_bind", |text| parse::socket(text, 9464)),
                 token: values.read_given("admin_token", parse::token),
             },
             log: read_log(&mut values),
@@ -249,6 +259,9 @@ impl Config {
             ladder_life: values.read("ladder_ms", |t| parse::millis(t, 60_000, 2_592_000_000)),
             ladder_bytes: values.read("ladder_bytes", |t| parse::number(t, 0, u64::MAX >> 1)),
             reanchor_window: values.read("reanchor_window", |t| parse::number(t, 1, 100_000)),
+            hep: read_hep(&mut values),
+            otlp_endpoint: values.read_given("otlp_endpoint", parse::endpoint),
+            otlp_headers: values.read_given("otlp_headers", parse::headers).unwrap_or_default(),
             webhook_denied_nets: values.read("webhook_denied_nets", parse::networks).into(),
             notes: Vec::new(),
             effective: Vec::new(),
@@ -268,6 +281,8 @@ impl Config {
             ("control_bind", "control_bind", self.control_bind.ip()),
             ("admin_bind", "admin_bind", self.admin.bind.ip()),
         ];
+        let metrics = self.admin.metrics_bind;
+        binds.extend(metrics.map(|at| ("metrics_bind", "metrics_bind", at.ip())));
         if self.mode.has_signaling() {
             binds.extend(self.sip.bind.iter().map(|at| ("sip_bind", "sip_advertise", at.ip())));
         }
@@ -337,6 +352,13 @@ impl MediaConfig {
             max_calls: values.read_given("max_calls", |t| parse::number(t, 1, 100_000)),
         }
     }
+}
+
+fn read_hep(values: &mut Values) -> Option<HepConfig> {
+    let target = values.read_given("hep_target", parse::target);
+    let agent = values.read("hep_agent", |text| parse::number(text, 0, u32::MAX));
+    let password = values.read_given("hep_password", parse::hep_password);
+    target.map(|target| HepConfig { target, agent, password })
 }
 
 fn read_log(values: &mut Values) -> LogConfig {

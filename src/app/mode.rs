@@ -9,7 +9,8 @@ use crate::admin::webhooks::Courier;
 use crate::capture::CaptureConfig;
 use crate::event::Event;
 use crate::ids::{ClusterKey, Incarnation, NodeName};
-use crate::media::{self, MediaNode, PortRange};
+use crate::media::{self, Collector, MediaNode, PortRange};
+use crate::net::clock;
 use crate::net::control_link::Secrets;
 use crate::operator::Command;
 use crate::signaling::{self, SignalingNode};
@@ -128,6 +129,7 @@ pub struct Halves {
     signaling: Option<SignalingNode>,
     media: Option<MediaNode>,
     courier: Option<Courier>,
+    exporter: Option<crate::admin::traces::Exporter>,
 }
 
 impl Halves {
@@ -147,12 +149,17 @@ impl Halves {
             None
         };
         tracing::info!("node {} is up (slot {})", parts.node, parts.slot);
-        Ok(Self { signaling, media, courier: None })
+        Ok(Self { signaling, media, courier: None, exporter: None })
     }
 
     /// Events go to webhooks as long as signaling runs.
     pub fn with_courier(self, courier: Courier) -> Self {
         Self { courier: Some(courier), ..self }
+    }
+
+    /// So do traces to a collector.
+    pub fn with_exporter(self, exporter: crate::admin::traces::Exporter) -> Self {
+        Self { exporter: Some(exporter), ..self }
     }
 
     /// Signaling can tell the media half what it wishes; true without one.
@@ -166,6 +173,9 @@ impl Halves {
         let parks = self.signaling.is_some();
         if let Some(courier) = self.courier {
             let _ = tokio::task::spawn_blocking(move || courier.stop()).await;
+        }
+        if let Some(exporter) = self.exporter {
+            let _ = tokio::task::spawn_blocking(move || exporter.stop()).await;
         }
         if let Some(node) = self.signaling {
             node.stop();
@@ -230,10 +240,11 @@ impl Parts<'_> {
                 bytes: config.ladder_bytes,
             })
             .filter(|capture| capture.bytes > 0),
+            hep: config.hep.clone(),
             siblings: Some(self.siblings.clone()),
         };
         let telemetry = self.telemetry.clone();
-        let events = Arc::new(move |event: &Event| telemetry.handle(event));
+        let events = Arc::new(move |event: &Event| telemetry.handle(event, clock::now()));
         Ok(signaling::start(signaling, part.store, part.commands, events).await?)
     }
 
@@ -288,6 +299,11 @@ impl Parts<'_> {
             max_calls: media.max_calls,
             host: self.host.clone(),
             handover: Some(self.handover.clone()),
+            collector: self.config.hep.clone().map(|hep| {
+                let telemetry = self.telemetry.clone();
+                let observer = Arc::new(move |event: &Event| telemetry.handle(event, clock::now()));
+                Collector::start(hep, observer)
+            }),
             workers: 0,
         }
     }

@@ -9,6 +9,7 @@ use super::first_start::{self, Credentials};
 use super::host::Host;
 use super::mode::{Halves, Parts};
 use super::{Exit, ServeOptions, doctor, replace};
+use crate::admin::traces::{Exporter, ExporterConfig};
 use crate::admin::webhooks::{Courier, CourierConfig};
 use crate::admin::{self, Admin, Phase, Server, Services};
 use crate::ids::Incarnation;
@@ -16,7 +17,7 @@ use crate::net::clock;
 use crate::net::web::HttpClient;
 use crate::operator::Operator;
 use crate::store::{Store, StoreError};
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::{self, Personal, Telemetry};
 use anyhow::Context;
 use core::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -26,8 +27,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Between two tries to reach the store, at most.
 const STORE_BACKOFF: Duration = Duration::from_secs(5);
-/// A media node takes the first free of so many admin ports.
-const MEDIA_ADMIN_PORTS: u16 = 20;
+/// A port of a process's own is the first free one of so many.
+const OWN_PORTS: u16 = 20;
 
 /// Runs until told to stop.
 pub fn serve(options: &ServeOptions) -> Exit {
@@ -89,9 +90,13 @@ fn run(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Exit> {
     let admin_url = first_start::admin_url(server.address, host);
     let mode = base.config.mode;
     base.slot.announce(mode, &admin_url).context("slot")?;
+    let metrics = listen_for_metrics(&base.config, &admin)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(live(&base, host, &admin, &admin_url));
     server.stop();
+    if let Some(metrics) = metrics {
+        metrics.stop();
+    }
     exit
 }
 
@@ -175,12 +180,22 @@ fn listen(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<Server> {
     let (listener, router) = if config.mode.has_signaling() {
         (admin::bind_shared(address), admin::router(admin))
     } else {
-        (admin::bind_next_free(address, MEDIA_ADMIN_PORTS), admin::health_router(admin))
+        (admin::bind_next_free(address, OWN_PORTS), admin::health_router(admin))
     };
     let listener = listener.with_context(|| format!("admin_bind {address}"))?;
     let server = Server::start(listener, router)?;
     tracing::info!("health and admin are at http://{}", server.address);
     Ok(server)
+}
+
+/// The admin port is shared by processes of a host; figures are of one process.
+fn listen_for_metrics(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<Option<Server>> {
+    let Some(address) = config.admin.metrics_bind else { return Ok(None) };
+    let listener = admin::bind_next_free(address, OWN_PORTS);
+    let listener = listener.with_context(|| format!("metrics_bind {address}"))?;
+    let server = Server::start(listener, admin::health_router(admin))?;
+    tracing::info!("metrics are at http://{}/metrics", server.address);
+    Ok(Some(server))
 }
 
 /// Each start of a node is another, and a later one is greater: microseconds, and the slot for two that start at once.
@@ -279,10 +294,25 @@ async fn start(
         http: http.clone(),
         telemetry: base.telemetry.clone(),
     };
-    let halves = halves.with_courier(Courier::start(courier)?);
+    let mut halves = halves.with_courier(Courier::start(courier)?);
+    if let Some(exporter) = exporter_config(base, &store, parts.incarnation) {
+        halves = halves.with_exporter(Exporter::start(exporter)?);
+    }
     admin.set_services(Services { store, operator: operator.clone(), realm, key, http });
     print_welcome(&credentials);
     Ok((halves, Some(operator)))
+}
+
+fn exporter_config(base: &Base, store: &Store, holder: Incarnation) -> Option<ExporterConfig> {
+    let headers = base.config.otlp_headers.iter();
+    Some(ExporterConfig {
+        store: store.clone(),
+        holder,
+        endpoint: base.config.otlp_endpoint.clone()?,
+        headers: headers.map(|(name, text)| (name.clone(), text.expose().to_owned())).collect(),
+        names_parties: base.config.log.personal == Personal::Show,
+        telemetry: base.telemetry.clone(),
+    })
 }
 
 /// For the person at the terminal, and in the log of a container: not a log line, so never in a log

@@ -69,6 +69,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("join", "127.0.0.1", Half::Any),
     chosen("admin_bind", Half::Any),
     secret("admin_token", Half::Any),
+    chosen("metrics_bind", Half::Any),
     chosen("admin_url", Half::Any),
     setting("log", "info", Half::Any),
     setting("log_format", "text", Half::Any),
@@ -84,6 +85,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_contacts", "10", Half::Signaling),
     chosen("max_calls", Half::Media),
     setting("emergency_numbers", "", Half::Signaling),
+    chosen("hep_target", Half::Any),
+    setting("hep_agent", "2001", Half::Any),
+    secret("hep_password", Half::Any),
+    chosen("otlp_endpoint", Half::Signaling),
+    secret("otlp_headers", Half::Signaling),
     setting("webhook_denied_nets", WEBHOOK_DENIED_NETS, Half::Signaling),
 ];
 

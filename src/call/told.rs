@@ -74,6 +74,7 @@ impl Call {
             | Event::MediaNode { .. }
             | Event::Shed { .. }
             | Event::Webhook { .. }
+            | Event::Measured(_)
             | Event::Bug { .. } => return None,
         })
     }

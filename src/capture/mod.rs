@@ -1,17 +1,21 @@
 //! What was said in SIP, call by call: written by each signaling process into segment files of its host's data
-//! directory, read by any of them, a dead one's too.
+//! directory, read by any of them, a dead one's too; told a HEP collector; and how long transactions took.
 //!
 //! Invariants: nothing here holds a call up: what the writer cannot take at once is lost, and counted; files are
 //! bounded in number, size and age; secrets are masked before anything is written; a torn end of a file, left by a
 //! process that was killed, costs its last entry.
 
+mod hep;
 mod mask;
 mod pcap;
 mod segment;
+mod transactions;
 
+pub use hep::{HepConfig, HepKind, HepPacket, HepSender};
 pub use pcap::pcap;
 pub use segment::read;
 
+use crate::event::{Event, Measure};
 use crate::ids::{CallId, Flow, LegId};
 use crate::time::Timestamp;
 use crate::views::ladder::{Entry, What};
@@ -22,6 +26,7 @@ use segment::Segments;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use transactions::Transactions;
 
 /// Messages that wait for the writer.
 const QUEUE: usize = 16_384;
@@ -56,6 +61,18 @@ pub struct Heard {
     pub bytes: Bytes,
 }
 
+/// What becomes of what is said.
+#[derive(Clone, Debug, Default)]
+pub struct RecorderConfig {
+    /// It is kept here.
+    pub files: Option<CaptureConfig>,
+    /// It is told there.
+    pub hep: Option<HepConfig>,
+}
+
+/// Who is told what is measured.
+pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
+
 /// On its way to the writer.
 #[derive(Debug)]
 enum Note {
@@ -72,11 +89,14 @@ pub struct Recorder {
 
 impl Recorder {
     /// Starts the writer. `name` tells this start of the node from others.
-    pub fn start(config: CaptureConfig, node: &str, name: &str) -> Self {
+    pub fn start(config: RecorderConfig, node: &str, name: &str, observer: Observer) -> Self {
         let (notes, inlet) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer {
-            segments: Segments::new(config, name),
+            segments: config.files.map(|files| Segments::new(files, name)),
+            hep: config.hep.map(HepSender::new),
+            transactions: Transactions::default(),
+            observer,
             node: node.to_owned(),
             number: 0,
             lost: Arc::clone(&lost),
@@ -106,7 +126,10 @@ impl Recorder {
 }
 
 struct Writer {
-    segments: Segments,
+    segments: Option<Segments>,
+    hep: Option<HepSender>,
+    transactions: Transactions,
+    observer: Observer,
     node: String,
     number: u64,
     lost: Arc<AtomicU64>,
@@ -119,20 +142,31 @@ impl Writer {
             let note = match inlet.try_recv() {
                 Ok(note) => note,
                 Err(TryRecvError::Empty) => {
-                    self.segments.flush();
+                    self.flush();
                     self.tell_lost();
                     let Ok(note) = inlet.recv() else { return };
                     note
                 }
-                Err(TryRecvError::Disconnected) => return self.segments.flush(),
+                Err(TryRecvError::Disconnected) => return self.flush(),
             };
             self.write(note);
         }
     }
 
+    fn flush(&mut self) {
+        if let Some(segments) = &mut self.segments {
+            segments.flush();
+        }
+    }
+
+    fn measured(&self, measure: Measure) {
+        (self.observer)(&Event::Measured(measure));
+    }
+
     fn tell_lost(&self) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
+            self.measured(Measure::Lost { queue: "capture", count: lost });
             tracing::warn!("{lost} SIP messages are missing in the ladders of their calls");
         }
     }
@@ -143,11 +177,39 @@ impl Writer {
             Note::Mark { call, at, text } => (call, at, What::Mark(text)),
             Note::Message(Heard { call, leg, at, received, flow, bytes }) => {
                 let Flow { transport, local, remote, .. } = flow;
-                let text = mask::masked(&bytes).into();
+                if let Some(measure) = self.transactions.see(&bytes, at, received) {
+                    self.measured(measure);
+                }
+                let masked = mask::masked(&bytes);
+                self.tell_collector(call, at, received, &flow, &masked);
+                let text = masked.into();
                 (call, at, What::Message { leg, received, transport, local, remote, text })
             }
         };
-        let entry = Entry { at, node: self.node.clone(), number: self.number, what };
-        self.segments.write(call, at, &entry);
+        if let Some(segments) = &mut self.segments {
+            let entry = Entry { at, node: self.node.clone(), number: self.number, what };
+            segments.write(call, at, &entry);
+        }
+    }
+
+    fn tell_collector(
+        &mut self,
+        call: CallId,
+        at: Timestamp,
+        received: bool,
+        flow: &Flow,
+        payload: &[u8],
+    ) {
+        let Some(hep) = &mut self.hep else { return };
+        let (source, target) = match received {
+            true => (flow.remote, flow.local),
+            false => (flow.local, flow.remote),
+        };
+        let (kind, transport) = (HepKind::Sip, flow.transport);
+        let correlation = &*call.to_string();
+        let packet = HepPacket { at, source, target, transport, kind, correlation, payload };
+        if !hep.send(&packet) {
+            self.measured(Measure::Lost { queue: "hep", count: 1 });
+        }
     }
 }

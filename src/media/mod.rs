@@ -3,11 +3,13 @@
 //! `worker` is THE loop; `control` takes links of signaling and dials those it was told to join; `ports` is its slice;
 //! `handover` passes sessions to another media process of the host, and takes them.
 
+mod collector;
 mod control;
 mod handover;
 mod ports;
 mod worker;
 
+pub use collector::Collector;
 pub use ports::PortRange;
 
 use crate::control::hello::{Capacity, Hello, Role};
@@ -66,6 +68,8 @@ pub struct Config {
     pub host: String,
     /// Our unix socket for processes that leave, in a folder with those of the others of this host.
     pub handover: Option<PathBuf>,
+    /// Who is told how sessions fare.
+    pub collector: Option<Collector>,
     /// Worker threads; 0: one a core.
     pub workers: usize,
 }
@@ -114,6 +118,7 @@ struct Shared {
     ports: PortRange,
     bind: IpAddr,
     advertise: Option<IpAddr>,
+    collector: Option<Collector>,
 }
 
 /// A ring of the last latenesses, in microseconds.
@@ -202,6 +207,7 @@ impl Shared {
             ports,
             bind,
             advertise,
+            collector: None,
         }
     }
 
@@ -299,7 +305,8 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
         );
     }
     let limits = (max_sessions, u32::try_from(cores).unwrap_or(1));
-    let shared = Arc::new(Shared::new(limits, config.ports, config.bind, config.advertise));
+    let shared = Shared::new(limits, config.ports, config.bind, config.advertise);
+    let shared = Arc::new(Shared { collector: config.collector.clone(), ..shared });
     let wanted = config.control_bind;
     let listener =
         control_link::listen(wanted).await.map_err(|error| StartError::Control(wanted, error))?;

@@ -121,6 +121,8 @@ impl InFlight {
 pub(super) struct Finished {
     /// What was written, or offered in vain.
     pub batch: Arc<Batch>,
+    /// When it began.
+    pub began: Timestamp,
     /// Answers to REGISTER that waited for it, or that nothing can be waited for.
     pub replies: Vec<HeldAnswer>,
 }
@@ -332,7 +334,7 @@ impl Committer {
                 replies = self.release_all();
             }
         }
-        Some(Finished { batch, replies })
+        Some(Finished { batch, began: started, replies })
     }
 
     /// The store has this key's row; the journal need not, unless a later one waits.

@@ -58,7 +58,7 @@ mod wakeup;
 mod worker;
 
 use crate::call::Settings;
-use crate::capture::CaptureConfig;
+use crate::capture::{CaptureConfig, HepConfig};
 use crate::control::hello::{Hello, Role};
 use crate::event::Event;
 use crate::ids::{ClusterKey, ConnectionId, Incarnation, NodeName};
@@ -130,6 +130,8 @@ pub struct Config {
     pub journals: Option<PathBuf>,
     /// What is kept of calls' signaling, and where.
     pub capture: Option<CaptureConfig>,
+    /// The collector that is told of it.
+    pub hep: Option<HepConfig>,
     /// Where processes of this host find each other, to read on when one dies.
     pub siblings: Option<PathBuf>,
 }

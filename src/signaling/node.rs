@@ -5,6 +5,7 @@
 use super::worker::Worker;
 use crate::call::RECORD_VERSION;
 use crate::control;
+use crate::event::{Event, Measure};
 use crate::ids::{Incarnation, NodeName};
 use crate::net::clock;
 use crate::operator::Readiness;
@@ -58,6 +59,18 @@ impl Worker {
     pub(super) fn tell(&mut self, what: Happening) {
         let node = self.settings.node.to_string();
         self.committer.tell(&EventView { at: Rfc3339(self.now), node, what });
+    }
+
+    /// How much waits, and where.
+    pub(super) fn measure_queues(&self) {
+        for (queue, depth) in [
+            ("store", self.committer.owed()),
+            ("answers", self.committer.held()),
+            ("ending", self.ending.len()),
+            ("reapply", self.reapply.len()),
+        ] {
+            self.emit(&Event::Measured(Measure::Depth { queue, depth }));
+        }
     }
 
     /// Whether this node takes calls, and what is wrong.

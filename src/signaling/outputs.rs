@@ -11,7 +11,7 @@ use crate::call::{
     Answer, Call, Input, Output, Query, RECORD_VERSION, Save, Transmit, record_in_version,
 };
 use crate::control::{Refusal, Release, Reply, Report, Request};
-use crate::event::Event;
+use crate::event::{Event, Measure};
 use crate::ids::{CallId, NodeName, Rev};
 use crate::routing::{self, Decision};
 use crate::sip::{Status, Uri};
@@ -290,6 +290,9 @@ impl Worker {
     /// A commit ended: messages that waited for it leave.
     pub(super) fn handle_committed(&mut self, result: Result<Vec<CallOutcome>, StoreError>) {
         let Some(finished) = self.committer.finish(result.is_ok(), self.now) else { return };
+        let rows = finished.batch.calls.len() + finished.batch.bindings.len();
+        let (took, stored) = (self.now.saturating_since(finished.began), result.is_ok());
+        self.emit(&Event::Measured(Measure::Commit { rows, took, stored }));
         match result {
             Ok(outcomes) => {
                 for (save, outcome) in finished.batch.calls.iter().zip(outcomes) {

@@ -55,6 +55,7 @@ pub(super) fn worker() -> Worker {
         siblings: None,
         reanchor_window: 512,
         capture: None,
+        hep: None,
     };
     let mut sockets = Sockets::driven();
     sockets.driver().local = vec![SocketAddr::from(([10, 0, 0, 1], 5060))];

@@ -27,7 +27,7 @@ use super::unheard::Unheard;
 use super::wakeup::{Found, QUEUE, Wakeup};
 use super::{Config, EventSink, feed, names, node, siblings};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
-use crate::capture::Recorder;
+use crate::capture::{Recorder, RecorderConfig};
 use crate::control::Frame;
 use crate::control::hello::Role;
 use crate::directory::Directory;
@@ -198,9 +198,11 @@ impl Worker {
             look_ups: Arc::new(Semaphore::new(names::LOOK_UPS)),
             claiming: Mutex::default(),
         }));
-        let recorder = config.capture.clone().map(|capture| {
+        let (files, hep) = (config.capture.clone(), config.hep.clone());
+        let recorder = (files.is_some() || hep.is_some()).then(|| {
             let name = format!("{}-{:016x}", config.node, incarnation.0);
-            Recorder::start(capture, &config.node.0, &name)
+            let kept = RecorderConfig { files, hep };
+            Recorder::start(kept, &config.node.0, &name, Arc::clone(&events))
         });
         let identity = (config.node.clone(), config.incarnation, config.mode);
         let doors = Doors { sockets, control, keeping, errands, store, background, events };
@@ -438,6 +440,7 @@ impl Worker {
             self.errands.run(Errand::Prove);
         }
         self.note_ready();
+        self.measure_queues();
         let view = self.node_view();
         self.row.send_replace(Some(view));
     }

@@ -13,6 +13,7 @@ pub(super) fn postgres() -> Migrator {
         (3, "events", include_str!("../../migrations/postgres/0003_events.sql")),
         (4, "tokens", include_str!("../../migrations/postgres/0004_tokens.sql")),
         (5, "webhooks", include_str!("../../migrations/postgres/0005_webhooks.sql")),
+        (6, "positions", include_str!("../../migrations/postgres/0006_positions.sql")),
     ])
 }
 
@@ -24,6 +25,7 @@ pub(super) fn sqlite() -> Migrator {
         (3, "events", include_str!("../../migrations/sqlite/0003_events.sql")),
         (4, "tokens", include_str!("../../migrations/sqlite/0004_tokens.sql")),
         (5, "webhooks", include_str!("../../migrations/sqlite/0005_webhooks.sql")),
+        (6, "positions", include_str!("../../migrations/sqlite/0006_positions.sql")),
     ])
 }
 

@@ -115,6 +115,21 @@ impl Store {
         ask!(self, DEADLINE, take_duty(name, holder, life))
     }
 
+    /// How far a duty is, whoever has it; none: nobody said yet.
+    pub async fn duty_position(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        ask!(self, DEADLINE, duty_position(name))
+    }
+
+    /// It is so far. False: the duty is another's.
+    pub async fn move_duty(
+        &self,
+        name: &str,
+        holder: Incarnation,
+        position: u64,
+    ) -> Result<bool, StoreError> {
+        ask!(self, DEADLINE, move_duty(name, holder, position))
+    }
+
     /// Leaves it to who comes first.
     pub async fn leave_duty(&self, name: &str, holder: Incarnation) -> Result<(), StoreError> {
         ask!(self, DEADLINE, leave_duty(name, holder))

@@ -2,15 +2,17 @@
 //!
 //! Invariant: labels are closed enums or node names, never what a peer sent.
 
+use super::nodes::Nodes;
+use super::service::Service;
 use super::story::word;
 use crate::event::{Event, Registration, WebhookOutcome};
 use crate::ids::CallId;
-use crate::views::{CallState, Disposition};
+use crate::time::Timestamp;
+use crate::views::{CallState, Disposition, NodeView};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -65,7 +67,6 @@ pub(super) struct Metrics {
     phases: Mutex<HashMap<CallId, Phase>>,
     live: [Gauge; 3],
     ended: [Counter; 6],
-    setup_seconds: Histogram,
     registrations_made: Counter,
     registrations_refreshed: Counter,
     registrations_removed: Counter,
@@ -78,6 +79,8 @@ pub(super) struct Metrics {
     one_way: Counter,
     bugs: Counter,
     webhooks: Webhooks,
+    service: Service,
+    nodes: Nodes,
     media_nodes: Gauge,
     ready: Gauge,
     degraded: Gauge,
@@ -144,9 +147,7 @@ impl Default for Metrics {
         let registrations_refreshed = registers.get_or_create(&[("kind", "refresh")]).clone();
         let registrations_removed = registers.get_or_create(&[("kind", "removal")]).clone();
         let webhooks = Webhooks::register(&mut registry);
-        let setup_seconds = Histogram::new(exponential_buckets(0.05, 2.0, 12));
-        let help = "From INVITE to our 200 of answered calls";
-        registry.register("call_setup_seconds", help, setup_seconds.clone());
+        let (service, nodes) = (Service::register(&mut registry), Nodes::register(&mut registry));
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -176,7 +177,6 @@ impl Default for Metrics {
                 .map(|state| live.get_or_create(&[("state", state)]).clone()),
             ended: DISPOSITIONS
                 .map(|kind| ended.get_or_create(&[("disposition", word(kind))]).clone()),
-            setup_seconds,
             registrations_made,
             registrations_refreshed,
             registrations_removed,
@@ -189,6 +189,8 @@ impl Default for Metrics {
             one_way,
             bugs,
             webhooks,
+            service,
+            nodes,
             media_nodes,
             ready,
             degraded,
@@ -200,17 +202,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    pub(super) fn count(&self, event: &Event) {
+    pub(super) fn count(&self, event: &Event, now: Timestamp) {
+        self.service.count(event, now);
         match event {
             Event::CallCreated { call, .. } => self.moved(*call, Some(Phase::Trying)),
             Event::CallAdopted { call, state } => self.moved(*call, Phase::of(*state)),
             Event::CallLeft { call } => self.moved(*call, None),
             Event::CallRinging { call } => self.moved(*call, Some(Phase::Early)),
-            Event::CallAnswered { call, setup_ms, .. } => {
-                self.moved(*call, Some(Phase::Confirmed));
-                let millis = u32::try_from(*setup_ms).unwrap_or(u32::MAX);
-                self.setup_seconds.observe(f64::from(millis) / 1_000.0);
-            }
+            Event::CallAnswered { call, .. } => self.moved(*call, Some(Phase::Confirmed)),
             Event::CallEnded { call, disposition, .. } => {
                 self.moved(*call, None);
                 let place = DISPOSITIONS.iter().position(|kind| kind == disposition);
@@ -244,6 +243,7 @@ impl Metrics {
             Event::Webhook { outcome, .. } => self.webhooks.count(*outcome),
             Event::AuthenticationFailed { username: None, .. }
             | Event::OneWayAudio { silent: false, .. }
+            | Event::Measured(_)
             | Event::CallHold { .. }
             | Event::DigitDialled { .. } => {}
         }
@@ -268,6 +268,14 @@ impl Metrics {
         for (gauge, value) in [(&self.webhooks.owed, owed), (&self.webhooks.dead, dead)] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+
+    pub(super) fn name(&self, node: &str, mode: &str, version: &str) {
+        self.nodes.name(node, mode, version);
+    }
+
+    pub(super) fn set_nodes(&self, own: &str, nodes: &[NodeView], now: Timestamp) {
+        self.nodes.set(own, nodes, now);
     }
 
     pub(super) fn set(&self, gauges: &NodeGauges) {
@@ -309,9 +317,12 @@ mod tests {
     #[test]
     fn what_is_refused_at_a_bound_and_what_leaves_is_counted() {
         let metrics = Metrics::default();
-        metrics.count(&Event::Shed { what: "Overloaded" });
+        metrics.count(&Event::Shed { what: "Overloaded" }, Timestamp::default());
         let change = Registration::Removed;
-        metrics.count(&Event::Registered { extension: "1".into(), contacts: 0, change });
+        metrics.count(
+            &Event::Registered { extension: "1".into(), contacts: 0, change },
+            Timestamp::default(),
+        );
         let count = |name: &str| line(&metrics, name).unwrap_or_default();
         assert_eq!(count("holdfast_shed_total{what=\"Overloaded\"}"), "1");
         assert_eq!(count("holdfast_registers_total{kind=\"removal\"}"), "1");
@@ -327,10 +338,16 @@ mod tests {
                 line(metrics, &format!("holdfast_calls{{state=\"{state}\"}}")).unwrap_or_default()
             })
         };
-        metrics.count(&Event::CallCreated { call, caller: "1".into(), callee: "2".into() });
+        metrics.count(
+            &Event::CallCreated { call, caller: "1".into(), callee: "2".into() },
+            Timestamp::default(),
+        );
         assert_eq!(states(&metrics), ["1", "0", "0"]);
-        metrics.count(&Event::CallRinging { call });
-        metrics.count(&Event::CallAnswered { call, answered_by: "2".into(), setup_ms: 3_200 });
+        metrics.count(&Event::CallRinging { call }, Timestamp::default());
+        metrics.count(
+            &Event::CallAnswered { call, answered_by: "2".into(), setup_ms: 3_200 },
+            Timestamp::default(),
+        );
         assert_eq!(states(&metrics), ["0", "0", "1"]);
         let end = Event::CallEnded {
             call,
@@ -341,7 +358,7 @@ mod tests {
             duration_ms: 1,
             billable_ms: 1,
         };
-        metrics.count(&end);
+        metrics.count(&end, Timestamp::default());
         assert_eq!(states(&metrics), ["0", "0", "0"]);
         let ended = "holdfast_calls_ended_total{disposition=\"answered\"}";
         assert_eq!(line(&metrics, ended).as_deref(), Some("1"));
@@ -355,7 +372,7 @@ mod tests {
             duration_ms: 0,
             billable_ms: 0,
         };
-        metrics.count(&unknown);
+        metrics.count(&unknown, Timestamp::default());
         assert_eq!(states(&metrics), ["0", "0", "0"], "a call that was never seen here");
     }
 }

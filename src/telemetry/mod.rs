@@ -6,6 +6,8 @@
 
 mod log;
 mod metrics;
+mod nodes;
+mod service;
 mod story;
 mod writer;
 
@@ -13,6 +15,8 @@ pub use log::{LogConfig, LogFormat, LogGuard, Personal, check_filter, init};
 pub use metrics::NodeGauges;
 
 use crate::event::Event;
+use crate::time::Timestamp;
+use crate::views::NodeView;
 use metrics::Metrics;
 use std::sync::Arc;
 
@@ -29,10 +33,20 @@ impl Telemetry {
         Self { metrics: Arc::default(), personal }
     }
 
-    /// Tells everybody.
-    pub fn handle(&self, event: &Event) {
-        self.metrics.count(event);
+    /// Tells everybody what happened now.
+    pub fn handle(&self, event: &Event, now: Timestamp) {
+        self.metrics.count(event, now);
         story::tell(event, self.personal);
+    }
+
+    /// Whose figures these are.
+    pub fn name(&self, node: &str, mode: &str, version: &str) {
+        self.metrics.name(node, mode, version);
+    }
+
+    /// The nodes as this one, of that name, knows them; with their links, journal and drain.
+    pub fn set_nodes(&self, own: &str, nodes: &[NodeView], now: Timestamp) {
+        self.metrics.set_nodes(own, nodes, now);
     }
 
     /// Events that webhooks did not take: to be tried again, and given up.

@@ -2,6 +2,7 @@
 
 use super::Personal;
 use crate::event::{Event, Registration, WebhookOutcome};
+use crate::ids::NodeName;
 use crate::views::call::LegRole;
 use crate::views::{Disposition, EndCause, EndedBy};
 use tracing::{debug, error, info, warn};
@@ -9,6 +10,7 @@ use tracing::{debug, error, info, warn};
 /// One line an event.
 pub(super) fn tell(event: &Event, personal: Personal) {
     match event {
+        Event::Measured(_) => {}
         Event::CallCreated { call, caller, callee } => {
             let (caller, callee) = (personal.wrap(caller), personal.wrap(callee));
             info!(call.id = %call, call.caller = %caller, call.callee = %callee,
@@ -66,12 +68,7 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             }
         }
         Event::Malformed { what } => debug!("dropped a message: {what}"),
-        Event::MediaNode { node, up: true } => {
-            info!(media.node = %node, "media node {node} joined")
-        }
-        Event::MediaNode { node, up: false } => {
-            warn!(media.node = %node, "media node {node} is gone")
-        }
+        Event::MediaNode { node, up } => tell_media_node(node, *up),
         Event::Webhook { webhook, outcome } => tell_webhook(webhook, *outcome),
         Event::Bug { call: Some(call), what } => {
             error!(call.id = %call, "call {call}: ended by a bug in Holdfast: {what}");
@@ -109,6 +106,13 @@ fn tell_end(event: &Event) {
     info!(call.id = %call, call.disposition = word, call.sip_status = sip_status,
         call.end_cause = cause, call.ended_by = side, call.duration_ms = duration_ms,
         call.billable_ms = billable_ms, "call {call}: ended: {what}");
+}
+
+fn tell_media_node(node: &NodeName, up: bool) {
+    match up {
+        true => info!(media.node = %node, "media node {node} joined"),
+        false => warn!(media.node = %node, "media node {node} is gone"),
+    }
 }
 
 fn tell_webhook(webhook: &str, outcome: WebhookOutcome) {
@@ -164,7 +168,7 @@ const fn side(ended_by: EndedBy) -> &'static str {
     }
 }
 
-const fn cause(end_cause: EndCause) -> &'static str {
+pub(super) const fn cause(end_cause: EndCause) -> &'static str {
     match end_cause {
         EndCause::Bye => "bye",
         EndCause::Cancel => "cancel",

@@ -15,6 +15,8 @@ pub(crate) mod baresip;
 pub(crate) mod chromium;
 /// A reader of the stream of events.
 pub(crate) mod events;
+/// A collector of HEP.
+pub(crate) mod hep;
 /// Hosts of our own.
 pub(crate) mod network;
 /// Our own phone, for what no real one can be made to do.

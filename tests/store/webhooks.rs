@@ -74,6 +74,10 @@ async fn a_duty_is_one_nodes_at_a_time(database: &Database) {
     assert!(takes(OTHER, Duration::from_millis(50)).await, "what was left");
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(takes(ONE, LONG).await, "what was not renewed");
+    assert_eq!(store.duty_position("x").await.expect("an answer"), None);
+    assert!(store.move_duty("x", ONE, 7).await.expect("an answer"));
+    assert!(!store.move_duty("x", OTHER, 9).await.expect("an answer"), "it is not its own");
+    assert_eq!(store.duty_position("x").await.expect("an answer"), Some(7));
 }
 
 async fn a_round_is_settled_whole_by_who_has_the_duty(database: &Database) {

@@ -342,7 +342,8 @@ impl Sender {
                     false => WebhookOutcome::Failed,
                 },
             };
-            self.telemetry.handle(&Event::Webhook { webhook: self.id.clone(), outcome: what });
+            let told = Event::Webhook { webhook: self.id.clone(), outcome: what };
+            self.telemetry.handle(&told, clock::now());
         }
         outcome.settled
     }

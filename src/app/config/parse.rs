@@ -2,6 +2,7 @@
 
 use super::{PortRange, Secret};
 use crate::app::mode::Mode;
+use crate::net::web::HttpClient;
 use crate::sip::address::Network;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
@@ -61,6 +62,37 @@ pub(super) fn sockets(text: &str) -> Parsed<Vec<SocketAddr>> {
 pub(super) fn ip(text: &str) -> Parsed<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     bare.parse().map_err(|_| "is an address of this host, without port".to_owned())
+}
+
+/// A name or address, and a port.
+pub(super) fn target(text: &str) -> Parsed<String> {
+    match host_port(text)? {
+        (host, Some(port)) => Ok(format!("{host}:{port}")),
+        (_, None) => Err("is host:port".to_owned()),
+    }
+}
+
+/// The key that a HEP collector wants to see.
+pub(super) fn hep_password(text: &str) -> Parsed<Box<str>> {
+    match (1..=128).contains(&text.len()) {
+        true => Ok(text.into()),
+        false => Err("has 1-128 bytes".to_owned()),
+    }
+}
+
+/// `name=value,name=value`, as OTEL_EXPORTER_OTLP_HEADERS.
+pub(super) fn headers(text: &str) -> Parsed<Vec<(String, Secret)>> {
+    let parse = |item: &String| {
+        let wrong = || "is name=value, with commas between".to_owned();
+        let (name, value) = item.split_once('=').ok_or_else(wrong)?;
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        let is_value = |b: u8| (b' '..=b'~').contains(&b);
+        match !name.is_empty() && name.bytes().all(is_name) && value.bytes().all(is_value) {
+            true => Ok((name.to_ascii_lowercase(), Secret::new(value))),
+            false => Err(wrong()),
+        }
+    };
+    list(text)?.iter().map(parse).collect()
 }
 
 /// Networks in CIDR notation.
@@ -209,6 +241,11 @@ pub(super) fn url(text: &str) -> Parsed<String> {
     } else {
         Err("starts with http://".to_owned())
     }
+}
+
+/// Where something is posted to.
+pub(super) fn endpoint(text: &str) -> Parsed<String> {
+    HttpClient::new(Arc::default()).check(text).map(|()| text.to_owned())
 }
 
 /// `HOLDFAST_LOG`.

@@ -50,6 +50,13 @@ fn good_values() {
         ("database_url", "postgres://u:p@a,b/holdfast"),
         ("log", "info,holdfast::call=debug"),
         ("emergency_numbers", "112,911"),
+        ("metrics_bind", "127.0.0.1:9464"),
+        ("hep_target", "homer:9060"),
+        ("hep_target", "[2001:db8::1]:9060"),
+        ("hep_password", "x"),
+        ("otlp_endpoint", "http://collector:4318/v1/traces"),
+        ("otlp_headers", "x-key=a=b, x-other=c"),
+        ("webhook_denied_nets", "10.0.0.0/8,fe80::/10"),
     ] {
         assert!(load(&[(key, text)]).is_ok(), "{key} = {text}: {:?}", load(&[(key, text)]).err());
     }
@@ -59,6 +66,11 @@ fn good_values() {
 fn bad_values() {
     for (key, text) in [
         ("mode", "proxy"),
+        ("hep_target", "homer"),
+        ("hep_agent", "-1"),
+        ("otlp_endpoint", "collector:4318"),
+        ("otlp_headers", "x-key"),
+        ("webhook_denied_nets", "10.0.0.0"),
         ("sip_bind", "pbx.example:5060"),
         ("sip_bind", ","),
         ("sip_advertise", "0.0.0.0"),

@@ -16,6 +16,11 @@ impl Worker {
     }
 
     pub(super) fn report(&self, report: Report) {
+        if let (Some(collector), ReportKind::State(state) | ReportKind::Ended(state)) =
+            (&self.shared.collector, &report.kind)
+        {
+            collector.tell(state);
+        }
         self.shared.broadcast(&Frame::Report(report));
     }
 }

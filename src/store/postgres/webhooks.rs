@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::ids::Incarnation;
-use crate::store::rows::{DeliveryColumns, WebhookColumns, delivery, signed, webhook};
+use crate::store::rows::{DeliveryColumns, WebhookColumns, delivery, signed, unsigned, webhook};
 use crate::store::{Delivery, Settlement, StoreError, StoredWebhook};
 use crate::time::Timestamp;
 use core::time::Duration;
@@ -176,6 +176,30 @@ impl Session {
         .fetch_optional(&mut *self.connection)
         .await?;
         Ok(taken.is_some())
+    }
+
+    pub async fn duty_position(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        let query = sqlx::query_scalar("select position from duties where name = $1").bind(name);
+        let position: Option<Option<i64>> = query.fetch_optional(&mut *self.connection).await?;
+        Ok(position.flatten().map(unsigned))
+    }
+
+    pub async fn move_duty(
+        &mut self,
+        name: &str,
+        holder: Incarnation,
+        position: u64,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "update duties set position = $3 where name = $1 and holder = $2
+                 and until > (extract(epoch from clock_timestamp()) * 1e6)::bigint",
+        )
+        .bind(name)
+        .bind(signed(holder.0))
+        .bind(signed(position))
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(done.rows_affected() > 0)
     }
 
     pub async fn leave_duty(&mut self, name: &str, holder: Incarnation) -> Result<(), StoreError> {

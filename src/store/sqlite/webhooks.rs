@@ -3,7 +3,7 @@
 use super::Sqlite;
 use super::events::NOW;
 use crate::ids::Incarnation;
-use crate::store::rows::{DeliveryColumns, WebhookColumns, delivery, signed, webhook};
+use crate::store::rows::{DeliveryColumns, WebhookColumns, delivery, signed, unsigned, webhook};
 use crate::store::{Delivery, Settlement, StoreError, StoredWebhook};
 use crate::time::Timestamp;
 use core::time::Duration;
@@ -159,6 +159,24 @@ impl Sqlite {
         query.push_bind(life).push(" returning holder");
         let taken = query.build().fetch_optional(&self.writer).await?;
         Ok(taken.is_some())
+    }
+
+    pub async fn duty_position(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let query = sqlx::query_scalar("select position from duties where name = ?1").bind(name);
+        let position: Option<Option<i64>> = query.fetch_optional(&self.readers).await?;
+        Ok(position.flatten().map(unsigned))
+    }
+
+    pub async fn move_duty(
+        &self,
+        name: &str,
+        holder: Incarnation,
+        position: u64,
+    ) -> Result<bool, StoreError> {
+        let mut query = QueryBuilder::new("update duties set position = ");
+        query.push_bind(signed(position)).push(" where name = ").push_bind(name);
+        query.push(" and holder = ").push_bind(signed(holder.0)).push(" and until > ").push(NOW);
+        Ok(query.build().execute(&self.writer).await?.rows_affected() > 0)
     }
 
     pub async fn leave_duty(&self, name: &str, holder: Incarnation) -> Result<(), StoreError> {

@@ -108,6 +108,7 @@ fn config(node: &Node, life: u64) -> Config {
         reanchor_window: 512,
         journals: None,
         capture: None,
+        hep: None,
         siblings: None,
     }
 }

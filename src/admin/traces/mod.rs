@@ -1,0 +1,171 @@
+//! Traces of calls for a collector (OTLP over HTTP, protobuf), if one is named: made of CDRs by the one node of the
+//! cluster that has the duty, so each call is told once though its nodes die, and the store is the queue.
+//!
+//! Invariants: the position is moved by who has the duty, after the collector took what is before it; a collector that
+//! is away for longer than `PATIENCE` costs the traces of before, which are counted, and nothing else.
+
+mod otlp;
+mod spans;
+
+use crate::event::{Event, Measure};
+use crate::ids::Incarnation;
+use crate::net::clock;
+use crate::net::web::HttpClient;
+use crate::store::{CdrQuery, Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::views::Cdr;
+use core::time::Duration;
+use prost::Message as _;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+
+/// What one node of the cluster has.
+const DUTY: &str = "traces";
+/// Without renewal; a post and a renewal fit in.
+const DUTY_LIFE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const PACE: Duration = Duration::from_secs(1);
+/// After the collector took nothing; doubled up to the longest.
+const BACK_OFF: Duration = Duration::from_secs(1);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(15);
+/// Calls a post.
+const CALLS: u32 = 200;
+/// Calls that ended longer ago are left out.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// What an exporter needs.
+#[derive(Clone, Debug)]
+pub struct ExporterConfig {
+    /// Where CDRs are.
+    pub store: Store,
+    /// This start of this node.
+    pub holder: Incarnation,
+    /// Where traces are posted to, as `http://host:4318/v1/traces`.
+    pub endpoint: String,
+    /// Sent with each post.
+    pub headers: Vec<(String, String)>,
+    /// Parties may be named.
+    pub names_parties: bool,
+    /// Where is told what is lost.
+    pub telemetry: Telemetry,
+}
+
+/// A thread of its own.
+#[derive(Debug)]
+pub struct Exporter {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Exporter {
+    /// Works until stopped.
+    pub fn start(config: ExporterConfig) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = watch::channel(false);
+        // The operator named the collector: no address is denied.
+        let http = HttpClient::new(Arc::default());
+        let work = Work { config: Arc::new(config), http, failures: 0 };
+        let run = move || runtime.block_on(work.run(stopped));
+        let thread = std::thread::Builder::new().name("traces".to_owned()).spawn(run)?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Leaves the duty to another node.
+    pub fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    config: Arc<ExporterConfig>,
+    http: HttpClient,
+    failures: u32,
+}
+
+impl Work {
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let config = Arc::clone(&self.config);
+        tokio::select! {
+            () = self.work() => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        let _ = config.store.leave_duty(DUTY, config.holder).await;
+    }
+
+    async fn work(&mut self) {
+        loop {
+            let pause = match self.step().await {
+                Ok(true) => continue,
+                Ok(false) => PACE,
+                Err(error) => {
+                    tracing::debug!("traces wait for the store: {error}");
+                    PACE
+                }
+            };
+            let back_off = BACK_OFF * 2_u32.saturating_pow(self.failures.min(8));
+            let pause = if self.failures > 0 { back_off.min(LONGEST_BACK_OFF) } else { pause };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// True: there may be more at once.
+    async fn step(&mut self) -> Result<bool, StoreError> {
+        let config = Arc::clone(&self.config);
+        let ExporterConfig { store, holder, .. } = &*config;
+        if !store.take_duty(DUTY, *holder, DUTY_LIFE).await? {
+            return Ok(false);
+        }
+        let Some(after) = store.duty_position(DUTY).await? else {
+            // The first that ever has it: what was before is history.
+            let newest = CdrQuery { newest_first: true, limit: 1, ..CdrQuery::default() };
+            let last = store.cdrs(&newest).await?.first().map_or(0, |cdr| cdr.sequence);
+            store.move_duty(DUTY, *holder, last).await?;
+            return Ok(true);
+        };
+        let query = CdrQuery { after: Some(after), limit: CALLS, ..CdrQuery::default() };
+        let mut cdrs = store.cdrs(&query).await?;
+        let Some(last) = cdrs.last().map(|cdr| cdr.sequence) else { return Ok(false) };
+        let read = cdrs.len();
+        let now = clock::now();
+        cdrs.retain(|cdr| now.saturating_since(cdr.ended_at.0) < PATIENCE);
+        if read > cdrs.len() {
+            let count = u64::try_from(read - cdrs.len()).unwrap_or(u64::MAX);
+            let lost = Measure::Lost { queue: "traces", count };
+            self.config.telemetry.handle(&Event::Measured(lost), now);
+        }
+        if !cdrs.is_empty() && !self.post(&cdrs).await {
+            return Ok(false);
+        }
+        store.move_duty(DUTY, *holder, last).await?;
+        Ok(read >= CALLS as usize)
+    }
+
+    async fn post(&mut self, cdrs: &[Cdr]) -> bool {
+        let body = spans::export(cdrs, self.config.names_parties).encode_to_vec();
+        let (config, http) = (Arc::clone(&self.config), self.http.clone());
+        let post = move || {
+            let mut headers = vec![("content-type", "application/x-protobuf")];
+            headers.extend(config.headers.iter().map(|(name, text)| (&**name, &**text)));
+            http.post(&config.endpoint, &headers, &body)
+        };
+        let posted = tokio::task::spawn_blocking(post).await;
+        let why = match posted.unwrap_or_else(|_| Err("the post panicked".to_owned())) {
+            Ok(200..=299) => {
+                self.failures = 0;
+                return true;
+            }
+            Ok(status) => format!("it answered {status}"),
+            Err(why) => why,
+        };
+        self.failures = self.failures.saturating_add(1);
+        if self.failures == 1 {
+            tracing::warn!("the collector of traces takes nothing: {why}");
+        }
+        false
+    }
+}

@@ -1,0 +1,214 @@
+//! HEP, version 3 (the encapsulation of Homer): what was said in SIP and how media fares, to a collector by UDP.
+//!
+//! Invariants: what cannot be sent at once is lost and counted; a collector that is away, or whose name is, holds
+//! nothing up but this sender's own thread.
+
+use crate::ids::Transport;
+use crate::time::Timestamp;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::io;
+use std::net::{ToSocketAddrs as _, UdpSocket};
+
+/// The collector's name is looked up again after so long: a container may have another address then.
+const LOOK_UP: Duration = Duration::from_secs(60);
+/// After a look-up that failed.
+const LOOK_UP_AGAIN: Duration = Duration::from_secs(5);
+/// Of a datagram: more does not fit its length.
+const MOST: usize = 65_000;
+
+/// Where packets go.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HepConfig {
+    /// `host:port`.
+    pub target: String,
+    /// Tells capture agents apart.
+    pub agent: u32,
+    /// The collector's key, when it wants one.
+    pub password: Option<Box<str>>,
+}
+
+impl core::fmt::Debug for HepConfig {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "HEP to {} as {}", self.target, self.agent)
+    }
+}
+
+/// What a packet holds (chunk 0x000b).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HepKind {
+    /// A SIP message.
+    Sip,
+    /// A report on media as JSON, in the fields of RTCP.
+    Rtcp,
+}
+
+/// A packet.
+#[derive(Clone, Copy, Debug)]
+pub struct HepPacket<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// From where.
+    pub source: SocketAddr,
+    /// Where to.
+    pub target: SocketAddr,
+    /// By what.
+    pub transport: Transport,
+    /// What it holds.
+    pub kind: HepKind,
+    /// The call's id: the same for all its legs and its media.
+    pub correlation: &'a str,
+    /// The message.
+    pub payload: &'a [u8],
+}
+
+impl HepPacket<'_> {
+    /// On the wire.
+    pub fn encode(&self, agent: u32, password: Option<&str>) -> Vec<u8> {
+        let mut bytes = b"HEP3\0\0".to_vec();
+        let mut chunk = |kind: u16, value: &[u8]| {
+            let length = u16::try_from(6 + value.len()).unwrap_or(u16::MAX);
+            // Vendor 0 is the generic one.
+            bytes.extend([0, 0]);
+            bytes.extend(kind.to_be_bytes());
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(value);
+        };
+        let (source, target) = (self.source.ip().to_canonical(), self.target.ip().to_canonical());
+        match (source, target) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                chunk(0x0001, &[2]);
+                chunk(0x0003, &source.octets());
+                chunk(0x0004, &target.octets());
+            }
+            (source, target) => {
+                let octets = |ip: IpAddr| match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                    IpAddr::V6(ip) => ip.octets(),
+                };
+                chunk(0x0001, &[10]);
+                chunk(0x0005, &octets(source));
+                chunk(0x0006, &octets(target));
+            }
+        }
+        // Protocol numbers of IP.
+        chunk(0x0002, &[if self.transport == Transport::Udp { 17 } else { 6 }]);
+        chunk(0x0007, &self.source.port().to_be_bytes());
+        chunk(0x0008, &self.target.port().to_be_bytes());
+        let micros = self.at.as_micros();
+        let low = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
+        chunk(0x0009, &low(micros / 1_000_000));
+        chunk(0x000a, &low(micros % 1_000_000));
+        let kind = match self.kind {
+            HepKind::Sip => 1,
+            HepKind::Rtcp => 5,
+        };
+        chunk(0x000b, &[kind]);
+        chunk(0x000c, &agent.to_be_bytes());
+        if let Some(password) = password {
+            chunk(0x000e, password.as_bytes());
+        }
+        chunk(0x0011, self.correlation.as_bytes());
+        chunk(0x000f, self.payload);
+        let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
+        bytes[4..6].copy_from_slice(&length);
+        bytes
+    }
+}
+
+/// Sends packets, from a thread that may wait for a name.
+#[derive(Debug)]
+pub struct HepSender {
+    config: HepConfig,
+    socket: Option<UdpSocket>,
+    look_up_at: Timestamp,
+}
+
+impl HepSender {
+    /// The collector is looked for when there is something to send.
+    pub const fn new(config: HepConfig) -> Self {
+        Self { config, socket: None, look_up_at: Timestamp::from_micros(0) }
+    }
+
+    /// False: it is lost.
+    pub fn send(&mut self, packet: &HepPacket<'_>) -> bool {
+        if packet.at >= self.look_up_at {
+            let found = self.connect();
+            let pause = if found.is_ok() { LOOK_UP } else { LOOK_UP_AGAIN };
+            self.look_up_at = packet.at + pause;
+            match found {
+                Ok(socket) => self.socket = Some(socket),
+                Err(error) => {
+                    tracing::warn!(
+                        "the HEP collector {} is not found: {error}",
+                        self.config.target
+                    );
+                }
+            }
+        }
+        let Some(socket) = self.socket.as_ref().filter(|_| packet.payload.len() < MOST) else {
+            return false;
+        };
+        let bytes = packet.encode(self.config.agent, self.config.password.as_deref());
+        match socket.send(&bytes) {
+            Ok(_) => true,
+            // What an earlier one met: nobody listened there. This one was not sent for it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                socket.send(&bytes).is_ok()
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn connect(&self) -> io::Result<UdpSocket> {
+        let found = self.config.target.to_socket_addrs()?.next();
+        let target = found.ok_or_else(|| io::Error::other("the name has no address"))?;
+        let any: IpAddr = match target {
+            SocketAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_nonblocking(true)?;
+        socket.connect(target)?;
+        Ok(socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_chunks_behind_its_length() {
+        let packet = HepPacket {
+            at: Timestamp::from_micros(1_700_000_000_000_123),
+            source: "192.0.2.1:5060".parse().expect("an address"),
+            target: "192.0.2.2:5080".parse().expect("an address"),
+            transport: Transport::Udp,
+            kind: HepKind::Sip,
+            correlation: "id",
+            payload: b"OPTIONS",
+        };
+        let bytes = packet.encode(0x0102_0304, Some("key"));
+        let expect = [
+            &b"HEP3\x00\x84"[..],
+            b"\0\0\0\x01\0\x07\x02",
+            b"\0\0\0\x03\0\x0a\xc0\x00\x02\x01",
+            b"\0\0\0\x04\0\x0a\xc0\x00\x02\x02",
+            b"\0\0\0\x02\0\x07\x11",
+            b"\0\0\0\x07\0\x08\x13\xc4",
+            b"\0\0\0\x08\0\x08\x13\xd8",
+            b"\0\0\0\x09\0\x0a\x65\x53\xf1\x00",
+            b"\0\0\0\x0a\0\x0a\0\0\0\x7b",
+            b"\0\0\0\x0b\0\x07\x01",
+            b"\0\0\0\x0c\0\x0a\x01\x02\x03\x04",
+            b"\0\0\0\x0e\0\x09key",
+            b"\0\0\0\x11\0\x08id",
+            b"\0\0\0\x0f\0\x0dOPTIONS",
+        ];
+        let expect = expect.concat();
+        assert_eq!(bytes.len(), expect.len());
+        assert_eq!(&bytes[6..], &expect[6..]);
+        assert_eq!(usize::from(u16::from_be_bytes([bytes[4], bytes[5]])), bytes.len());
+    }
+}

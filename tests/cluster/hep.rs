@@ -1,0 +1,104 @@
+//! A HEP collector is told every SIP message of a call, as it was, and how its media fares.
+
+use crate::common::hep::{Collector, Hep};
+use crate::common::server::Server;
+use crate::common::{SOON, eventually};
+use crate::crowd::Crowd;
+
+#[test]
+fn a_collector_is_told_what_was_said() {
+    let collector = Collector::start();
+    let target = collector.address.to_string();
+    let server = Server::start_with(&[
+        ("HOLDFAST_HEP_TARGET", &target),
+        ("HOLDFAST_HEP_AGENT", "77"),
+        ("HOLDFAST_HEP_PASSWORD", "collector-key"),
+    ]);
+    let crowd = Crowd::talking(&server, 1, 0);
+    let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    check_quality(&collector, &call);
+    crowd.hang_up();
+    server.cdrs(1);
+    let ladder = eventually("the ladder has the last word", SOON, || {
+        let (_, ladder) = server.api("GET", &format!("/calls/{call}/ladder"), None);
+        let messages = ladder["messages"].as_array()?.clone();
+        let byes = messages.iter().filter(|message| message["method"] == "BYE");
+        (byes.count() == 4).then_some(messages)
+    });
+    let sip = |came: &Vec<Hep>| -> Vec<Hep> {
+        came.iter().filter(|packet| packet.is_of(1)).cloned().collect()
+    };
+    let packets = eventually("the collector has as much", SOON, || {
+        Some(sip(&collector.came())).filter(|packets| packets.len() == ladder.len())
+    });
+    for message in &ladder {
+        let text = message["text"].as_str().expect("text");
+        let (local, remote) = (message["local"].as_str(), message["remote"].as_str());
+        let is_received = message["direction"] == "received";
+        let found = packets.iter().find(|packet| {
+            let (source, target) = (packet.source().to_string(), packet.target().to_string());
+            let (ours, theirs) = match is_received {
+                true => (target, source),
+                false => (source, target),
+            };
+            packet.text(0x000f) == text
+                && (Some(ours.as_str()), Some(theirs.as_str())) == (local, remote)
+        });
+        let packet = found.unwrap_or_else(|| panic!("not told: {message:#}"));
+        let at = packet.micros() / 1_000;
+        let at = holdfast::views::Rfc3339(holdfast::time::Timestamp::from_millis(at)).to_string();
+        assert_eq!(message["at"], at.as_str());
+        assert_eq!((packet.number(0x0001), packet.number(0x0002)), (2, 17), "IPv4, UDP");
+        assert_eq!(packet.number(0x000c), 77);
+        assert_eq!(
+            (packet.text(0x000e).as_str(), packet.text(0x0011)),
+            ("collector-key", call.clone())
+        );
+        assert!(!text.contains("response=\"") || text.contains("response=\"*"), "{text}");
+    }
+}
+
+/// Both phones' media is told, by the addresses of RTCP, and grows.
+fn check_quality(collector: &Collector, call: &str) {
+    let reports = eventually("media is told", SOON * 2, || {
+        let came = collector.came();
+        let rtcp = came.into_iter().filter(|packet| packet.is_of(5) && packet.text(0x0011) == call);
+        let reports: Vec<(Hep, serde_json::Value)> = rtcp
+            .map(|packet| {
+                let report = serde_json::from_str(&packet.text(0x000f)).expect("JSON");
+                (packet, report)
+            })
+            .collect();
+        let reports: Vec<(Hep, serde_json::Value)> = reports
+            .into_iter()
+            .filter(|(_, report)| {
+                let sent = report["sender_information"]["packets"].as_u64();
+                sent > Some(0) && report["packets_received"].as_u64() > Some(0)
+            })
+            .collect();
+        let sources: std::collections::BTreeSet<_> =
+            reports.iter().map(|(packet, _)| packet.source()).collect();
+        (sources.len() == 2).then_some(reports)
+    });
+    for (packet, report) in &reports {
+        assert!(packet.source().port() % 2 == 1 && packet.target().port() % 2 == 1, "RTCP ports");
+        assert_eq!((packet.number(0x0002), &report["type"]), (17, &serde_json::json!(200)));
+        let block = &report["report_blocks"][0];
+        assert!(block["source_ssrc"].as_u64() > Some(0), "{report:#}");
+        assert_eq!(block["packets_lost"], 0, "{report:#}");
+    }
+}
+
+#[test]
+fn a_collector_that_is_away_costs_no_call() {
+    let server = Server::start_with(&[("HOLDFAST_HEP_TARGET", "nowhere.invalid:9060")]);
+    let crowd = Crowd::talking(&server, 2, 0);
+    crowd.hang_up();
+    server.cdrs(2);
+    eventually("what is lost is counted", SOON, || {
+        let (_, metrics) = server.request("GET", "/metrics", None)?;
+        let metrics = metrics.as_str()?.to_owned();
+        let line = metrics.lines().find(|line| line.contains("queue_lost_total{queue=\"hep\"}"))?;
+        line.rsplit(' ').next()?.parse::<u64>().ok().filter(|lost| *lost > 10)
+    });
+}

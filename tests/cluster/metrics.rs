@@ -1,0 +1,133 @@
+//! The dashboard and the alert rules name what a running switch exports, and what it exports counts what happened.
+
+use crate::common::{SOON, eventually};
+use crate::crowd::Crowd;
+use crate::switch::Switch;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+const CALLS: usize = 3;
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All that begins like a metric of ours.
+fn named(text: &str, prefix: &str) -> BTreeSet<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let words = text.split(|c: char| !is_word(c)).filter(|word| word.starts_with(prefix));
+    words.map(str::to_owned).collect()
+}
+
+/// The names under which a scrape finds what is exported: those of samples, and of what has none yet.
+fn exported(metrics: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for line in metrics.lines() {
+        match line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+            Some((name, "counter")) => _ = names.insert(format!("{name}_total")),
+            Some((name, "histogram")) => {
+                names.extend(["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}")));
+            }
+            Some((name, _)) => _ = names.insert(name.to_owned()),
+            None => {}
+        }
+    }
+    names
+}
+
+/// The value of a sample.
+fn value(metrics: &str, sample: &str) -> Option<f64> {
+    let rest = metrics.lines().find_map(|line| line.strip_prefix(sample))?;
+    rest.trim().parse().ok()
+}
+
+#[test]
+fn what_dashboard_and_alerts_name_is_exported() {
+    let switch = Switch::start();
+    let crowd = Crowd::talking(switch.survivor(), CALLS, 0);
+    let scrape = |url: &str| -> String {
+        let mut answer = ureq::get(url).call().expect("metrics");
+        answer.body_mut().read_to_string().expect("text")
+    };
+    let all = || -> Vec<String> {
+        let urls = switch.signaling.iter().map(|node| format!("http://{}/metrics", node.admin));
+        urls.map(|url| scrape(&url)).collect()
+    };
+    // Media nodes tell now and then what they have.
+    let talking = eventually("the sessions are told", SOON, || {
+        let texts = all();
+        let sessions = |text: &String| {
+            let mut lines = text.lines();
+            let line = lines.find(|line| line.starts_with("holdfast_media_node_sessions{"));
+            line.is_some_and(|line| line.ends_with(&format!(" {CALLS}")))
+        };
+        texts.iter().all(sessions).then_some(texts)
+    });
+    let live = |text: &String| value(text, "holdfast_calls{state=\"confirmed\"}").unwrap_or(0.0);
+    assert_eq!(talking.iter().map(live).sum::<f64>(), CALLS as f64);
+    for text in &talking {
+        let up = text.lines().filter(|line| line.starts_with("holdfast_link_up{"));
+        assert_eq!(up.filter(|line| line.ends_with(" 1")).count(), 2, "{text}");
+    }
+    crowd.hang_up();
+    switch.survivor().cdrs(CALLS);
+    let texts = eventually("all ends are counted", SOON, || {
+        let texts = all();
+        let ended = |sample: &str| texts.iter().filter_map(|text| value(text, sample)).sum::<f64>();
+        let count = CALLS as f64;
+        let samples = [
+            "holdfast_calls_ended_total{disposition=\"answered\"}",
+            "holdfast_call_ends_total{cause=\"bye\"}",
+            "holdfast_call_talk_seconds_count",
+            "holdfast_post_dial_delay_seconds_count",
+            "holdfast_sip_transaction_seconds_count{method=\"INVITE\",role=\"server\"}",
+            "holdfast_sip_transaction_seconds_count{method=\"INVITE\",role=\"client\"}",
+            "holdfast_sip_transaction_seconds_count{method=\"BYE\",role=\"server\"}",
+            "holdfast_sip_transaction_seconds_count{method=\"BYE\",role=\"client\"}",
+        ];
+        samples.iter().all(|sample| ended(sample) == count).then_some(texts)
+    });
+    assert!(texts.iter().any(|text| value(text, "holdfast_commit_seconds_count") > Some(0.0)));
+    let rules = file("prometheus/holdfast.rules.yml");
+    let recorded: BTreeSet<String> = rules
+        .lines()
+        .filter_map(|line| Some(line.trim().strip_prefix("- record: ")?.to_owned()))
+        .collect();
+    let dashboard = file("grafana/holdfast.json");
+    let board: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
+    assert!(board["panels"].as_array().is_some_and(|panels| panels.len() > 20));
+    let known = texts.iter().map(|text| exported(text)).fold(BTreeSet::new(), |mut all, more| {
+        all.extend(more);
+        all
+    });
+    for text in [&rules, &dashboard] {
+        let missing: Vec<String> = named(text, "holdfast_").difference(&known).cloned().collect();
+        assert_eq!(missing, Vec::<String>::new(), "not exported");
+        let missing: Vec<_> = named(text, "holdfast:").difference(&recorded).cloned().collect();
+        assert_eq!(missing, Vec::<String>::new(), "not recorded");
+    }
+    let described = std::fs::read_to_string("docs/metrics.md").expect("the list of metrics");
+    let bare = |name: &String| {
+        let ends = ["_bucket", "_sum", "_count"];
+        !ends.iter().any(|end| name.ends_with(end)) || name.ends_with("_total")
+    };
+    for name in known.iter().filter(|name| bare(name)) {
+        assert!(described.contains(name.as_str()), "{name} is not in docs/metrics.md");
+    }
+}
+
+#[test]
+fn prometheus_takes_the_rules() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/prometheus");
+    let check = |what: &str, name: &str| {
+        let mut command = Command::new("promtool");
+        let told = command.args(["check", what, name]).current_dir(&folder).output();
+        let told = told.expect("promtool: apt-get install -y prometheus");
+        let said = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.status.success(), "{said}{}", String::from_utf8_lossy(&told.stderr));
+    };
+    check("rules", "holdfast.rules.yml");
+    check("config", "prometheus.yml");
+}
