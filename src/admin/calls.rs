@@ -1,13 +1,14 @@
 //! `/calls`: live calls.
 
-use super::extract::{Name, Query};
+use super::extract::{Body, Name, Query};
 use super::page::{Cursor, Limit, Page};
-use super::problem::Problem;
+use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::ids::CallId;
-use crate::operator::{CallFilter, Command};
+use crate::operator::{CallFilter, Command, Origination, Refused};
 use crate::views::{CallState, CallView};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
 pub(super) fn router() -> Router<Arc<Admin>> {
-    Router::new().route("/calls", get(list)).route("/calls/{id}", get(one).delete(hang_up))
+    Router::new()
+        .route("/calls", get(list).post(originate))
+        .route("/calls/{id}", get(one).delete(hang_up))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -77,6 +80,61 @@ pub(super) async fn one(services: Services, Name(id): Name) -> Result<Json<CallV
     let id = call_id(&id)?;
     let call = services.operator.ask(|answer| Command::Call(id, answer)).await?;
     call.map(Json).ok_or_else(no_call)
+}
+
+/// A call to be begun.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewCall {
+    /// Extension of the user who calls: its phones ring first, the one that answers is the caller.
+    #[schema(min_length = 1, max_length = 64)]
+    from: String,
+    /// Whom it is connected with: an extension or number as a person dials it, or a `sip:` URI.
+    #[schema(min_length = 1, max_length = 256)]
+    to: String,
+    /// The caller's phones are asked to answer by themselves (Call-Info: answer-after=0, Alert-Info).
+    #[serde(default)]
+    auto_answer: bool,
+}
+
+/// Click to call. Answered when the call is stored and outlives this node; what becomes of it is told by `GET
+/// /calls/{id}`, the events and, at last, its CDR.
+#[utoipa::path(post, path = "/calls", tag = "calls",
+    operation_id = "originate_call", request_body = NewCall,
+    responses((status = 202, body = CallView, headers(("Location" = String))),
+        (status = 409, description = "No phone of either side is registered, or the user has \
+            as many calls as it may have", body = Problem)))]
+pub(super) async fn originate(
+    services: Services,
+    Body(new): Body<NewCall>,
+) -> Result<impl IntoResponse, Problem> {
+    let mut errors = Vec::new();
+    if !super::users::is_extension(&new.from) {
+        errors.push(FieldError::new("from", "an extension is 1-64 letters, digits or ._+-"));
+    }
+    if !(1..=256).contains(&new.to.chars().count()) || new.to.chars().any(char::is_control) {
+        errors.push(FieldError::new("to", "1-256 characters, no control characters"));
+    }
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    let NewCall { from, to, auto_answer } = new;
+    let wish = Origination { from, to, auto_answer };
+    let call = services.operator.ask(|answer| Command::Originate(wish, answer)).await?;
+    let call = call?;
+    let location = format!("/api/v1/calls/{}", call.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(call)))
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotNow { reason, seconds } => Self::unavailable(reason).after(seconds),
+            Refused::Conflict(why) => Self::new(StatusCode::CONFLICT, why),
+            Refused::Field(field, why) => Self::fields(vec![FieldError::new(field, why)]),
+            Refused::Gone => no_call(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -25,7 +25,7 @@ pub(super) fn router() -> Router<Arc<Admin>> {
     paths(
         users::list, users::create, users::one, users::change, users::remove, users::import::import,
         registrations::list, registrations::remove,
-        calls::list, calls::one, calls::hang_up, ladder::ladder, ladder::capture,
+        calls::list, calls::originate, calls::one, calls::hang_up, ladder::ladder, ladder::capture,
         cdrs::list, cdrs::one,
         events::stream,
         tokens::list, tokens::create, tokens::remove, tokens::audit,
@@ -55,8 +55,9 @@ fn document() -> Document {
 const SHOWN_ONCE: [&str; 3] = ["password", "secret", "token"];
 
 /// What callers send: a field that is absent keeps its value, or takes the default.
-const REQUEST_BODIES: [&str; 7] = [
+const REQUEST_BODIES: [&str; 8] = [
     "DrainRequest",
+    "NewCall",
     "NewToken",
     "NewUser",
     "NewWebhook",

@@ -23,6 +23,9 @@ pub struct Problem {
     detail: String,
     /// Which fields are wrong; empty when it is not about fields.
     errors: Vec<FieldError>,
+    /// Seconds until it may be asked again.
+    #[serde(skip)]
+    retry_after: u64,
 }
 
 /// A wrong field.
@@ -48,7 +51,13 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             errors: Vec::new(),
+            retry_after: 1,
         }
+    }
+
+    /// It may be asked again after so many seconds.
+    pub(super) fn after(self, seconds: u64) -> Self {
+        Self { retry_after: seconds, ..self }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -76,6 +85,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
@@ -84,8 +94,8 @@ impl IntoResponse for Problem {
             let scheme = HeaderValue::from_static("Bearer realm=\"holdfast\"");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
         response
     }

@@ -23,7 +23,7 @@ impl Call {
         let wins =
             self.record.phase == Phase::Ringing && self.record.leg(id).is_some_and(Leg::is_ringing);
         let now = self.now;
-        let late = self.record.offer.is_none();
+        let late = self.record.offer.is_none() && !self.rings_caller();
         let Some(leg) = self.record.leg_mut(id) else { return };
         if leg.answered_at.is_some() {
             return self.end_foreign_answer(id, response);
@@ -40,9 +40,12 @@ impl Call {
         leg.answered_at = Some(now);
         leg.owed_ack = Some(sequence);
         self.follow_route(id);
+        self.end_branches(Some(id), None);
+        if self.rings_caller() {
+            return self.caller_answered(id, response);
+        }
         self.record.phase = Phase::Answering(id);
         self.ringing_repeat_at = None;
-        self.end_branches(Some(id), None);
         self.record.passed = headers::passed(&response.headers);
         match (Body::of_response(response), self.record.offer.is_some()) {
             (Body::Description(offer), false) => self.relay_late_offer(id, *offer),
@@ -68,7 +71,8 @@ impl Call {
     /// branch is then transcoded to it.
     pub(super) fn settle(&mut self, id: LegId, answer: &Description) -> Result<(), Disagreement> {
         let offer = self.record.offer.clone().ok_or(Disagreement::NoAudio)?;
-        let caller = self.record.leg(LegId::CALLER).ok_or(Disagreement::NoAudio)?;
+        let (from, called) = (self.record.caller_leg(), self.is_called());
+        let caller = self.record.leg(from).ok_or(Disagreement::NoAudio)?;
         let leg = self.record.leg(id).ok_or(Disagreement::NoAudio)?;
         let mut agreement = offer_answer::agree(
             &offer,
@@ -77,11 +81,13 @@ impl Call {
             answer,
             &leg.description,
         )?;
-        if self.caller_answer.is_some() {
+        // A caller that was called has answered before anybody else.
+        let is_bound = self.caller_answer.is_some() || called;
+        if is_bound {
             bind_offerer(&mut agreement, caller)?;
         }
-        if let Some(caller) = self.record.leg_mut(LegId::CALLER) {
-            if self.caller_answer.is_none() {
+        if let Some(caller) = self.record.leg_mut(from) {
+            if !is_bound {
                 caller.description.take(offer);
             }
             caller.set_sides(agreement.streams.iter().map(|stream| stream.offerer.clone()));
@@ -145,15 +151,16 @@ impl Call {
         });
     }
 
-    fn confirm(&mut self, id: LegId) {
+    pub(super) fn confirm(&mut self, id: LegId) {
         let now = self.now;
         self.record.phase = Phase::Confirmed;
         self.record.answered_at = Some(now);
-        if let Some(caller) = self.record.leg_mut(LegId::CALLER) {
-            caller.state = LegState::Confirmed;
-            caller.answered_at = Some(now);
+        if let Some(caller) = self.record.leg_mut(self.record.caller_leg())
+            && caller.state != LegState::Confirmed
+        {
+            (caller.state, caller.answered_at) = (LegState::Confirmed, Some(now));
+            self.follow_route(LegId::CALLER);
         }
-        self.follow_route(LegId::CALLER);
         self.start_probes();
         let answered_by = self.record.leg(id).and_then(|leg| leg.extension.clone());
         let setup = now.saturating_since(self.record.created_at);

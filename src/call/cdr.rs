@@ -7,7 +7,7 @@ use super::record::{End, Party};
 use crate::ids::{CallId, Epoch, NodeName};
 use crate::sip::NameAddr;
 use crate::time::Timestamp;
-use crate::views::call::{CallDirection, PartyView};
+use crate::views::call::{CallDirection, LegRole, PartyView};
 use crate::views::{Cdr, CdrLeg, Disposition, EndCause, EndedBy, Rfc3339};
 
 /// What is known of a call, of whatever is left of it.
@@ -59,7 +59,8 @@ impl Call {
 impl Story<'_> {
     pub(super) fn cdr(self, end: End) -> Cdr {
         let answered = self.answered_at.is_some();
-        let answerer = self.legs.iter().skip(1).find(|leg| leg.answered_at.is_some());
+        let answerer =
+            self.legs.iter().find(|leg| leg.role == LegRole::Callee && leg.answered_at.is_some());
         let answered_by = answerer.filter(|_| answered).and_then(|leg| leg.extension.clone());
         let ring_end = self.answered_at.unwrap_or(end.at);
         let names = |nodes: &[NodeName]| nodes.iter().map(ToString::to_string).collect();

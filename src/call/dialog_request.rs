@@ -159,14 +159,12 @@ impl Call {
 
     fn take_bye(&mut self, id: LegId) {
         let now = self.now;
+        let (is_caller, called) = (id == self.record.caller_leg(), self.is_called());
         let Some(leg) = self.record.leg_mut(id) else { return };
         if leg.state == LegState::Ended {
             return;
         }
-        let by = match id {
-            LegId::CALLER => EndedBy::Caller,
-            _ => EndedBy::Callee,
-        };
+        let by = if is_caller { EndedBy::Caller } else { EndedBy::Callee };
         leg.ended_at = Some(now);
         leg.bye_after_ack = None;
         leg.stop_waiting_for_ack(now);
@@ -183,7 +181,11 @@ impl Call {
                 }
             }
             self.end_by_phone(by);
-        } else if id == LegId::CALLER {
+        } else if is_caller {
+            // One that was called waits in a dialog, which is over now.
+            if let Some(leg) = self.record.leg_mut(id).filter(|_| called) {
+                leg.state = LegState::Ended;
+            }
             self.cancelled();
         } else {
             // A BYE on a dialog that the caller does not know yet: the branch is over.

@@ -33,9 +33,11 @@ impl Call {
         passed: &[(String, String)],
     ) {
         let by_phone = matches!(cause, EndCause::Rejected | EndCause::Bye);
-        let by = match by_phone && self.record.legs.len() > 1 {
-            true => EndedBy::Callee,
-            false => EndedBy::System,
+        let legs = self.record.legs.len();
+        let by = match by_phone {
+            true if self.rings_caller() && legs > 0 => EndedBy::Caller,
+            true if legs > 1 => EndedBy::Callee,
+            true | false => EndedBy::System,
         };
         let end = End {
             at: self.now,
@@ -46,7 +48,8 @@ impl Call {
             q850: q850(status),
             reason: reason.map(str::to_owned),
         };
-        self.finish(end, None, passed);
+        let told = self.is_called().then(|| format!("SIP;cause={}", status.0));
+        self.finish(end, told.as_deref(), passed);
     }
 
     /// The caller gave up.
@@ -148,7 +151,7 @@ impl Call {
         (self.exchange, self.dirty_until, self.ringing_repeat_at) = (None, None, None);
         self.queued.clear();
         self.questions.clear();
-        if answered {
+        if answered || self.is_called() {
             self.refuse_open_reinvites();
         } else {
             let told = told.filter(|_| end.by == EndedBy::Admin);

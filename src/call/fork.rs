@@ -44,6 +44,7 @@ impl Call {
         if self.record.phase != Phase::Ringing || response.status == Status(100) || !has_tag {
             return;
         }
+        let rings_caller = self.rings_caller();
         let live = self.record.legs.iter().filter(|leg| leg.is_ringing()).count();
         let has_offer = self.record.offer.is_some();
         let Some(leg) = self.record.leg_mut(id) else { return };
@@ -55,6 +56,9 @@ impl Call {
         leg.last_status = Some(response.status.0);
         if leg.user_agent.is_none() {
             leg.user_agent = response.headers.get(&HeaderName::Server).map(str::to_owned);
+        }
+        if rings_caller {
+            return self.save_within(LAZY_SAVE);
         }
         if self.record.ringing_at.is_none() {
             self.record.ringing_at = Some(self.now);
@@ -104,7 +108,8 @@ impl Call {
     /// A final failure of a branch's INVITE.
     pub(super) fn branch_refused(&mut self, id: LegId, response: &Response) {
         let passed = headers::passed(&response.headers);
-        if self.record.phase == Phase::Ringing && response.status.is_redirection() {
+        let follows = self.record.phase == Phase::Ringing && !self.rings_caller();
+        if follows && response.status.is_redirection() {
             self.redirect(id, response);
         } else {
             self.branch_failed(id, response.status, passed);
@@ -215,7 +220,7 @@ impl Call {
         let mut diverted_by = leg.diverted_by.clone();
         diverted_by.push(format!(
             "<sip:{}@{}>;reason=unconditional;counter=1",
-            super::send::escape_user(&who),
+            crate::sip::uri::escape_user(&who),
             leg.domain
         ));
         self.add_branches(&user, &bindings, &diverted_by);

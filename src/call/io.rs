@@ -54,6 +54,23 @@ pub struct Invitation {
     pub flow: Flow,
 }
 
+/// What an operator wants: a user is called, and connected with somebody.
+#[derive(Clone, Debug)]
+pub struct Origination {
+    /// Drawn by the shell.
+    pub id: CallId,
+    /// Drawn by the shell: our SRTP keys are derived from it.
+    pub entropy: [u8; 32],
+    /// Who is to call.
+    pub caller: std::sync::Arc<crate::directory::User>,
+    /// Its phones, reachable as they say.
+    pub phones: Vec<crate::directory::Binding>,
+    /// Whom.
+    pub target: Uri,
+    /// The caller's phones are asked to answer by themselves.
+    pub auto_answer: bool,
+}
+
 /// What comes to a call.
 #[derive(Clone, Debug)]
 pub enum Input {

@@ -274,10 +274,13 @@ impl Leg {
         self.state != LegState::Ended
     }
 
-    /// A branch that was invited or will be, and has not answered.
+    /// A branch that was invited or will be, and has not answered. What a caller of ours asked has a number.
     pub fn is_ringing(&self) -> bool {
-        self.role == LegRole::Callee
-            && matches!(self.state, LegState::Waiting | LegState::Inviting | LegState::Early)
+        match self.state {
+            LegState::Waiting => self.dialog.remote_seq.is_none(),
+            LegState::Inviting | LegState::Early => true,
+            LegState::Confirmed | LegState::Ended => false,
+        }
     }
 
     /// Our addresses for the SDP, by stream.

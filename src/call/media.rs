@@ -143,8 +143,7 @@ impl Call {
             Reply::Refused { rev, .. } if rev < self.record.media.rev => {}
             Reply::Refused { .. } => {
                 // The first wish was refused: there is no session. Later ones leave it as it was.
-                let begun =
-                    self.record.leg(LegId::CALLER).is_some_and(|leg| !leg.streams.is_empty());
+                let begun = self.record.legs.iter().any(|leg| !leg.streams.is_empty());
                 self.record.media.open &= begun;
                 self.handle_media_lost();
             }
@@ -342,11 +341,12 @@ impl Call {
     }
 
     fn hears(&self, leg: LegId) -> Hears {
+        let caller = self.record.caller_leg();
         match self.record.bridge {
-            Bridge::Leg(callee) if leg == LegId::CALLER => Hears::Leg(callee),
-            Bridge::Leg(callee) if leg == callee => Hears::Leg(LegId::CALLER),
-            Bridge::Echo if leg == LegId::CALLER => Hears::Echo,
-            Bridge::Ringback if leg == LegId::CALLER => Hears::Tone(Tone::Ringback),
+            Bridge::Leg(callee) if leg == caller => Hears::Leg(callee),
+            Bridge::Leg(callee) if leg == callee => Hears::Leg(caller),
+            Bridge::Echo if leg == caller => Hears::Echo,
+            Bridge::Ringback if leg == caller => Hears::Tone(Tone::Ringback),
             Bridge::Leg(_) | Bridge::Nothing | Bridge::Echo | Bridge::Ringback => Hears::Nothing,
         }
     }

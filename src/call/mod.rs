@@ -3,10 +3,10 @@
 //! The machine's four words are those of every machine here: `handle_input`, `handle_timeout`, `poll_output` (drain to
 //! `None` after every mutation), `next_timeout`.
 //!
-//! Where to read: `setup` (INVITE → route → ports → branches), `fork` (what branches answer), `answer` (200 to 200),
-//! `modify` (re-INVITE), `refresh` (our address is another one), `anchor` (our media node is another one),
-//! `dialog_request` (what phones ask in a dialog), `end` (every way a call ends), `media` (the session's wish), `told`
-//! (its events).
+//! Where to read: `setup` (INVITE → route → ports → branches), `originate` (nobody sent one: the caller is called too),
+//! `fork` (what branches answer), `answer` (200 to 200), `modify` (re-INVITE), `refresh` (our address is another one),
+//! `anchor` (our media node is another one), `dialog_request` (what phones ask in a dialog), `end` (every way a call
+//! ends), `media` (the session's wish), `told` (its events).
 //!
 //! Invariants: no state outside the record survives; `Save` comes before whatever acknowledges or uses up a number, and
 //! what must wait for it says so (`Transmit::behind`); every call emits exactly one `Save` with a CDR.
@@ -24,6 +24,7 @@ mod leg;
 mod media;
 mod modify;
 mod offer;
+mod originate;
 mod quality;
 mod record;
 mod refresh;
@@ -41,7 +42,9 @@ mod tests;
 
 pub use farewell::{Farewell, farewell};
 pub use headers::{ACCEPT, ALLOW};
-pub use io::{Answer, Input, Invitation, Output, Query, Save, Settings, Told, Transmit};
+pub use io::{
+    Answer, Input, Invitation, Origination, Output, Query, Save, Settings, Told, Transmit,
+};
 pub use record::{
     VERSION as RECORD_VERSION, in_version as record_in_version, passing_over as record_passing_over,
 };

@@ -439,7 +439,8 @@ impl Call {
             .key
             .mac("glare", &[&self.record.id.0.to_be_bytes(), &[attempts], &sequence.to_be_bytes()]);
         let random = u64::from(u16::from_be_bytes([drawn[0], drawn[1]]));
-        let ours = self.record.leg(to).is_some_and(|leg| leg.role == LegRole::Callee);
+        let called = self.record.added_4.origin.is_some();
+        let ours = self.record.leg(to).is_some_and(|leg| called || leg.role == LegRole::Callee);
         if ours {
             Duration::from_millis(2_100 + random % 191 * 10)
         } else {

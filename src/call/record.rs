@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// Greatest version of records that this release writes.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The first one.
 const FIRST: u16 = 1;
 /// Flag of a version: what follows is sealed (`super::sealed`). Since version 2.
@@ -55,6 +55,8 @@ pub(super) struct CallRecord {
     pub added_2: Added2,
     #[serde(skip)]
     pub added_3: Added3,
+    #[serde(skip)]
+    pub added_4: Added4,
     /// Keys of legs are derived from it. Sealed records have it.
     #[serde(skip)]
     pub seed: Seed,
@@ -76,6 +78,24 @@ pub(super) struct Added3 {
     pub reanchors: u32,
     /// When the last move was done.
     pub resumed_at: Option<Timestamp>,
+}
+
+/// Fields since version 4.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Added4 {
+    /// An operator began the call: its caller is called too.
+    pub origin: Option<Origin>,
+}
+
+/// A call that no phone began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    /// URI that the caller is connected with.
+    pub target: String,
+    /// The caller's phone that answered; none: they ring.
+    pub caller: Option<LegId>,
+    /// The caller's phones are asked to answer by themselves.
+    pub auto_answer: bool,
 }
 
 /// Where a call is in its life.
@@ -205,6 +225,9 @@ impl CallRecord {
         if version >= 3 {
             bytes.extend(postcard::to_stdvec(&self.added_3).expect(PLAIN));
         }
+        if version >= 4 {
+            bytes.extend(postcard::to_stdvec(&self.added_4).expect(PLAIN));
+        }
         bytes
     }
 
@@ -247,7 +270,10 @@ impl CallRecord {
             (record.added_2, rest) = postcard::take_from_bytes(rest).ok()?;
         }
         if version >= 3 {
-            (record.added_3, _) = postcard::take_from_bytes(rest).ok()?;
+            (record.added_3, rest) = postcard::take_from_bytes(rest).ok()?;
+        }
+        if version >= 4 {
+            (record.added_4, _) = postcard::take_from_bytes(rest).ok()?;
         }
         Some(record)
     }
@@ -260,11 +286,18 @@ impl CallRecord {
         self.legs.iter_mut().find(|leg| leg.id == id)
     }
 
+    /// The leg of who calls: it sent the first INVITE, or is the phone of a called caller that answered. There is none
+    /// of that id while such a caller's phones ring.
+    pub fn caller_leg(&self) -> LegId {
+        let called = self.added_4.origin.as_ref().and_then(|origin| origin.caller);
+        called.unwrap_or(LegId::CALLER)
+    }
+
     /// The other side of a leg in an answered call.
     pub fn peer_of(&self, id: LegId) -> Option<LegId> {
         match self.bridge {
-            Bridge::Leg(callee) if id == LegId::CALLER => Some(callee),
-            Bridge::Leg(callee) if id == callee => Some(LegId::CALLER),
+            Bridge::Leg(callee) if id == self.caller_leg() => Some(callee),
+            Bridge::Leg(callee) if id == callee => Some(self.caller_leg()),
             Bridge::Leg(_) | Bridge::Nothing | Bridge::Echo | Bridge::Ringback => None,
         }
     }

@@ -20,7 +20,6 @@ use crate::sdp::{Description, LegDescription, Security};
 use crate::sip::transaction::cancel_for;
 use crate::sip::{Dialog, HeaderName, Message, Method, Request, Response, Status};
 use crate::time::Timestamp;
-use crate::views::call::LegRole;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -387,7 +386,7 @@ impl Call {
             path: leg.path,
             diverted_by: leg.diverted_by,
             user_agent: leg.user_agent,
-            ..Leg::new((next, LegRole::Callee), dialog, leg.flow, description, self.now)
+            ..Leg::new((next, leg.role), dialog, leg.flow, description, self.now)
         })
     }
 }

@@ -168,6 +168,7 @@ impl Call {
                 // An SDP once given to the caller binds (RFC 6337 §3.1.1): the 200 repeats it.
                 self.caller_answer =
                     self.record.leg(LegId::CALLER).and_then(|leg| leg.description.sent.clone());
+                self.resume_calling();
                 if self.record.ringing_at.is_some() {
                     self.ringing_repeat_at = Some(self.now + fork::RINGING_REPEAT);
                     let last = self.record.added_2.last_provisional.take();

@@ -336,26 +336,13 @@ pub(super) fn contact(settings: &Settings, leg: &Leg) -> String {
         Transport::Tcp | Transport::Tls => ";transport=tcp",
         Transport::Ws | Transport::Wss => ";transport=ws",
     };
-    let user = escape_user(&leg.contact_user);
+    let user = crate::sip::uri::escape_user(&leg.contact_user);
     format!("<sip:{user}@{}{transport}>", settings.advertise.host_port(&leg.flow))
 }
 
 /// Passed header fields and nothing else.
 pub(super) fn pass(response: &mut Response, fields: &[(String, String)]) {
     add_passed(&mut response.headers, fields);
-}
-
-/// The user part of a SIP URI (RFC 3261 §25.1 `user`), everything else escaped.
-pub(super) fn escape_user(user: &str) -> String {
-    let mut text = String::with_capacity(user.len());
-    for byte in user.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 pub(super) fn via(settings: &Settings, flow: &Flow, locator: Locator, number: u32) -> String {

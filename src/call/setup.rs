@@ -4,7 +4,7 @@ use super::io::{Answer, Invitation, Query, Settings};
 use super::leg::{Leg, LegState, Purpose, Server};
 use super::media::Then;
 use super::offer::Body;
-use super::record::{Added2, Added3, Bridge, CallRecord, MediaRecord, Party, Phase};
+use super::record::{Added2, Added3, Added4, Bridge, CallRecord, MediaRecord, Party, Phase};
 use super::send::{Reply, set_sdp_request};
 use super::{Call, Output, headers};
 use crate::directory::{Binding, User};
@@ -28,6 +28,10 @@ use std::sync::Arc;
 pub(super) enum Question {
     /// Whom does the dialled URI ring?
     Route { number: u32 },
+    /// Can whom an operator wants called be called? If so, these phones of the caller ring first.
+    Origin { number: u32, user: Arc<User>, phones: Vec<Binding> },
+    /// Whom does the URI ring that a called caller is to be connected with?
+    Target { number: u32 },
     /// Whom does the Contact of a 302 ring? Asked for that branch.
     Redirect { number: u32, diverted: LegId },
     /// To which flow does the first Route of a leg lead?
@@ -38,6 +42,8 @@ impl Question {
     const fn number(&self) -> u32 {
         match self {
             Self::Route { number }
+            | Self::Origin { number, .. }
+            | Self::Target { number }
             | Self::Redirect { number, .. }
             | Self::NextHop { number, .. } => *number,
         }
@@ -84,6 +90,7 @@ impl Call {
             end: None,
             added_2: Added2::default(),
             added_3: Added3::default(),
+            added_4: Added4::default(),
             seed,
         };
         let mut call = Self::with_record(settings, record, now);
@@ -130,6 +137,12 @@ impl Call {
         };
         match (self.questions.remove(at), answer) {
             (Question::Route { .. }, Answer::Route { decision, .. }) => self.take_route(decision),
+            (Question::Origin { user, phones, .. }, Answer::Route { decision, .. }) => {
+                self.ring_caller(&user, &phones, decision);
+            }
+            (Question::Target { .. }, Answer::Route { decision, .. }) => {
+                self.take_target(decision);
+            }
             (Question::Redirect { diverted, .. }, Answer::Route { decision, .. }) => {
                 self.take_redirect(diverted, decision);
             }
@@ -139,7 +152,13 @@ impl Call {
                 }
             }
             (Question::NextHop { .. }, _)
-            | (Question::Route { .. } | Question::Redirect { .. }, Answer::Resolve { .. }) => {}
+            | (
+                Question::Route { .. }
+                | Question::Origin { .. }
+                | Question::Target { .. }
+                | Question::Redirect { .. },
+                Answer::Resolve { .. },
+            ) => {}
         }
     }
 
@@ -191,7 +210,7 @@ impl Call {
             .record
             .legs
             .iter()
-            .filter(|leg| leg.role == LegRole::Callee && leg.state == LegState::Waiting)
+            .filter(|leg| leg.is_ringing() && leg.state == LegState::Waiting)
             .map(|leg| leg.id)
             .collect();
         let mut invites = Vec::new();
@@ -221,7 +240,7 @@ impl Call {
         }
     }
 
-    /// Answers the caller's first INVITE.
+    /// Answers the caller's first INVITE; a caller that was called sent none, and no leg has that id.
     pub(super) fn respond_caller(
         &mut self,
         status: Status,
@@ -246,7 +265,10 @@ impl Call {
         let locator = Locator { call: self.record.id, leg: id, node: self.settings.node_number };
         let key = &self.settings.key;
         let domain = domain_of(&binding.aor);
-        let local_party = self.caller_party(&domain);
+        let (role, local_party, contact_user) = match self.rings_caller() {
+            true => (LegRole::Caller, self.target_party(&domain), self.target_user()),
+            false => (LegRole::Callee, self.caller_party(&domain), self.caller_user()),
+        };
         let remote_target = Uri::parse(&binding.contact).ok()?;
         let dialog = Dialog {
             call_id: key.token(locator, TokenPurpose::DialogCallId),
@@ -266,12 +288,12 @@ impl Call {
         Some(Leg {
             extension: Some(user.extension.clone()),
             policy: Policy { codecs: user.codecs.clone() },
-            contact_user: self.caller_user(),
+            contact_user,
             domain,
             path: binding.path.clone(),
             diverted_by: diverted.to_vec(),
             user_agent: binding.user_agent.clone(),
-            ..Leg::new((id, LegRole::Callee), dialog, binding.flow, description, self.now)
+            ..Leg::new((id, role), dialog, binding.flow, description, self.now)
         })
     }
 
@@ -292,15 +314,16 @@ impl Call {
 
     fn identity(&self, domain: &str) -> String {
         let extension = self.record.caller.extension.as_deref().unwrap_or("anonymous");
-        let uri = format!("sip:{}@{domain}", super::send::escape_user(extension));
+        let uri = format!("sip:{}@{domain}", crate::sip::uri::escape_user(extension));
         let Ok(uri) = Uri::parse(&uri) else { return "<sip:anonymous@anonymous.invalid>".into() };
         NameAddr::new(&self.record.caller.display_name, uri).to_string()
     }
 
     fn branch_invite(&mut self, id: LegId) -> Result<Request, Status> {
         let offer = self.record.offer.clone();
-        let caller_policy =
-            self.record.leg(LegId::CALLER).map(|leg| leg.policy.clone()).unwrap_or_default();
+        let caller = self.record.leg(self.record.caller_leg());
+        let caller_policy = caller.map(|leg| leg.policy.clone()).unwrap_or_default();
+        let calls_caller = self.calls_caller();
         let passed = self.record.passed.clone();
         let (max_forwards, private) = (self.record.max_forwards, self.record.private);
         let domain = self.record.leg(id).map(|leg| leg.domain.clone()).unwrap_or_default();
@@ -318,6 +341,7 @@ impl Call {
                 )
                 .map_err(|_| Status(488))?,
             ),
+            None if calls_caller.is_some() => Some(leg.first_offer(&local)?),
             None => None,
         };
         let mut invite = Request::new(Method::Invite, leg.dialog.remote_target.clone());
@@ -331,7 +355,9 @@ impl Call {
         fields.push(HeaderName::To, leg.dialog.remote_party.as_str());
         fields.push(HeaderName::CallId, leg.dialog.call_id.as_str());
         fields.push(HeaderName::CSeq, "1 INVITE");
-        if private {
+        if let Some(asking) = calls_caller {
+            headers::add_passed(fields, &asking);
+        } else if private {
             fields.push(HeaderName::Privacy, "id");
         } else {
             fields.push(HeaderName::PAssertedIdentity, identity);

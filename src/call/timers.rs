@@ -240,7 +240,9 @@ impl Call {
 
     pub(super) fn probe_answered(&mut self, id: LegId, status: Status) {
         match status.0 {
-            481 if self.record.phase == Phase::Ringing && id == LegId::CALLER => self.cancelled(),
+            481 if self.record.phase == Phase::Ringing && id == self.record.caller_leg() => {
+                self.cancelled();
+            }
             481 => self.leg_is_gone(),
             408 => self.probe_unanswered(id),
             _ => {

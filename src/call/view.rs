@@ -6,7 +6,6 @@ use super::leg::{Leg, Stream};
 use super::quality::{milliseconds, mos};
 use super::record::Bridge;
 use crate::control::StreamStatistics;
-use crate::ids::LegId;
 use crate::sdp::Direction;
 use crate::time::Timestamp;
 use crate::views::Rfc3339;
@@ -58,7 +57,7 @@ impl Call {
             Bridge::Leg(callee) => holds(callee),
             Bridge::Nothing | Bridge::Echo | Bridge::Ringback => false,
         };
-        match (holds(LegId::CALLER), callee) {
+        match (holds(self.record.caller_leg()), callee) {
             (false, false) => HoldState::None,
             (true, false) => HoldState::Caller,
             (false, true) => HoldState::Callee,

@@ -7,7 +7,8 @@ use super::table::{Column, fields, table};
 use super::trace;
 use super::webhooks;
 use super::{
-    Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand, WebhooksCommand,
+    CallCommand, Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand,
+    WebhooksCommand,
 };
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -94,7 +95,7 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             let query = [("state", state), ("extension", extension)];
             list(client, "/calls", &query, CALLS, json)
         }
-        Command::Call { id, json } => show(&client.get(&format!("/calls/{}", escape(&id)))?, json),
+        Command::Call { id, command, json } => call(client, id.as_deref(), command, json),
         Command::Hangup { id, reason, json } => {
             let path = format!("/calls/{}{}", escape(&id), query_text(&[("reason", reason)]));
             print_done(&client.delete(&path)?, json, "hanging up");
@@ -152,6 +153,26 @@ fn show_ladder(client: &Client, id: &str, full: bool, json: Json) -> Result<(), 
         false => print!("{}", trace::ladder(&ladder, full)),
     }
     Ok(())
+}
+
+/// Shows a call, or does something with it.
+fn call(
+    client: &Client,
+    id: Option<&str>,
+    command: Option<CallCommand>,
+    json: Json,
+) -> Result<(), Failure> {
+    match (id, command) {
+        (None, Some(CallCommand::New { from, to, auto_answer })) => {
+            let wish = json!({"from": from, "to": to, "auto_answer": auto_answer});
+            show(&client.post("/calls", &wish)?, json)
+        }
+        (Some(id), None) => show(&client.get(&format!("/calls/{}", escape(id)))?, json),
+        (Some(_), Some(CallCommand::New { .. })) => {
+            Err(Failure::usage("a new call has no id yet: holdfast call new FROM TO"))
+        }
+        (None, None) => Err(Failure::usage("which call? holdfast calls lists them")),
+    }
 }
 
 fn users(client: &Client, command: UsersCommand, json: Json) -> Result<(), Failure> {

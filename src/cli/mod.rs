@@ -111,11 +111,18 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// One live call, with its legs and streams.
-    #[command(after_help = "Example: holdfast call 0192f0c1-8c5e-7000-8000-000000000001")]
+    /// One live call, with its legs and streams; or what is to be done with it.
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples: holdfast call 0192f0c1-8c5e-7000-8000-000000000001\n          \
+            holdfast call new 1001 1002"
+    )]
     Call {
         /// Id of the call.
-        id: String,
+        id: Option<String>,
+        /// What to do.
+        #[command(subcommand)]
+        command: Option<CallCommand>,
         /// Form of the output.
         #[command(flatten)]
         json: Json,
@@ -319,6 +326,22 @@ pub enum ConfigCommand {
         /// Form of the output.
         #[command(flatten)]
         json: Json,
+    },
+}
+
+/// `holdfast call`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CallCommand {
+    /// Rings a user's phones, and connects the one that answers with somebody.
+    #[command(after_help = "Example: holdfast call new 1001 1002")]
+    New {
+        /// Extension of who calls.
+        from: String,
+        /// Whom: an extension or a number as a person dials it, or a sip: URI.
+        to: String,
+        /// The caller's phones are asked to answer by themselves.
+        #[arg(long)]
+        auto_answer: bool,
     },
 }
 

@@ -19,6 +19,8 @@ pub enum Command {
     Ladder(CallId, oneshot::Sender<Vec<Entry>>),
     /// Hang up with a reason; false: no such call.
     Hangup(String, Option<String>, oneshot::Sender<bool>),
+    /// Call a user, and connect it with somebody. Answered when the call is stored.
+    Originate(Origination, oneshot::Sender<Result<CallView, Refused>>),
     /// Bindings, of one user or all.
     Registrations(Option<String>, oneshot::Sender<Vec<RegistrationView>>),
     /// Remove a binding; false: no such.
@@ -44,6 +46,35 @@ pub enum Command {
     UsersImported,
     /// Readiness.
     Readiness(oneshot::Sender<Readiness>),
+}
+
+/// A call that an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origination {
+    /// The user whose phones ring first.
+    pub from: String,
+    /// Whom it is connected with: as a person dials it, or a SIP URI.
+    pub to: String,
+    /// Its phones are asked to answer by themselves.
+    pub auto_answer: bool,
+}
+
+/// Why a command is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Not now: why, and when to ask again.
+    NotNow {
+        /// In words.
+        reason: &'static str,
+        /// From now.
+        seconds: u64,
+    },
+    /// What is there stands against it.
+    Conflict(&'static str),
+    /// This field is wrong, and why.
+    Field(&'static str, &'static str),
+    /// There is no such call any more.
+    Gone,
 }
 
 /// Which calls.

@@ -237,6 +237,11 @@ fn own_keys(to: &LegDescription, line: &Line) -> Vec<Crypto> {
     line.stream.map(|index| to.security.offer(index, to.generation)).unwrap_or_default()
 }
 
+/// The media node has a codec that this user may have.
+pub fn can_offer(policy: &Policy) -> bool {
+    payload_types::own_codecs().iter().any(|format| policy.allows(format))
+}
+
 /// An offer of our own: all that this leg may use, one stream.
 pub fn own_offer(
     to: &mut LegDescription,

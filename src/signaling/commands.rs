@@ -35,6 +35,7 @@ impl Worker {
                 true => _ = answer.send(true),
                 false => self.hang_up_elsewhere(&id, reason.as_deref(), answer),
             },
+            Command::Originate(wish, answer) => self.originate(&wish, answer),
             Command::Registrations(extension, answer) => {
                 _ = answer.send(self.registrations(extension.as_deref()));
             }

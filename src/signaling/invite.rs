@@ -98,7 +98,7 @@ impl Worker {
     }
 
     /// Why no new call begins here now, and when to come again.
-    fn takes_no_calls(&self) -> Option<(&'static str, u64)> {
+    pub(super) fn takes_no_calls(&self) -> Option<(&'static str, u64)> {
         if self.draining.is_some() {
             return Some(("Draining", SOON_SECONDS));
         }

@@ -132,6 +132,7 @@ impl Worker {
             for transmit in self.calls.commit(id, rev) {
                 self.send(id, transmit);
             }
+            self.tell_originator(id);
             self.forget_if_over(id);
         }
         for answer in kept.replies {

@@ -2,9 +2,9 @@
 //! (design §4).
 //!
 //! Where to read: `worker` (THE loop), `ingress` (datagram → decision), `register` and `invite` (what decisions lead
-//! to), `bindings` (several nodes' phones), `outputs` (a step of a call), `committer` (group commit), `journal`
-//! (the store is away), `calls` (the table), `media_pool` (media nodes), `media_moves` (their sessions change place),
-//! `doubt` (is one gone?), `reanchor` (calls move to another host),
+//! to), `originate` (a call that no phone asks for), `bindings` (several nodes' phones), `outputs` (a step of a call),
+//! `committer` (group commit), `journal` (the store is away), `calls` (the table), `media_pool` (media nodes),
+//! `media_moves` (their sessions change place), `doubt` (is one gone?), `reanchor` (calls move to another host),
 //! `places` (addresses that phones know us by), `feed` (the directory's sources), `errand` (what is done beside the
 //! worker), `driven` (the worker without doors).
 //!
@@ -35,6 +35,7 @@ mod media_moves;
 mod media_pool;
 mod names;
 mod node;
+mod originate;
 mod out_of_dialog;
 mod outputs;
 mod pass_on;

@@ -109,6 +109,7 @@ impl Worker {
     pub(super) fn forget_if_over(&mut self, id: CallId) {
         let over = self.calls.get(id).is_some_and(|slot| slot.is_over());
         if over {
+            self.tell_originator(id);
             self.calls.remove(id);
         }
     }
@@ -328,6 +329,7 @@ impl Worker {
                 for transmit in self.calls.commit(id, save.rev) {
                     self.send(id, transmit);
                 }
+                self.tell_originator(id);
                 self.forget_if_over(id);
             }
             // Somebody else owns it: not a word more of it from here.

@@ -13,6 +13,7 @@ use super::gather::Gathering;
 use super::journal::Keeping;
 use super::links::Links;
 use super::media_pool::MediaPool;
+use super::originate::Originated;
 use super::outputs::catch_bug;
 use super::peers::Peers;
 use super::pings::Pings;
@@ -108,6 +109,8 @@ pub(super) struct Worker {
     pub doubts: Doubts,
     /// Sessions to be told again.
     pub reapply: VecDeque<CallId>,
+    /// Who waits until a call that an operator began is stored.
+    pub originated: Originated,
     /// Calls to be ended.
     pub ending: VecDeque<CallId>,
     /// What is said in calls is kept by it.
@@ -270,6 +273,7 @@ impl Worker {
             answers: Vec::new(),
             found: Vec::new(),
             reapply: VecDeque::new(),
+            originated: Originated::default(),
             recorder: None,
             arrived: Bytes::new(),
             ending: VecDeque::new(),
@@ -435,6 +439,7 @@ impl Worker {
         }
         self.move_drained();
         self.end_questions();
+        self.forget_originators();
         self.seek_refuge();
         if self.given_up.is_watched(self.now) || self.is_in_doubt() {
             self.errands.run(Errand::Prove);

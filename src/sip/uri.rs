@@ -401,5 +401,18 @@ impl fmt::Debug for Uri {
     }
 }
 
+/// The user part of a SIP URI (RFC 3261 §25.1 `user`), everything else escaped.
+pub fn escape_user(user: &str) -> String {
+    let mut text = String::with_capacity(user.len());
+    for byte in user.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,7 @@ mod kill;
 mod ladder;
 mod media;
 mod metrics;
+mod originate;
 mod outage;
 mod poison;
 mod reanchor;

@@ -9,6 +9,8 @@ mod bad_input;
 mod calls;
 /// The harness judged by itself: phones without a server between them.
 mod harness;
+/// Calls that an operator begins.
+mod originate;
 /// Two phones of our own in a call.
 mod pair;
 /// Sequences that only a phone of our own can be made to do.
