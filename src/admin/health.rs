@@ -130,7 +130,6 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoRespons
         ready: ready.code() == StatusCode::OK,
         degraded: ready.status == Status::Degraded,
         registrations: node.and_then(|node| node.registrations),
-        sessions: node.and_then(|node| node.sessions),
     });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.telemetry.metrics_text())

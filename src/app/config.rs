@@ -101,6 +101,8 @@ pub struct MediaConfig {
     pub ports: PortRange,
     /// Most sessions; without it from ports and cores.
     pub max_calls: Option<u32>,
+    /// Real-time priority of packet workers; 0: none.
+    pub priority: u8,
 }
 
 /// `first-last` or `first-last/size`.
@@ -350,6 +352,7 @@ impl MediaConfig {
             local_nets,
             ports: values.read("media_ports", parse::ports),
             max_calls: values.read_given("max_calls", |t| parse::number(t, 1, 100_000)),
+            priority: values.read("media_priority", |t| parse::number(t, 0, 99)),
         }
     }
 }

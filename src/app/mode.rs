@@ -139,12 +139,18 @@ impl Halves {
         signaling: Option<SignalingPart>,
     ) -> anyhow::Result<Self> {
         let signaling = match signaling {
-            Some(part) => Some(parts.start_signaling(part).await?),
+            Some(part) => {
+                let node = parts.start_signaling(part).await?;
+                parts.telemetry.watch(node.figures());
+                Some(node)
+            }
             None => None,
         };
         let media = if parts.config.mode.has_media() {
             let config = parts.media_config(signaling.as_ref().map(|node| node.control)).await;
-            Some(media::start(config).await?)
+            let node = media::start(config, parts.events()).await?;
+            parts.telemetry.watch(node.figures());
+            Some(node)
         } else {
             None
         };
@@ -243,9 +249,13 @@ impl Parts<'_> {
             hep: config.hep.clone(),
             siblings: Some(self.siblings.clone()),
         };
+        Ok(signaling::start(signaling, part.store, part.commands, self.events()).await?)
+    }
+
+    /// Everybody who wants to know what happens.
+    fn events(&self) -> Arc<dyn Fn(&Event) + Send + Sync> {
         let telemetry = self.telemetry.clone();
-        let events = Arc::new(move |event: &Event| telemetry.handle(event, clock::now()));
-        Ok(signaling::start(signaling, part.store, part.commands, events).await?)
+        Arc::new(move |event: &Event| telemetry.handle(event, clock::now()))
     }
 
     /// Processes of one data directory share the SIP port; a stranger on it would get its share of what our phones
@@ -297,6 +307,7 @@ impl Parts<'_> {
             join,
             secrets: self.link_secrets(),
             max_calls: media.max_calls,
+            priority: media.priority,
             host: self.host.clone(),
             handover: Some(self.handover.clone()),
             collector: self.config.hep.clone().map(|hep| {

@@ -84,6 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("registration_max_ms", "300000", Half::Signaling),
     setting("max_contacts", "10", Half::Signaling),
     chosen("max_calls", Half::Media),
+    setting("media_priority", "0", Half::Media),
     setting("emergency_numbers", "", Half::Signaling),
     chosen("hep_target", Half::Any),
     setting("hep_agent", "2001", Half::Any),

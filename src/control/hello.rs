@@ -42,7 +42,7 @@ pub struct Capacity {
     pub ports_in_use: u32,
     /// Takes no new sessions.
     pub draining: bool,
-    /// CPU of the process, percent of one core.
+    /// Used up of the CPU that the process may have; `ALL_USED_UP`: it takes no new sessions.
     pub cpu_percent: u32,
     /// 99th percentile of how late timer work ran.
     pub tick_late_p99_us: u32,
@@ -50,4 +50,10 @@ pub struct Capacity {
     pub bind: String,
     /// `HOLDFAST_MEDIA_ADVERTISE`.
     pub advertise: Option<String>,
+}
+
+impl Capacity {
+    /// Percent that a node tells when new calls would spoil those that it has: it has no CPU left, or does not get it
+    /// in time. Nodes of release 0.1.0 told percent of one core, which may be more.
+    pub const ALL_USED_UP: u32 = 100;
 }

@@ -206,9 +206,10 @@ impl Server {
     }
 
     fn to_worker(&self, session: SessionId, command: Command) {
-        if let Some(worker) = self.workers.get(worker_of(session, self.workers.len())) {
-            // Overloaded: no answer, and signaling's deadline looks elsewhere.
-            worker.send(command);
+        let worker = self.workers.get(worker_of(session, self.workers.len()));
+        if worker.is_some_and(|worker| !worker.send(command)) {
+            // No answer, and signaling's deadline looks elsewhere.
+            self.shared.shed("wish of signaling: the media worker is overloaded");
         }
     }
 }

@@ -5,8 +5,11 @@
 
 mod collector;
 mod control;
+mod figures;
 mod handover;
+mod look;
 mod ports;
+mod vitals;
 mod worker;
 
 pub use collector::Collector;
@@ -14,32 +17,29 @@ pub use ports::PortRange;
 
 use crate::control::hello::{Capacity, Hello, Role};
 use crate::control::{Frame, Refusal};
+use crate::event::Event;
 use crate::ids::{Incarnation, NodeName, SessionId};
 use crate::net::clock;
 use crate::net::control_link::{self, Secrets};
 use crate::net::local_address::local_address_towards;
 use crate::sip::address::Network;
-use crate::time::Timestamp;
+use core::hash::{BuildHasherDefault, Hasher};
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::{TimeVal, TimeValLike};
 use ports::Ports;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
+use vitals::{StrainCell, Vitals};
 use worker::{Command, Handle};
 
 /// A node that drains looks so often for another process that takes its sessions.
 const HEIR_SOUGHT: Duration = Duration::from_millis(500);
-/// How often CPU is looked at.
-const CPU_INTERVAL: Duration = Duration::from_secs(1);
-/// Percent of each core above which no new calls are taken.
-const CPU_MOST: u32 = 90;
-/// Latenesses of timer work that are remembered.
-const TICKS: usize = 1_024;
+
+/// Who is told of what happens here.
+pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// What a media node is made of.
 #[derive(Clone, Debug)]
@@ -64,6 +64,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// `HOLDFAST_MAX_CALLS`; from ports and cores when absent.
     pub max_calls: Option<u32>,
+    /// `HOLDFAST_MEDIA_PRIORITY`: real-time priority of workers; 0: none.
+    pub priority: u8,
     /// The host, as its processes know it from their data directory.
     pub host: String,
     /// Our unix socket for processes that leave, in a folder with those of the others of this host.
@@ -103,61 +105,25 @@ pub struct MediaNode {
 }
 
 /// What workers, links and the node itself have in common.
-#[derive(Debug)]
 struct Shared {
     sessions: AtomicU32,
     transcoded: AtomicU32,
     ports_in_use: AtomicU32,
     max_sessions: u32,
     draining: watch::Sender<bool>,
-    panics: AtomicU64,
-    ticks: Mutex<Ticks>,
-    cpu: Mutex<Cpu>,
-    cores: u32,
+    events: EventSink,
+    /// Of each worker.
+    vitals: Box<[Vitals]>,
+    /// What strains the process as a whole.
+    strain: StrainCell,
+    /// Percent of the CPU that the process may have.
+    cpu_percent: AtomicU32,
+    tick_late_p99_us: AtomicU32,
     links: Mutex<Vec<mpsc::Sender<Frame>>>,
     ports: PortRange,
     bind: IpAddr,
     advertise: Option<IpAddr>,
     collector: Option<Collector>,
-}
-
-/// A ring of the last latenesses, in microseconds.
-#[derive(Debug, Default)]
-struct Ticks {
-    late_us: Vec<u32>,
-    next: usize,
-}
-
-/// What the process used of the host's CPU, second by second.
-#[derive(Debug, Default)]
-struct Cpu {
-    /// When it was read last, and what had been used until then.
-    read: Option<(Timestamp, Duration)>,
-    percent: u32,
-}
-
-impl Cpu {
-    /// Percent of one core, of the last second or more.
-    fn percent(&mut self, now: Timestamp, used: impl Fn() -> Duration) -> u32 {
-        let since = self.read.map(|(at, _)| now.saturating_since(at));
-        if since.is_none_or(|since| since >= CPU_INTERVAL) {
-            let used = used();
-            if let Some((at, before)) = self.read {
-                let lived = now.saturating_since(at).as_millis().max(1);
-                let used = used.saturating_sub(before).as_millis();
-                self.percent = u32::try_from(used * 100 / lived).unwrap_or(u32::MAX);
-            }
-            self.read = Some((now, used));
-        }
-        self.percent
-    }
-}
-
-fn used_cpu() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
-    let time =
-        |of: TimeVal| Duration::from_micros(u64::try_from(of.num_microseconds()).unwrap_or(0));
-    time(usage.user_time()) + time(usage.system_time())
 }
 
 /// Which address a phone is told.
@@ -186,12 +152,19 @@ impl Addresses {
     }
 }
 
+impl core::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Shared").field("sessions", &self.sessions).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     fn new(
-        (max_sessions, cores): (u32, u32),
+        (max_sessions, workers): (u32, usize),
         ports: PortRange,
         bind: IpAddr,
         advertise: Option<IpAddr>,
+        events: EventSink,
     ) -> Self {
         Self {
             sessions: AtomicU32::new(0),
@@ -199,10 +172,11 @@ impl Shared {
             ports_in_use: AtomicU32::new(0),
             max_sessions,
             draining: watch::Sender::new(false),
-            panics: AtomicU64::new(0),
-            ticks: Mutex::default(),
-            cpu: Mutex::default(),
-            cores,
+            events,
+            vitals: (0..workers).map(|_| Vitals::default()).collect(),
+            strain: StrainCell::default(),
+            cpu_percent: AtomicU32::new(0),
+            tick_late_p99_us: AtomicU32::new(0),
             links: Mutex::default(),
             ports,
             bind,
@@ -211,21 +185,29 @@ impl Shared {
         }
     }
 
-    fn cpu_percent(&self) -> u32 {
-        let mut cpu = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
-        cpu.percent(clock::now(), used_cpu)
-    }
-
-    /// Room for one more session; an emergency call always finds it. New calls are refused before live audio suffers.
-    fn admit(&self, emergency: bool) -> Result<(), Refusal> {
+    /// Room for one more session of a worker; an emergency call always finds it. New calls are refused before live
+    /// audio suffers.
+    fn admit(&self, emergency: bool, worker: &Vitals) -> Result<(), Refusal> {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
-        let full = self.sessions.load(Ordering::Relaxed) >= self.max_sessions;
-        if !emergency && (full || self.cpu_percent() >= self.cores.saturating_mul(CPU_MOST)) {
-            return Err(Refusal::Capacity);
+        if emergency {
+            return Ok(());
         }
-        Ok(())
+        let what = if self.sessions.load(Ordering::Relaxed) >= self.max_sessions {
+            "media session: as many as there may be"
+        } else if let Some(strain) = self.strain.get().or(worker.strain.get()) {
+            strain.what()
+        } else {
+            return Ok(());
+        };
+        self.shed(what);
+        Err(Refusal::Capacity)
+    }
+
+    /// Something was refused or dropped at a bound.
+    fn shed(&self, what: &'static str) {
+        (self.events)(&Event::Shed { what });
     }
 
     fn is_draining(&self) -> bool {
@@ -244,7 +226,14 @@ impl Shared {
     fn broadcast(&self, frame: &Frame) {
         self.lock_links().retain(|link| {
             // A full queue is a stuck link, which its own time-out ends; reports that matter are told again.
-            !matches!(link.try_send(frame.clone()), Err(mpsc::error::TrySendError::Closed(_)))
+            match link.try_send(frame.clone()) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    self.shed("report to a stuck link");
+                    true
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+            }
         });
     }
 
@@ -252,22 +241,15 @@ impl Shared {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tick_was_late(&self, late: Duration) {
-        let late = u32::try_from(late.as_micros()).unwrap_or(u32::MAX);
-        let mut ticks = self.ticks.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = ticks.next;
-        match ticks.late_us.get_mut(next) {
-            Some(place) => *place = late,
-            None => ticks.late_us.push(late),
+    /// How much of what the process may have is used up. All of it: it takes no new sessions, however little it uses.
+    fn used_up_percent(&self) -> u32 {
+        if self.strain.get().is_some() {
+            return Capacity::ALL_USED_UP;
         }
-        ticks.next = (next + 1) % TICKS;
-    }
-
-    fn tick_late_p99_us(&self) -> u32 {
-        let mut late = self.ticks.lock().unwrap_or_else(PoisonError::into_inner).late_us.clone();
-        late.sort_unstable();
-        let at = late.len().saturating_sub(1) * 99 / 100;
-        late.get(at).copied().unwrap_or(0)
+        let strained = self.vitals.iter().filter(|worker| worker.strain.get().is_some()).count();
+        let percent = strained * 100 / self.vitals.len().max(1);
+        let used = self.cpu_percent.load(Ordering::Relaxed).min(Capacity::ALL_USED_UP - 1);
+        used.max(u32::try_from(percent).unwrap_or(Capacity::ALL_USED_UP))
     }
 
     fn capacity(&self) -> Capacity {
@@ -278,34 +260,37 @@ impl Shared {
             ports: (self.ports.first, self.ports.last),
             ports_in_use: self.ports_in_use.load(Ordering::Relaxed),
             draining: self.is_draining(),
-            cpu_percent: self.cpu_percent(),
-            tick_late_p99_us: self.tick_late_p99_us(),
+            cpu_percent: self.used_up_percent(),
+            tick_late_p99_us: self.tick_late_p99_us.load(Ordering::Relaxed),
             bind: self.bind.to_string(),
             advertise: self.advertise.map(|address| address.to_string()),
         }
     }
 }
 
+/// As wished, or as many as ports and cores are enough for.
+fn most_sessions(config: &Config, pairs: usize, cores: usize) -> u32 {
+    // Four ports a call: two legs of RTP and RTCP.
+    let from_ports = u32::try_from(pairs / 2).unwrap_or(u32::MAX);
+    let from_cores = u32::try_from(cores).unwrap_or(1).saturating_mul(2_000);
+    let most = config.max_calls.unwrap_or(from_ports.min(from_cores));
+    if from_ports < most {
+        let PortRange { first, last } = config.ports;
+        tracing::warn!("media ports {first}-{last} are enough for {from_ports} calls, not {most}");
+    }
+    most
+}
+
 /// Starts a media node within a tokio runtime; its packets are handled by threads of their own.
-pub async fn start(config: Config) -> Result<MediaNode, StartError> {
+pub async fn start(config: Config, events: EventSink) -> Result<MediaNode, StartError> {
     if std::net::UdpSocket::bind((config.bind, 0)).is_err() {
         return Err(StartError::Bind(config.bind));
     }
     let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
     let ports = Ports::new(config.bind, config.ports);
-    // Four ports a call: two legs of RTP and RTCP.
-    let from_ports = u32::try_from(ports.size() / 2).unwrap_or(u32::MAX);
-    let from_cores = u32::try_from(cores).unwrap_or(1) * 2_000;
-    let max_sessions = config.max_calls.unwrap_or(from_ports.min(from_cores));
-    if from_ports < max_sessions {
-        tracing::warn!(
-            "media ports {}-{} are enough for {from_ports} calls, not {max_sessions}",
-            config.ports.first,
-            config.ports.last,
-        );
-    }
-    let limits = (max_sessions, u32::try_from(cores).unwrap_or(1));
-    let shared = Shared::new(limits, config.ports, config.bind, config.advertise);
+    let count = if config.workers == 0 { cores } else { config.workers };
+    let limits = (most_sessions(&config, ports.size(), cores), count);
+    let shared = Shared::new(limits, config.ports, config.bind, config.advertise, events);
     let shared = Arc::new(Shared { collector: config.collector.clone(), ..shared });
     let wanted = config.control_bind;
     let listener =
@@ -317,11 +302,11 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
         local_nets: config.local_nets.clone(),
     };
     let ports = Arc::new(Mutex::new(ports));
-    let count = if config.workers == 0 { cores } else { config.workers };
     let mut workers = Vec::new();
     for number in 0..count {
         let (shared, ports) = (shared.clone(), ports.clone());
-        workers.push(worker::start(number, shared, ports, addresses.clone())?);
+        let worker = worker::start(number, shared, ports, addresses.clone(), config.priority);
+        workers.push(worker?);
     }
     let (stop, stopped) = watch::channel(false);
     let handles: Vec<Handle> = workers.iter().map(|(handle, _)| handle.clone()).collect();
@@ -341,6 +326,7 @@ pub async fn start(config: Config) -> Result<MediaNode, StartError> {
         turn: Arc::default(),
     };
     tokio::spawn(leaving.clone().follow(stopped.clone()));
+    tokio::spawn(look::at_ourselves(shared.clone(), cores, stopped.clone()));
     let server = control::Server {
         hello: Hello {
             version: crate::control::VERSION,
@@ -445,27 +431,33 @@ impl Leaving {
 
 /// Which worker has a session.
 fn worker_of(session: SessionId, workers: usize) -> usize {
-    let hash = (session.0 ^ (session.0 >> 64)) as u64;
-    usize::try_from(hash % workers.max(1) as u64).unwrap_or(0)
+    usize::try_from(folded(session.0) % workers.max(1) as u64).unwrap_or(0)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Ids are drawn by signaling, nobody else's choice: as they are they are spread well enough.
+const fn folded(id: u128) -> u64 {
+    (id ^ (id >> 64)) as u64
+}
 
-    #[test]
-    fn cpu_is_that_of_the_last_second() {
-        let mut cpu = Cpu::default();
-        // (when, used so far, percent)
-        for (at, used, percent) in [
-            (0, 500, 0),
-            (500, 900, 0),
-            (1_000, 1_500, 100),
-            (1_900, 1_500, 100),
-            (3_000, 2_500, 50),
-        ] {
-            let now = Timestamp::from_millis(10_000 + at);
-            assert_eq!(cpu.percent(now, || Duration::from_millis(used)), percent, "at {at} ms");
+/// Tables by id, which are asked for each packet.
+type Folding = BuildHasherDefault<FoldingHasher>;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct FoldingHasher(u64);
+
+impl Hasher for FoldingHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        // A table takes its place from the low bits and its tag from the high ones.
+        self.0 = folded(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }

@@ -1,23 +1,28 @@
 //! THE loop of a media node: epoll, one receive and one send a packet, timer work by timerfd. No tokio, no lock, no
-//! allocation and no log on a packet's path. A session lives on one worker.
+//! allocation and no log on a packet's path. A session lives on one worker. A busy worker rests a moment between two
+//! turns, so that a wake-up finds several packets (`pace`).
 //!
 //! Invariants: a panic ends one session, is counted, and the worker lives; commands are bounded; a session's sockets
 //! are closed with it.
 
 mod moving;
+mod pace;
+mod packets;
 mod told;
+mod upkeep;
+mod urgency;
 
 pub(super) use moving::Adopted;
 
 use super::handover::Parcel;
 use super::ports::Ports;
-use super::{Addresses, Shared};
+use super::vitals::{Before, Vitals};
+use super::{Addresses, Folding, Shared};
 use crate::control::{Apply, Frame, Refusal, Release, Reply, Request, Resume, SessionState};
 use crate::ids::SessionId;
 use crate::net::clock;
 use crate::net::rtp_socket::RtpSocket;
-use crate::net::stun;
-use crate::relay::{Channel, Endpoint, Forward, Output, Session};
+use crate::relay::{Channel, Endpoint, Session};
 use crate::time::Timestamp;
 use core::cmp::Reverse;
 use core::net::SocketAddr;
@@ -26,12 +31,11 @@ use core::time::Duration;
 use moving::{Away, PORTS_WAIT, Waiting};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use pace::Pace;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,8 +43,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const COMMAND_QUEUE: usize = 8_192;
 /// Commands between two looks at sockets: a new owner asks for hundreds of sessions at once.
 const COMMANDS_A_TURN: usize = 8;
-/// Packets taken of one socket before the next has its turn.
-const PACKETS_A_TURN: usize = 32;
 const PACKET_BYTES: usize = 2_048;
 const EVENTS_A_TURN: usize = 256;
 const WAKE: u64 = u64::MAX;
@@ -106,6 +108,7 @@ pub(super) fn start(
     shared: Arc<Shared>,
     ports: Arc<Mutex<Ports>>,
     addresses: Addresses,
+    priority: u8,
 ) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
     let (sender, commands) = sync_channel(COMMAND_QUEUE);
     let wake = Arc::new(EventFd::from_value_and_flags(
@@ -118,6 +121,11 @@ pub(super) fn start(
     epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
     epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
     let worker = Worker {
+        number,
+        before: Before::default(),
+        looked_at: clock::now(),
+        next_probe: None,
+        next_socket: 0,
         epoll,
         wake: wake.clone(),
         timer,
@@ -126,7 +134,7 @@ pub(super) fn start(
         shared,
         ports,
         addresses,
-        sessions: HashMap::new(),
+        sessions: HashMap::default(),
         away: HashMap::new(),
         gone: HashSet::new(),
         waiting: VecDeque::new(),
@@ -137,10 +145,23 @@ pub(super) fn start(
         ownerless_since: None,
     };
     let thread = std::thread::Builder::new().name(format!("media-{number}"));
-    Ok((Handle { commands: sender, wake }, thread.spawn(move || worker.run())?))
+    let run = move || {
+        urgency::take(priority);
+        worker.run();
+    };
+    Ok((Handle { commands: sender, wake }, thread.spawn(run)?))
 }
 
 struct Worker {
+    /// Of its vitals among those of all.
+    number: usize,
+    /// At the last look at them.
+    before: Before,
+    looked_at: Timestamp,
+    /// When a worker with sessions wants to be woken, only to see how late that is.
+    next_probe: Option<Timestamp>,
+    /// Where the next look at sockets begins.
+    next_socket: usize,
     epoll: Epoll,
     wake: Arc<EventFd>,
     timer: TimerFd,
@@ -149,7 +170,7 @@ struct Worker {
     shared: Arc<Shared>,
     ports: Arc<Mutex<Ports>>,
     addresses: Addresses,
-    sessions: HashMap<SessionId, Entry>,
+    sessions: HashMap<SessionId, Entry, Folding>,
     /// Given out, and not yet taken by anybody.
     away: HashMap<SessionId, Away>,
     /// Taken by another process.
@@ -182,12 +203,15 @@ struct OpenSocket {
     socket: RtpSocket,
     session: SessionId,
     endpoint: Endpoint,
+    /// Datagrams dropped by the kernel that are counted.
+    drops: u32,
 }
 
 impl Worker {
     fn run(mut self) {
         let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
         let mut buffer = [0; PACKET_BYTES];
+        let mut pace = Pace::new(clock::now());
         loop {
             let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Ok(ready) => ready,
@@ -197,6 +221,7 @@ impl Worker {
                     return;
                 }
             };
+            let mut packets = 0;
             for event in events.iter().take(ready) {
                 match event.data() {
                     WAKE => {
@@ -209,11 +234,15 @@ impl Worker {
                         let _ = self.timer.wait();
                         self.armed = None;
                     }
-                    slot => self.receive(usize::try_from(slot).unwrap_or(usize::MAX), &mut buffer),
+                    slot => {
+                        packets += 1;
+                        self.receive(usize::try_from(slot).unwrap_or(usize::MAX), &mut buffer);
+                    }
                 }
             }
             self.run_timers();
             self.arm();
+            pace.rest(packets, clock::now());
         }
     }
 
@@ -266,7 +295,9 @@ impl Worker {
         let Some(asked) = asked else { return };
         let frame = Frame::Reply { id: asked.id, reply: answer };
         // A link that is stuck is broken: signaling asks again by the next one.
-        let _ = asked.reply.try_send(frame);
+        if asked.reply.try_send(frame).is_err() {
+            self.shared.shed("reply to a stuck or broken link");
+        }
     }
 
     fn answer(&mut self, request: &Request) -> Reply {
@@ -290,7 +321,7 @@ impl Worker {
         if !self.sessions.contains_key(&apply.session) {
             // A session that lost its process is crowded in rather than lost.
             let inherited = resume.is_some_and(|resume| !resume.carried.is_empty());
-            self.shared.admit(apply.spec.emergency || inherited)?;
+            self.shared.admit(apply.spec.emergency || inherited, self.vitals())?;
             self.shared.sessions.fetch_add(1, Ordering::Relaxed);
             let seed = rand::random();
             let entry = Entry {
@@ -357,7 +388,8 @@ impl Worker {
         let address = SocketAddr::new(ip, pair.port);
         let rtcp = Endpoint { channel: Channel::Rtcp, ..endpoint };
         for (endpoint, socket) in [(endpoint, pair.rtp), (rtcp, pair.rtcp)] {
-            let Some(slot) = self.open_slot(OpenSocket { socket, session, endpoint }) else {
+            let open = OpenSocket { socket, session, endpoint, drops: 0 };
+            let Some(slot) = self.open_slot(open) else {
                 self.lock_ports().close(pair.port, now);
                 return Err(Refusal::Capacity);
             };
@@ -402,6 +434,7 @@ impl Worker {
         let slots = [entry.slots.remove(&endpoint), entry.slots.remove(&rtcp)];
         let pair = entry.pairs.remove(&endpoint);
         for slot in slots.into_iter().flatten() {
+            self.count_drops(slot);
             if let Some(open) = self.sockets.get_mut(slot).and_then(Option::take) {
                 let _ = self.epoll.delete(&open.socket);
                 self.free.push(slot);
@@ -439,153 +472,8 @@ impl Worker {
         self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn receive(&mut self, slot: usize, buffer: &mut [u8; PACKET_BYTES]) {
-        for _ in 0..PACKETS_A_TURN {
-            let Some(Some(open)) = self.sockets.get(slot) else { return };
-            let Some((length, source)) = open.socket.receive(buffer) else { return };
-            if length == buffer.len() {
-                // It was longer, and what is left is no packet of anybody.
-                continue;
-            }
-            if let Some(datagram) = buffer.get(..length).filter(|packet| stun::is_stun(packet)) {
-                // Signaling that lost its link asks whether we live.
-                if let Some(answer) = stun::answer(datagram, source) {
-                    open.socket.send(&answer, source);
-                }
-                continue;
-            }
-            let (id, endpoint) = (open.session, open.endpoint);
-            let forward = self.step(id, |session, now| {
-                session.handle_packet(endpoint, source, buffer, length, now)
-            });
-            if let Some(Some(Forward { from, to, length })) = forward
-                && let Some(packet) = buffer.get(..length)
-            {
-                self.send(id, from, packet, to);
-            }
-        }
-    }
-
-    fn send(&self, id: SessionId, from: Endpoint, packet: &[u8], to: SocketAddr) {
-        let slot = self.sessions.get(&id).and_then(|entry| entry.slots.get(&from));
-        if let Some(Some(open)) = slot.and_then(|slot| self.sockets.get(*slot)) {
-            open.socket.send(packet, to);
-        }
-    }
-
-    /// One step of a session at its own time, its outputs carried out. A panic ends the session: `None`.
-    fn step<T>(
-        &mut self,
-        id: SessionId,
-        step: impl FnOnce(&mut Session, Timestamp) -> T,
-    ) -> Option<T> {
-        let entry = self.sessions.get_mut(&id)?;
-        let now = entry.time(clock::now());
-        let result = catch_unwind(AssertUnwindSafe(|| step(&mut entry.session, now)));
-        let Ok(result) = result else {
-            self.shared.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("a bug ended media session {id}");
-            self.tell_of_bug(id);
-            self.close_session(id, clock::now());
-            return None;
-        };
-        while let Some(output) =
-            self.sessions.get_mut(&id).and_then(|entry| entry.session.poll_output())
-        {
-            match output {
-                Output::Send { from, to, packet } => self.send(id, from, &packet, to),
-                Output::Report(report) => self.report(report),
-                // Pinned sources are enforced by the session; the socket stays open for rebinding phones.
-                Output::Pin { .. } => {}
-            }
-        }
-        self.schedule(id);
-        Some(result)
-    }
-
-    fn schedule(&mut self, id: SessionId) {
-        let Some(entry) = self.sessions.get_mut(&id) else { return };
-        let Some(at) = entry.wants() else {
-            entry.due = None;
-            return;
-        };
-        if entry.due.is_none_or(|due| at < due) {
-            entry.due = Some(at);
-            self.timers.push(Reverse((at, id)));
-        }
-    }
-
-    fn run_timers(&mut self) {
-        let now = clock::now();
-        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
-            if at > now {
-                break;
-            }
-            self.timers.pop();
-            let Some(entry) = self.sessions.get_mut(&id).filter(|entry| entry.due == Some(at))
-            else {
-                continue;
-            };
-            entry.due = None;
-            self.shared.tick_was_late(now.saturating_since(at));
-            self.step(id, Session::handle_timeout);
-        }
-        self.try_ports_again(now);
-        if now >= self.next_sweep {
-            self.next_sweep = now + Duration::from_secs(1);
-            self.sweep(now);
-        }
-    }
-
-    /// Counts what is transcoded; ends sessions that nobody owns and nobody speaks on.
-    fn sweep(&mut self, now: Timestamp) {
-        let transcoded =
-            self.sessions.values().filter(|entry| entry.session.is_transcoding()).count();
-        self.shared
-            .transcoded
-            .store(u32::try_from(transcoded).unwrap_or(u32::MAX), Ordering::Relaxed);
-        self.shared.ports_in_use.store(
-            u32::try_from(self.lock_ports().in_use()).unwrap_or(u32::MAX),
-            Ordering::Relaxed,
-        );
-        if self.shared.has_owner() {
-            self.ownerless_since = None;
-            return;
-        }
-        let since = *self.ownerless_since.get_or_insert(now);
-        let orphans: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, entry)| {
-                let last = entry.session.last_packet_at().unwrap_or(entry.created_at);
-                let last = last.max(entry.time(since));
-                let life =
-                    if entry.session.is_confirmed() { SILENT_LIFE } else { UNCONFIRMED_LIFE };
-                entry.time(now).saturating_since(last) > life
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in orphans {
-            tracing::info!("media session {id}: ended, nobody owns it");
-            self.step(id, Session::end);
-            self.close_session(id, now);
-        }
-    }
-
-    /// The timer fires for the earliest session, at least once a second for the sweep.
-    fn arm(&mut self) {
-        let next = self.timers.peek().map_or(self.next_sweep, |Reverse((at, _))| *at);
-        let next = next.min(self.next_sweep);
-        let again = self.waiting.front().map(|waiting| waiting.again_at);
-        let next = again.map_or(next, |again| next.min(again));
-        if self.armed == Some(next) {
-            return;
-        }
-        let wait = next.saturating_since(clock::now()).max(Duration::from_micros(1));
-        let expiration = Expiration::OneShot(TimeSpec::from_duration(wait));
-        if self.timer.set(expiration, TimerSetTimeFlags::empty()).is_ok() {
-            self.armed = Some(next);
-        }
+    fn vitals(&self) -> &Vitals {
+        &self.shared.vitals[self.number]
     }
 
     fn lock_ports(&self) -> std::sync::MutexGuard<'_, Ports> {

@@ -1,13 +1,12 @@
 //! One UDP port of a media stream: non-blocking, marked EF, with room for bursts.
 
+use super::dscp::Dscp;
 use core::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// EF (RFC 4594 §4.1).
-const DSCP_EF: u32 = 46 << 2;
 /// A second of eight phones' packets, should the worker be late.
 const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
 
@@ -23,11 +22,9 @@ impl RtpSocket {
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
-            // Marks are best effort: not every host lets us.
-            let _ = socket.set_tclass_v6(DSCP_EF);
-        } else {
-            let _ = socket.set_tos_v4(DSCP_EF);
         }
+        // Marks are best effort: not every host lets us.
+        let _ = Dscp::Ef.mark(&socket, address);
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
         socket.bind(&address.into())?;
         Ok(Self(socket.into()))

@@ -9,6 +9,7 @@
 
 mod connection;
 
+use super::dscp::Dscp;
 use crate::ids::{ConnectionId, Flow, Transport};
 use crate::limits;
 use crate::sip::framing::StreamError;
@@ -16,12 +17,12 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -32,8 +33,6 @@ const EVENT_QUEUE: usize = 1_024;
 const WRITE_QUEUE: usize = 512;
 /// A connection that is not there by then never will be.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// CS3 (RFC 4594 §3).
-const DSCP_CS3: u32 = 24 << 2;
 
 /// What happened on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +103,10 @@ struct Shared {
     /// For an heir, when there is one.
     news: Mutex<Option<News>>,
     has_news: Notify,
+    /// Connections that were not taken, for there are as many as there may be.
+    refused: AtomicU64,
+    /// Connections closed because their peer reads too slowly.
+    overflowed: AtomicU64,
     /// Later than this an heir may have begun to read. `None`: there is no heir.
     reads_until: watch::Sender<Option<Instant>>,
 }
@@ -136,6 +139,8 @@ impl TcpEndpoint {
             open: Mutex::default(),
             news: Mutex::default(),
             has_news: Notify::new(),
+            refused: AtomicU64::new(0),
+            overflowed: AtomicU64::new(0),
             reads_until: watch::Sender::new(None),
         };
         let connections = Connections { shared: Arc::new(shared), events: sender };
@@ -152,6 +157,7 @@ impl TcpEndpoint {
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
+        let _ = Dscp::Cs3.mark(&socket, address);
         socket.bind(&address.into())?;
         socket.listen(1_024)?;
         let listener = std::net::TcpListener::from(socket);
@@ -223,6 +229,7 @@ impl Connections {
         };
         let waiting = connection.backlog.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
         if waiting > limits::STREAM_BACKLOG_BYTES || connection.writer.try_send(bytes).is_err() {
+            self.shared.overflowed.fetch_add(1, Ordering::Relaxed);
             connection.end.send_replace(Some(Ending::Close));
             return false;
         }
@@ -232,10 +239,21 @@ impl Connections {
     /// Opens a connection; its flow once it is there. The flow names the port on which we listen, not the passing one
     /// of this connection: that is what a peer is told in Via and Contact.
     pub async fn connect(&self, remote: SocketAddr, listening_port: u16) -> io::Result<Flow> {
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(remote)).await??;
+        let socket = match remote {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // From the first SYN.
+        let _ = Dscp::Cs3.mark(&SockRef::from(&socket), remote);
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(remote)).await??;
         let mut local = stream.local_addr()?;
         local.set_port(listening_port);
         self.begin(stream, local)
+    }
+
+    /// Connections that were not taken, and those closed because their peer reads too slowly.
+    pub fn shed(&self) -> [u64; 2] {
+        [&self.shared.refused, &self.shared.overflowed].map(|count| count.load(Ordering::Relaxed))
     }
 
     /// How many are open.
@@ -307,7 +325,7 @@ impl Connections {
     fn begin(&self, stream: TcpStream, local: SocketAddr) -> io::Result<Flow> {
         stream.set_nodelay(true)?;
         // Not every kernel and address family takes the mark; a call is worth more than its priority.
-        let _ = socket2::SockRef::from(&stream).set_tos_v4(DSCP_CS3);
+        let _ = Dscp::Cs3.mark(&SockRef::from(&stream), local);
         let id = ConnectionId(self.shared.next.fetch_add(1, Ordering::Relaxed) + 1);
         let flow = Flow {
             transport: Transport::Tcp,
@@ -358,7 +376,9 @@ async fn accept(listener: TcpListener, connections: Connections) {
                 // A peer that is gone already needs no answer.
                 let _ = stream.local_addr().and_then(|local| connections.begin(stream, local));
             }
-            Ok(_) => {}
+            Ok(_) => {
+                connections.shared.refused.fetch_add(1, Ordering::Relaxed);
+            }
             // Out of descriptors: those that close make room.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
@@ -427,5 +447,6 @@ mod tests {
         let refused = (0..1_000).any(|_| !endpoint.connections().send(&flow, chunk.clone()));
         assert!(refused, "the backlog is bounded");
         assert_eq!(endpoint.event().await, Some(TcpEvent::Closed(flow)));
+        assert_eq!(endpoint.connections().shed(), [0, 1]);
     }
 }

@@ -4,10 +4,17 @@
 //! flow leaves from that address; no error of one datagram, and no ICMP, ends the loop; what the kernel has no room for
 //! waits, at most `BACKLOG` datagrams.
 
+use super::clock;
+use super::dscp::Dscp;
 pub use super::local_address::local_address_towards;
+use super::socket_memory::SocketMemory;
 use crate::ids::{Flow, Transport};
+use crate::time::Timestamp;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
@@ -18,6 +25,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -27,11 +35,11 @@ pub const BATCH: usize = 64;
 const BACKLOG: usize = 8_192;
 /// The largest datagram.
 const DATAGRAM_BYTES: usize = 65_535;
+/// How often the kernel is asked what it dropped.
+const LOOK: Duration = Duration::from_secs(1);
 /// Asked of the kernel for what arrives while we compute; it may grant less (net.core.rmem_max).
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// DSCP CS3 (24), as it stands in the TOS byte.
-pub(super) const TOS_CS3: u32 = 24 << 2;
 
 /// A datagram and how to answer it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,17 +50,21 @@ pub struct Datagram {
     pub flow: Flow,
 }
 
-/// What an endpoint counted since it was bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UdpCounters {
+/// What an endpoint counted since it was bound, for others to read.
+#[derive(Debug, Default)]
+pub struct UdpMeter {
     /// Datagrams read.
-    pub received: u64,
+    pub received: AtomicU64,
     /// Datagrams taken by the kernel.
-    pub sent: u64,
+    pub sent: AtomicU64,
     /// Not sent: no route, too large, refused by a firewall.
-    pub send_errors: u64,
+    pub send_errors: AtomicU64,
     /// Not sent: more than the bound waited.
-    pub overflowed: u64,
+    pub overflowed: AtomicU64,
+    /// Dropped by the kernel for want of room; looked at once a second while something comes.
+    pub dropped: AtomicU64,
+    /// What the kernel granted; below what was asked for bursts may be lost (net.core.rmem_max).
+    pub receive_buffer_bytes: AtomicU64,
 }
 
 /// A bound SIP socket. Lives on the thread that made it.
@@ -60,12 +72,12 @@ pub struct UdpCounters {
 pub struct UdpEndpoint {
     socket: UdpSocket,
     local: SocketAddr,
-    receive_buffer_bytes: usize,
     received: MultiHeaders<SockaddrStorage>,
     sent: MultiHeaders<SockaddrStorage>,
     arena: Box<[u8]>,
     backlog: VecDeque<(Flow, Bytes)>,
-    counters: UdpCounters,
+    meter: Arc<UdpMeter>,
+    looked_at: Timestamp,
 }
 
 impl UdpEndpoint {
@@ -76,10 +88,7 @@ impl UdpEndpoint {
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
         // Best effort: a marking that the kernel refuses is no reason not to serve.
-        let _ = match address {
-            SocketAddr::V4(_) => socket.set_tos_v4(TOS_CS3),
-            SocketAddr::V6(_) => socket.set_tclass_v6(TOS_CS3),
-        };
+        let _ = Dscp::Cs3.mark(&socket, address);
         match address {
             SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
             SocketAddr::V6(_) => {
@@ -111,15 +120,17 @@ impl UdpEndpoint {
             SocketAddr::V4(_) => nix::cmsg_space!(in_pktinfo),
             SocketAddr::V6(_) => nix::cmsg_space!(in6_pktinfo),
         };
+        let granted = AtomicU64::new(u64::try_from(receive_buffer_bytes).unwrap_or(0));
+        let meter = UdpMeter { receive_buffer_bytes: granted, ..UdpMeter::default() };
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
             local,
-            receive_buffer_bytes,
             received: MultiHeaders::preallocate(BATCH, Some(space())),
             sent: MultiHeaders::preallocate(BATCH, Some(space())),
             arena: vec![0; BATCH * DATAGRAM_BYTES].into_boxed_slice(),
             backlog: VecDeque::new(),
-            counters: UdpCounters::default(),
+            meter: Arc::new(meter),
+            looked_at: clock::now(),
         })
     }
 
@@ -128,14 +139,9 @@ impl UdpEndpoint {
         self.local
     }
 
-    /// What the kernel granted; below `RECEIVE_BUFFER_BYTES` bursts may be lost (net.core.rmem_max).
-    pub fn receive_buffer_bytes(&self) -> usize {
-        self.receive_buffer_bytes
-    }
-
     /// Counted since the bind.
-    pub fn counters(&self) -> UdpCounters {
-        self.counters
+    pub fn meter(&self) -> &Arc<UdpMeter> {
+        &self.meter
     }
 
     /// Waits for datagrams and appends what came, at most `BATCH`. Sends meanwhile what waited. Cancelling loses
@@ -194,13 +200,24 @@ impl UdpEndpoint {
             let flow = Flow { transport: Transport::Udp, local, remote, connection: None };
             out.push(Datagram { bytes: Bytes::copy_from_slice(bytes), flow });
         }
-        self.counters.received = self.counters.received.saturating_add(count as u64);
+        self.meter.received.fetch_add(count as u64, Relaxed);
+        let now = clock::now();
+        if now.saturating_since(self.looked_at) >= LOOK {
+            self.looked_at = now;
+            self.count_drops();
+        }
         if count < BATCH {
             // Empty: the runtime is told, which saves a read that would find nothing.
             let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
             let _ = self.socket.try_io(Interest::READABLE, empty);
         }
         Ok(count)
+    }
+
+    fn count_drops(&self) {
+        if let Some(memory) = SocketMemory::of(&self.socket) {
+            self.meter.dropped.store(memory.drops.into(), Relaxed);
+        }
     }
 
     /// Sends, each from its flow's local address. What the kernel has no room for goes out from `recv_batch`.
@@ -210,7 +227,7 @@ impl UdpEndpoint {
         let rest = batch.get(taken..).unwrap_or_default();
         self.backlog.extend(rest.iter().take(room).cloned());
         let dropped = rest.len().saturating_sub(room) as u64;
-        self.counters.overflowed = self.counters.overflowed.saturating_add(dropped);
+        self.meter.overflowed.fetch_add(dropped, Relaxed);
     }
 
     /// Datagrams that wait for the kernel.
@@ -236,16 +253,16 @@ impl UdpEndpoint {
             match self.send_run(source, rest.get(..run).unwrap_or_default()) {
                 Ok(sent) => {
                     done += sent.max(1);
-                    self.counters.sent = self.counters.sent.saturating_add(sent as u64);
+                    self.meter.sent.fetch_add(sent as u64, Relaxed);
                 }
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => return done,
                 Err(Errno::EINTR) => {}
                 // An earlier datagram's ICMP error may be told here: the one at hand gets a second chance.
                 Err(_) => {
                     if self.send_run(source, rest.get(..1).unwrap_or_default()) == Ok(1) {
-                        self.counters.sent = self.counters.sent.saturating_add(1);
+                        self.meter.sent.fetch_add(1, Relaxed);
                     } else {
-                        self.counters.send_errors = self.counters.send_errors.saturating_add(1);
+                        self.meter.send_errors.fetch_add(1, Relaxed);
                     }
                     done += 1;
                 }
@@ -354,7 +371,7 @@ mod tests {
         ];
         for (bound, phone, destination) in table {
             let mut endpoint = endpoint(bound);
-            assert!(endpoint.receive_buffer_bytes() > 0);
+            assert!(endpoint.meter().receive_buffer_bytes.load(Relaxed) > 0);
             let to =
                 SocketAddr::new(destination.parse().expect("literal"), endpoint.local().port());
             let phone = UdpSocket::bind(phone).expect("bind");
@@ -412,7 +429,7 @@ mod tests {
             let (length, _) = phone.recv_from(&mut buffer).expect("arrives");
             assert_eq!(&buffer[..length], b"arrives");
         }
-        assert_eq!(endpoint.counters().send_errors, 4);
+        assert_eq!(endpoint.meter().send_errors.load(Relaxed), 4);
         phone.send_to(b"still here", endpoint.local()).expect("sent");
         let mut datagrams = Vec::new();
         endpoint.recv_batch(&mut datagrams).await.expect("alive");
@@ -437,7 +454,26 @@ mod tests {
             datagrams.clear();
             endpoint.recv_batch(&mut datagrams).await.expect("alive");
         }
-        let counters = endpoint.counters();
-        assert_eq!(counters.sent + counters.overflowed, batch.len() as u64);
+        let meter = endpoint.meter();
+        let told = meter.sent.load(Relaxed) + meter.overflowed.load(Relaxed);
+        assert_eq!(told, batch.len() as u64);
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_drops_is_counted() {
+        let mut endpoint = endpoint("127.0.0.1:0");
+        socket2::SockRef::from(&endpoint.socket).set_recv_buffer_size(4_096).expect("set");
+        let phone = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        for _ in 0..100 {
+            phone.send_to(&[0; 1_000], endpoint.local()).expect("sent");
+        }
+        let mut datagrams = Vec::new();
+        endpoint.recv_batch(&mut datagrams).await.expect("alive");
+        let lost = 100 - datagrams.len() as u64;
+        assert!(lost > 0);
+        endpoint.looked_at = Timestamp::EPOCH;
+        phone.send_to(b"after", endpoint.local()).expect("sent");
+        endpoint.recv_batch(&mut datagrams).await.expect("alive");
+        assert_eq!(endpoint.meter().dropped.load(Relaxed), lost);
     }
 }

@@ -126,10 +126,18 @@ impl Session {
         let rtp = remote.map(|remote| (remote.rtp, remote.generation));
         let rtcp = remote.map(|remote| (remote.rtcp, remote.generation));
         if stream.rtp.describe(peer, rtp, now) {
-            self.outbox.push(Output::Pin { endpoint: stream.endpoint, source: None });
+            self.outbox.push(Output::Pin {
+                endpoint: stream.endpoint,
+                source: None,
+                rebound: false,
+            });
         }
         if stream.rtcp.describe(peer, rtcp, now) {
-            self.outbox.push(Output::Pin { endpoint: stream.rtcp_endpoint(), source: None });
+            self.outbox.push(Output::Pin {
+                endpoint: stream.rtcp_endpoint(),
+                source: None,
+                rebound: false,
+            });
         }
         let expected = self.confirmed && stream.spec.from_phone && remote.is_some();
         match (expected, stream.expected_since) {

@@ -26,6 +26,8 @@ pub(super) enum Verdict {
     Accepted,
     /// Taken, and from now on the only source.
     Pinned,
+    /// The same, in place of a pinned one that fell silent.
+    Rebound,
     /// Foreign.
     Rejected,
 }
@@ -114,7 +116,8 @@ impl Latch {
             }
             let silent = now.saturating_since(self.last_at) >= REBIND_SILENCE;
             if silent && (self.signalled == Some(source) || continues()) {
-                return self.pin(source, now);
+                self.pin(source, now);
+                return Verdict::Rebound;
             }
             return Verdict::Rejected;
         }
@@ -188,7 +191,7 @@ impl Latch {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Accepted, Pinned, Rejected};
+    use super::Verdict::{Accepted, Pinned, Rebound, Rejected};
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -262,9 +265,9 @@ mod tests {
                 (0, SIGNALLED, false, Pinned),
                 (499, SAME_HOST, true, Rejected),
                 (500, SAME_HOST, false, Rejected),
-                (510, SAME_HOST, true, Pinned),
+                (510, SAME_HOST, true, Rebound),
                 (520, SIGNALLED, false, Rejected),
-                (1_100, SIGNALLED, false, Pinned),
+                (1_100, SIGNALLED, false, Rebound),
             ],
         );
     }

@@ -63,6 +63,19 @@ pub struct Forward {
     pub length: usize,
 }
 
+/// Why a packet was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No RTP, no RTCP.
+    NotRtp,
+    /// Of a payload type that was not agreed on.
+    PayloadType,
+    /// Not authentic, or come before.
+    Srtp,
+    /// Not from where the phone is.
+    Source,
+}
+
 /// What `poll_output` gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -82,7 +95,11 @@ pub enum Output {
         endpoint: Endpoint,
         /// To whom.
         source: Option<SocketAddr>,
+        /// In mid-stream: its NAT gave it another address.
+        rebound: bool,
     },
+    /// A report that was kept for signaling gave way to later ones.
+    Lost,
     /// Tell signaling.
     Report(Report),
 }

@@ -43,6 +43,7 @@ impl Outbox {
         if report.kind.is_kept() {
             if self.kept.len() >= KEPT {
                 self.kept.pop_front();
+                self.outputs.push_back(Output::Lost);
             }
             self.kept.push_back(report.clone());
         }

@@ -7,9 +7,9 @@ use super::apply::Order;
 use super::outbound::Origin;
 use super::outbox::Outbox;
 use super::random::Random;
-use super::stream::{Heard, Received, Stream};
-use super::{Channel, Endpoint, Forward, Output};
-use crate::control::{LegState, Refusal, Release, ReportKind, SessionState};
+use super::stream::{Heard, Pinned, Received, Stream};
+use super::{Channel, Endpoint, Forward, Output, Refusal};
+use crate::control::{self, LegState, Release, ReportKind, SessionState};
 use crate::ids::SessionId;
 use crate::rtp::srtp::MOST_OVERHEAD;
 use crate::time::Timestamp;
@@ -37,6 +37,9 @@ pub struct Session {
     pub(super) cname: String,
     pub(super) changed: bool,
     pub(super) state_at: Timestamp,
+    /// Why the last packet was not taken.
+    #[serde(skip)]
+    refusal: Option<Refusal>,
     #[serde(skip)]
     pub(super) next: Option<(Timestamp, &'static str)>,
 }
@@ -60,15 +63,20 @@ impl Session {
             cname,
             changed: false,
             state_at: now + STATE_INTERVAL,
+            refusal: None,
             next: None,
         }
     }
 
     /// The last statistics; nothing but BYE leaves afterwards.
-    pub fn release(&mut self, release: &Release, now: Timestamp) -> Result<SessionState, Refusal> {
+    pub fn release(
+        &mut self,
+        release: &Release,
+        now: Timestamp,
+    ) -> Result<SessionState, control::Refusal> {
         let order = Order(release.epoch, release.rev);
         if self.order.is_some_and(|seen| order < seen) {
-            return Err(Refusal::Stale);
+            return Err(control::Refusal::Stale);
         }
         self.order = Some(order);
         if !self.released {
@@ -136,15 +144,21 @@ impl Session {
         }
         let position = self.position(endpoint)?;
         self.changed = true;
+        self.refusal = None;
         match endpoint.channel {
             Channel::Rtp => self.handle_rtp(position, source, (buffer, length), now),
             Channel::Rtcp => {
                 let packet = buffer.get_mut(..length)?;
                 let stream = self.streams.get_mut(position)?;
-                stream.accept_rtcp(source, packet, &mut self.outbox, now);
+                self.refusal = stream.accept_rtcp(source, packet, &mut self.outbox, now).err();
                 None
             }
         }
+    }
+
+    /// Why the packet that was handled last was not taken, if it was not.
+    pub const fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     fn position(&self, endpoint: Endpoint) -> Option<usize> {
@@ -162,7 +176,13 @@ impl Session {
         now: Timestamp,
     ) -> Option<Forward> {
         let stream = self.streams.get_mut(position)?;
-        let accepted = stream.accept(source, buffer.get_mut(..length)?, now)?;
+        let accepted = match stream.accept(source, buffer.get_mut(..length)?, now) {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                self.refusal = Some(refusal);
+                return None;
+            }
+        };
         let length = accepted.length;
         let (takes, endpoint) = (stream.spec.from_phone, stream.endpoint);
         let heard_again = core::mem::take(&mut stream.quiet_told);
@@ -173,10 +193,10 @@ impl Session {
             header: accepted.header,
             event_clock_hz: stream.event_clock_hz(),
         };
-        if accepted.pinned || rearmed {
+        if accepted.pinned.is_some() || rearmed {
             self.note_source(position, source, accepted.pinned);
             // What is pinned is told by that.
-            if heard_again && !accepted.pinned {
+            if heard_again && accepted.pinned.is_none() {
                 self.report_state();
             }
         }
@@ -237,17 +257,17 @@ impl Session {
         }
     }
 
-    fn note_source(&mut self, position: usize, source: SocketAddr, pinned: bool) {
+    fn note_source(&mut self, position: usize, source: SocketAddr, pinned: Option<Pinned>) {
         let Some(stream) = self.streams.get(position) else { return };
         let (endpoint, silence, quiet) = (stream.endpoint, stream.silence_at(), stream.quiet_at());
         let stream_deadline = stream.deadline();
         self.wake(silence, "silence");
         self.wake(quiet, "quiet");
-        if pinned {
+        if let Some(Pinned { rebound }) = pinned {
             if let Some((at, why)) = stream_deadline {
                 self.wake(Some(at), why);
             }
-            self.outbox.push(Output::Pin { endpoint, source: Some(source) });
+            self.outbox.push(Output::Pin { endpoint, source: Some(source), rebound });
             self.report_state();
         }
     }

@@ -12,7 +12,7 @@ use super::outbound::{Origin, Outbound};
 use super::playout::Playout;
 use super::random::Random;
 use super::reception::Reception;
-use super::{Channel, Endpoint, Forward};
+use super::{Channel, Endpoint, Forward, Refusal};
 use crate::control::{Carried, Codec, StreamSpec, StreamState, StreamStatistics};
 use crate::rtp::telephone_event::PAYLOAD_BYTES;
 use crate::rtp::{EventPayload, Header};
@@ -64,7 +64,13 @@ pub(super) struct Accepted {
     pub(super) header: Header,
     /// Of the packet, opened.
     pub(super) length: usize,
-    pub(super) pinned: bool,
+    pub(super) pinned: Option<Pinned>,
+}
+
+/// The phone's address is known for sure from now on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pinned {
+    pub(super) rebound: bool,
 }
 
 /// What the phone says about what it receives.
@@ -203,45 +209,53 @@ impl Stream {
         self.spec.telephone_event.map_or(8_000, |events| events.clock_rate_hz)
     }
 
-    /// Opens, judges and counts a packet that came from `source`; `None`: refused.
+    /// Opens, judges and counts a packet that came from `source`.
     #[inline]
     pub(super) fn accept(
         &mut self,
         source: SocketAddr,
         packet: &mut [u8],
         now: Timestamp,
-    ) -> Option<Accepted> {
+    ) -> Result<Accepted, Refusal> {
         let accepted = self.judge(source, packet, now);
-        if accepted.is_none() {
+        if accepted.is_err() {
             self.reception.rejected += 1;
         }
         accepted
     }
 
-    fn judge(&mut self, source: SocketAddr, packet: &mut [u8], now: Timestamp) -> Option<Accepted> {
+    fn judge(
+        &mut self,
+        source: SocketAddr,
+        packet: &mut [u8],
+        now: Timestamp,
+    ) -> Result<Accepted, Refusal> {
         let length = match &mut self.guard {
-            Some(guard) => guard.open_rtp(packet)?,
+            Some(guard) => guard.open_rtp(packet).ok_or(Refusal::Srtp)?,
             None => packet.len(),
         };
-        let header = Header::parse(packet.get(..length)?)?;
-        let received = *self.received.get(usize::from(header.payload_type))?;
+        let header = packet.get(..length).and_then(Header::parse).ok_or(Refusal::NotRtp)?;
+        let received = self.received.get(usize::from(header.payload_type));
+        let received = *received.ok_or(Refusal::PayloadType)?;
         // Before the phone's description nothing is known about its payload types.
         if received == Received::Unknown && self.spec.codec.is_some() {
-            return None;
+            return Err(Refusal::PayloadType);
         }
         let (reception, authentic) = (&self.reception, self.guard.is_some());
         let continues = || authentic || reception.is_continued_by(&header);
-        let verdict = self.rtp.judge(source, now, continues);
-        if verdict == Verdict::Rejected {
-            return None;
-        }
+        let pinned = match self.rtp.judge(source, now, continues) {
+            Verdict::Rejected => return Err(Refusal::Source),
+            Verdict::Accepted => None,
+            Verdict::Pinned => Some(Pinned { rebound: false }),
+            Verdict::Rebound => Some(Pinned { rebound: true }),
+        };
         let clock = match (&self.spec.codec, received) {
             (Some(codec), Received::Audio) => Some(codec.clock_rate_hz),
             _ => None,
         };
         self.note_silence(now);
         self.reception.count(&header, clock, now);
-        Some(Accepted { received, header, length, pinned: verdict == Verdict::Pinned })
+        Ok(Accepted { received, header, length, pinned })
     }
 
     #[inline]

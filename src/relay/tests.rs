@@ -259,10 +259,14 @@ fn a_foreign_source_is_counted_and_dropped_and_symmetric_rtp_followed() {
         world.receive_from(nat, 1, audio(0, 6, number), &[1; 160]);
         world.pass(Duration::from_millis(20));
     }
-    let pin = Output::Pin { endpoint: rtp_of(1), source: Some(nat) };
-    assert!(world.outputs.iter().any(|(_, output)| *output == pin));
+    let pinned = |world: &World, source, rebound| {
+        let pin = Output::Pin { endpoint: rtp_of(1), source: Some(source), rebound };
+        world.outputs.iter().any(|(_, output)| *output == pin)
+    };
+    assert!(pinned(&world, nat, false));
     let stranger: SocketAddr = "198.51.100.7:9".parse().expect("an address");
     assert_eq!(world.receive_from(stranger, 1, audio(0, 9, 0), &[1; 160]), None);
+    assert_eq!(world.session.refusal(), Some(crate::relay::Refusal::Source));
     let (forward, ..) = world.receive(0, audio(0, 5, 0), &[1; 160]).expect("relayed");
     assert_eq!(forward.to, nat);
     assert_eq!(world.statistics(1).packets_rejected, 1);
@@ -271,6 +275,8 @@ fn a_foreign_source_is_counted_and_dropped_and_symmetric_rtp_followed() {
     let rebound: SocketAddr = "203.0.113.9:61001".parse().expect("an address");
     assert!(world.receive_from(rebound, 1, audio(0, 6, 20), &[1; 160]).is_some());
     assert_eq!(world.statistics(1).latched, Some(rebound));
+    assert_eq!(world.session.refusal(), None);
+    assert!(pinned(&world, rebound, true));
 }
 
 #[test]

@@ -4,13 +4,14 @@
 //! Invariant: a deadline that a packet moved away is found not due when it comes, so packets need
 //! not touch it.
 
+use super::latch::Verdict;
 use super::outbox::Outbox;
 use super::random::Random;
 use super::stream::{COMFORT_NOISE, Stream};
-use super::{Channel, Endpoint, Output};
+use super::{Output, Refusal};
 use crate::control::ReportKind;
 use crate::rtp::rtcp::{
-    Compound, SenderInfo, ntp_from_unix_micros, ntp_middle, read_reports, round_trip_us,
+    Compound, PeerReport, SenderInfo, ntp_from_unix_micros, ntp_middle, read_reports, round_trip_us,
 };
 use crate::time::Timestamp;
 use core::net::SocketAddr;
@@ -200,33 +201,9 @@ impl Stream {
         datagram: &mut [u8],
         outbox: &mut Outbox,
         now: Timestamp,
-    ) {
-        let length = match &mut self.guard {
-            Some(guard) => guard.open_rtcp(datagram),
-            None => Some(datagram.len()),
-        };
-        let reports = length.and_then(|length| read_reports(datagram.get(..length)?));
-        let (known, authentic) = (self.reception.ssrc, self.guard.is_some());
-        let verdict = reports.as_ref().map(|reports| {
-            let of_stream = |ssrc: u32| authentic || known == Some(ssrc);
-            let continues = || reports.iter().any(|report| of_stream(report.ssrc));
-            self.rtcp.judge(source, now, continues)
-        });
-        let (Some(reports), Some(verdict)) = (reports, verdict) else {
-            self.reception.rejected += 1;
-            return;
-        };
-        match verdict {
-            super::latch::Verdict::Rejected => {
-                self.reception.rejected += 1;
-                return;
-            }
-            super::latch::Verdict::Pinned => {
-                let endpoint = Endpoint { channel: Channel::Rtcp, ..self.endpoint };
-                outbox.push(Output::Pin { endpoint, source: Some(source) });
-            }
-            super::latch::Verdict::Accepted => {}
-        }
+    ) -> Result<(), Refusal> {
+        let reports = self.judge_rtcp(source, datagram, outbox, now);
+        let reports = reports.inspect_err(|_| self.reception.rejected += 1)?;
         let arrival = ntp_from_unix_micros(now.as_micros());
         for report in reports {
             if let Some(ntp) = report.sender_ntp {
@@ -236,6 +213,34 @@ impl Stream {
                 self.note_peer_reception(&reception, arrival);
             }
         }
+        Ok(())
+    }
+
+    fn judge_rtcp(
+        &mut self,
+        source: SocketAddr,
+        datagram: &mut [u8],
+        outbox: &mut Outbox,
+        now: Timestamp,
+    ) -> Result<Vec<PeerReport>, Refusal> {
+        let length = match &mut self.guard {
+            Some(guard) => guard.open_rtcp(datagram).ok_or(Refusal::Srtp)?,
+            None => datagram.len(),
+        };
+        let reports = datagram.get(..length).and_then(read_reports).ok_or(Refusal::NotRtp)?;
+        let (known, authentic) = (self.reception.ssrc, self.guard.is_some());
+        let of_stream = |ssrc: u32| authentic || known == Some(ssrc);
+        let continues = || reports.iter().any(|report| of_stream(report.ssrc));
+        let verdict = self.rtcp.judge(source, now, continues);
+        if verdict == Verdict::Rejected {
+            return Err(Refusal::Source);
+        }
+        if verdict != Verdict::Accepted {
+            let rebound = verdict == Verdict::Rebound;
+            let endpoint = self.rtcp_endpoint();
+            outbox.push(Output::Pin { endpoint, source: Some(source), rebound });
+        }
+        Ok(reports)
     }
 
     fn note_peer_reception(&mut self, block: &crate::rtp::rtcp::ReceptionReport, arrival: u64) {

@@ -82,7 +82,8 @@ impl MediaNode {
     }
 
     fn takes_sessions(&self) -> bool {
-        self.is_up() && !self.is_drained() && self.room() > 0
+        let is_strained = self.capacity.cpu_percent == Capacity::ALL_USED_UP;
+        self.is_up() && !self.is_drained() && !is_strained && self.room() > 0
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -502,6 +503,19 @@ mod tests {
         assert!(is_busier(40, 4, 10), "four transcoded ones cost as much as thirty-two");
         assert!(is_busier(40, 0, 60), "it has less CPU left than the other has sessions");
         assert!(!is_busier(10, 4, 10));
+    }
+
+    #[test]
+    fn a_node_without_cpu_takes_emergencies_only() {
+        let mut pool = MediaPool::default();
+        let _link = up(&mut pool, 1, "one", 1, 0).expect("taken");
+        let used_up = |cpu_percent| Capacity { cpu_percent, ..room(1) };
+        pool.set_capacity(&name("one"), used_up(99));
+        assert!(pool.has_room());
+        pool.set_capacity(&name("one"), used_up(Capacity::ALL_USED_UP));
+        assert!(!pool.has_room());
+        assert_eq!(pool.choose(&[], false), None);
+        assert_eq!(pool.choose(&[], true), Some(name("one")));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod driven;
 mod entrusted;
 mod errand;
 mod feed;
+mod figures;
 mod gather;
 mod ingress;
 mod inherit;
@@ -64,10 +65,13 @@ use crate::control::hello::{Hello, Role};
 use crate::event::Event;
 use crate::ids::{ClusterKey, ConnectionId, Incarnation, NodeName};
 use crate::net::control_link::{self, Secrets};
+use crate::net::tcp::Connections;
+use crate::net::udp::UdpMeter;
 use crate::operator::Command;
 use crate::registrar::Policy;
 use crate::sip::address::Advertise;
 use crate::store::Store;
+use crate::telemetry::Figure;
 use core::net::SocketAddr;
 use core::time::Duration;
 use journal::Keeping;
@@ -230,11 +234,18 @@ pub struct SignalingNode {
     pub sip: Vec<SocketAddr>,
     /// Where media nodes announce themselves.
     pub control: SocketAddr,
+    meters: (Vec<Arc<UdpMeter>>, Connections),
     stop: watch::Sender<bool>,
     thread: thread::JoinHandle<()>,
 }
 
 impl SignalingNode {
+    /// Who tells the figures of its SIP sockets.
+    pub fn figures(&self) -> impl Fn() -> Vec<Figure> + Send + Sync + use<> {
+        let (udp, tcp) = self.meters.clone();
+        move || figures::of_sockets(&udp, &tcp)
+    }
+
     /// Lets the last commit end, then ends. Calls stay in the store and in their media nodes.
     pub fn stop(&self) {
         self.stop.send_replace(true);
@@ -271,8 +282,9 @@ pub async fn start(
             Ok(runtime) => runtime.block_on(async move {
                 match bind(&config, keeping).await {
                     Ok(bound) => {
-                        let addresses = (bound.sockets.local(), bound.control);
-                        if started.send(Ok(addresses)).is_err() {
+                        let sockets = &bound.sockets;
+                        let told = (sockets.local(), bound.control, sockets.meters());
+                        if started.send(Ok(told)).is_err() {
                             return;
                         }
                         let (sender, wakeups) = mpsc::channel(wakeup::QUEUE);
@@ -289,8 +301,8 @@ pub async fn start(
     });
     let thread = thread.map_err(StartError::Thread)?;
     let ended = || StartError::Thread(io::ErrorKind::UnexpectedEof.into());
-    let (sip, control) = wait.await.map_err(|_| ended())??;
-    Ok(SignalingNode { sip, control, stop, thread })
+    let (sip, control, meters) = wait.await.map_err(|_| ended())??;
+    Ok(SignalingNode { sip, control, meters, stop, thread })
 }
 
 async fn bind(config: &Config, keeping: Keeping) -> Result<Bound, StartError> {

@@ -5,12 +5,13 @@ use crate::ids::{ConnectionId, Flow, Incarnation, NodeName, Transport};
 use crate::net::dns::Resolver;
 use crate::net::local_address::{addresses_of_this_host, is_of_this_host, local_address_towards};
 use crate::net::tcp::{Connections, TcpEndpoint, TcpEvent};
-use crate::net::udp::{self, Datagram, UdpEndpoint};
+use crate::net::udp::{self, Datagram, UdpEndpoint, UdpMeter};
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// A port that the kernel chooses for UDP may be taken for TCP: other ones are tried.
 const PORT_TRIES: usize = 16;
@@ -106,6 +107,12 @@ impl Sockets {
             Some(driven) => driven.local.clone(),
             None => self.udp.iter().map(UdpEndpoint::local).collect(),
         }
+    }
+
+    /// What they count.
+    pub(super) fn meters(&self) -> (Vec<Arc<UdpMeter>>, Connections) {
+        let udp = self.udp.iter().map(|endpoint| endpoint.meter().clone()).collect();
+        (udp, self.tcp.connections().clone())
     }
 
     /// Transports and addresses, for people.

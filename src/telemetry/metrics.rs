@@ -2,6 +2,7 @@
 //!
 //! Invariant: labels are closed enums or node names, never what a peer sent.
 
+use super::figures::{Figures, Source};
 use super::nodes::Nodes;
 use super::service::Service;
 use super::story::word;
@@ -28,8 +29,6 @@ pub struct NodeGauges {
     pub degraded: bool,
     /// Bindings.
     pub registrations: Option<u64>,
-    /// Media sessions of this node.
-    pub sessions: Option<u64>,
 }
 
 /// Where a live call is, for the gauge.
@@ -85,7 +84,7 @@ pub(super) struct Metrics {
     ready: Gauge,
     degraded: Gauge,
     registrations: Gauge,
-    sessions: Gauge,
+    figures: Figures,
 }
 
 /// Of the node that delivers events.
@@ -170,7 +169,8 @@ impl Default for Metrics {
         let ready = gauge("ready", "1: takes new calls");
         let degraded = gauge("degraded", "1: takes calls, but something is wrong");
         let registrations = gauge("registrations", "Bindings");
-        let sessions = gauge("media_sessions", "Media sessions of this node");
+        let figures = Figures::default();
+        registry.register_collector(Box::new(figures.clone()));
         Self {
             phases: Mutex::default(),
             live: ["trying", "early", "confirmed"]
@@ -195,7 +195,7 @@ impl Default for Metrics {
             ready,
             degraded,
             registrations,
-            sessions,
+            figures,
             registry,
         }
     }
@@ -287,7 +287,10 @@ impl Metrics {
             }
         };
         set(&self.registrations, gauges.registrations);
-        set(&self.sessions, gauges.sessions);
+    }
+
+    pub(super) fn watch(&self, source: Source) {
+        self.figures.add(source);
     }
 
     pub(super) fn text(&self) -> String {

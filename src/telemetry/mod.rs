@@ -4,6 +4,7 @@
 //! to a bounded queue with its own writer. Numbers and URIs above DEBUG are wrapped as personal
 //! data.
 
+mod figures;
 mod log;
 mod metrics;
 mod nodes;
@@ -11,6 +12,7 @@ mod service;
 mod story;
 mod writer;
 
+pub use figures::{Figure, Value};
 pub use log::{LogConfig, LogFormat, LogGuard, Personal, check_filter, init};
 pub use metrics::NodeGauges;
 
@@ -57,6 +59,11 @@ impl Telemetry {
     /// Sets the gauges that are asked for at the time of a scrape.
     pub fn set_gauges(&self, gauges: &NodeGauges) {
         self.metrics.set(gauges);
+    }
+
+    /// From now on this is asked for its figures at each scrape.
+    pub fn watch(&self, source: impl Fn() -> Vec<Figure> + Send + Sync + 'static) {
+        self.metrics.watch(Box::new(source));
     }
 
     /// Text for Prometheus (OpenMetrics 1.0).

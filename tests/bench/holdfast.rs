@@ -1,5 +1,6 @@
 //! The product as its users start it: a signaling and a media process, so that the CPU of each is known.
 
+use super::memory::resident;
 use super::phones::{extension, password};
 use super::usage::Meter;
 use super::world::{Daemon, Side, World, port};
@@ -89,6 +90,23 @@ impl Holdfast {
             Self { sip, meter: Meter(groups), folder, admin, _signaling: signaling, _media: media };
         switch.import(users);
         switch
+    }
+
+    /// kB of anonymous pages of one of its processes.
+    pub(crate) fn resident(&self, part: &str) -> u64 {
+        let id = self.meter.0.iter().find(|(name, _)| *name == part).map(|(_, id)| *id);
+        id.map_or(0, resident)
+    }
+
+    /// The user's phone must have SRTP.
+    pub(crate) fn secure(&self, user: usize) {
+        let url = format!("http://{}/api/v1/users/{}", self.admin, extension(user));
+        let answer = agent()
+            .patch(&url)
+            .header("Authorization", format!("Bearer {TOKEN}"))
+            .header("Content-Type", "application/json")
+            .send("{\"srtp\":\"mandatory\"}");
+        answer.expect("the API answers");
     }
 
     fn import(&self, users: usize) {

@@ -20,6 +20,8 @@ mod instructions;
 mod kamailio;
 /// Where it was measured, with which versions.
 mod machine;
+/// What phones speak.
+mod media;
 /// Memory of what is idle.
 mod memory;
 /// What is to be measured.

@@ -12,7 +12,7 @@ use std::time::Duration;
 const REGISTRATIONS_A_SECOND: u32 = 1_500;
 const CALLS_A_SECOND: u32 = 200;
 /// Changes of the directory are looked for once a second.
-const DIRECTORY: Duration = Duration::from_secs(4);
+pub(super) const DIRECTORY: Duration = Duration::from_secs(4);
 /// Transactions of the set-up are over (RFC 3261 §17: 32 s), and the allocator has given back what it held.
 const REST: Duration = Duration::from_secs(40);
 
@@ -54,7 +54,8 @@ impl Resident {
     }
 }
 
-fn resident(id: u32) -> u64 {
+/// Anonymous pages of a process, in kB.
+pub(super) fn resident(id: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kb = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());

@@ -11,7 +11,7 @@ pub(crate) enum Work {
     Register,
     /// INVITE-100-180-200-ACK, a pause, BYE-200.
     Call,
-    /// Two-way PCMU calls through a media relay.
+    /// Two-way calls through a media relay: PCMU as it is, to SRTP, to Opus.
     Relay,
     /// Instructions a registration and a call (callgrind); only when named.
     Instructions,
@@ -100,6 +100,12 @@ impl Options {
 
     pub(crate) fn relay_calls(&self) -> Vec<usize> {
         let default = if self.quick { vec![20] } else { vec![100, 500] };
+        self.calls.clone().unwrap_or(default)
+    }
+
+    /// Calls whose sound is decoded and encoded: each costs as much as some twenty others.
+    pub(crate) fn transcoded_calls(&self) -> Vec<usize> {
+        let default = if self.quick { vec![4] } else { vec![10, 30] };
         self.calls.clone().unwrap_or(default)
     }
 

@@ -4,6 +4,7 @@
 //! to the kernel's stamp of the answer; nothing is repeated, so a lost datagram is a failed unit.
 
 use super::clock::{self, Nanos};
+use super::media::{Described, Media};
 use super::usage::{Meter, Used};
 use super::wire::{Reader, Wire};
 use bytes::Bytes;
@@ -93,8 +94,10 @@ pub(crate) struct Phones {
     repeated: usize,
     /// Where each user wants RTP; empty: nowhere.
     pub(crate) rtp_ports: Vec<u16>,
-    /// Where the server wants it of each user.
-    pub(crate) rtp_servers: HashMap<usize, SocketAddrV4>,
+    /// What the server told each user of its media.
+    pub(crate) told: HashMap<usize, Described>,
+    /// What callees speak.
+    pub(crate) media: Media,
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +148,8 @@ impl Phones {
             invited: 0,
             repeated: 0,
             rtp_ports: Vec::new(),
-            rtp_servers: HashMap::new(),
+            told: HashMap::new(),
+            media: Media::Pcmu,
         }
     }
 
@@ -458,7 +462,7 @@ impl Phones {
             response.headers.push(HeaderName::Contact, self.contact(user));
             if status == 200 {
                 response.headers.push(HeaderName::ContentType, "application/sdp");
-                response.body = self.sdp(user).into();
+                response.body = self.sdp(user, self.told.get(&user)).into();
             }
             self.answer(wire, &response);
         }
@@ -472,12 +476,8 @@ impl Phones {
         if self.rtp_ports.is_empty() {
             return;
         }
-        let text = String::from_utf8_lossy(body);
-        let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
-        let address = line("c=IN IP4 ").and_then(|address| address.trim().parse().ok());
-        let port = line("m=audio ").and_then(|rest| rest.split(' ').next()?.parse().ok());
-        if let (Some(address), Some(port)) = (address, port) {
-            self.rtp_servers.insert(user, SocketAddrV4::new(address, port));
+        if let Some(told) = Described::read(&String::from_utf8_lossy(body)) {
+            self.told.insert(user, told);
         }
     }
 
@@ -496,7 +496,7 @@ impl Phones {
         let call = format!("c{}-{}", self.calls, self.mark);
         let mut request = self.request(Method::Invite, user, &to, &call, 1);
         request.headers.push(HeaderName::ContentType, "application/sdp");
-        request.body = self.sdp(user).into();
+        request.body = self.sdp(user, None).into();
         self.authorize(user, &mut request);
         request
     }
@@ -556,13 +556,9 @@ impl Phones {
         format!("<sip:{}@127.0.0.1:{}>", extension(user), self.wires[user % WIRES].port)
     }
 
-    fn sdp(&self, user: usize) -> String {
+    fn sdp(&self, user: usize, told: Option<&Described>) -> String {
         let port = self.rtp_ports.get(user).copied().unwrap_or(NO_MEDIA);
-        format!(
-            "v=0\r\no=- {user} 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
-             a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na=sendrecv\r\n"
-        )
+        self.media.describe(port, told)
     }
 
     fn key(&self, call: &str) -> Option<Key> {

@@ -1,6 +1,7 @@
 //! The peer in media: rtpengine in userspace, set up over its ng protocol (a cookie, a space, a bencoded dictionary).
 
 use super::clock;
+use super::media::{Described, Media, OPUS_BITS_A_SECOND};
 use super::usage::Meter;
 use super::world::{Daemon, World, port};
 use nix::sys::signal::Signal;
@@ -41,19 +42,34 @@ impl Rtpengine {
         Self { meter, control, cookies, _daemon: daemon }
     }
 
-    /// A call between two ports of ours: where A is to send, and where B is.
-    pub(crate) fn call(&mut self, number: usize, a: u16, b: u16) -> [SocketAddrV4; 2] {
-        let call = format!("call-{number}-{}", clock::now());
-        let (offer, answer) = (sdp(a), sdp(b));
-        let common = [("call-id", call.as_str()), ("from-tag", "a")];
-        let towards_b = self.ask(&[&[("command", "offer"), ("sdp", &offer)], &common[..]].concat());
-        let rest = [("command", "answer"), ("sdp", answer.as_str()), ("to-tag", "b")];
+    /// A call between two ports of ours: what A is told, and what B is.
+    pub(crate) fn call(&mut self, media: Media, number: usize, [a, b]: [u16; 2]) -> [Described; 2] {
+        let call = text(&format!("call-{number}-{}", clock::now()));
+        let common = [("call-id", call), ("from-tag", text("a"))];
+        let mut offer = vec![("command", text("offer")), ("sdp", text(&media.describe(a, None)))];
+        match media {
+            Media::Pcmu => {}
+            Media::Srtp => {
+                offer.extend([("transport-protocol", text("RTP/SAVP")), ("DTLS", text("off"))]);
+            }
+            Media::Opus => {
+                let codec = text(&format!("opus/48000/2/{OPUS_BITS_A_SECOND}"));
+                offer.push(("codec", dictionary(&[("transcode", format!("l{codec}e"))])));
+            }
+        }
+        let towards_b = self.ask(&[&offer, &common[..]].concat());
+        let told = Some(&towards_b);
+        let (transport, answer) = (text("RTP/AVP"), text(&media.describe(b, told)));
+        let mut rest = vec![("command", text("answer")), ("sdp", answer), ("to-tag", text("b"))];
+        if media == Media::Srtp {
+            rest.push(("transport-protocol", transport));
+        }
         let towards_a = self.ask(&[&rest, &common[..]].concat());
         [towards_a, towards_b]
     }
 
-    /// A command; the address in the description that comes back.
-    fn ask(&mut self, fields: &[(&str, &str)]) -> SocketAddrV4 {
+    /// A command; the description that comes back.
+    fn ask(&mut self, fields: &[(&str, String)]) -> Described {
         self.cookies += 1;
         let cookie = self.cookies.to_string();
         let request = format!("{cookie} {}", dictionary(fields));
@@ -64,7 +80,7 @@ impl Rtpengine {
                 let answer = String::from_utf8_lossy(&buffer[..length]);
                 // Answers to what was asked before may be late.
                 if let Some(answer) = answer.strip_prefix(&format!("{cookie} ")) {
-                    return address(answer).unwrap_or_else(|| panic!("rtpengine says {answer}"));
+                    return described(answer).unwrap_or_else(|| panic!("rtpengine says {answer}"));
                 }
             }
         }
@@ -72,24 +88,19 @@ impl Rtpengine {
     }
 }
 
-fn dictionary(fields: &[(&str, &str)]) -> String {
-    let text = |text: &str| format!("{}:{text}", text.len());
+fn text(text: &str) -> String {
+    format!("{}:{text}", text.len())
+}
+
+/// Of values that are bencoded already.
+fn dictionary(fields: &[(&str, String)]) -> String {
     let mut fields = fields.to_vec();
     fields.sort_unstable();
-    let entries: String = fields.iter().map(|(name, value)| text(name) + &text(value)).collect();
+    let entries: String = fields.iter().map(|(name, value)| text(name) + value).collect();
     format!("d{entries}e")
 }
 
-fn address(answer: &str) -> Option<SocketAddrV4> {
-    let after = |start: &str| answer.split_once(start).map(|(_, rest)| rest);
-    let ip = after("c=IN IP4 ")?.split_whitespace().next()?.parse().ok()?;
-    let port = after("m=audio ")?.split(' ').next()?.parse().ok()?;
-    Some(SocketAddrV4::new(ip, port))
-}
-
-fn sdp(port: u16) -> String {
-    format!(
-        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-         m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na=ptime:20\r\na=sendrecv\r\n"
-    )
+fn described(answer: &str) -> Option<Described> {
+    let (_, sdp) = answer.split_once("3:sdp")?;
+    Described::read(sdp.split_once(':')?.1)
 }

@@ -20,6 +20,8 @@ pub(crate) struct Server {
     pub(crate) signaling: Process,
     /// Of its own, when started so.
     pub(crate) media: Option<Process>,
+    /// Where that tells its figures.
+    pub(crate) media_admin: SocketAddr,
     folder: Arc<Folder>,
     settings: Vec<(String, String)>,
 }
@@ -132,7 +134,7 @@ impl Host {
         let folder = Arc::clone(&self.folder);
         let settings = Vec::new();
         let api = Api { sip: self.sip, admin, token: TOKEN.to_owned() };
-        Server { api, signaling, media: None, folder, settings }
+        Server { api, signaling, media: None, media_admin: admin, folder, settings }
     }
 
     /// A media process.
@@ -249,13 +251,18 @@ impl Server {
 
     /// A signaling and a media process.
     pub(crate) fn start_apart() -> Self {
-        Self::launch(&[], true)
+        Self::start_apart_with(&[])
+    }
+
+    /// The same; signaling with settings of one's own.
+    pub(crate) fn start_apart_with(settings: &[(&str, &str)]) -> Self {
+        Self::launch(settings, true)
     }
 
     fn launch(settings: &[(&str, &str)], apart: bool) -> Self {
         let folder = Arc::new(Folder::new("server"));
         let (sip, admin) = (local(ports::port()), local(ports::port()));
-        let control = local(ports::port());
+        let (control, media_admin) = (local(ports::port()), local(ports::port()));
         let media_ports = ports::media_ports();
         let process = |mode: &str, extra: &[(&str, &str)]| start(&folder, mode, mode, (&[], extra));
         let (sip_text, admin_text) = (sip.to_string(), admin.to_string());
@@ -271,7 +278,7 @@ impl Server {
         let of_media =
             [("HOLDFAST_MEDIA_BIND", ip_text.as_str()), ("HOLDFAST_MEDIA_PORTS", &ports_text)];
         let (signaling, media) = if apart {
-            let media_admin = local(ports::port()).to_string();
+            let media_admin = media_admin.to_string();
             let media_control = local(ports::port()).to_string();
             let signaling = process("signaling", &[&of_signaling, settings].concat());
             let joins = [
@@ -287,7 +294,7 @@ impl Server {
         let settings = settings.into_iter().map(|(name, value)| (name.into(), value.into()));
         let settings = settings.collect();
         let api = Api { sip, admin, token: TOKEN.to_owned() };
-        let mut server = Self { api, signaling, media, folder, settings };
+        let mut server = Self { api, signaling, media, media_admin, folder, settings };
         server.wait_until_ready();
         server
     }

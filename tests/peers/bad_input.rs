@@ -2,7 +2,8 @@
 
 use super::common::phone::{Phone, sdp};
 use super::common::server::Server;
-use super::pair::phone;
+use super::common::{SOON, eventually, own_ip};
+use super::pair::{Pair, phone};
 use holdfast::sip::{Message, Method, Status};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -172,4 +173,44 @@ fn resident_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux");
     line.trim().split(' ').next().and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// RTP from whoever knows the port, even with the phone's own SSRC and the next sequence numbers, is not heard while the
+/// phone speaks, and is counted for the call and for the node.
+#[test]
+fn injected_sound_is_not_heard_and_counted() {
+    const INJECTED: u16 = 200;
+    let server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    let stream = || server.list("/calls")[0]["legs"][0]["streams"][0].clone();
+    let known = eventually("the caller's sound is counted", SOON, || {
+        Some(stream()).filter(|stream| stream["received"]["ssrc"].is_u64())
+    });
+    let to: SocketAddr = known["local"].as_str().expect("an address").parse().expect("an address");
+    let ssrc =
+        u32::try_from(known["received"]["ssrc"].as_u64().expect("a number")).expect("32 bits");
+    let stranger = UdpSocket::bind((own_ip(), 0)).expect("a port");
+    let sequence = known["received"]["packets"].as_u64().expect("a number") as u16;
+    for number in 0..INJECTED {
+        let mut packet = vec![0x80, 0];
+        packet.extend_from_slice(&(sequence + number).to_be_bytes());
+        packet.extend_from_slice(&(u32::from(sequence + number) * 160).to_be_bytes());
+        packet.extend_from_slice(&ssrc.to_be_bytes());
+        // Loud noise.
+        packet.extend((0..160_u32).map(|n| (n * 97) as u8 & 0x8f));
+        stranger.send_to(&packet, to).expect("sent");
+    }
+    let refused = "holdfast_media_packets_refused_total{reason=\"source\"} ";
+    eventually("all of it is refused", SOON, || {
+        let (_, text) = server.request("GET", "/metrics", None)?;
+        let text = text.as_str()?.to_owned();
+        let count = text.lines().find_map(|line| line.strip_prefix(refused))?;
+        (count.trim() == INJECTED.to_string()).then_some(())
+    });
+    pair.hear_each_other();
+    eventually("the call shows it", SOON, || {
+        (stream()["received"]["rejected"] == INJECTED).then_some(())
+    });
+    pair.caller.hangs_up_on(&mut pair.callee);
 }

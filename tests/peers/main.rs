@@ -17,3 +17,5 @@ mod pair;
 mod sequences;
 /// SRTP on either leg.
 mod srtp;
+/// A media process whose CPU is taken away.
+mod stress;

@@ -98,6 +98,7 @@ fn bad_values() {
         ("lease_ms", "-1"),
         ("max_contacts", "0"),
         ("max_calls", "many"),
+        ("media_priority", "100"),
     ] {
         // An empty variable is not set; in the file it is.
         let file = format!("{key} = '''{text}'''");

@@ -2,6 +2,7 @@
 
 use super::{Finding, Patient};
 use crate::net::clock;
+use crate::net::dscp::Dscp;
 use nix::sys::resource::{Resource, getrlimit};
 use std::time::Duration;
 
@@ -169,14 +170,14 @@ fn ephemeral_ports(patient: &Patient<'_>) -> Option<Finding> {
 
 /// Sets the mark of sound on a socket, and reads it back.
 fn marks() -> Finding {
-    const EF: u32 = 46 << 2;
     let marked = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        let address = socket.local_addr()?;
         let socket = socket2::SockRef::from(&socket);
-        socket.set_tos_v4(EF)?;
-        socket.tos_v4()
+        Dscp::Ef.mark(&socket, address)?;
+        Dscp::of(&socket, address)
     });
     match marked {
-        Ok(EF) => Finding::ok("dscp", "EF on sound, CS3 on SIP"),
+        Ok(mark) if mark == Dscp::Ef as u32 => Finding::ok("dscp", "EF on sound, CS3 on SIP"),
         Ok(other) => {
             let detail = format!(
                 "EF was set and {other:#x} read back: sound has no \

@@ -9,6 +9,7 @@ use crate::ids::SessionId;
 use crate::media::handover::Parcel;
 use crate::net::clock;
 use crate::net::rtp_socket::RtpSocket;
+use crate::net::socket_memory::SocketMemory;
 use crate::relay::{Endpoint, Session};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
@@ -87,6 +88,7 @@ impl Worker {
         entry.due = None;
         let mut sockets = Vec::new();
         for slot in core::mem::take(&mut entry.slots).into_values() {
+            self.count_drops(slot);
             if let Some(open) = self.sockets.get_mut(slot).and_then(Option::take) {
                 let _ = self.epoll.delete(&open.socket);
                 self.free.push(slot);
@@ -146,7 +148,10 @@ impl Worker {
 
     fn attach(&mut self, id: SessionId, mut entry: Entry, sockets: Vec<(Endpoint, RtpSocket)>) {
         for (endpoint, socket) in sockets {
-            if let Some(slot) = self.open_slot(OpenSocket { socket, session: id, endpoint }) {
+            // What was dropped while another process had it, that one counted.
+            let drops = SocketMemory::of(&socket).map_or(0, |memory| memory.drops);
+            let open = OpenSocket { socket, session: id, endpoint, drops };
+            if let Some(slot) = self.open_slot(open) {
                 entry.slots.insert(endpoint, slot);
             } else {
                 tracing::error!("media session {id}: the kernel watches no more sockets");
@@ -193,7 +198,11 @@ impl Worker {
     /// request back when it waited long enough.
     pub(super) fn wait_for_ports(&mut self, asked: Asked, until: Timestamp) -> Option<Asked> {
         let now = clock::now();
-        if until <= now || self.waiting.len() >= WAITING {
+        if self.waiting.len() >= WAITING {
+            self.shared.shed("wish for ports of another process");
+            return Some(asked);
+        }
+        if until <= now {
             return Some(asked);
         }
         self.waiting.push_back(Waiting { again_at: now + PORTS_AGAIN, until, asked });

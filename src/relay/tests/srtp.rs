@@ -44,11 +44,19 @@ fn opened(receiver: &mut Receiver, packet: &[u8]) -> Option<(Header, Vec<u8>)> {
 
 impl World {
     fn receive_bytes(&mut self, leg: u16, packet: &[u8]) -> Option<Vec<u8>> {
+        self.receive_bytes_from(phone(leg), leg, packet)
+    }
+
+    fn receive_bytes_from(
+        &mut self,
+        source: SocketAddr,
+        leg: u16,
+        packet: &[u8],
+    ) -> Option<Vec<u8>> {
         let mut buffer = [0; 2_048];
         buffer[..packet.len()].copy_from_slice(packet);
         let (endpoint, now) = (rtp_of(leg), self.now);
-        let forward =
-            self.session.handle_packet(endpoint, phone(leg), &mut buffer, packet.len(), now);
+        let forward = self.session.handle_packet(endpoint, source, &mut buffer, packet.len(), now);
         self.drain();
         Some(buffer[..forward?.length].to_vec())
     }
@@ -113,6 +121,33 @@ fn what_is_plain_forged_or_replayed_is_refused_and_counted() {
     assert_eq!(world.receive_bytes(0, &packet), None, "a replay");
     let statistics = world.statistics(0);
     assert_eq!((statistics.packets_rejected, statistics.packets_received), (4, 1));
+}
+
+/// A phone that comes from another address proves itself by its key, whatever its SSRC and sequence number are.
+#[test]
+fn who_has_the_key_is_followed_to_another_address_after_silence() {
+    use crate::relay::Refusal;
+    let mut world = one_side();
+    let (mut sender, _) = ends(2, 1);
+    let (mut other, _) = ends(8, 1);
+    let moved: SocketAddr = "203.0.113.9:61001".parse().expect("an address");
+    let first = sealed(&mut sender, audio(0, 5, 0), &[7; 160]);
+    assert!(world.receive_bytes(0, &first).is_some());
+    let refused = |world: &mut World, packet: &[u8], why| {
+        assert_eq!(world.receive_bytes_from(moved, 0, packet), None);
+        assert_eq!(world.session.refusal(), Some(why));
+    };
+    world.pass(Duration::from_millis(499));
+    let early = sealed(&mut sender, audio(0, 50, 900), &[7; 160]);
+    refused(&mut world, &early, Refusal::Source);
+    world.pass(Duration::from_millis(1));
+    refused(&mut world, &audio(0, 5, 1).with_payload(&[1; 160]), Refusal::Srtp);
+    refused(&mut world, &sealed(&mut other, audio(0, 5, 1), &[7; 160]), Refusal::Srtp);
+    assert_eq!(world.statistics(0).latched, Some(phone(0)));
+    let authentic = sealed(&mut sender, audio(0, 50, 901), &[7; 160]);
+    assert!(world.receive_bytes_from(moved, 0, &authentic).is_some());
+    assert_eq!(world.statistics(0).latched, Some(moved));
+    assert_eq!(world.statistics(0).packets_rejected, 3);
 }
 
 #[test]
