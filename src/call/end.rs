@@ -96,6 +96,17 @@ impl Call {
         self.finish(end, Some(&format!("Q.850;cause=41;text=\"{reason}\"")), &[]);
     }
 
+    /// Its former owner had told its phones already.
+    pub(super) fn ended_elsewhere(&mut self, by: EndedBy, cause: EndCause) {
+        match by {
+            EndedBy::Caller if self.record.phase != Phase::Confirmed => self.cancelled(),
+            EndedBy::Caller | EndedBy::Callee if self.record.phase == Phase::Confirmed => {
+                self.end_by_phone(by);
+            }
+            _ => self.end_by_system(cause, "its former owner ended it"),
+        }
+    }
+
     /// An operator ends the call.
     pub(super) fn hang_up(&mut self, reason: Option<String>) {
         let text = reason.as_deref().map_or("administrative", |reason| reason);

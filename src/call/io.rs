@@ -7,7 +7,7 @@ use crate::ids::{ClusterKey, Flow, Incarnation, LegId, NodeName};
 use crate::routing::Decision;
 use crate::sip::address::Advertise;
 use crate::sip::{Request, Response, Uri};
-use crate::views::Cdr;
+use crate::views::{Cdr, EndCause, EndedBy};
 use bytes::Bytes;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,13 @@ pub enum Input {
     },
     /// No media node takes the session, or the one that had it is gone.
     MediaLost,
+    /// Its former owner ended it, and told its phones, after it had become ours.
+    Ended {
+        /// Who ended it.
+        by: EndedBy,
+        /// Why.
+        cause: EndCause,
+    },
     /// An operator ends the call.
     Hangup {
         /// In words, for Reason and CDR.

@@ -155,6 +155,7 @@ impl Call {
             Input::MediaMoves { lives } => self.handle_media_moves(lives),
             Input::MediaReturned { node } => self.handle_media_returned(&node),
             Input::MediaLost => self.handle_media_lost(),
+            Input::Ended { by, cause } => self.ended_elsewhere(by, cause),
             Input::Hangup { reason } => self.hang_up(reason),
             Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),
         }

@@ -1,6 +1,7 @@
 //! What signaling nodes tell each other over the same links: messages passed on, bindings, calls given up.
 
 use crate::ids::{CallId, Flow, NodeName};
+use crate::views::{EndCause, EndedBy};
 use bytes::Bytes;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,17 @@ pub enum PeerFrame {
         /// Nothing more comes.
         last: bool,
     },
+    /// A call that is the receiver's by now ended at the sender, which had told its phones before it learnt that.
+    Ended {
+        /// Which.
+        call: CallId,
+        /// Who ended it.
+        by: EndedBy,
+        /// Why.
+        cause: EndCause,
+    },
+    /// The sender has its calls again, those that the receiver did not claim since its `HandOver`.
+    TakenBack,
 }
 
 impl PeerFrame {
@@ -155,7 +167,9 @@ impl PeerFrame {
             | Self::MediaSeen { .. }
             | Self::Drain { .. }
             | Self::AskLadder { .. }
-            | Self::Ladder { .. } => 2,
+            | Self::Ladder { .. }
+            | Self::Ended { .. }
+            | Self::TakenBack => 2,
         }
     }
 }

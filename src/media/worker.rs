@@ -142,7 +142,6 @@ pub(super) fn start(
         free: Vec::new(),
         timers: BinaryHeap::new(),
         next_sweep: clock::now(),
-        ownerless_since: None,
     };
     let thread = std::thread::Builder::new().name(format!("media-{number}"));
     let run = move || {
@@ -181,7 +180,6 @@ struct Worker {
     free: Vec<usize>,
     timers: BinaryHeap<Reverse<(Timestamp, SessionId)>>,
     next_sweep: Timestamp,
-    ownerless_since: Option<Timestamp>,
 }
 
 struct Entry {
@@ -195,6 +193,10 @@ struct Entry {
     ahead_us: i64,
     /// When it came.
     taken_at: Option<Timestamp>,
+    /// The link by which it was asked for last.
+    owner: Option<tokio::sync::mpsc::Sender<Frame>>,
+    /// That link was gone at each sweep since.
+    ownerless_since: Option<Timestamp>,
     /// When the timer wakes it, by our clock.
     due: Option<Timestamp>,
 }
@@ -290,6 +292,11 @@ impl Worker {
     /// Answers, unless ports are wished for that may be free before `until`.
     fn serve(&mut self, asked: Asked, until: Timestamp) {
         let answer = self.answer(&asked.request);
+        if let Some(entry) = self.sessions.get_mut(&asked.request.session())
+            && !matches!(answer, Reply::Refused { .. })
+        {
+            entry.owner = Some(asked.reply.clone());
+        }
         let taken = matches!(answer, Reply::Refused { reason: Refusal::PortTaken, .. });
         let asked = if taken { self.wait_for_ports(asked, until) } else { Some(asked) };
         let Some(asked) = asked else { return };
@@ -331,6 +338,8 @@ impl Worker {
                 created_at: now,
                 ahead_us: 0,
                 taken_at: None,
+                owner: None,
+                ownerless_since: None,
                 due: None,
             };
             self.sessions.insert(apply.session, entry);

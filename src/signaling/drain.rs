@@ -8,6 +8,7 @@ use super::calls::Slot;
 use super::errand::Errand;
 use super::pass_on::Stray;
 use super::silence::Silence;
+use super::takeover::CLAIMED_WITHIN;
 use super::worker::Worker;
 use crate::control::PeerFrame;
 use crate::ids::{CallId, NodeName};
@@ -19,6 +20,8 @@ use core::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two tries to give calls up.
 const RETRY: Duration = Duration::from_secs(1);
+/// A claim that was sent in time may come true so much later.
+const MARGIN: Duration = Duration::from_secs(1);
 /// A leaving node waits so many milliseconds for its links to take its last words.
 const LAST_WORDS: u32 = 200;
 /// And so many for its connections to be let go.
@@ -36,6 +39,8 @@ pub(super) struct Drain {
 pub(super) struct GivenUp {
     /// No other try before.
     retry_at: Timestamp,
+    /// Who was told may claim them until then.
+    theirs_until: Timestamp,
     /// The store is asked whether others have them all.
     is_watched: bool,
     /// Those that nobody had taken when it was asked last.
@@ -46,6 +51,21 @@ impl GivenUp {
     /// What nobody has taken by then comes back.
     pub(super) fn watch_from(&mut self, at: Timestamp) {
         (self.is_watched, self.retry_at) = (true, at);
+    }
+
+    /// Others were told that they may claim them.
+    pub(super) fn told(&mut self, now: Timestamp) {
+        self.theirs_until = now + CLAIMED_WITHIN + MARGIN;
+    }
+
+    /// They were told that they may not any more.
+    pub(super) fn take_back(&mut self) {
+        self.theirs_until = Timestamp::EPOCH;
+    }
+
+    /// Somebody may be claiming them still.
+    pub(super) fn are_theirs(&self, now: Timestamp) -> bool {
+        now < self.theirs_until
     }
 
     /// The store is to be asked which of them nobody has taken.
@@ -125,6 +145,7 @@ impl Worker {
         let ids = self.calls.ids(is_given);
         ids.iter().for_each(|id| self.let_go(*id));
         self.peers.tell_takers(&PeerFrame::HandOver);
+        self.given_up.told(self.now);
         self.given_up.is_watched = true;
         self.given_up.untaken = ids.len();
         tracing::info!("{} calls handed over", ids.len());
@@ -133,7 +154,7 @@ impl Worker {
 
     /// What nobody has taken is offered again; with nobody left to take it, it comes back here.
     pub(super) fn note_still_owned(&mut self, mut owned: Vec<CallId>) {
-        if !self.given_up.is_watched {
+        if !self.given_up.is_watched(self.now) {
             return;
         }
         owned.retain(|id| self.calls.get(*id).is_none());
@@ -143,9 +164,15 @@ impl Worker {
             return;
         }
         if self.is_leaving() {
+            self.given_up.told(self.now);
             return self.peers.tell_takers(&PeerFrame::HandOver);
         }
+        if self.given_up.are_theirs(self.now) {
+            return;
+        }
         let own = self.settings.incarnation;
+        // What was decided of a call before it was given up is stored before it comes back.
+        owned.retain(|id| !self.committer.owes(*id));
         for id in owned {
             if !self.errands.run(Errand::ClaimFor(Stray::none(id), own)) {
                 // The rest when these are done.
@@ -171,5 +198,62 @@ impl Worker {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::errand::Claim;
+    use crate::signaling::samples;
+
+    fn claims(worker: &mut Worker) -> Vec<Claim> {
+        let errands = samples::errands(worker).into_iter();
+        let claims = errands.filter_map(|errand| match errand {
+            Errand::ClaimAll(claim) => Some(claim),
+            _ => None,
+        });
+        claims.collect()
+    }
+
+    #[tokio::test]
+    async fn what_a_living_node_gave_up_is_claimed_in_time_or_not_at_all() {
+        let mut worker = samples::worker();
+        let _told = samples::peer(&mut worker);
+        worker.handle_peer(1, PeerFrame::HandOver);
+        let handed = claims(&mut worker);
+        assert_eq!(
+            handed.iter().map(|claim| claim.patience).collect::<Vec<_>>(),
+            [Some(CLAIMED_WITHIN)]
+        );
+        worker.handle_peer(1, PeerFrame::TakenBack);
+        let stops = samples::errands(&mut worker);
+        assert!(stops.iter().any(|errand| matches!(errand, Errand::StopClaim(_))));
+        worker.claim_from(handed[0].from);
+        assert_eq!(claims(&mut worker)[0].patience, None, "of a dead one");
+    }
+
+    #[tokio::test]
+    async fn what_others_may_be_claiming_is_not_taken_back() {
+        let mut worker = samples::worker();
+        worker.given_up.told(worker.now);
+        worker.given_up.watch_from(worker.now);
+        let taken_back = |worker: &mut Worker| {
+            worker.note_still_owned(vec![CallId(9)]);
+            let errands = samples::errands(worker);
+            errands.iter().any(|errand| matches!(errand, Errand::ClaimFor(..)))
+        };
+        assert!(!taken_back(&mut worker));
+        worker.now = worker.now + CLAIMED_WITHIN + MARGIN;
+        assert!(taken_back(&mut worker));
+        worker.given_up.told(worker.now);
+        assert!(!taken_back(&mut worker));
+        worker.given_up.take_back();
+        assert!(taken_back(&mut worker), "they were told");
+        worker.committer.save(samples::save(9, 1));
+        assert!(!taken_back(&mut worker), "the store has an older state of it");
+        worker.committer.forget(CallId(9));
+        worker.given_up.watch_from(worker.now + RETRY);
+        assert!(!taken_back(&mut worker), "not yet");
     }
 }

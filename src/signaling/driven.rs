@@ -21,7 +21,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
-pub use super::errand::Errand;
+pub use super::errand::{Claim, Errand};
 pub use super::ledger::Work;
 pub use super::links::PeerAddress;
 pub use super::media_pool::LinkNumber;

@@ -29,7 +29,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// Something to be done beside the worker.
 #[derive(Debug)]
@@ -53,10 +54,10 @@ pub enum Errand {
     },
     /// Claim the call of this message from its dead owner; answered by `StrayFound`.
     ClaimFor(Stray, Incarnation),
-    /// Claim all calls of a dead owner; answered by `Claimed`, as often as there are some.
-    ClaimAll(Incarnation),
-    /// The same, when the owner had given us saves to keep: they are written first.
-    WriteAndClaim(Incarnation, Batch),
+    /// Claim all calls of another owner; answered by `Claimed`, as often as there are some.
+    ClaimAll(Claim),
+    /// A living owner takes back what it gave up: no claim of it any more; not answered.
+    StopClaim(Incarnation),
     /// Does the store take writes? For that peer; answered by `StoreWorks` if it does.
     AskStore(NodeName),
     /// A peer says that the store works: not for us, in that time? Answered by `CutOff` then.
@@ -116,6 +117,17 @@ pub enum Errand {
     },
 }
 
+/// Whose calls are claimed, and for how long.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The owner.
+    pub from: Incarnation,
+    /// Saves that it had given us to keep: they are written first.
+    pub kept: Batch,
+    /// The owner lives and gave its calls up: what nobody claims in that time it takes back.
+    pub patience: Option<Duration>,
+}
+
 impl Errand {
     /// Strangers' messages cause it.
     const fn is_bounded(&self) -> bool {
@@ -128,7 +140,7 @@ impl Errand {
             Self::Commit(_)
             | Self::Journal(_)
             | Self::ClaimAll(_)
-            | Self::WriteAndClaim(..)
+            | Self::StopClaim(_)
             | Self::AskStore(_)
             | Self::AskAgain(..)
             | Self::Prove
@@ -179,39 +191,71 @@ pub(super) struct Tasks {
     pub wakeups: mpsc::Sender<Wakeup>,
     pub own: Incarnation,
     pub look_ups: Arc<Semaphore>,
-    /// Owners whose calls are being claimed, and whether that was asked for again meanwhile.
-    pub claiming: Mutex<HashMap<Incarnation, bool>>,
+    /// Owners, dead or not, whose calls are being claimed.
+    pub claiming: Mutex<HashMap<Whose, Claiming>>,
+}
+
+/// An owner, and whether it is dead.
+pub(super) type Whose = (Incarnation, bool);
+
+/// A claim under way.
+#[derive(Debug, Default)]
+pub(super) struct Claiming {
+    /// It was asked for again meanwhile.
+    again: bool,
+    /// The owner takes its calls back.
+    stop: Arc<Notify>,
 }
 
 impl Tasks {
     /// One task claims from an owner, however often that is found dead while the store takes no writes.
-    async fn claim_from(&self, from: Incarnation) {
-        if !self.begins_claim(from) {
-            return;
+    async fn claim_from(&self, claim: Claim) {
+        let Claim { from, kept, patience } = claim;
+        let until = patience.map(|patience| Instant::now() + patience);
+        if !kept.calls.is_empty() {
+            write_kept(&self.store, &kept, &self.wakeups).await;
         }
+        let whose = (from, patience.is_none());
+        let Some(stop) = self.begin_claim(whose) else { return };
         let mut again = true;
         while again {
             let (store, journals) = (self.store.clone(), self.journals.clone());
-            claim_all(store, journals, from, self.own, self.wakeups.clone()).await;
+            let all = claim_all(store, journals, from, self.own, self.wakeups.clone());
+            let is_stopped = tokio::select! {
+                () = all => false,
+                () = stop.notified() => true,
+                () = sleep_until(until) => true,
+            };
+            if is_stopped {
+                // The last one may come true all the same.
+                let _ = self.wakeups.send(Wakeup::ClaimInDoubt).await;
+            }
             let mut claiming = self.lock_claiming();
-            again = claiming.get_mut(&from).is_some_and(core::mem::take);
+            let known = claiming.get_mut(&whose);
+            again = known.is_some_and(|known| core::mem::take(&mut known.again)) && !is_stopped;
             if !again {
-                claiming.remove(&from);
+                claiming.remove(&whose);
             }
         }
     }
 
-    /// False: it is under way, and will be done once more.
-    fn begins_claim(&self, from: Incarnation) -> bool {
+    /// What stops it. None: it is under way, and will be done once more.
+    fn begin_claim(&self, whose: Whose) -> Option<Arc<Notify>> {
         let mut claiming = self.lock_claiming();
-        let under_way = claiming.get_mut(&from).map(|again| *again = true).is_some();
-        if !under_way {
-            claiming.insert(from, false);
+        if let Some(known) = claiming.get_mut(&whose) {
+            known.again = true;
+            return None;
         }
-        !under_way
+        Some(Arc::clone(&claiming.entry(whose).or_default().stop))
     }
 
-    fn lock_claiming(&self) -> MutexGuard<'_, HashMap<Incarnation, bool>> {
+    fn stop_claim(&self, from: Incarnation) {
+        if let Some(known) = self.lock_claiming().get(&(from, false)) {
+            known.stop.notify_one();
+        }
+    }
+
+    fn lock_claiming(&self) -> MutexGuard<'_, HashMap<Whose, Claiming>> {
         self.claiming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -257,13 +301,12 @@ impl Tasks {
                 let found = Box::pin(self.claim_for(stray.call, owner)).await;
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
-            Errand::ClaimAll(from) => {
-                Box::pin(self.claim_from(from)).await;
+            Errand::ClaimAll(claim) => {
+                Box::pin(self.claim_from(claim)).await;
                 None
             }
-            Errand::WriteAndClaim(from, batch) => {
-                write_kept(&self.store, &batch, &self.wakeups).await;
-                Box::pin(self.claim_from(from)).await;
+            Errand::StopClaim(from) => {
+                self.stop_claim(from);
                 None
             }
             Errand::AskStore(name) => {
@@ -394,5 +437,12 @@ impl Tasks {
             None => Vec::new(),
         };
         Ok((user, bindings))
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => core::future::pending().await,
     }
 }

@@ -129,11 +129,7 @@ impl Worker {
         self.keeping.bytes = bytes;
         let kept = self.committer.journaled(&result, self.now);
         for (id, rev) in kept.calls {
-            for transmit in self.calls.commit(id, rev) {
-                self.send(id, transmit);
-            }
-            self.tell_originator(id);
-            self.forget_if_over(id);
+            self.release_journaled(id, rev);
         }
         for answer in kept.replies {
             self.transmit(answer.flow, answer.bytes);

@@ -5,23 +5,52 @@
 
 use super::errand::Errand;
 use super::links::PeerAddress;
+use super::media_pool::LinkNumber;
 use super::worker::Worker;
 use crate::call::Input;
+use crate::control::Frame;
+use crate::control::hello::Hello;
+use crate::event::Event;
 use crate::ids::{CallId, Incarnation, NodeName, SessionId};
 use crate::limits;
 use crate::time::Timestamp;
+use crate::views::Happening;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use tokio::sync::mpsc;
 
 /// A media node that is back is told its sessions so many at a time.
 const SESSIONS_A_TURN: usize = 256;
 
 impl Worker {
+    /// A media node has a link with us.
+    pub(super) fn media_up(
+        &mut self,
+        number: LinkNumber,
+        hello: Hello,
+        sender: mpsc::Sender<Frame>,
+        rtt_us: Arc<AtomicU32>,
+    ) {
+        let node = hello.name.clone();
+        if !self.media.link_up(number, hello, sender, rtt_us, self.now) {
+            tracing::warn!(media_node = %node, "a later start of {node} is here already");
+            return;
+        }
+        self.reapply.extend(self.calls_on(&node));
+        self.tell(Happening::MediaJoined { media_node: node.to_string() });
+        self.end_doubt(&node);
+        self.tell_of_return(&node);
+        self.emit(&Event::MediaNode { node, up: true });
+    }
+
     /// A media node has a session that another one of its host gave away. What was asked of the former one meanwhile is
     /// asked again: the call's whole wish.
     pub(super) fn handle_taken(&mut self, node: NodeName, session: SessionId, at: Timestamp) {
-        if !self.media.note_place(session, &node, at) {
+        let id = CallId(session.0);
+        // One that moved to another host meanwhile is told to phones from there: this one is taken down.
+        if self.is_elsewhere(id, &node) || !self.media.note_place(session, &node, at) {
             return;
         }
-        let id = CallId(session.0);
         let present = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut());
         let Some(present) = present.filter(|present| present.node != node) else { return };
         present.node = node.clone();

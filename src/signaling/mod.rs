@@ -48,6 +48,7 @@ mod reanchor;
 mod reassert;
 mod refuge;
 mod register;
+mod repeats;
 #[cfg(test)]
 mod samples;
 mod siblings;

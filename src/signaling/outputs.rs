@@ -10,7 +10,7 @@ use super::worker::Worker;
 use crate::call::{
     Answer, Call, Input, Output, Query, RECORD_VERSION, Save, Transmit, record_in_version,
 };
-use crate::control::{Refusal, Release, Reply, Report, Request};
+use crate::control::{PeerFrame, Refusal, Release, Reply, Report, Request};
 use crate::event::{Event, Measure};
 use crate::ids::{CallId, NodeName, Rev};
 use crate::routing::{self, Decision};
@@ -318,7 +318,7 @@ impl Worker {
         }
     }
 
-    fn handle_outcome(&mut self, save: &Save, outcome: CallOutcome) {
+    pub(super) fn handle_outcome(&mut self, save: &Save, outcome: CallOutcome) {
         let id = save.id;
         match outcome {
             CallOutcome::Done => {
@@ -326,11 +326,7 @@ impl Worker {
                 if save.ended && !self.store.is_embedded() {
                     self.server.note_end(save, self.now);
                 }
-                for transmit in self.calls.commit(id, save.rev) {
-                    self.send(id, transmit);
-                }
-                self.tell_originator(id);
-                self.forget_if_over(id);
+                self.release(id, save.rev);
             }
             // Somebody else owns it: not a word more of it from here.
             CallOutcome::Fenced => {
@@ -340,6 +336,10 @@ impl Worker {
                     return;
                 }
                 tracing::warn!(call.id = %id, "call {id} has another owner: dropped here");
+                if let Some(cdr) = &save.cdr {
+                    let (call, by, cause) = (id, cdr.ended_by, cdr.end_cause);
+                    self.peers.broadcast(&PeerFrame::Ended { call, by, cause });
+                }
                 self.committer.forget(id);
                 self.let_go(id);
             }
@@ -378,10 +378,7 @@ impl Worker {
             let reason = Some("its state cannot be stored".to_owned());
             return self.input(id, Input::Hangup { reason });
         }
-        for transmit in self.calls.commit(id, save.rev) {
-            self.send(id, transmit);
-        }
-        self.forget_if_over(id);
+        self.release(id, save.rev);
     }
 
     /// Takes a session down that no call asks for any more.
@@ -398,8 +395,11 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Frame;
     use crate::signaling::samples;
     use crate::sip::Message;
+    use crate::views::{EndCause, EndedBy};
+    use core::time::Duration;
 
     fn said(worker: &mut Worker) -> Vec<(String, String)> {
         let sent = worker.sockets.driver().sent.drain(..);
@@ -424,6 +424,31 @@ mod tests {
         let saves: Vec<&Save> = worker.committer.owed_saves().collect();
         assert_eq!(saves.last().map(|save| save.key), Some(CallId(7).0.to_be_bytes()));
         assert!(worker.calls.get(CallId(7)).is_some());
+    }
+
+    /// Both ended, or claimed, the same call: its phones were told of the end already.
+    #[tokio::test]
+    async fn who_has_the_call_by_now_hears_of_an_end_that_is_refused() {
+        let mut worker = samples::worker();
+        worker.adopt(samples::answered());
+        let mut told = samples::peer(&mut worker);
+        worker.input(CallId(7), Input::Hangup { reason: None });
+        let now = worker.now + Duration::from_secs(2);
+        worker.now = now;
+        worker.wake_call(CallId(7));
+        let end = worker.committer.owed_saves().find(|save| save.ended).cloned();
+        worker.handle_outcome(&end.expect("an end"), CallOutcome::Fenced);
+        let frames = core::iter::from_fn(|| told.try_recv().ok());
+        let ended = frames.filter(|frame| matches!(frame, Frame::Peer(PeerFrame::Ended { .. })));
+        assert_eq!(ended.count(), 1);
+        assert!(worker.calls.get(CallId(7)).is_none());
+        let mut other = samples::worker();
+        other.adopt(samples::answered());
+        samples::peer(&mut other);
+        let (call, by, cause) = (CallId(7), EndedBy::Caller, EndCause::Bye);
+        other.handle_peer(1, PeerFrame::Ended { call, by, cause });
+        let state = other.calls.get(call).map(|slot| slot.call.state());
+        assert_eq!(state, Some(CallState::Terminating));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::peers::Life;
 use super::worker::Worker;
+use crate::call::Input;
 use crate::control::PeerFrame;
 use crate::control::peer::FORWARDS;
 use crate::event::Event;
@@ -271,7 +272,12 @@ impl Worker {
             PeerFrame::StoreWorks => self.ask_again(link),
             PeerFrame::HandOver => {
                 if let Some(from) = self.peers.incarnation_of(link) {
-                    self.claim_from(from);
+                    self.claim_given(from);
+                }
+            }
+            PeerFrame::TakenBack => {
+                if let Some(from) = self.peers.incarnation_of(link) {
+                    self.errands.run(Errand::StopClaim(from));
                 }
             }
             PeerFrame::Draining(is_draining) => self.peers.set_draining(link, is_draining),
@@ -279,6 +285,7 @@ impl Worker {
             PeerFrame::Drain { drain, end_calls } => self.drain_self(drain, end_calls),
             PeerFrame::AskMedia { node, probes } => self.answer_media(link, node, probes),
             PeerFrame::MediaSeen { node, lives } => self.take_media_seen(link, &node, lives),
+            PeerFrame::Ended { call, by, cause } => self.input(call, Input::Ended { by, cause }),
         }
     }
 }

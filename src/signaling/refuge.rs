@@ -55,6 +55,9 @@ impl Worker {
         self.refuge.seen_at = Some(self.now);
         if let Some(name) = self.refuge.at.take() {
             self.given_up.watch_from(self.now + GIVEN_FOR);
+            if self.peers.send(&name, PeerFrame::TakenBack) {
+                self.given_up.take_back();
+            }
             tracing::warn!("the store is reached again: this node needs {name} no more");
         }
     }
@@ -108,6 +111,7 @@ impl Worker {
             self.let_go(*id);
         }
         self.peers.send(&name, PeerFrame::HandOver);
+        self.given_up.told(self.now);
         tracing::warn!(
             "this node is cut off from the store, which {name} reaches: its {} calls go there, and \
              all that phones say to it",

@@ -6,6 +6,8 @@ use super::journal::Keeping;
 use super::sockets::Sockets;
 use super::worker::{Doors, Worker};
 use crate::call::Save;
+use crate::control::Frame;
+use crate::control::hello::{Hello, Role};
 use crate::ids::{CallId, ClusterKey, Epoch, Incarnation, NodeName, Rev};
 use crate::net::control_link::Secrets;
 use crate::sip::address::Advertise;
@@ -15,6 +17,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 /// A live call's row without a record.
 pub(super) fn save(call: u128, rev: u64) -> Save {
@@ -86,6 +89,20 @@ fn claimed(record: &[u8]) -> ClaimedCall {
     let record = record.to_vec();
     let (id, key, epoch, rev) = (CallId(7), [7; 16], Epoch(2), Rev(9));
     ClaimedCall { id, key, epoch, rev, record, claims: 1 }
+}
+
+/// Another node with a link to the worker: what it is told.
+pub(super) fn peer(worker: &mut Worker) -> mpsc::Receiver<Frame> {
+    let (sender, told) = mpsc::channel(16);
+    let hello = Hello {
+        version: crate::control::VERSION,
+        name: NodeName("n-2".into()),
+        incarnation: Incarnation(6),
+        role: Role::Signaling,
+        control: Vec::new(),
+    };
+    worker.peer_up(1, hello, sender, Arc::default());
+    told
 }
 
 /// What the worker wants done since the last time.

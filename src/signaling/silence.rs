@@ -53,6 +53,9 @@ impl Worker {
         self.silence = Some(Silence::Proving(now + self.lease));
         self.watch.forget();
         self.peers.forget_silence();
+        if !self.peers.is_alone() {
+            self.expect_repeats();
+        }
         self.errands.run(Errand::Prove);
     }
 

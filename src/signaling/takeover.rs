@@ -4,7 +4,7 @@
 //! its own call (`quarantine`); a call with a message waiting is claimed before the others.
 
 use super::calls::Session;
-use super::errand::Errand;
+use super::errand::{Claim, Errand};
 use super::journal::replay_dead;
 use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
@@ -36,6 +36,8 @@ const OWNERS_EVERY: u32 = 5;
 const OWNERS_AT_FIRST: u32 = 10;
 /// Until the store is asked again.
 const CLAIM_PAUSE: Duration = Duration::from_millis(500);
+/// Calls that were given up are claimed within, or not at all: their owner takes them back a little later.
+pub(super) const CLAIMED_WITHIN: Duration = Duration::from_secs(10);
 /// Calls of an earlier start wait so long for a media node to announce itself.
 const MEDIA_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -315,6 +317,7 @@ impl Worker {
         rtt_us: Arc<AtomicU32>,
     ) {
         let name = hello.name.clone();
+        self.expect_repeats();
         let former = self.peers.link_up(number, hello, sender, rtt_us, self.now);
         let sip = self.sockets.addresses();
         self.peers.send(&name, PeerFrame::Addresses { sip });
@@ -334,6 +337,7 @@ impl Worker {
     /// The link to a peer broke: whether it lives is found out at once.
     pub(super) fn peer_down(&mut self, peer: PeerAddress) {
         self.peers.note_left(peer.name.clone(), self.now);
+        self.expect_repeats();
         tracing::warn!(node = %peer.name, "the link with signaling node {} broke", peer.name);
         self.errands.run(Errand::Judge(peer));
     }
@@ -354,18 +358,25 @@ impl Worker {
         self.claim_from(incarnation);
     }
 
-    /// What is claimed comes back as a wakeup. A node that gives its calls up leaves it to others.
+    /// Its owner is dead: what is claimed comes back as a wakeup.
     pub(super) fn claim_from(&mut self, from: Incarnation) {
+        self.claim(from, None);
+    }
+
+    /// Its owner lives and gave it up.
+    pub(super) fn claim_given(&mut self, from: Incarnation) {
+        self.claim(from, Some(CLAIMED_WITHIN));
+    }
+
+    /// A node that gives its calls up leaves it to others.
+    fn claim(&mut self, from: Incarnation, patience: Option<Duration>) {
         if self.is_leaving() {
             return;
         }
         let calls = self.entrusted.take(from);
         self.entrusted.send(&calls, self.now);
-        let errand = match calls.is_empty() {
-            true => Errand::ClaimAll(from),
-            false => Errand::WriteAndClaim(from, Batch { calls, ..Batch::default() }),
-        };
-        self.errands.run(errand);
+        let kept = Batch { calls, ..Batch::default() };
+        self.errands.run(Errand::ClaimAll(Claim { from, kept, patience }));
     }
 
     /// Calls that are ours from now on.

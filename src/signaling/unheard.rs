@@ -36,7 +36,7 @@ impl Worker {
 
     /// The store has said what is ours. A node that gives its calls up leaves them to others.
     pub(super) fn clear_doubt(&mut self, owned: &[CallId]) {
-        if !self.is_in_doubt() || self.is_leaving() {
+        if !self.is_in_doubt() || self.is_leaving() || self.given_up.are_theirs(self.now) {
             return;
         }
         let is_here = |id: &CallId| self.calls.get(*id).is_some() || self.committer.owes(*id);

@@ -21,6 +21,7 @@ use super::places::Pace;
 use super::reanchor::Moves;
 use super::reassert::Server;
 use super::refuge::Refuge;
+use super::repeats::Repeats;
 use super::silence::Silence;
 use super::sockets::{Received, Sockets};
 use super::takeover::{self, Watch};
@@ -89,6 +90,7 @@ pub(super) struct Worker {
     pub server: Server,
     pub entrusted: Entrusted,
     pub refuge: Refuge,
+    pub repeats: Repeats,
     pub lease: Duration,
     /// Of records: the lowest that a live node reads.
     pub record_version: u16,
@@ -263,6 +265,7 @@ impl Worker {
             server: Server::default(),
             entrusted: Entrusted::default(),
             refuge: Refuge::default(),
+            repeats: Repeats::default(),
             lease: config.lease,
             record_version: RECORD_VERSION,
             silence: None,
@@ -417,6 +420,7 @@ impl Worker {
             self.tick();
         }
         self.leave_sockets();
+        self.end_waits();
         self.begin_commit();
         self.begin_journal();
         self.tell_outage(None);
@@ -489,19 +493,7 @@ impl Worker {
                 self.peer_up(number, hello, sender, rtt_us);
             }
             Wakeup::LinkUp { number, hello, sender, rtt_us } => {
-                let node = hello.name.clone();
-                if self.media.link_up(number, hello, sender, rtt_us, self.now) {
-                    self.reapply.extend(self.calls_on(&node));
-                    self.tell(Happening::MediaJoined { media_node: node.to_string() });
-                    self.end_doubt(&node);
-                    self.tell_of_return(&node);
-                    self.emit(&Event::MediaNode { node, up: true });
-                } else {
-                    tracing::warn!(
-                        media_node = %node,
-                        "a later start of media node {node} is here already"
-                    );
-                }
+                self.media_up(number, hello, sender, rtt_us);
             }
             Wakeup::Cover(sibling, sockets) => self.sockets.cover(sibling, sockets),
             Wakeup::Uncover(sibling) => self.sockets.uncover(sibling),
@@ -572,6 +564,7 @@ impl Worker {
             self.committer.next_timeout(),
             self.pings.next_timeout(),
             self.doubts.next_timeout(),
+            self.repeats.next_timeout(),
             waits.then(soon),
             (!self.answers.is_empty() || !self.found.is_empty()).then_some(self.now),
         ];

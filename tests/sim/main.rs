@@ -128,6 +128,7 @@ fn manners(random: &mut Random) -> Manners {
             .then(|| [488, 491, 500, 405][random.between(0, 4) as usize]),
         patient: random.chance(300),
         think_about_reinvite: random.chance(400).then(|| random.between(50_000, 3 * S)),
+        ..Manners::default()
     }
 }
 
@@ -219,8 +220,12 @@ fn run_seed(
 }
 
 #[allow(clippy::disallowed_methods, reason = "which seeds to run is for who starts the test")]
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    text(name)?.parse().ok()
 }
 
 /// The seed again, with its trace, for a person.

@@ -6,6 +6,7 @@ mod calling;
 
 use crate::count::Count;
 use bytes::Bytes;
+use core::net::SocketAddr;
 use holdfast::sip::{HeaderName, Message, Method, Request, Status, Uri};
 use std::collections::VecDeque;
 
@@ -28,6 +29,12 @@ pub struct Manners {
     pub redirect_to: Option<String>,
     /// Refuses re-INVITE with this status.
     pub refuse_reinvite: Option<u16>,
+    /// Says nothing at all to a re-INVITE.
+    pub mute_to_reinvite: bool,
+    /// Refuses UPDATE with this status.
+    pub refuse_update: Option<u16>,
+    /// Sends RTP where it was told first, whatever it is told later.
+    pub keeps_address: bool,
     /// Called, it never hangs up first.
     pub patient: bool,
     /// Microseconds until a re-INVITE is answered; `None`: at once.
@@ -116,6 +123,8 @@ pub struct Line {
     /// Highest o= version of the switch, and the SDP of it.
     remote_version: u64,
     remote_sdp: String,
+    /// Where the switch wanted RTP first.
+    first_remote: Option<SocketAddr>,
     /// SDP that was an answer to our first offer.
     answer: Option<String>,
     pub answered_at: Option<u64>,
@@ -140,6 +149,7 @@ pub struct Line {
     acks: Vec<(u32, Bytes)>,
     invites_seen: Vec<u32>,
     last_2xx: Option<(u32, Bytes)>,
+    last_update: Option<(u32, Bytes)>,
 }
 
 impl Line {
@@ -491,7 +501,23 @@ impl Phone {
         } else {
             line.remote_version = version;
             line.remote_sdp = text;
+            let remote = self.remote_media(at).map(|(remote, _)| remote);
+            let line = &mut self.lines[at];
+            line.first_remote = line.first_remote.or(remote);
         }
+    }
+
+    /// Where it sends RTP, and of which payload type.
+    pub fn remote_media(&self, at: usize) -> Option<(SocketAddr, u8)> {
+        let line = &self.lines[at];
+        let value = |name: &str| line.remote_sdp.lines().find_map(|line| line.strip_prefix(name));
+        let mut words = value("m=audio ")?.split(' ');
+        let port = words.next()?.parse().ok()?;
+        let payload_type = words.nth(1)?.parse().ok()?;
+        let host = value("c=IN IP4 ")?.parse().ok()?;
+        let told = SocketAddr::new(host, port);
+        let kept = line.first_remote.filter(|_| self.manners.keeps_address);
+        Some((kept.unwrap_or(told), payload_type))
     }
 
     /// Where the switch wants our RTP.

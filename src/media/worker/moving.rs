@@ -140,6 +140,8 @@ impl Worker {
             created_at,
             ahead_us: clock - clock::ahead_of_monotonic(),
             taken_at: Some(clock::now()),
+            owner: None,
+            ownerless_since: None,
             due: None,
         };
         self.attach(id, entry, sockets);

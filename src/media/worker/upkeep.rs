@@ -109,23 +109,20 @@ impl Worker {
             u32::try_from(self.lock_ports().in_use()).unwrap_or(u32::MAX),
             Ordering::Relaxed,
         );
-        if self.shared.has_owner() {
-            self.ownerless_since = None;
-            return;
+        let mut orphans: Vec<SessionId> = Vec::new();
+        for (id, entry) in &mut self.sessions {
+            if entry.owner.as_ref().is_some_and(|owner| !owner.is_closed()) {
+                entry.ownerless_since = None;
+                continue;
+            }
+            let since = *entry.ownerless_since.get_or_insert(now);
+            let last = entry.session.last_packet_at().unwrap_or(entry.created_at);
+            let silent = entry.time(now).saturating_since(last.max(entry.time(since)));
+            let life = if entry.session.is_confirmed() { SILENT_LIFE } else { UNCONFIRMED_LIFE };
+            if silent > life {
+                orphans.push(*id);
+            }
         }
-        let since = *self.ownerless_since.get_or_insert(now);
-        let orphans: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, entry)| {
-                let last = entry.session.last_packet_at().unwrap_or(entry.created_at);
-                let last = last.max(entry.time(since));
-                let life =
-                    if entry.session.is_confirmed() { SILENT_LIFE } else { UNCONFIRMED_LIFE };
-                entry.time(now).saturating_since(last) > life
-            })
-            .map(|(id, _)| *id)
-            .collect();
         for id in orphans {
             tracing::info!("media session {id}: ended, nobody owns it");
             self.step(id, Session::end);

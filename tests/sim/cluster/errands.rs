@@ -9,7 +9,7 @@ use super::world::{Happening, MS, S, World};
 use holdfast::call::Answer;
 use holdfast::ids::{CallId, Flow, Incarnation, Transport};
 use holdfast::signaling::driven::{
-    Errand, Found, Incoming, Judgement, PeerAddress, Stray, Wakeup, Whereabouts,
+    Claim, Errand, Found, Incoming, Judgement, PeerAddress, Stray, Wakeup, Whereabouts,
 };
 use holdfast::store::{Batch, CallOutcome, StoreError, TOMBSTONE_LIFE};
 
@@ -34,7 +34,7 @@ fn unavailable<T>() -> Result<T, StoreError> {
 }
 
 fn claims(errand: &Errand) -> bool {
-    matches!(errand, Errand::ClaimFor(..) | Errand::ClaimAll(_) | Errand::WriteAndClaim(..))
+    matches!(errand, Errand::ClaimFor(..) | Errand::ClaimAll(_))
 }
 
 fn writes(errand: &Errand) -> bool {
@@ -84,6 +84,9 @@ impl World {
     }
 
     pub fn run_errand(&mut self, node: usize, life: u64, errand: Errand) {
+        if let Errand::ClaimAll(claim) = &errand {
+            self.note_claim(life, claim);
+        }
         match errand {
             Errand::Journal(work) => {
                 let outcomes = self.journal_does(node, &work);
@@ -110,18 +113,15 @@ impl World {
                     }
                 }
             }
+            Errand::StopClaim(from) => _ = self.given.remove(&(life, from)),
             // Nobody asks for ladders here.
             Errand::ReadLadder { .. } => {}
             Errand::Dial(peer) => self.dial(node, life, &peer, false),
             Errand::Judge(peer) => self.dial(node, life, &peer, true),
-            Errand::Probe { node: media, probes: _, peer } => {
-                let is_there = |at: &usize| {
-                    let place = Place::Media(*at);
-                    self.medias[*at].is_up
-                        && format!("media-{at}") == *media.0
-                        && !self.is_cut(Place::Node(node), place)
-                };
-                let lives = (0..self.medias.len()).any(|at| is_there(&at));
+            Errand::Probe { node: media, probes, peer } => {
+                let reaches = |at: usize| !self.is_cut(Place::Node(node), Place::Media(at));
+                let is_near = self.media_named(&media.0).is_some_and(reaches);
+                let lives = is_near && self.answers_at(&probes);
                 let store_answers = self.store_takes_writes(node);
                 let wakeup = Wakeup::Probed { node: media, peer, lives, store_answers };
                 self.answer(node, life, if lives { 2 * MS } else { 300 * MS }, wakeup);
@@ -131,7 +131,6 @@ impl World {
             | Errand::FindByKey { .. }
             | Errand::ClaimFor(..)
             | Errand::ClaimAll(_)
-            | Errand::WriteAndClaim(..)
             | Errand::AskStore(_)
             | Errand::AskAgain(..)
             | Errand::Prove
@@ -141,8 +140,8 @@ impl World {
     }
 
     fn ask_store(&mut self, node: usize, life: u64, errand: Errand) {
-        if self.sabotage == Some(Sabotage::EarlyCommit)
-            && let Errand::Commit(batch) = &errand
+        if let Errand::Commit(batch) = &errand
+            && self.tells_early(node)
         {
             let done = batch.calls.iter().map(|_| CallOutcome::Done).collect();
             self.answer(node, life, 1, Wakeup::Committed(Ok(done)));
@@ -167,6 +166,16 @@ impl World {
         }
     }
 
+    /// A commit is told done before it is.
+    fn tells_early(&self, node: usize) -> bool {
+        let leaves = || self.nodes[node].process.as_ref().is_some_and(|it| it.leaving.is_some());
+        match self.sabotage {
+            Some(Sabotage::EarlyCommit) => true,
+            Some(Sabotage::EarlyHandOver) => leaves(),
+            _ => false,
+        }
+    }
+
     /// What the asker hears when the store did not answer.
     fn fail_errand(&mut self, node: usize, life: u64, after: u64, errand: Errand) {
         let absent = self.sabotage == Some(Sabotage::AbsentForError);
@@ -184,7 +193,7 @@ impl World {
                 found(Stray { call: CallId(0), hint: 0, flow, bytes, hops, tries: 0 })
             }
             // The task tries again.
-            Errand::ClaimAll(_) | Errand::WriteAndClaim(..) => {
+            Errand::ClaimAll(_) => {
                 let after = after + 500 * MS;
                 return self.schedule(after, Happening::Store { node, life, errand, heard: true });
             }
@@ -197,6 +206,7 @@ impl World {
             Errand::Sweep(_)
             | Errand::AskStore(_)
             | Errand::Journal(_)
+            | Errand::StopClaim(_)
             | Errand::SayAgain(_)
             | Errand::Resolve { .. }
             | Errand::Dial(_)
@@ -252,19 +262,11 @@ impl World {
                     false => return self.lose_claim(node, life, Errand::ClaimFor(stray, owner)),
                 }
             }
-            Errand::ClaimAll(from) => return self.claim_all(node, life, from, heard, back),
-            Errand::WriteAndClaim(from, batch) => {
-                self.count.add("journal: kept by a peer and written");
-                self.store.commit(&batch);
-                return self.claim_all(node, life, from, heard, back);
-            }
+            Errand::ClaimAll(claim) => return self.claim_all(node, life, claim, heard, back),
             Errand::AskStore(name) if self.store_takes_writes(node) => Wakeup::StoreWorks(name),
             Errand::AskAgain(link, _) if !self.store_takes_writes(node) => Wakeup::CutOff(link),
             Errand::AskStore(_) | Errand::AskAgain(..) => return,
-            Errand::Prove if self.sabotage == Some(Sabotage::NoProof) => {
-                Wakeup::Proven(Ok((1..1_000).map(CallId).collect()))
-            }
-            Errand::Prove => Wakeup::Proven(Ok(self.store.owned(own))),
+            Errand::Prove => Wakeup::Proven(Ok(self.owned(node, own))),
             Errand::LookUp { call, number, uri, extension } => {
                 let user = self.users.iter().find(|user| user.extension == extension);
                 let result = Ok((user.cloned(), Vec::new()));
@@ -272,6 +274,7 @@ impl World {
             }
             Errand::Sweep(now) => return self.store.sweep(now - TOMBSTONE_LIFE),
             Errand::Journal(_)
+            | Errand::StopClaim(_)
             | Errand::SayAgain(_)
             | Errand::Resolve { .. }
             | Errand::Dial(_)
@@ -280,6 +283,15 @@ impl World {
             | Errand::ReadLadder { .. } => return,
         };
         self.answer(node, life, back, wakeup);
+    }
+
+    fn owned(&self, node: usize, own: Incarnation) -> Vec<CallId> {
+        let mut owned = self.store.owned(own);
+        if self.sabotage == Some(Sabotage::NoProof) {
+            let process = self.nodes[node].process.iter();
+            owned.extend(process.flat_map(|it| it.driven.calls()).map(|call| call.id()));
+        }
+        owned
     }
 
     fn commit(&mut self, node: usize, batch: &Batch) -> Vec<CallOutcome> {
@@ -335,10 +347,31 @@ impl World {
         }
     }
 
-    fn claim_all(&mut self, node: usize, life: u64, from: Incarnation, heard: bool, back: u64) {
+    /// A claim of what a living node gave up: until when it is tried.
+    fn note_claim(&mut self, life: u64, claim: &Claim) {
+        if let Some(patience) = claim.patience {
+            let until = self.now + u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
+            self.given.insert((life, claim.from), until);
+        }
+    }
+
+    fn is_too_late(&self, life: u64, claim: &Claim) -> bool {
+        let until = self.given.get(&(life, claim.from)).copied().unwrap_or_default();
+        claim.patience.is_some() && until < self.now && self.sabotage != Some(Sabotage::LateClaims)
+    }
+
+    fn claim_all(&mut self, node: usize, life: u64, claim: Claim, heard: bool, back: u64) {
+        if !claim.kept.calls.is_empty() {
+            self.count.add("journal: kept by a peer and written");
+            self.store.commit(&claim.kept);
+        }
         if self.sabotage == Some(Sabotage::NobodyClaims) {
             return;
         }
+        if self.is_too_late(life, &claim) {
+            return self.count.add("store: too late to claim what was given up");
+        }
+        let Claim { from, patience, .. } = claim;
         self.replay_dead(node);
         let own = Incarnation(life);
         let claimed = self.store.claim(from, own);
@@ -359,7 +392,7 @@ impl World {
                 Wakeup::Claimed(claimed)
             }
         };
-        let again = Errand::ClaimAll(from);
+        let again = Errand::ClaimAll(Claim { from, kept: Batch::default(), patience });
         if !heard {
             return self.lose_claim(node, life, again);
         }
@@ -423,6 +456,9 @@ impl World {
 
     /// A link to a peer is tried; after a break it is judged by what answers.
     fn dial(&mut self, node: usize, life: u64, peer: &PeerAddress, judges: bool) {
+        if let Some(media) = self.media_named(&peer.name.0) {
+            return self.judge_media(node, life, media, peer);
+        }
         let Some(other) = (0..self.nodes.len()).find(|at| self.nodes[*at].name() == peer.name)
         else {
             return;
@@ -444,6 +480,22 @@ impl World {
                 self.link_up(one, two, after);
             }
         }
+    }
+
+    /// The link with a media node broke. Without its host nobody says that nobody listens.
+    fn judge_media(&mut self, node: usize, life: u64, media: usize, peer: &PeerAddress) {
+        let after = self.random.between(200, 2 * MS);
+        let is_cut = self.is_cut(Place::Node(node), Place::Media(media));
+        let there = &self.medias[media];
+        let is_later = there.is_up && !there.is_frozen && there.life != peer.incarnation.0;
+        let wakeup = match self.media_lives(media, node) {
+            _ if !is_cut && (!there.is_up || is_later) => {
+                Wakeup::MediaDead(peer.name.clone(), peer.incarnation)
+            }
+            true => Wakeup::MediaLives(peer.name.clone()),
+            false => return self.not_dialled(node, life, peer, true),
+        };
+        self.answer(node, life, after, wakeup);
     }
 
     /// Silence proves nothing.

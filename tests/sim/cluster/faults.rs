@@ -1,8 +1,9 @@
 //! What befalls the cluster: processes die, stand still, leave; links and the way to the store are cut; the store is
 //! slow, read-only or gone; media nodes die or stand still. All of it heals in the end.
 
+use super::hosts::Break;
 use super::link::Place;
-use super::world::{Happening, MEDIAS, MS, NODES, S, Weather, World};
+use super::world::{HOSTS, Happening, MEDIAS, MS, NODES, S, Weather, World};
 use crate::random::Random;
 use holdfast::signaling::driven::Incoming;
 
@@ -68,6 +69,30 @@ pub enum Fault {
         media: usize,
         back: u64,
     },
+    /// SIGTERM to a media node; its hand-over breaks after so many sessions, or does not.
+    LeaveMedia {
+        media: usize,
+        back: u64,
+        breaks: Option<(u32, Break)>,
+    },
+    DrainMedia {
+        media: usize,
+        time: u64,
+    },
+    UndrainMedia {
+        media: usize,
+        life: u64,
+    },
+    /// A host of media nodes is cut off from everybody.
+    LoseHost {
+        host: usize,
+        time: u64,
+    },
+    FindHost {
+        host: usize,
+    },
+    /// Nothing moves on that link for a while, and nothing is lost.
+    Stall(Place, Place, u64),
     FreezeMedia {
         media: usize,
         time: u64,
@@ -91,32 +116,35 @@ pub enum Theme {
     /// The store is replaced by a replica that lacks what came last.
     Failover,
     Media,
+    /// Media processes die and leave one at a time; nothing else is wrong.
+    MediaDeaths,
     All,
 }
 
 impl Theme {
     pub fn of(random: &mut Random) -> Self {
-        match random.between(0, 12) {
+        match random.between(0, 16) {
             0..=2 => Self::Deaths,
             3 => Self::BadNetwork,
             4 => Self::Freezes,
             5 => Self::Cuts,
             6 => Self::Store,
-            7 => Self::Media,
-            8 => Self::Failover,
+            7..=9 => Self::Media,
+            10 => Self::MediaDeaths,
+            11 => Self::Failover,
             _ => Self::All,
         }
     }
 
     /// The switch promises to outlive it without anybody noticing.
     pub fn is_strict(self) -> bool {
-        self == Self::Deaths
+        matches!(self, Self::Deaths | Self::MediaDeaths)
     }
 
     pub fn weather(self, random: &mut Random) -> Weather {
         let mut weather = Weather { spread: 20 * MS, ..Weather::default() };
         match self {
-            Self::Deaths => weather.is_mild = true,
+            Self::Deaths | Self::MediaDeaths => weather.is_mild = true,
             Self::BadNetwork | Self::All => {
                 weather.loss = [0, 20, 60][random.between(0, 3) as usize];
                 weather.duplication = [0, 40][random.between(0, 2) as usize];
@@ -143,8 +171,9 @@ impl Theme {
             Self::Freezes => random.between(0, 2),
             Self::Cuts => [0, 2, 2, 3][random.between(0, 4) as usize],
             Self::Store => [0, 4, 4, 3][random.between(0, 4) as usize],
-            Self::Media => [0, 5, 6, 7][random.between(0, 4) as usize],
-            Self::All => random.between(0, 8),
+            Self::Media => [0, 5, 6, 7, 8, 8, 9, 10, 10, 11][random.between(0, 10) as usize],
+            Self::MediaDeaths => return Self::media_death(random),
+            Self::All => random.between(0, 12),
         };
         match all {
             0 if random.chance(250) => {
@@ -167,10 +196,35 @@ impl Theme {
             }
             5 => Fault::KillMedia { media, back: random.between(100 * MS, 15 * S) },
             6 => Fault::FreezeMedia { media, time: random.between(100 * MS, 15 * S) },
-            _ => {
+            7 => {
                 let time = random.between(100 * MS, 15 * S);
                 Fault::Cut(Place::Node(node), Place::Media(media), time)
             }
+            8 => {
+                let at = random.between(0, Break::ALL.len() as u64) as usize;
+                let breaks =
+                    random.chance(800).then(|| (random.between(0, 3) as u32, Break::ALL[at]));
+                Fault::LeaveMedia { media, back: random.between(100 * MS, 8 * S), breaks }
+            }
+            9 => Fault::DrainMedia { media, time: random.between(100 * MS, 15 * S) },
+            10 => {
+                let host = random.between(0, HOSTS as u64) as usize;
+                Fault::LoseHost { host, time: random.between(500 * MS, 25 * S) }
+            }
+            _ => {
+                let time = random.between(100 * MS, 1_400 * MS);
+                Fault::Stall(Place::Node(node), Place::Media(media), time)
+            }
+        }
+    }
+
+    /// One process of each host stays.
+    fn media_death(random: &mut Random) -> Fault {
+        let media = [0, MEDIAS / 2][random.between(0, 2) as usize];
+        let back = random.between(100 * MS, 8 * S);
+        match random.chance(500) {
+            true => Fault::KillMedia { media, back },
+            false => Fault::LeaveMedia { media, back, breaks: None },
         }
     }
 
@@ -179,6 +233,14 @@ impl Theme {
         let count = random.between(1, 5);
         let mut plan: Vec<(u64, Fault)> =
             (0..count).map(|_| (random.between(S, 45 * S), self.fault(random))).collect();
+        // What a node asked just before its end comes late.
+        for (at, fault) in plan.clone() {
+            if let Fault::Stall(Place::Node(node), _, time) = fault {
+                let back = Some(random.between(50 * MS, 12 * S));
+                let kill = Fault::Kill { node, outputs: random.between(0, 12), back };
+                plan.push((at + random.between(0, time), kill));
+            }
+        }
         if self == Self::Failover {
             let at = random.between(5 * S, 45 * S);
             let lag = random.between(10 * MS, S);
@@ -190,7 +252,7 @@ impl Theme {
 
 impl World {
     pub fn befall(&mut self, fault: Fault) {
-        self.last_fault = self.now;
+        (self.last_fault, self.hurt_at) = (self.now, self.now);
         self.note(|| format!("FAULT {fault:?}"));
         match fault {
             Fault::Kill { node, outputs, back } => {
@@ -228,7 +290,6 @@ impl World {
     fn befall_around(&mut self, fault: Fault) {
         match fault {
             Fault::Cut(one, other, time) => {
-                self.media_was_hurt |= matches!(other, Place::Media(_));
                 self.peers_were_cut |= matches!(other, Place::Node(_));
                 self.count.add(format!("faults: cut from {}", name_of(other)));
                 self.cuts.insert((one, other));
@@ -266,17 +327,42 @@ impl World {
                 self.server += 1;
                 self.settled_at = self.now + SETTLED_AFTER;
             }
+            fault => self.befall_media(fault),
+        }
+    }
+
+    fn befall_media(&mut self, fault: Fault) {
+        match fault {
             Fault::KillMedia { media, back } if self.medias[media].is_up => {
                 self.kill_media(media);
                 self.schedule(back, Happening::StartMedia { media });
             }
+            Fault::LeaveMedia { media, back, breaks } => self.leave_media(media, back, breaks),
+            Fault::DrainMedia { media, time } if self.medias[media].is_up => {
+                self.count.add("faults: media drained");
+                let life = self.medias[media].life;
+                self.drain_media(media, true);
+                self.schedule(time, Happening::Fault(Fault::UndrainMedia { media, life }));
+            }
+            Fault::UndrainMedia { media, life } => {
+                let there = &self.medias[media];
+                if there.life == life && there.is_up && there.leaves.is_none() {
+                    self.drain_media(media, false);
+                }
+            }
+            Fault::LoseHost { host, time } => {
+                self.lose_host(host);
+                self.schedule(time, Happening::Fault(Fault::FindHost { host }));
+            }
+            Fault::FindHost { host } => self.find_host(host),
+            Fault::Stall(one, other, time) => {
+                self.count.add("faults: link stalled");
+                self.stalls.insert((one, other), self.now + time);
+            }
             Fault::FreezeMedia { media, time } => {
                 let life = self.medias[media].life;
                 if self.medias[media].is_up && !self.medias[media].is_frozen {
-                    self.count.add("faults: media froze");
-                    self.media_was_hurt = true;
-                    self.medias[media].is_frozen = true;
-                    self.silence(Place::Media(media));
+                    self.freeze_media(media);
                     self.schedule(time, Happening::Fault(Fault::ThawMedia { media, life }));
                 }
             }

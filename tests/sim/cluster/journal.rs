@@ -83,6 +83,9 @@ impl World {
 
     /// Journals of processes of this host that are gone.
     pub fn replay_dead(&mut self, but: usize) {
+        if self.sabotage == Some(Sabotage::NoReplay) {
+            return;
+        }
         for at in 0..self.nodes.len() {
             if at != but && self.nodes[at].process.is_none() {
                 self.replay(at);

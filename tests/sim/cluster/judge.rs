@@ -6,8 +6,8 @@ use holdfast::sip::{Message, Method};
 use holdfast::views::{Cdr, Disposition};
 use std::collections::BTreeMap;
 
-/// A phone that heard and said nothing for so long rests.
-const REST: u64 = 5 * S;
+/// Longer than an end needs to be told, or to be found out by the RTP that stays away.
+const LONELY: u64 = 70 * S;
 /// Nodes' clocks are so far apart at most.
 const SKEW: u64 = 100 * MS;
 /// A phone's request is answered after so long at most, when processes only die and leave.
@@ -67,11 +67,11 @@ impl World {
     }
 
     /// Neither side of the call has said or heard its end.
-    fn is_alive(&self, call_id: &str) -> bool {
+    fn is_alive(&mut self, call_id: &str) -> bool {
         let Some((phone, line)) = self.line(call_id) else { return false };
-        let there = self.phones[phone].remote_rtp(line);
-        let peer = there.and_then(|port| self.peer_of(port));
-        peer.is_some_and(|(phone, line)| self.phones[phone].lines[line].state == State::Up)
+        let call = self.call_of(phone, line);
+        // A branch that answered too late, and is not told of its end yet, never heard anybody.
+        self.has_heard(phone, line) && self.lines_of(call).len() == 2
     }
 
     fn line(&self, call_id: &str) -> Option<(usize, usize)> {
@@ -81,62 +81,33 @@ impl World {
         })
     }
 
-    /// Who is heard by whoever was told this port.
-    fn peer_of(&self, port: u16) -> Option<(usize, usize)> {
-        let media = self.medias.iter().find(|media| media.node.find(port).is_some())?;
-        let (session, leg) = media.node.find(port)?;
-        let ports = &media.node.sessions[&session].ports;
-        let other = ports.iter().find(|((id, _), _)| *id != leg).map(|(_, port)| *port)?;
-        self.phones.iter().enumerate().find_map(|(at, phone)| {
-            let line =
-                (0..phone.lines.len()).find(|line| phone.remote_rtp(*line) == Some(other))?;
-            Some((at, line))
-        })
+    /// Phones that are in that call.
+    fn lines_of(&mut self, call: u128) -> Vec<(usize, usize)> {
+        let lines = |at: usize| (0..self.phones[at].lines.len()).map(move |line| (at, line));
+        let mut lines: Vec<(usize, usize)> = (0..self.phones.len()).flat_map(lines).collect();
+        lines.retain(|(at, line)| self.phones[*at].lines[*line].state == State::Up);
+        lines.retain(|(at, line)| self.call_of(*at, *line) == call);
+        lines
     }
 
-    /// Once a simulated second: phones that rest in a call speak to each other, whichever node owns it, or none.
+    /// Once a simulated second: who is in a call with nobody is told so before long.
     pub fn audit(&mut self) {
-        let rests = |at: usize, line: usize| {
-            let phone = &self.phones[at];
-            let rests = self.touched[at] + REST <= self.now;
-            rests && phone.lines[line].state == State::Up && phone.rests(line)
-        };
-        let mut wrong = Vec::new();
-        let mut resting = 0;
+        if !self.weather.is_mild {
+            return;
+        }
         for at in 0..self.phones.len() {
             for line in 0..self.phones[at].lines.len() {
-                if !rests(at, line) {
+                let is_up = self.phones[at].lines[line].state == State::Up;
+                if !is_up || self.touched[at] + LONELY > self.now {
                     continue;
                 }
-                let Some(port) = self.phones[at].remote_rtp(line) else { continue };
-                let Some(media) = self.medias.iter().find(|media| media.node.find(port).is_some())
-                else {
-                    if !self.media_was_hurt && self.hears_nobody(at, line) {
-                        let address = &self.phones[at].address;
-                        wrong
-                            .push(format!("phone {address} talks to port {port}: nobody is there"));
-                    }
-                    continue;
-                };
-                // Its peer may still be asked something.
-                let is_quiet = self.peer_of(port).is_some_and(|(at, line)| rests(at, line));
-                if is_quiet && !self.media_was_hurt {
-                    resting += 1;
-                    let phone = &self.phones[at];
-                    if let Err(what) = media.node.check(port, phone.lines[line].local) {
-                        wrong.push(format!("phone {}: {what}", phone.address));
-                    }
+                let call = self.call_of(at, line);
+                if self.lines_of(call).len() < 2 {
+                    let address = &self.phones[at].address;
+                    self.complain(format!("phone {address} is alone in call {call}"));
                 }
             }
         }
-        (0..resting).for_each(|_| self.count.add("audit: phones at rest"));
-        wrong.into_iter().for_each(|what| self.complain(what));
-    }
-
-    /// The session is gone though neither its phone nor the switch ended the call: longer than an end needs to be told.
-    fn hears_nobody(&self, at: usize, line: usize) -> bool {
-        let _ = (at, line);
-        self.weather.is_mild && self.touched[at] + 40 * S <= self.now
     }
 
     /// What must be true when all is over.
@@ -175,15 +146,19 @@ impl World {
             let calls: Vec<u128> = calls.into_iter().map(|call| call.id().0).collect();
             wrong.push(format!("node {at} still has calls {calls:?}, or its journal some"));
         }
-        if self.media_was_hurt {
-            // A release that was lost with a link and with who sent it: the media node ends such a session by itself.
-            return;
+        for (at, media) in self.medias.iter().enumerate() {
+            // One whose owner's link is gone ends by itself when no RTP came for an hour.
+            let has_owner = |link: &u64| self.links.get(link).is_some_and(|link| !link.broken);
+            for session in media.node.owned_sessions(has_owner) {
+                let session = session.0;
+                wrong.push(format!("media {at} has the session {session} for ever"));
+            }
         }
-        for media in &self.medias {
-            // One that was never confirmed and has no owner ends by itself.
-            let left = media.node.sessions.iter().filter(|(_, kept)| kept.apply.spec.confirmed);
-            for (session, _) in left {
-                wrong.push(format!("media session {} was never released", session.0));
+        for (host, ports) in self.hosts.iter().enumerate() {
+            let left: Vec<u16> = ports.keys().copied().collect();
+            let held = self.medias.iter().any(|media| media.node.sessions().next().is_some());
+            if wrong.is_empty() && !held && !left.is_empty() {
+                wrong.push(format!("ports {left:?} of host {host} are open for ever"));
             }
         }
     }

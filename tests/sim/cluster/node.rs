@@ -2,6 +2,7 @@
 
 use super::journal::Journal;
 use super::link::Place;
+use super::sabotage::Sabotage;
 use super::world::{Happening, MS, S, World, draw_call_id, tell_event};
 use bytes::Bytes;
 use core::time::Duration;
@@ -86,12 +87,12 @@ impl Node {
     }
 }
 
-fn config(node: &Node, life: u64) -> Config {
+fn config(node: &Node, life: u64, key: &[u8]) -> Config {
     Config {
         node: node.name(),
         incarnation: Incarnation(life),
         mode: "signaling",
-        key: ClusterKey::new(b"of the cluster"),
+        key: ClusterKey::new(key),
         secrets: Secrets(Arc::new([])),
         sip_bind: Vec::new(),
         advertise: Advertise::default(),
@@ -127,7 +128,12 @@ impl World {
         self.lives += 1;
         let life = self.lives;
         let ahead = self.random.between(0, 50 * MS);
-        let config = config(&self.nodes[at], life);
+        let own = format!("of node {at}");
+        let key = match self.sabotage {
+            Some(Sabotage::OwnKeys) => own.as_bytes(),
+            _ => b"of the cluster",
+        };
+        let config = config(&self.nodes[at], life, key);
         let events = Arc::new(move |event: &Event| tell_event(at, event));
         let now = Timestamp::from_micros(self.now + ahead);
         let driven = DrivenNode::new(config, self.background.clone(), draw_call_id, events, now);
@@ -243,7 +249,7 @@ impl World {
         if self.nodes[at].process.take().is_none() {
             return;
         }
-        self.last_fault = self.now;
+        (self.last_fault, self.hurt_at) = (self.now, self.now);
         let old = |process: &Process| process.born_at + SETTLED < self.now && !process.is_frozen;
         if !self.nodes.iter().filter_map(|node| node.process.as_ref()).any(old) {
             self.bereft_at = self.now;

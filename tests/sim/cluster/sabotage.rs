@@ -1,5 +1,6 @@
 //! Rules broken on purpose, each in the world around the nodes: a judge must notice, or the rule is not judged.
 
+use super::faults::Theme;
 use super::world::World;
 
 /// Which rule is broken.
@@ -29,10 +30,24 @@ pub enum Sabotage {
     AbsentForError,
     /// Leases are judged by another clock than they are written by.
     OtherClock,
+    /// What a node gave up is claimed though it has taken it back since.
+    LateClaims,
+    /// Each node derives its tokens under a key of its own.
+    OwnKeys,
+    /// A node that leaves gives its calls up before they are saved.
+    EarlyHandOver,
+    /// A claim raises no epoch.
+    SameEpoch,
+    /// Media nodes do what former owners ask.
+    OldEpochs,
+    /// Calls of the dead are claimed before their journals are replayed.
+    NoReplay,
+    /// Media nodes forget what they told, heard or not.
+    ForgottenReports,
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::EarlyCommit,
         Self::NoFence,
         Self::LooseCdrs,
@@ -45,7 +60,28 @@ impl Sabotage {
         Self::NobodyClaims,
         Self::AbsentForError,
         Self::OtherClock,
+        Self::LateClaims,
+        Self::OwnKeys,
+        Self::EarlyHandOver,
+        Self::SameEpoch,
+        Self::OldEpochs,
+        Self::NoReplay,
+        Self::ForgottenReports,
     ];
+}
+
+impl Sabotage {
+    /// Under these faults the rule is needed.
+    pub fn shows_under(self, theme: Theme) -> bool {
+        let all = theme == Theme::All;
+        match self {
+            Self::EmptyJournal | Self::AbsentForError | Self::NoReplay | Self::LateClaims => {
+                all || theme == Theme::Store
+            }
+            Self::OldEpochs | Self::ForgottenReports => all || theme == Theme::Media,
+            _ => true,
+        }
+    }
 }
 
 impl World {
@@ -55,6 +91,10 @@ impl World {
             Some(Sabotage::NoFence) => self.store.rules.fences = false,
             Some(Sabotage::LooseCdrs) => self.store.rules.joins_cdrs = false,
             Some(Sabotage::NoKeys) => self.store.rules.knows_keys = false,
+            Some(Sabotage::SameEpoch) => self.store.rules.raises_epochs = false,
+            Some(Sabotage::OldEpochs) => {
+                self.medias.iter_mut().for_each(|media| media.node.fences = false);
+            }
             _ => {}
         }
     }

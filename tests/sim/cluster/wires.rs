@@ -3,13 +3,13 @@
 use super::link::{End, Link, Place, channel};
 use super::sabotage::Sabotage;
 use super::world::{Happening, MEDIAS, MS, NODES, S, World};
-use holdfast::control::hello::{Capacity, Hello, Role};
-use holdfast::control::{Frame, PeerFrame, Report, ReportKind, VERSION};
+use holdfast::control::hello::{Hello, Role};
+use holdfast::control::{Frame, PeerFrame, VERSION};
 use holdfast::ids::{Incarnation, NodeName};
 use holdfast::signaling::driven::{Incoming, Wakeup};
 
 /// A link whose peer is silent for so long is broken.
-const SILENCE: u64 = 1_500 * MS;
+pub const SILENCE: u64 = 1_500 * MS;
 
 impl World {
     fn life_at(&self, place: Place) -> u64 {
@@ -26,7 +26,10 @@ impl World {
                 let control = vec![([10, 0, 0, 1], 7070 + at as u16).into()];
                 (self.nodes[at].name(), Role::Signaling, control)
             }
-            Place::Media(at) => (NodeName(format!("media-{at}").into()), Role::Media, Vec::new()),
+            Place::Media(at) => {
+                let control = vec![([10, 0, 1, at as u8], 7080).into()];
+                (NodeName(format!("media-{at}").into()), Role::Media, control)
+            }
         };
         let incarnation = Incarnation(self.life_at(place));
         Hello { version: VERSION, name, incarnation, role, control }
@@ -60,11 +63,7 @@ impl World {
         self.links.insert(number, Link { ends, broken: false });
         self.note(|| format!("   link {number} joins {one:?} and {other:?}"));
         if let Place::Media(media) = other {
-            let capacity = Capacity { max_sessions: 1_000, ..Capacity::default() };
-            self.send_frame(number, 1, Frame::Capacity(capacity));
-            for report in self.medias[media].reports.clone() {
-                self.send_frame(number, 1, Frame::Report(report));
-            }
+            self.greet(media, number);
         }
     }
 
@@ -82,7 +81,13 @@ impl World {
             self.count.add("links: calls handed over");
         }
         let Some(known) = self.links.get_mut(&link).filter(|known| !known.broken) else { return };
-        let arrives = (known.ends[end].arrives + 1).max(now + delay);
+        let places = (known.ends[0].at, known.ends[1].at);
+        let stalled = self.stalls.get(&places).copied().filter(|until| *until > now);
+        if stalled.is_some() {
+            self.count.add("links: frames stalled");
+        }
+        let sent = stalled.unwrap_or(now) + delay;
+        let arrives = (known.ends[end].arrives + 1).max(sent);
         known.ends[end].arrives = arrives;
         self.schedule(arrives - now, Happening::Frame { link, end, frame });
     }
@@ -107,29 +112,6 @@ impl World {
         }
     }
 
-    fn media_hears(&mut self, media: usize, link: u64, frame: Frame) {
-        match frame {
-            Frame::Request { id, request } => {
-                if self.sabotage == Some(Sabotage::KeepMedia)
-                    && matches!(request, holdfast::control::Request::Release(_))
-                {
-                    return;
-                }
-                let reply = self.medias[media].node.handle(&request);
-                self.note(|| format!("   media {media}: {}", told(&request, &reply)));
-                for complaint in core::mem::take(&mut self.medias[media].node.complaints) {
-                    self.complain(format!("media {media}: {complaint}"));
-                }
-                self.send_frame(link, 1, Frame::Reply { id, reply });
-            }
-            Frame::ReportAck { session, number } => {
-                let reports = &mut self.medias[media].reports;
-                reports.retain(|report| report.session != session || report.number > number);
-            }
-            _ => {}
-        }
-    }
-
     /// A process died: the other ends of its links are told by their kernel.
     pub fn break_links(&mut self, place: Place) {
         let touched: Vec<u64> = self.touching(place);
@@ -140,7 +122,7 @@ impl World {
         self.schedule(500 * MS, Happening::Relink);
     }
 
-    fn touching(&self, place: Place) -> Vec<u64> {
+    pub fn touching(&self, place: Place) -> Vec<u64> {
         let up = self.links.iter().filter(|(_, link)| !link.broken && link.touches(place));
         up.map(|(number, _)| *number).collect()
     }
@@ -169,6 +151,7 @@ impl World {
     /// A place stands still: its links break after a while.
     pub fn silence(&mut self, place: Place) {
         for number in self.touching(place) {
+            self.miss_beats(number);
             self.break_link(number, SILENCE);
         }
     }
@@ -176,6 +159,7 @@ impl World {
     pub fn silence_between(&mut self, one: Place, other: Place) {
         for number in self.touching(one) {
             if self.links[&number].joins(one, other) {
+                self.miss_beats(number);
                 self.break_link(number, SILENCE);
             }
         }
@@ -205,82 +189,4 @@ impl World {
             self.schedule(S, Happening::Relink);
         }
     }
-
-    pub fn kill_media(&mut self, media: usize) {
-        self.count.add("faults: media died");
-        self.media_was_hurt = true;
-        self.medias[media].is_up = false;
-        self.medias[media].is_frozen = false;
-        self.medias[media].backlog.clear();
-        self.medias[media].reports.clear();
-        self.medias[media].node.die();
-        self.break_links(Place::Media(media));
-    }
-
-    pub fn start_media(&mut self, media: usize) {
-        self.last_fault = self.now;
-        self.lives += 1;
-        self.medias[media].life = self.lives;
-        self.medias[media].is_up = true;
-        self.schedule(0, Happening::Relink);
-    }
-
-    pub fn thaw_media(&mut self, media: usize, life: u64) {
-        if self.medias[media].life != life || !self.medias[media].is_up {
-            return;
-        }
-        self.medias[media].is_frozen = false;
-        for (link, frame) in core::mem::take(&mut self.medias[media].backlog) {
-            self.media_hears(media, link, frame);
-        }
-        self.schedule(0, Happening::Relink);
-    }
-
-    /// What a media node does when a phone's RTP stays away: it says so, as long as it is expected.
-    pub fn miss_rtp(&mut self, call_id: String) {
-        let phone = self.phones.iter().find_map(|phone| {
-            let at = phone.lines.iter().position(|line| line.call_id == call_id)?;
-            phone.remote_rtp(at)
-        });
-        let found = phone.and_then(|port| {
-            let medias = self.medias.iter().enumerate();
-            medias.filter(|(_, media)| media.is_up && !media.is_frozen).find_map(|(at, media)| {
-                media.node.find(port).map(|(session, leg)| (at, session, leg))
-            })
-        });
-        let Some((at, session, leg)) = found else {
-            self.missed.remove(&call_id);
-            return;
-        };
-        if self.medias[at].node.expects_rtp(session, leg) {
-            self.count.add("media: silence reported");
-            let media = &mut self.medias[at];
-            media.report_count += 1;
-            let kind = ReportKind::Silence { leg, silent_ms: 60_000 };
-            let report = Report { session, number: media.report_count, kind };
-            media.reports.push(report.clone());
-            for link in self.touching(Place::Media(at)) {
-                self.send_frame(link, 1, Frame::Report(report.clone()));
-            }
-        }
-        self.schedule(super::RTP_TIMEOUT, Happening::Missed { call_id });
-    }
-}
-
-fn told(request: &holdfast::control::Request, reply: &holdfast::control::Reply) -> String {
-    use holdfast::control::{Reply, Request};
-    let (what, session, epoch, rev) = match request {
-        Request::Apply(apply) => ("apply", apply.session, apply.epoch, apply.rev),
-        Request::Resume(resume) => {
-            let apply = &resume.apply;
-            ("resume", apply.session, apply.epoch, apply.rev)
-        }
-        Request::Release(release) => ("release", release.session, release.epoch, release.rev),
-    };
-    let answer = match reply {
-        Reply::Applied(_) => "applied".to_owned(),
-        Reply::Released(_) => "released".to_owned(),
-        Reply::Refused { reason, .. } => format!("{reason:?}"),
-    };
-    format!("{what} {} e{} r{}: {answer}", session.0, epoch.0, rev.0)
 }

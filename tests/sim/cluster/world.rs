@@ -1,13 +1,15 @@
 //! The world of the cluster: signaling and media nodes, phones, one store, links and a network, in one thread and by
 //! one seed. The nodes are the product's own workers; everything around them is here.
 
-use super::faults::{Fault, Mood};
+use super::air::Ear;
+use super::faults::{Fault, Mood, Theme};
+use super::hosts::Break;
 use super::link::{Link, Place};
-use super::media::MediaNode;
+use super::media::{Asked, MediaNode, Parcel, Ports};
 use super::node::Node;
 use super::sabotage::Sabotage;
 use crate::count::Count;
-use crate::phone::{Phone, State};
+use crate::phone::Phone;
 use crate::random::Random;
 use crate::scheduled::Scheduled;
 use crate::store_model::StoreModel;
@@ -16,7 +18,7 @@ use core::net::SocketAddr;
 use holdfast::control::Frame;
 use holdfast::directory::{Binding, User};
 use holdfast::event::Event;
-use holdfast::ids::{Flow, Transport};
+use holdfast::ids::{Flow, Incarnation, Transport};
 use holdfast::net::udp::Datagram;
 use holdfast::signaling::driven::{Errand, Incoming};
 use std::cell::RefCell;
@@ -24,10 +26,16 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use tokio::runtime::Handle;
 
 pub const NODES: usize = 3;
-pub const MEDIAS: usize = 3;
+/// Two on each of two hosts.
+pub const MEDIAS: usize = 4;
+pub const HOSTS: usize = 2;
 pub const START: u64 = 1_700_000_000_000_000;
 pub const MS: u64 = 1_000;
 pub const S: u64 = 1_000_000;
+pub const fn host_of(media: usize) -> usize {
+    media * HOSTS / MEDIAS
+}
+
 /// Far more than a seed needs: a timer that never clears is found.
 const MOST_STEPS: u64 = 400_000;
 
@@ -75,6 +83,39 @@ pub enum Happening {
         link: u64,
         end: usize,
     },
+    /// Link `link` misses heartbeats: who is at that end notices.
+    Silent {
+        link: u64,
+        end: usize,
+    },
+    /// Phones send a packet each.
+    Tick,
+    /// The kernel closed the ports of a media process that died.
+    PortsClosed {
+        media: usize,
+        ports: Vec<u16>,
+    },
+    /// A wish for ports that were taken.
+    PortsAgain {
+        media: usize,
+        life: u64,
+        asked: Asked,
+        until: u64,
+    },
+    /// A media node that leaves gives the next session away.
+    Pass {
+        media: usize,
+        life: u64,
+    },
+    /// It comes to its heir.
+    Passed {
+        media: usize,
+        life: u64,
+        /// Which node, and which start of it.
+        heir: (usize, u64),
+        parcel: Parcel,
+        breaks: Option<Break>,
+    },
     /// Media nodes look for links they do not have.
     Relink,
     Start {
@@ -84,10 +125,6 @@ pub enum Happening {
         media: usize,
     },
     Fault(Fault),
-    /// A media node misses the RTP of a phone that vanished from that dialog.
-    Missed {
-        call_id: String,
-    },
 }
 
 /// How unkind the network and the store always are, in a thousand.
@@ -104,6 +141,7 @@ pub struct Weather {
     pub is_mild: bool,
 }
 
+#[derive(Debug)]
 pub struct Media {
     pub node: MediaNode,
     pub is_up: bool,
@@ -111,8 +149,24 @@ pub struct Media {
     pub life: u64,
     /// Frames that wait for it to go on.
     pub backlog: Vec<(u64, Frame)>,
-    pub reports: Vec<holdfast::control::Report>,
-    pub report_count: u64,
+    /// It leaves: until when at most, and when it starts again.
+    pub leaves: Option<(u64, u64)>,
+    /// After so many sessions its hand-over breaks off.
+    pub breaks: Option<(u32, Break)>,
+}
+
+impl Media {
+    fn new(number: usize) -> Self {
+        Self {
+            node: MediaNode::new(number),
+            is_up: true,
+            is_frozen: false,
+            life: 1 + number as u64,
+            backlog: Vec::new(),
+            leaves: None,
+            breaks: None,
+        }
+    }
 }
 
 pub struct World {
@@ -124,6 +178,16 @@ pub struct World {
     pub touched: Vec<u64>,
     pub nodes: Vec<Node>,
     pub medias: Vec<Media>,
+    /// Ports of each host.
+    pub hosts: Vec<Ports>,
+    /// Hosts of media nodes that nobody reaches.
+    pub lost_hosts: BTreeSet<usize>,
+    /// Links on which nothing moves until then.
+    pub stalls: BTreeMap<(Place, Place), u64>,
+    pub theme: Theme,
+    /// What lines of phones hear.
+    pub ears: BTreeMap<(usize, usize), Ear>,
+    pub calls_by_tag: HashMap<String, u128>,
     pub links: BTreeMap<u64, Link>,
     pub link_count: u64,
     pub cuts: BTreeSet<(Place, Place)>,
@@ -132,6 +196,8 @@ pub struct World {
     /// Counts the servers that were the store; the last one is new to its owners until then.
     pub server: u64,
     pub settled_at: u64,
+    /// Calls that a node gave up: until when the process that was told may claim them.
+    pub given: BTreeMap<(u64, Incarnation), u64>,
     /// What a replica has.
     pub replica: Option<StoreModel>,
     /// The store's clock less ours, in microseconds.
@@ -150,11 +216,10 @@ pub struct World {
     pub branches: HashSet<String>,
     /// Of each dialog the last number that the switch used, and for a BYE.
     pub sequences: HashMap<String, (u32, bool)>,
-    pub missed: HashSet<String>,
-    /// A media node died, stood still or was cut off: what it was told may be lost.
-    pub media_was_hurt: bool,
     pub next_audit: u64,
     pub last_fault: u64,
+    /// When a fault came or ended last.
+    pub hurt_at: u64,
     /// A node died while the store took no writes.
     pub died_in_outage: bool,
     /// When nodes died.
@@ -191,21 +256,13 @@ pub fn draw_call_id(_now: holdfast::time::Timestamp) -> holdfast::ids::CallId {
 impl World {
     pub fn new(
         seed: u64,
+        theme: Theme,
         weather: Weather,
         sabotage: Option<Sabotage>,
         background: Handle,
     ) -> Self {
         CALLS.with(|calls| *calls.borrow_mut() = 0);
         EVENTS.with(|events| events.borrow_mut().clear());
-        let media = |number| Media {
-            node: MediaNode::new(number),
-            is_up: true,
-            is_frozen: false,
-            life: 1 + number as u64,
-            backlog: Vec::new(),
-            reports: Vec::new(),
-            report_count: 0,
-        };
         let mut world = Self {
             now: START,
             random: Random::new(seed ^ 0x00c1_0573),
@@ -213,7 +270,13 @@ impl World {
             by_address: HashMap::new(),
             touched: Vec::new(),
             nodes: (0..NODES).map(Node::new).collect(),
-            medias: (0..MEDIAS).map(media).collect(),
+            medias: (0..MEDIAS).map(Media::new).collect(),
+            hosts: vec![Ports::new(); HOSTS],
+            lost_hosts: BTreeSet::new(),
+            stalls: BTreeMap::new(),
+            theme,
+            ears: BTreeMap::new(),
+            calls_by_tag: HashMap::new(),
             links: BTreeMap::new(),
             link_count: 0,
             cuts: BTreeSet::new(),
@@ -221,6 +284,7 @@ impl World {
             mood: Mood::Well,
             server: 1,
             settled_at: START,
+            given: BTreeMap::new(),
             replica: None,
             store_ahead: 0,
             lives: 100,
@@ -232,14 +296,13 @@ impl World {
             complaints: Vec::new(),
             trace: Vec::new(),
             is_traced: false,
-            is_strict: false,
+            is_strict: theme.is_strict(),
             count: Count::default(),
             branches: HashSet::new(),
             sequences: HashMap::new(),
-            missed: HashSet::new(),
-            media_was_hurt: false,
             next_audit: START,
             last_fault: START,
+            hurt_at: START,
             died_in_outage: false,
             deaths: Vec::new(),
             peers_were_cut: false,
@@ -251,6 +314,7 @@ impl World {
         };
         world.store_ahead = world.random.between(0, 20 * S);
         world.break_rules();
+        world.schedule(0, Happening::Tick);
         world
     }
 
@@ -363,11 +427,20 @@ impl World {
             Happening::WriteRow { node, life } => self.write_row(node, life),
             Happening::Frame { link, end, frame } => self.frame_arrives(link, end, frame),
             Happening::LinkDown { link, end } => self.link_down(link, end),
+            Happening::Silent { link, end } => self.note_silence(link, end),
+            Happening::Tick => self.tick_air(),
+            Happening::PortsClosed { media, ports } => self.close_ports(media, ports),
+            Happening::PortsAgain { media, life, asked, until } => {
+                self.try_ports(media, life, asked, until);
+            }
+            Happening::Pass { media, life } => self.pass_session(media, life),
+            Happening::Passed { media, life, heir, parcel, breaks } => {
+                self.session_passed((media, life), heir, parcel, breaks);
+            }
             Happening::Relink => self.relink(),
             Happening::Start { node } => self.start(node),
             Happening::StartMedia { media } => self.start_media(media),
             Happening::Fault(fault) => self.befall(fault),
-            Happening::Missed { call_id } => self.miss_rtp(call_id),
         }
     }
 
@@ -389,15 +462,6 @@ impl World {
             self.carry(|| Happening::ToSwitch { from, bytes: bytes.clone() });
         }
         self.count.merge(&mut self.phones[at].count);
-        // Whoever hung up, or is gone, sends no RTP any more.
-        let lines = self.phones[at].lines.iter();
-        let over = lines.filter(|line| line.state == State::Over && line.answered_at.is_some());
-        let over: Vec<String> = over.map(|line| line.call_id.clone()).collect();
-        for call_id in over {
-            if self.missed.insert(call_id.clone()) {
-                self.schedule(super::RTP_TIMEOUT, Happening::Missed { call_id });
-            }
-        }
         for complaint in core::mem::take(&mut self.phones[at].complaints) {
             if !self.is_known(&complaint) {
                 self.complain(complaint);
@@ -426,6 +490,7 @@ impl World {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let node = members[(hash >> 7) as usize % members.len()];
+        self.note(|| format!("   -> node {node}"));
         let flow = Flow {
             transport: Transport::Udp,
             local: crate::world::SERVER.parse().expect("address"),
@@ -460,6 +525,7 @@ impl World {
                 }
                 Event::CallAnswered { .. } => self.count.add("calls: answered"),
                 Event::CallLeft { .. } => self.count.add("calls: left"),
+                Event::CallReanchored { .. } => self.count.add("calls: re-anchored"),
                 Event::Bug { call, what } => {
                     self.complain(format!("node {node} panicked over call {call:?}: {what}"));
                 }
@@ -485,6 +551,8 @@ impl World {
             && self.phones.iter().all(Phone::is_done)
             && self.store.calls.values().all(|row| row.ended_at.is_some())
             && self.nodes.iter().all(Node::is_idle)
+            && (self.medias.iter().all(|media| media.node.sessions().next().is_none())
+                || self.now > self.last_fault + 150 * S)
     }
 }
 

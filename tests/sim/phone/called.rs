@@ -76,6 +76,7 @@ impl Phone {
                 let tag = self.lines[at].local_tag.clone();
                 self.respond(request, if up { 200 } else { 481 }, &tag, None);
             }
+            (Method::Update, Some(at)) => self.handle_update(at, request, cseq),
             (Method::Ack, None) => {}
             (_, at) => {
                 let tag = at.map_or("none".to_owned(), |at| self.lines[at].local_tag.clone());
@@ -119,6 +120,7 @@ impl Phone {
             holding: false,
             remote_version: 0,
             remote_sdp: String::new(),
+            first_remote: None,
             answer: None,
             answered_at: None,
             was_promised: false,
@@ -135,6 +137,7 @@ impl Phone {
             acks: Vec::new(),
             invites_seen: vec![cseq],
             last_2xx: None,
+            last_update: None,
         });
         let at = self.lines.len() - 1;
         self.take_sdp(at, &request.body);
@@ -143,6 +146,10 @@ impl Phone {
 
     fn handle_reinvite(&mut self, at: usize, request: &Request, cseq: u32, now: u64) {
         let line = &self.lines[at];
+        if self.manners.mute_to_reinvite && line.state == State::Up {
+            self.count.add("phones: re-INVITE not answered at all");
+            return;
+        }
         let tag = line.local_tag.clone();
         if let Some((seq, bytes)) = &line.last_2xx
             && *seq == cseq
@@ -185,6 +192,40 @@ impl Phone {
         } else {
             self.answer_reinvite(at, now);
         }
+    }
+
+    /// RFC 3311.
+    fn handle_update(&mut self, at: usize, request: &Request, cseq: u32) {
+        let line = &self.lines[at];
+        let (tag, last) = (line.local_tag.clone(), line.last_update.clone());
+        if let Some((_, bytes)) = last.filter(|(seq, _)| *seq == cseq) {
+            return self.outbox.push(bytes);
+        }
+        let in_order = self.check_seq(at, cseq);
+        let line = &self.lines[at];
+        let status = match self.manners.refuse_update {
+            _ if line.state != State::Up => 481,
+            _ if !in_order => 500,
+            _ if line.reinvite_open || line.asked.is_some() => 491,
+            Some(status) => status,
+            None => 200,
+        };
+        if status != 200 {
+            let bytes = self.respond(request, status, &tag, None);
+            self.lines[at].last_update = Some((cseq, bytes));
+            return;
+        }
+        self.take_sdp(at, &request.body);
+        let offered = String::from_utf8_lossy(&request.body).into_owned();
+        let voice = self.reply(at, &offered);
+        let line = &mut self.lines[at];
+        line.version += 1;
+        line.local = voice;
+        let version = line.version;
+        let sdp = self.sdp(version, voice);
+        self.count.add("phones: UPDATE answered");
+        let bytes = self.respond(request, 200, &tag, Some(sdp));
+        self.lines[at].last_update = Some((cseq, bytes));
     }
 
     pub(super) fn answer_reinvite(&mut self, at: usize, now: u64) {

@@ -55,6 +55,7 @@ impl Phone {
             holding: false,
             remote_version: 0,
             remote_sdp: String::new(),
+            first_remote: None,
             answer: None,
             answered_at: None,
             was_promised: false,
@@ -71,6 +72,7 @@ impl Phone {
             acks: Vec::new(),
             invites_seen: Vec::new(),
             last_2xx: None,
+            last_update: None,
         });
     }
 
@@ -225,16 +227,19 @@ impl Phone {
         }
     }
 
-    /// The caller sees one To tag.
+    /// The caller sees one To tag. Of several early dialogs that of the 2xx is confirmed (RFC 3261 §13.2.2.4).
     fn check_tag(&mut self, at: usize, response: &Response) {
         let tag = response.to().and_then(|to| to.tag()).unwrap_or_default();
         if tag.is_empty() {
             return self.complain("18x or 2xx without To tag");
         }
         let line = &mut self.lines[at];
-        if line.remote_tag.is_empty() {
+        let is_first = line.remote_tag.is_empty();
+        let differs = line.remote_tag != tag;
+        if is_first || response.status.is_success() && line.state != State::Up {
             line.remote_tag = tag.into_owned();
-        } else if line.remote_tag != tag {
+        }
+        if differs && !is_first {
             self.complain("a second To tag");
         }
     }

@@ -1,0 +1,139 @@
+//! The same INVITE at two nodes: after a node came or went, or stood still, what comes here as new may be the repeat of
+//! one that another node has made a call of. Only the store knows; the journal takes both.
+//!
+//! Invariants: nothing is said of a call that the store does not know yet, for as long as repeats are expected and the
+//! store may answer soon; in an outage, and where there never was another node, nobody waits.
+
+use super::worker::Worker;
+use crate::ids::{CallId, Rev};
+use crate::limits;
+use crate::time::Timestamp;
+use core::time::Duration;
+use std::collections::VecDeque;
+
+/// A store that is slow is waited for so long before the journal is enough.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the journal has of new calls, and whether that is enough.
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    /// A phone repeats its INVITE for so long (RFC 3261 §17.1.1.2: Timer B).
+    until: Option<Timestamp>,
+    /// In the journal, and not known to be in the store: until when that is waited for.
+    waiting: VecDeque<(Timestamp, CallId, Rev)>,
+}
+
+impl Repeats {
+    /// When a wait ends.
+    pub(super) fn next_timeout(&self) -> Option<Timestamp> {
+        self.waiting.front().map(|(until, ..)| *until)
+    }
+}
+
+impl Worker {
+    /// Phones may say here from now on what they said to another node before.
+    pub(super) fn expect_repeats(&mut self) {
+        self.repeats.until = Some(self.now + limits::TRANSACTION_TIMEOUT);
+    }
+
+    /// The journal has that rev of a call: what waited for it leaves, at once or when the store had its say.
+    pub(super) fn release_journaled(&mut self, id: CallId, rev: Rev) {
+        let is_expected = self.repeats.until.is_some_and(|until| self.now < until);
+        let is_new = self.calls.get(id).is_some_and(|slot| slot.committed.0 == 0);
+        if is_expected && is_new && !self.committer.is_failing() {
+            self.repeats.waiting.push_back((self.now + PATIENCE, id, rev));
+        } else {
+            self.release(id, rev);
+        }
+    }
+
+    /// Who waited long enough. A commit that failed meanwhile may have been done: the next one tells.
+    pub(super) fn end_waits(&mut self) {
+        while let Some((until, id, rev)) = self.repeats.waiting.front().copied()
+            && until <= self.now
+        {
+            self.repeats.waiting.pop_front();
+            self.release(id, rev);
+        }
+    }
+
+    /// Messages that waited for that rev leave.
+    pub(super) fn release(&mut self, id: CallId, rev: Rev) {
+        for transmit in self.calls.commit(id, rev) {
+            self.send(id, transmit);
+        }
+        self.tell_originator(id);
+        self.forget_if_over(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::samples;
+    use crate::store::{CallOutcome, StoreError};
+
+    /// A call that neither the store nor anybody outside knows.
+    fn new_call(worker: &mut Worker) -> Rev {
+        worker.adopt(samples::ringing());
+        let slot = worker.calls.get_mut(CallId(7)).expect("adopted");
+        (slot.committed, slot.stored) = (Rev(0), Rev(0));
+        worker.sockets.driver().sent.clear();
+        slot_rev(worker)
+    }
+
+    fn slot_rev(worker: &Worker) -> Rev {
+        worker.calls.get(CallId(7)).expect("there").saved
+    }
+
+    fn committed(worker: &Worker) -> Rev {
+        worker.calls.get(CallId(7)).expect("there").committed
+    }
+
+    #[tokio::test]
+    async fn a_new_call_waits_for_the_store_only_when_it_may_be_a_repeat() {
+        let mut worker = samples::worker();
+        let rev = new_call(&mut worker);
+        worker.release_journaled(CallId(7), rev);
+        assert_eq!(committed(&worker), rev, "no other node was ever there");
+        let rev = new_call_again(&mut worker);
+        worker.expect_repeats();
+        worker.release_journaled(CallId(7), rev);
+        worker.end_waits();
+        assert_eq!(committed(&worker), Rev(0), "the store may know it by another id");
+        worker.now = worker.now + PATIENCE;
+        worker.end_waits();
+        assert_eq!(committed(&worker), rev, "a slow store is not waited for longer");
+    }
+
+    #[tokio::test]
+    async fn in_an_outage_the_journal_is_enough() {
+        let mut worker = samples::worker();
+        let rev = new_call(&mut worker);
+        worker.expect_repeats();
+        worker.committer.save(samples::save(9, 1));
+        worker.committer.poll_batch(worker.now + PATIENCE).expect("due");
+        worker.handle_committed(Err(StoreError::Unavailable("refused".to_owned())));
+        worker.release_journaled(CallId(7), rev);
+        assert_eq!(committed(&worker), rev);
+    }
+
+    #[tokio::test]
+    async fn a_repeat_is_let_go_without_a_word() {
+        let mut worker = samples::worker();
+        let rev = new_call(&mut worker);
+        worker.expect_repeats();
+        worker.release_journaled(CallId(7), rev);
+        worker.handle_outcome(&samples::save(7, rev.0), CallOutcome::Duplicate(CallId(3)));
+        worker.now = worker.now + PATIENCE;
+        worker.end_waits();
+        assert!(worker.calls.get(CallId(7)).is_none());
+        assert!(worker.sockets.driver().sent.is_empty(), "nobody was told of it");
+    }
+
+    fn new_call_again(worker: &mut Worker) -> Rev {
+        let slot = worker.calls.get_mut(CallId(7)).expect("adopted");
+        (slot.committed, slot.stored) = (Rev(0), Rev(0));
+        slot_rev(worker)
+    }
+}
