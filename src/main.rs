@@ -70,7 +70,7 @@ fn client(
         url: context.settings.admin_url,
         token: context.settings.admin_token,
         credentials: credentials.as_ref().and_then(|all| serde_json::to_value(all).ok()),
-        health_urls: context.health_urls,
+        health: context.health,
     };
     ExitCode::from(cli::run(connection, &known, command))
 }

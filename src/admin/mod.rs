@@ -24,7 +24,7 @@ pub mod users;
 pub mod webhooks;
 
 pub use health::Phase;
-pub use server::{Server, bind_next_free, bind_shared};
+pub use server::{Server, bind_next_free, bind_own, bind_shared};
 
 use crate::ids::ClusterKey;
 use crate::net::web::HttpClient;
@@ -126,7 +126,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .with_state(admin.clone())
 }
 
-/// Health alone: a media node.
+/// Health alone: a media node, and the socket that is each process's own.
 pub fn health_router(admin: &Arc<Admin>) -> Router {
     health::router()
         .fallback(not_found)

@@ -2,7 +2,7 @@
 //! client an operator.
 //!
 //! Invariants: headers come within a deadline, connections are counted, and processes of one host
-//! share the port.
+//! share the port; what each of them says of itself it says at a unix socket of its own too.
 
 use axum::Router;
 use core::net::SocketAddr;
@@ -13,8 +13,11 @@ use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
 /// For the header of a request, and between two requests of a connection.
@@ -59,6 +62,17 @@ pub fn bind_next_free(address: SocketAddr, tries: u16) -> io::Result<TcpListener
     Err(last)
 }
 
+/// A unix socket of this process alone. What an earlier process left there is taken away.
+pub fn bind_own(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -73,12 +87,16 @@ fn listen(socket: &Socket, address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// Serves until stopped.
-    pub fn start(listener: TcpListener, router: Router) -> io::Result<Self> {
+    /// Serves until stopped; at the second listener, if there is one, what belongs to this process alone.
+    pub fn start(
+        listener: TcpListener,
+        router: Router,
+        own: Option<(UnixListener, Router)>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let run = move || runtime.block_on(serve(listener, router, stopped));
+        let run = move || runtime.block_on(serve(listener, router, own, stopped));
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             if let Err(error) = run() {
                 tracing::error!("the admin API stopped: {error}");
@@ -99,21 +117,41 @@ impl Server {
 async fn serve(
     listener: TcpListener,
     router: Router,
-    mut stopped: watch::Receiver<bool>,
+    own: Option<(UnixListener, Router)>,
+    stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let from_all = async || {
+        let (stream, _) = listener.accept().await?;
+        cut_off_when_stuck(&stream);
+        Ok(stream)
+    };
+    let all = accept_all(from_all, router, stopped.clone());
+    let Some((own, own_router)) = own else {
+        all.await;
+        return Ok(());
+    };
+    let own = tokio::net::UnixListener::from_std(own)?;
+    let from_here = async || Ok(own.accept().await?.0);
+    // Counted apart: who fills the port does not hide how this process is.
+    tokio::join!(all, accept_all(from_here, own_router, stopped));
+    Ok(())
+}
+
+async fn accept_all<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    accept: impl AsyncFn() -> io::Result<S>,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept() => accepted,
             () = told(&mut stopped) => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => {
-                cut_off_when_stuck(&stream);
-                stream
-            }
+            Ok(stream) => stream,
             Err(error) => {
                 // Out of descriptors, or a peer that is gone already: neither is a reason to end or
                 // to spin.
@@ -130,7 +168,6 @@ async fn serve(
     }
     let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(STOP_DEADLINE, places.acquire_many(all)).await;
-    Ok(())
 }
 
 /// A client that takes nothing for so long is gone, or as good as gone: it holds up an answer without end.
@@ -146,8 +183,8 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-async fn serve_connection(
-    stream: tokio::net::TcpStream,
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {

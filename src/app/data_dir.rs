@@ -47,12 +47,18 @@ pub struct Holder {
     pub pid: u32,
     /// Inode of that namespace.
     pub pid_namespace: u64,
+    /// Inode of its namespace of mounts: each container has one of its own, whatever else it shares.
+    #[serde(default)]
+    pub mount_namespace: u64,
     /// Name of the node.
     pub name: String,
     /// signaling, media or both.
     pub mode: String,
-    /// Where its health is served.
+    /// Where its health is served; other processes may serve theirs there too.
     pub admin_url: String,
+    /// Name, beside its slot, of the socket at which this very process tells its health.
+    #[serde(default)]
+    pub health_socket: Option<String>,
 }
 
 /// A place among the processes of a host; given up when dropped.
@@ -147,6 +153,22 @@ impl DataDir {
             serde_json::from_str(&text).ok()
         };
         (1..=SLOTS).filter_map(read).collect()
+    }
+
+    /// Holders that a command typed here means: those of its container, or of its machine where there is none.
+    pub fn holders_here(path: &Path) -> Vec<Holder> {
+        let (pid, mount) = (namespace("pid"), namespace("mnt"));
+        let mut all = Self::holders(path);
+        all.retain(|holder| holder.pid_namespace == pid);
+        if all.iter().any(|holder| holder.mount_namespace == mount) {
+            all.retain(|holder| holder.mount_namespace == mount);
+        }
+        all
+    }
+
+    /// Where a holder tells its health itself; `None` of a release that does not.
+    pub fn health_socket(path: &Path, holder: &Holder) -> Option<PathBuf> {
+        Some(path.join("slots").join(holder.health_socket.as_ref()?))
     }
 
     /// One process at a time on an embedded database. The lock is held until the file is dropped.
@@ -253,14 +275,24 @@ impl Slot {
         self.path.with_extension("sock")
     }
 
+    /// Our unix socket for those who ask how this very process is.
+    pub fn health_socket(&self) -> PathBuf {
+        self.path.with_extension("health")
+    }
+
     /// Tells others where this process serves its health.
     pub fn announce(&mut self, mode: Mode, admin_url: &str) -> io::Result<()> {
         let holder = Holder {
             pid: std::process::id(),
             pid_namespace: pid_namespace(),
+            mount_namespace: namespace("mnt"),
             name: self.name.clone(),
             mode: mode.name().to_owned(),
             admin_url: admin_url.to_owned(),
+            health_socket: self
+                .health_socket()
+                .file_name()
+                .and_then(|name| Some(name.to_str()?.to_owned())),
         };
         let text = serde_json::to_string(&holder).map_err(io::Error::other)?;
         rewrite(&mut self.file, &text)
@@ -270,7 +302,11 @@ impl Slot {
 /// Inode of this process's namespace of process ids: tells containers apart that share a data
 /// directory.
 pub fn pid_namespace() -> u64 {
-    std::fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino())
+    namespace("pid")
+}
+
+fn namespace(kind: &str) -> u64 {
+    std::fs::metadata(format!("/proc/self/ns/{kind}")).map_or(0, |data| data.ino())
 }
 
 /// A name that no other process of this host writes to: in containers every process has the id 1.

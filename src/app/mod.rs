@@ -115,21 +115,21 @@ pub struct ClientContext {
     pub settings: ClientSettings,
     /// From the data directory.
     pub credentials: Option<Credentials>,
-    /// Health addresses of the live processes that share this process's namespace.
-    pub health_urls: Vec<String>,
+    /// Where the live processes of this container, or of this machine, tell their health: a socket of that process alone
+    /// (not in older releases), and an address that others may share.
+    pub health: Vec<(Option<PathBuf>, String)>,
 }
 
 /// Reads settings and data directory for a client.
 pub fn client_context(file: Option<&Path>) -> anyhow::Result<ClientContext> {
     let sources = config::sources(file, Vec::new())?;
     let settings = config::client_settings(&sources);
-    let namespace = data_dir::pid_namespace();
-    let mine = |holder: &data_dir::Holder| {
-        holder.pid_namespace == namespace
-            && settings.node.as_ref().is_none_or(|node| *node == holder.name)
-    };
-    let holders = DataDir::holders(&settings.data_dir);
-    let health_urls = holders.into_iter().filter(mine).map(|holder| holder.admin_url).collect();
+    let mut holders = DataDir::holders_here(&settings.data_dir);
+    holders.retain(|holder| settings.node.as_ref().is_none_or(|node| *node == holder.name));
+    let health = holders
+        .into_iter()
+        .map(|holder| (DataDir::health_socket(&settings.data_dir, &holder), holder.admin_url))
+        .collect();
     let credentials = Credentials::read(&settings.data_dir)?;
-    Ok(ClientContext { settings, credentials, health_urls })
+    Ok(ClientContext { settings, credentials, health })
 }

@@ -86,7 +86,7 @@ fn run(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Exit> {
         base.token.expose(),
         base.telemetry.clone(),
     );
-    let server = listen(&base.config, &admin)?;
+    let server = listen(&base.config, &admin, &base.slot)?;
     let admin_url = first_start::admin_url(server.address, host);
     let mode = base.config.mode;
     base.slot.announce(mode, &admin_url).context("slot")?;
@@ -175,7 +175,7 @@ fn is_loopback(name: &str) -> bool {
     ip.map_or_else(|_| name.split(':').next() == Some("localhost"), |ip| ip.is_loopback())
 }
 
-fn listen(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<Server> {
+fn listen(config: &Config, admin: &Arc<Admin>, slot: &Slot) -> anyhow::Result<Server> {
     let address = config.admin.bind;
     let (listener, router) = if config.mode.has_signaling() {
         (admin::bind_shared(address), admin::router(admin))
@@ -183,7 +183,9 @@ fn listen(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<Server> {
         (admin::bind_next_free(address, OWN_PORTS), admin::health_router(admin))
     };
     let listener = listener.with_context(|| format!("admin_bind {address}"))?;
-    let server = Server::start(listener, router)?;
+    let socket = slot.health_socket();
+    let own = admin::bind_own(&socket).with_context(|| format!("{}", socket.display()))?;
+    let server = Server::start(listener, router, Some((own, admin::health_router(admin))))?;
     tracing::info!("health and admin are at http://{}", server.address);
     Ok(server)
 }

@@ -12,9 +12,9 @@ const FAILED: u8 = 1;
 /// Wrong use or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
 /// The node cannot be reached (`EX_UNAVAILABLE`).
-const UNREACHABLE: u8 = 69;
+pub(super) const UNREACHABLE: u8 = 69;
 /// Try again later (`EX_TEMPFAIL`).
-const TRY_AGAIN: u8 = 75;
+pub(super) const TRY_AGAIN: u8 = 75;
 
 /// Why a command failed: what to print and the exit code.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 use super::client::{Client, Failure, escape};
 use super::events;
+use super::health;
 use super::table::{Column, fields, table};
 use super::trace;
 use super::webhooks;
@@ -59,13 +60,10 @@ const CDRS: &[Column] = &[
     ("ENDED_BY", "/ended_by"),
     ("CAUSE", "/end_cause"),
 ];
-/// For `health`: not now.
-const TRY_AGAIN: u8 = 75;
-
 /// Runs a command that talks to a node; the exit code.
 pub fn run(connection: &Connection, known: &Known, command: Command) -> u8 {
     let done = match command {
-        Command::Health { json } => return health(connection, known, json),
+        Command::Health { json } => return health::health(connection, known, json),
         Command::Config(ConfigCommand::Credentials { json }) => credentials(known, json),
         command => ask(&Client::new(connection, known), command),
     };
@@ -275,31 +273,6 @@ pub(super) fn print_done(value: &Value, json: Json, text: &str) {
 
 fn print_json(value: &Value) {
     println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
-}
-
-/// Of every process here; the worst decides.
-fn health(connection: &Connection, known: &Known, json: Json) -> u8 {
-    let named = connection.url.is_some() || known.url.is_some() || known.health_urls.is_empty();
-    let clients: Vec<Client> = if named {
-        vec![Client::new(connection, known)]
-    } else {
-        known.health_urls.iter().map(|url| Client::at(url, None)).collect()
-    };
-    let mut worst = 0;
-    for client in clients {
-        match client.health() {
-            Ok((document, is_ready)) => {
-                let text = if json.json { document.to_string() } else { fields(&document) };
-                println!("{text}");
-                worst = worst.max(if is_ready { 0 } else { TRY_AGAIN });
-            }
-            Err(failure) => {
-                eprintln!("{}", failure.text);
-                worst = if worst == TRY_AGAIN { worst } else { failure.exit };
-            }
-        }
-    }
-    worst
 }
 
 fn credentials(known: &Known, json: Json) -> Result<(), Failure> {

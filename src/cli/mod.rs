@@ -5,6 +5,7 @@
 mod client;
 mod commands;
 mod events;
+mod health;
 mod table;
 mod trace;
 mod webhooks;
@@ -57,8 +58,9 @@ pub struct Known {
     pub token: Option<String>,
     /// `credentials.json`.
     pub credentials: Option<serde_json::Value>,
-    /// Where processes of this host or container serve their health.
-    pub health_urls: Vec<String>,
+    /// Where processes of this container, or of this machine, tell their health: a socket of that process alone, and an
+    /// address that others may share, for a release without the socket.
+    pub health: Vec<(Option<PathBuf>, String)>,
 }
 
 /// Form of the output.
