@@ -26,9 +26,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// A media node that drains looks so often whether its last session is over.
-const SESSIONS_ASKED: Duration = Duration::from_millis(100);
-
 /// `HOLDFAST_MODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -174,7 +171,8 @@ impl Halves {
     }
 
     /// Stops with manners. Signaling parks: its calls stay in the store. Media gives its sessions to another process of
-    /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given.
+    /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given, and as
+    /// long as there is signaling that could end them.
     pub async fn stop(self, drain_timeout: Duration) {
         let parks = self.signaling.is_some();
         if let Some(courier) = self.courier {
@@ -193,19 +191,9 @@ impl Halves {
         if parks {
             node.hand_over().await;
         } else {
-            let _ = tokio::time::timeout(drain_timeout, sessions_end(&node)).await;
+            let _ = tokio::time::timeout(drain_timeout, node.empty()).await;
         }
         node.stop().await;
-    }
-}
-
-async fn sessions_end(node: &MediaNode) {
-    let mut tick = tokio::time::interval(SESSIONS_ASKED);
-    loop {
-        tick.tick().await;
-        if node.status().sessions == 0 {
-            return;
-        }
     }
 }
 

@@ -37,6 +37,10 @@ use worker::{Command, Handle};
 
 /// A node that drains looks so often for another process that takes its sessions.
 const HEIR_SOUGHT: Duration = Duration::from_millis(500);
+/// And so often whether its last session is over.
+const SESSIONS_ASKED: Duration = Duration::from_millis(100);
+/// Longer than signaling takes to start again.
+const ABANDONED: Duration = Duration::from_secs(5);
 
 /// Who is told of what happens here.
 pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -119,11 +123,21 @@ struct Shared {
     /// Percent of the CPU that the process may have.
     cpu_percent: AtomicU32,
     tick_late_p99_us: AtomicU32,
+    door: Mutex<Door>,
     links: Mutex<Vec<mpsc::Sender<Frame>>>,
     ports: PortRange,
     bind: IpAddr,
     advertise: Option<IpAddr>,
     collector: Option<Collector>,
+}
+
+/// Where sessions of processes that leave come in.
+#[derive(Debug, Default)]
+struct Door {
+    /// One came since the last look: it may not be counted yet.
+    was_used: bool,
+    /// This process ends.
+    is_shut: bool,
 }
 
 /// Which address a phone is told.
@@ -178,6 +192,7 @@ impl Shared {
             cpu_percent: AtomicU32::new(0),
             tick_late_p99_us: AtomicU32::new(0),
             links: Mutex::default(),
+            door: Mutex::default(),
             ports,
             bind,
             advertise,
@@ -220,6 +235,26 @@ impl Shared {
 
     fn has_owner(&self) -> bool {
         !self.lock_links().is_empty()
+    }
+
+    /// A session may come in: nobody ends this process before it is counted.
+    fn open_door(&self) -> bool {
+        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        door.was_used |= !door.is_shut;
+        !door.is_shut
+    }
+
+    /// Shuts the door behind the last session; asked again and again.
+    fn is_empty(&self) -> bool {
+        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_empty = !door.was_used && self.sessions.load(Ordering::Relaxed) == 0;
+        door.was_used = false;
+        door.is_shut |= is_empty;
+        is_empty
+    }
+
+    fn shut_door(&self) {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner).is_shut = true;
     }
 
     /// To every link of signaling; the call's owner heeds it.
@@ -361,6 +396,25 @@ impl MediaNode {
         self.leaving.hand_over().await;
     }
 
+    /// Until the last session is over or has gone elsewhere, or until nobody can end any: without a link with signaling
+    /// sessions are left to the next start, which is told of them.
+    pub async fn empty(&self) {
+        let mut tick = tokio::time::interval(SESSIONS_ASKED);
+        let mut linked_at = clock::now();
+        loop {
+            tick.tick().await;
+            if self.shared.is_empty() {
+                return;
+            }
+            if self.is_linked() {
+                linked_at = clock::now();
+            } else if clock::now().saturating_since(linked_at) > ABANDONED {
+                tracing::info!("no signaling node is there: calls are left to the next start");
+                return;
+            }
+        }
+    }
+
     /// What it can take.
     pub fn status(&self) -> Capacity {
         self.shared.capacity()
@@ -368,8 +422,9 @@ impl MediaNode {
 
     /// Closes links and ports. Sessions that flow are cut: drain first.
     pub async fn stop(self) {
-        // Nothing more is inherited either.
         self.drain(true);
+        // Nothing more is inherited either.
+        self.shared.shut_door();
         let _ = self.stop.send(true);
         for (handle, _) in &self.workers {
             handle.send(Command::Stop);

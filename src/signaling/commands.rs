@@ -117,6 +117,8 @@ impl Worker {
 fn add_media(views: &mut Vec<NodeView>, media: Vec<NodeView>) {
     for half in media {
         match views.iter_mut().find(|view| view.name == half.name) {
+            // The name of a process that is no more: whoever started next on its host has it.
+            Some(node) if node.mode == "signaling" => *node = half,
             Some(node) => {
                 node.media = half.media;
                 node.sessions = half.sessions;
@@ -144,5 +146,36 @@ async fn add_others(views: &mut Vec<NodeView>, store: &Store) {
             view.state = NodeState::Down;
         }
         views.push(view);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(mode: &str, sessions: Option<u64>) -> NodeView {
+        let state = if mode == "media" { "ready" } else { "down" };
+        let view = serde_json::json!({
+            "name": "host-1", "mode": mode, "state": state, "version": "0", "record_version": null,
+            "control_version": 1, "started_at": null, "last_seen_at": null, "lease_expires_at": null,
+            "sip": [], "media": null, "control": null, "labels": {}, "calls": null,
+            "registrations": null, "sessions": sessions, "transcoded_sessions": null,
+            "max_sessions": null, "cpu_percent": null, "tick_late_p99_ms": null, "journal": null,
+            "drain": null, "links": [],
+        });
+        serde_json::from_value(view).expect("a view")
+    }
+
+    #[test]
+    fn a_media_node_with_the_name_of_a_dead_signaling_node_is_shown() {
+        let mut views = vec![view("signaling", None)];
+        add_media(&mut views, vec![view("media", Some(3))]);
+        let shown = views.iter().map(|one| (one.mode.as_str(), one.state, one.sessions));
+        assert_eq!(shown.collect::<Vec<_>>(), [("media", NodeState::Ready, Some(3))]);
+        // The other half of a node is shown with it.
+        let mut views = vec![view("both", None)];
+        add_media(&mut views, vec![view("media", Some(3))]);
+        let shown = views.iter().map(|one| (one.mode.as_str(), one.sessions));
+        assert_eq!(shown.collect::<Vec<_>>(), [("both", Some(3))]);
     }
 }

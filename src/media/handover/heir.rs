@@ -90,8 +90,8 @@ impl Heir {
         descriptors: Vec<OwnedFd>,
     ) -> io::Result<bool> {
         let id = parcel.id;
-        let Some(adopted) = unpacked(parcel, descriptors).filter(|_| !self.shared.is_draining())
-        else {
+        let adopted = unpacked(parcel, descriptors).filter(|_| self.shared.open_door());
+        let Some(adopted) = adopted else {
             link.send(&Word::Refused(id).encode(), &[])?;
             return Ok(false);
         };

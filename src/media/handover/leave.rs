@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 /// Passes all sessions of the workers to the freest other process whose socket is in `own`'s folder: how many, and to
-/// whom; `None` when nobody is there. Blocks.
+/// whom; `None` when nobody is there. When all are to leave, as in a restart of the whole host, one of them gathers
+/// what the others have, so that these may go. Blocks.
 pub(in super::super) fn hand_over(own: &Path, workers: &[Handle]) -> Option<(usize, NodeName)> {
     let (mut link, heir) = freest(own)?;
     let mut passed = 0;
@@ -39,11 +40,15 @@ enum Passed {
 
 fn freest(own: &Path) -> Option<(DescriptorLink, NodeName)> {
     let others = sockets_beside(own);
-    let known = others.iter().filter_map(|path| ask_room(path).ok());
-    let able = known
-        .filter(|(_, room)| !room.draining && room.snapshot_version == SNAPSHOT_VERSION)
-        .max_by_key(|(_, room)| room.sessions)?;
-    Some((able.0, able.1.name))
+    let known = others.iter().filter_map(|path| Some((path, ask_room(path).ok()?)));
+    let able = known.filter(|(_, (_, room))| room.snapshot_version == SNAPSHOT_VERSION);
+    let (stay, leave): (Vec<_>, Vec<_>) = able.partition(|(_, (_, room))| !room.draining);
+    let freest = stay.into_iter().max_by_key(|(_, (_, room))| room.sessions);
+    // The first of all by its path, for whom no other is before.
+    let gatherer = leave.into_iter().map(|(path, found)| (path.as_path(), found));
+    let gatherer = gatherer.min_by_key(|(path, _)| *path).filter(|(path, _)| *path < own);
+    let (link, room) = freest.map(|(_, found)| found).or(gatherer.map(|(_, found)| found))?;
+    Some((link, room.name))
 }
 
 fn sockets_beside(own: &Path) -> Vec<PathBuf> {

@@ -255,9 +255,35 @@ fn the_heir_goes_on_where_the_other_stopped() {
     assert_eq!(heir.apply(2, &phones), Some(legs), "the same ports");
     let room = |node: &Node| node.shared.sessions.load(core::sync::atomic::Ordering::Relaxed);
     assert_eq!((room(&leaving), room(&heir)), (0, 1));
-    // Two who leave at once do not pass it to and fro.
-    heir.shared.set_draining(true);
-    assert!(hand_over(&own, core::slice::from_ref(&leaving.worker)).is_none());
+}
+
+#[test]
+fn of_those_who_leave_at_once_one_gathers_what_the_others_have() {
+    let folder = Folder::new("gathers");
+    let paths = [folder.socket("1"), folder.socket("2")];
+    let nodes = [41_360, 41_380].map(|first| Node::new(PortRange { first, last: first + 19 }));
+    for (path, node) in paths.iter().zip(&nodes) {
+        let (shared, workers) = (node.shared.clone(), vec![node.worker.clone()]);
+        listen(path, NodeName("heir".into()), shared, workers).expect("listens");
+    }
+    let give = |from: usize| {
+        let passed = hand_over(&paths[from], core::slice::from_ref(&nodes[from].worker));
+        passed.map(|(passed, _)| passed)
+    };
+    let phones = phones();
+    let legs = nodes[1].apply(1, &phones).expect("applied");
+    nodes.iter().for_each(|node| node.shared.set_draining(true));
+    // Nobody ends while it waits for others, nor between the heir's word and its worker's.
+    assert_eq!(give(1), Some(1));
+    assert!(!nodes[0].shared.is_empty());
+    assert_eq!(nodes[0].apply(2, &phones), Some(legs), "the same ports");
+    assert!(!nodes[0].shared.is_empty());
+    assert_eq!(give(0), None, "it does not go to and fro");
+    assert!(nodes[1].shared.is_empty());
+    // Once it ends it takes nothing in.
+    nodes[1].shared.set_draining(false);
+    assert_eq!(give(0), Some(0));
+    assert_eq!(nodes[0].apply(3, &phones), Some(legs));
 }
 
 #[test]
