@@ -61,6 +61,36 @@ pub fn is_answer_to(transaction: [u8; 12], datagram: &[u8]) -> bool {
         && datagram.get(8..HEADER_BYTES) == Some(&transaction[..])
 }
 
+/// Where the sender of an answer saw the request come from (XOR-MAPPED-ADDRESS, first as we and others send it).
+pub fn seen_at(datagram: &[u8]) -> Option<SocketAddr> {
+    let transaction = datagram.get(8..HEADER_BYTES)?;
+    let mut attributes = datagram.get(HEADER_BYTES..)?;
+    loop {
+        let (head, rest) = attributes.split_first_chunk::<4>()?;
+        let [kind @ .., l0, l1] = *head;
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        let value = rest.get(..length)?;
+        if u16::from_be_bytes(kind) == XOR_MAPPED_ADDRESS {
+            return unmapped_address(value, transaction);
+        }
+        attributes = rest.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+fn unmapped_address(value: &[u8], transaction: &[u8]) -> Option<SocketAddr> {
+    let (&[_, family, p0, p1], hidden) = value.split_first_chunk::<4>()?;
+    let cookie = MAGIC_COOKIE.to_be_bytes();
+    let mask = cookie.iter().chain(transaction);
+    let octets: Vec<u8> = hidden.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
+    let ip = match family {
+        1 => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?),
+        2 => IpAddr::from(<[u8; 16]>::try_from(octets).ok()?),
+        _ => return None,
+    };
+    let port = u16::from_be_bytes([p0, p1]) ^ (MAGIC_COOKIE >> 16) as u16;
+    Some(SocketAddr::new(ip, port))
+}
+
 /// Family, port and address, hidden from NATs that rewrite what looks like an address (§14.2).
 fn mapped_address(source: SocketAddr, transaction: &[u8]) -> Vec<u8> {
     let cookie = MAGIC_COOKIE.to_be_bytes();
@@ -91,6 +121,17 @@ mod tests {
 
     fn request() -> Vec<u8> {
         super::request(*b"transaction!")
+    }
+
+    #[test]
+    fn an_answer_says_where_the_request_was_seen() {
+        for source in ["192.0.2.7:40000", "[2001:db8::7]:1"] {
+            let source = source.parse().expect("an address");
+            let answer = answer(&super::request(*b"where am I ?"), source).expect("an answer");
+            assert_eq!(seen_at(&answer), Some(source));
+            let cut = answer.len() - 20;
+            assert_eq!(seen_at(answer.get(..cut).unwrap_or_default()), None);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use holdfast::sip::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,12 @@ pub(crate) struct Phone {
 
 impl Phone {
     pub(crate) fn udp(server: SocketAddr, user: &str, password: &str) -> Self {
-        let socket = UdpSocket::bind((own_ip(), 0)).expect("a port");
+        Self::udp_at(own_ip().into(), server, user, password)
+    }
+
+    /// The same at another address of this place.
+    pub(crate) fn udp_at(ip: IpAddr, server: SocketAddr, user: &str, password: &str) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).expect("a port");
         let local = socket.local_addr().expect("bound");
         let repeats = Repeats::over(socket.try_clone().expect("a second handle"));
         Self { repeats, ..Self::new(Wire::Udp(socket), local, server, user, password) }
@@ -462,13 +467,14 @@ pub(crate) fn callee_dialog(invite: &Request, tag: &str) -> Dialog {
 
 /// Session description of our phones: PCMU and telephone-event at `port`.
 pub(crate) fn sdp(port: u16, version: u32, direction: &str) -> String {
-    sdp_at(own_ip(), port, version, direction)
+    sdp_at(own_ip().into(), port, version, direction)
 }
 
 /// The same of a phone that is elsewhere.
-pub(crate) fn sdp_at(ip: Ipv4Addr, port: u16, version: u32, direction: &str) -> String {
+pub(crate) fn sdp_at(ip: IpAddr, port: u16, version: u32, direction: &str) -> String {
+    let kind = if ip.is_ipv4() { "IP4" } else { "IP6" };
     format!(
-        "v=0\r\no=- 4711 {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
+        "v=0\r\no=- 4711 {version} IN {kind} {ip}\r\ns=-\r\nc=IN {kind} {ip}\r\nt=0 0\r\n\
          m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
          a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na={direction}\r\n"
     )
@@ -478,7 +484,8 @@ pub(crate) fn sdp_at(ip: Ipv4Addr, port: u16, version: u32, direction: &str) -> 
 pub(crate) fn audio_address(body: &[u8]) -> SocketAddr {
     let text = String::from_utf8_lossy(body);
     let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
-    let address = line("c=IN IP4 ").expect("a c= line").trim().parse().expect("IPv4");
+    let address = line("c=IN IP4 ").or_else(|| line("c=IN IP6 ")).expect("a c= line");
+    let address = address.trim().parse().expect("an address");
     let port = line("m=audio ").and_then(|rest| rest.split(' ').next()?.parse().ok());
     SocketAddr::new(address, port.expect("an audio line"))
 }

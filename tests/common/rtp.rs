@@ -7,7 +7,7 @@ use super::srtp::Secured;
 use super::tone::{Audio, RATE_HZ, tone_sample};
 use super::{SOON, eventually, own_ip};
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -63,7 +63,7 @@ pub(crate) enum Law {
 /// A mouth and an ear.
 pub(crate) struct Talk {
     /// Where the phone is.
-    ip: Ipv4Addr,
+    ip: IpAddr,
     pub(crate) port: u16,
     pub(crate) tone_hz: u32,
     shared: Arc<Mutex<Shared>>,
@@ -78,7 +78,11 @@ impl Talk {
 
     /// The same, in a law of one's choice.
     pub(crate) fn speaking(tone_hz: u32, law: Law) -> Self {
-        let ip = own_ip();
+        Self::speaking_at(own_ip().into(), tone_hz, law)
+    }
+
+    /// The same at another address of this place.
+    pub(crate) fn speaking_at(ip: IpAddr, tone_hz: u32, law: Law) -> Self {
         let socket = UdpSocket::bind((ip, 0)).expect("a port for RTP");
         let port = socket.local_addr().expect("bound").port();
         let (shared, over) = (Arc::<Mutex<Shared>>::default(), Arc::new(AtomicBool::new(false)));

@@ -299,6 +299,11 @@ impl Server {
         server
     }
 
+    /// Its settings, as environment.
+    pub(crate) fn settings(&self) -> Vec<(&str, &str)> {
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
     /// A command of the binary with the settings of this server.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
         let mut command = holdfast(&self.folder);
@@ -309,9 +314,7 @@ impl Server {
 
     /// The only process once more, after its end, with what it left in its data directory.
     pub(crate) fn start_again(&mut self) {
-        let settings: Vec<(&str, &str)> =
-            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        self.signaling = start(&self.folder, "both", "both-again", (&[], &settings));
+        self.signaling = start(&self.folder, "both", "both-again", (&[], &self.settings()));
         self.wait_until_ready();
     }
 

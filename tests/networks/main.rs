@@ -7,5 +7,7 @@ mod common;
 #[path = "../peers/pair.rs"]
 mod pair;
 
+mod addresses;
+mod doctor;
 mod nat;
 mod router;

@@ -132,7 +132,7 @@ fn phones_that_were_silent_for_minutes_are_called_through_forgetful_nat() {
 fn a_call_follows_its_phone_to_another_address() {
     in_a_network(|network| {
         let (_machine, server, outside) = switch(network);
-        for (kind, number) in [Kind::PortRestricted, Kind::Symmetric].into_iter().zip(21..) {
+        for (kind, number) in Kind::ALL.into_iter().zip(21..) {
             println!("{kind:?}");
             let mut router = Router::new(network, number, kind);
             let inside = router.place(2);
@@ -159,7 +159,7 @@ fn a_call_follows_its_phone_to_another_address() {
 fn two_phones_behind_one_nat_talk_without_hairpin() {
     in_a_network(|network| {
         let (_machine, server, _outside) = switch(network);
-        for (kind, number) in [Kind::PortRestricted, Kind::Symmetric].into_iter().zip(21..) {
+        for (kind, number) in Kind::ALL.into_iter().zip(21..) {
             println!("{kind:?}");
             let router = Router::new(network, number, kind);
             let places = [router.place(2), router.place(3)];

@@ -117,7 +117,7 @@ fn set(key: &str, value: &str) {
     written.unwrap_or_else(|error| panic!("{key}: {error}"));
 }
 
-fn nft(rules: &str) {
+pub(crate) fn nft(rules: &str) {
     let mut nft = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())

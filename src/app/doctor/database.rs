@@ -15,24 +15,26 @@ const CLOCK_SKEW: Duration = Duration::from_secs(2);
 /// A node that wrote its row so long ago is not counted.
 const RECENT: Duration = Duration::from_secs(10);
 
-pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
+/// Findings, and the nodes that live.
+pub(super) async fn check(patient: &Patient<'_>) -> (Vec<Finding>, Vec<NodeRow>) {
     match look(patient).await {
-        Ok(findings) => findings,
+        Ok(found) => found,
         Err(error @ StoreError::NewerSchema { .. }) => {
-            vec![Finding::fail("database", error.to_string(), "start the newer release")]
+            let fix = "start the newer release";
+            (vec![Finding::fail("database", error.to_string(), fix)], Vec::new())
         }
         Err(error) => {
             let fix = "start the database; look at host, user, password and name in \
             database_url; of several hosts one must take writes";
-            vec![Finding::fail("database", error.to_string(), fix)]
+            (vec![Finding::fail("database", error.to_string(), fix)], Vec::new())
         }
     }
 }
 
-async fn look(patient: &Patient<'_>) -> Result<Vec<Finding>, StoreError> {
+async fn look(patient: &Patient<'_>) -> Result<(Vec<Finding>, Vec<NodeRow>), StoreError> {
     let Some(store) = Store::open(patient.config.database_url.expose()).await? else {
         let detail = "reached, without tables: the first start makes them";
-        return Ok(vec![Finding::ok("database", detail)]);
+        return Ok((vec![Finding::ok("database", detail)], Vec::new()));
     };
     let begun = clock::now();
     store.ping().await?;
@@ -40,13 +42,16 @@ async fn look(patient: &Patient<'_>) -> Result<Vec<Finding>, StoreError> {
     let (theirs, ours) = (store.clock().await?, clock::now());
     let realm = store.setting("sip_realm").await?;
     let realm = realm.as_deref().unwrap_or(&patient.config.sip.realm);
-    Ok(vec![
+    let mut nodes = store.nodes().await?;
+    nodes.retain(|node| theirs.saturating_since(node.seen_at) < RECENT);
+    let findings = vec![
         reached(round_trip),
         schema(store.schema().await?, Store::known_schema()),
         clocks(ours, theirs),
-        versions(&store.nodes().await?, theirs),
+        versions(&nodes),
         passwords(&store.users().await?, realm),
-    ])
+    ];
+    Ok((findings, nodes))
 }
 
 fn reached(round_trip: Duration) -> Finding {
@@ -86,19 +91,16 @@ fn clocks(ours: Timestamp, theirs: Timestamp) -> Finding {
     )
 }
 
-fn versions(nodes: &[NodeRow], now: Timestamp) -> Finding {
-    let live = nodes.iter().filter(|node| now.saturating_since(node.seen_at) < RECENT);
+fn versions(nodes: &[NodeRow]) -> Finding {
     let mut versions: Vec<String> = Vec::new();
-    let mut count = 0;
-    for node in live {
-        count += 1;
+    for node in nodes {
         let view: Value = serde_json::from_str(&node.view).unwrap_or_default();
         let version = view.get("version").and_then(Value::as_str).unwrap_or("?").to_owned();
         if !versions.contains(&version) {
             versions.push(version);
         }
     }
-    let detail = format!("{count} live, release {}", versions.join(" and "));
+    let detail = format!("{} live, release {}", nodes.len(), versions.join(" and "));
     match versions.len() {
         0 => Finding::ok("nodes", "none live"),
         1 => Finding::ok("nodes", detail),

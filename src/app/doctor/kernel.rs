@@ -6,8 +6,8 @@ use crate::net::dscp::Dscp;
 use nix::sys::resource::{Resource, getrlimit};
 use std::time::Duration;
 
-/// What the SIP sockets ask for.
-const RECEIVE_BUFFER_BYTES: u64 = 4 << 20;
+/// What the SIP sockets ask for, in each direction.
+const BUFFER_BYTES: u64 = 4 << 20;
 /// A call has two streams with RTP and RTCP sockets each; phones on TCP and everything else on top.
 const DESCRIPTORS_A_CALL: u64 = 4;
 const DESCRIPTORS_BESIDE: u64 = 1_024;
@@ -15,7 +15,9 @@ const DESCRIPTORS_BESIDE: u64 = 1_024;
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     let mut findings = vec![sip_helper(patient)];
     findings.extend(tracked_connections(patient));
-    findings.extend(buffers(patient));
+    findings.extend(translated_ports(patient));
+    findings.extend(buffers(patient, "receive_buffer", "rmem_max"));
+    findings.extend(buffers(patient, "send_buffer", "wmem_max"));
     findings.extend(drops(patient));
     findings.extend(throttling(patient));
     findings.push(descriptors(patient));
@@ -57,17 +59,49 @@ fn tracked_connections(patient: &Patient<'_>) -> Option<Finding> {
     Some(Finding::warn("conntrack", detail, fix))
 }
 
-fn buffers(patient: &Patient<'_>) -> Option<Finding> {
-    let most = patient.system.number("proc/sys/net/core/rmem_max")?;
-    if most >= RECEIVE_BUFFER_BYTES {
-        return Some(Finding::ok("receive_buffer", format!("up to {most} bytes")));
+/// What an earlier container or rule left in the table of connections: the kernel goes on to send our port's packets to
+/// where it sent them before. Only root may read that table.
+fn translated_ports(patient: &Patient<'_>) -> Option<Finding> {
+    let table = patient.system.read("proc/net/nf_conntrack")?;
+    let sip = patient.config.sip.bind.iter().map(core::net::SocketAddr::port);
+    let sip: Vec<u16> = sip.filter(|_| patient.config.mode.has_signaling()).collect();
+    let mut away = table.lines().filter_map(|line| sent_away(line, &sip));
+    let Some((port, to)) = away.next() else {
+        return Some(Finding::ok("translated_ports", "nothing sends SIP elsewhere"));
+    };
+    let detail = format!(
+        "{} flows to udp {port} are sent to {to} by an old translation: phones that keep talking \
+        get no answer until they fall silent for minutes",
+        away.count() + 1
+    );
+    let fix = format!("conntrack -D -p udp --orig-port-dst {port} on the host");
+    Some(Finding::warn("translated_ports", detail, fix))
+}
+
+/// A flow of the table that was for one of the ports and is answered by another address than it was sent to.
+fn sent_away(line: &str, ports: &[u16]) -> Option<(u16, String)> {
+    let of = |key: &str| {
+        let words = line.split_whitespace();
+        words.filter_map(|word| word.strip_prefix(key).map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let port = of("dport=").first()?.parse().ok().filter(|port| ports.contains(port))?;
+    // The first is what the phone said, the second what comes back.
+    let (asked, answers) = (of("dst="), of("src="));
+    let (asked, answers) = (asked.first()?, answers.get(1)?);
+    (line.contains("udp") && asked != answers).then(|| (port, answers.clone()))
+}
+
+fn buffers(patient: &Patient<'_>, check: &'static str, key: &str) -> Option<Finding> {
+    let most = patient.system.number(&format!("proc/sys/net/core/{key}"))?;
+    if most >= BUFFER_BYTES {
+        return Some(Finding::ok(check, format!("up to {most} bytes")));
     }
     let detail = format!(
-        "the kernel allows {most} bytes, SIP asks for {RECEIVE_BUFFER_BYTES}: bursts of \
-        many phones are dropped"
+        "the kernel allows {most} bytes, SIP asks for {BUFFER_BYTES}: bursts of many phones \
+        are dropped"
     );
-    let fix = format!("sysctl -w net.core.rmem_max={RECEIVE_BUFFER_BYTES} on the host");
-    Some(Finding::warn("receive_buffer", detail, fix))
+    let fix = format!("sysctl -w net.core.{key}={BUFFER_BYTES} on the host");
+    Some(Finding::warn(check, detail, fix))
 }
 
 fn drops(patient: &Patient<'_>) -> Option<Finding> {

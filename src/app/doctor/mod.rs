@@ -8,6 +8,7 @@
 
 mod addresses;
 mod database;
+mod echo;
 mod kernel;
 mod network;
 mod ports;
@@ -116,11 +117,16 @@ pub async fn examine(config: &Config, host: &Host) -> Report {
     let mut findings = before_start(&patient);
     findings.extend(ports::check(&patient));
     findings.extend(storage::check(&patient));
+    findings.push(security::user());
     findings.push(kernel::timer(&patient));
     findings.extend(reach::check(&patient).await);
+    let mut peers = Vec::new();
     if config.mode.has_signaling() {
-        findings.extend(database::check(&patient).await);
+        let (found, nodes) = database::check(&patient).await;
+        findings.extend(found);
+        peers = nodes;
     }
+    findings.extend(echo::check(&patient, &peers).await);
     Report::of(findings)
 }
 

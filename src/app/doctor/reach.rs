@@ -45,7 +45,7 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
     findings
 }
 
-fn host_of(text: &str) -> &str {
+pub(super) fn host_of(text: &str) -> &str {
     if text.parse::<SocketAddr>().is_ok() || text.starts_with('[') {
         return text;
     }

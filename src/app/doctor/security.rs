@@ -3,6 +3,17 @@
 use super::{Finding, Patient};
 use crate::app::config::Secret;
 
+/// Not told by a start: who starts it by hand as root knows.
+pub(super) fn user() -> Finding {
+    let user = nix::unistd::geteuid();
+    if !user.is_root() {
+        return Finding::ok("user", format!("runs as user {user}"));
+    }
+    let detail = "runs as root: whoever finds a hole in it has the machine";
+    let fix = "a user of its own, as the image has (10001:10001); no port below 1024 is needed";
+    Finding::warn("user", detail, fix)
+}
+
 /// Below this a secret is found by trying.
 const SECRET_CHARACTERS: usize = 16;
 

@@ -28,6 +28,8 @@ impl Machine {
             .with("proc/version", "Linux version 6.1.0")
             .with("proc/modules", "veth 45056 0 - Live 0x0")
             .with("proc/sys/net/core/rmem_max", "8388608")
+            .with("proc/sys/net/core/wmem_max", "8388608")
+            .with("proc/net/nf_conntrack", &flow("192.168.1.4", "10.0.0.5", "10.0.0.5"))
             .with("proc/sys/net/netfilter/nf_conntrack_count", "100")
             .with("proc/sys/net/netfilter/nf_conntrack_max", "262144")
             .with("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999")
@@ -69,6 +71,14 @@ impl Machine {
     }
 }
 
+/// A flow of a phone to SIP, as the kernel shows it.
+fn flow(phone: &str, sent_to: &str, answered_by: &str) -> String {
+    format!(
+        "ipv4     2 udp      17 118 src={phone} dst={sent_to} sport=5060 dport=5060 src={answered_by} \
+         dst={phone} sport=5060 dport=5060 [ASSURED] mark=0 zone=0 use=2"
+    )
+}
+
 #[test]
 fn a_sound_machine_has_nothing_to_say() {
     assert_eq!(Machine::new("sound").ills(), Vec::<String>::new());
@@ -86,6 +96,12 @@ fn each_fault_of_the_kernel_is_found() {
             "conntrack Warn",
         ),
         (Machine::new("small").with("proc/sys/net/core/rmem_max", "212992"), "receive_buffer Warn"),
+        (Machine::new("smaller").with("proc/sys/net/core/wmem_max", "212992"), "send_buffer Warn"),
+        (
+            Machine::new("stale")
+                .with("proc/net/nf_conntrack", &flow("192.168.1.4", "10.0.0.5", "172.17.0.2")),
+            "translated_ports Warn",
+        ),
         (
             Machine::new("drops")
                 .with("proc/net/snmp", "Udp: InDatagrams RcvbufErrors\nUdp: 1000 9"),
