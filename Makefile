@@ -14,7 +14,11 @@ BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine
 # Docker comes from more than one place: what is there is left alone. WITHOUT_DOCKER=1 leaves out what needs it.
 DOCKER_PACKAGES = $(if $(WITHOUT_DOCKER),,binutils debootstrap \
   $(if $(shell command -v docker),,docker.io) \
-  $(if $(shell docker compose version 2>/dev/null || command -v docker-compose),,docker-compose))
+  $(if $(shell command -v docker-compose),,docker-compose))
+# Both editions of Compose are tested: the second comes out of a later Debian's package where the machine has none.
+define need_compose
+@[ -n "$(WITHOUT_DOCKER)" ] || docker compose version >/dev/null 2>&1 || docker/compose-v2.sh target/compose-v2
+endef
 
 # Installs what is missing of the Debian packages $(1); asks nobody, and does nothing when all are there.
 define need
@@ -52,10 +56,12 @@ test: export CARGO_PROFILE_TEST_OPT_LEVEL := 1
 test: export HOLDFAST_SIM_CLUSTER_CALLS := 100000
 test: ## All tests: units, vectors, simulator, both databases, real phones
 	$(call need,$(TEST_PACKAGES) $(DOCKER_PACKAGES))
+	$(need_compose)
 	cargo test --locked --no-fail-fast
 
 bench: ## Load on Holdfast and its peers in turn; BENCH="call --rate 400" chooses, BENCH=--quick only tries it
-	$(call need,$(BENCH_PACKAGES))
+	$(call need,$(BENCH_PACKAGES) $(if $(findstring containers,$(BENCH)),$(DOCKER_PACKAGES)))
+	$(if $(findstring containers,$(BENCH)),$(need_compose))
 	cargo bench --locked --bench load -- $(BENCH)
 
 lint: ## Formatting and clippy, no warning left

@@ -12,6 +12,15 @@
 mod clock;
 /// Several processes of the product that are one switch.
 mod cluster;
+/// What tests share: the API, and waiting.
+#[path = "../common/mod.rs"]
+mod common;
+/// What befalls containers.
+mod containers;
+/// Docker and Compose as programs.
+#[path = "../containers/engine.rs"]
+#[allow(dead_code, reason = "tests use the rest of it")]
+mod engine;
 /// The product as its users start it.
 mod holdfast;
 /// Instructions, counted by callgrind.
@@ -40,6 +49,10 @@ mod rtp_load;
 mod rtpengine;
 /// Registrations and calls: Holdfast and Kamailio.
 mod signaling;
+/// A compose file brought up.
+#[path = "../containers/stack.rs"]
+#[allow(dead_code, reason = "tests use the rest of it")]
+mod stack;
 /// What calls and phones feel of a fault.
 mod survival;
 /// All calls of a process become another's.
@@ -58,8 +71,11 @@ use world::World;
 fn main() {
     let options = Options::parse();
     let world = World::new();
-    machine::describe(&options);
-    for work in options.work() {
+    let work = options.work();
+    if work != [Work::Containers] {
+        machine::describe(&options);
+    }
+    for work in work {
         match work {
             Work::Register => signaling::registrations(&options, &world),
             Work::Call => signaling::calls(&options, &world),
@@ -68,6 +84,7 @@ fn main() {
             Work::Memory => memory::memory(&options, &world),
             Work::Survival => survival::survival(&options, &world),
             Work::Takeover => takeover::takeover(&options, &world),
+            Work::Containers => containers::containers(&options),
         }
     }
     drop(world);

@@ -3,7 +3,7 @@
 use super::options::Options;
 use super::postgres;
 use super::world::{GENERATOR_CORE, SERVER_CORE, printed};
-use super::{clock, holdfast};
+use super::{clock, engine, holdfast};
 use std::fs;
 use std::thread;
 
@@ -34,6 +34,23 @@ pub(crate) fn describe(options: &Options) {
     println!("- {}", first_line(printed("kamailio", &["-v"])));
     println!("- rtpengine {}", first_line(printed("rtpengine", &["--version"])));
     println!("- {}", first_line(printed(postgres::program("postgres"), &["--version"])));
+}
+
+/// The same for a table of its own.
+pub(crate) fn in_a_line(calls: usize) -> String {
+    let docker =
+        |format: &str| printed("docker", &["version", "--format", format]).trim().to_owned();
+    format!(
+        "{}, {} cores, {}, Linux {}, load {}; Docker Engine {}; {}; {}; {calls} calls.",
+        processor(),
+        cores(),
+        memory(),
+        file("/proc/sys/kernel/osrelease"),
+        file("/proc/loadavg"),
+        docker("{{.Server.Version}}"),
+        first_line(engine::told(engine::compose(engine::Edition::Second).arg("version"))),
+        first_line(printed(holdfast::binary(), &["--version"])),
+    )
 }
 
 fn first_line(text: String) -> String {

@@ -21,6 +21,8 @@ pub(crate) enum Work {
     Survival,
     /// How long it takes until another process has all calls of one; only when named.
     Takeover,
+    /// What calls and phones feel of what befalls containers on a real Docker engine; only when named.
+    Containers,
 }
 
 /// Measures Holdfast and its peers in turn.
@@ -113,6 +115,10 @@ impl Options {
     pub(crate) fn calls(&self, default: usize) -> usize {
         let default = if self.quick { default / 20 } else { default };
         self.calls.iter().flatten().copied().max().unwrap_or(default).max(1)
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick
     }
 
     /// Cases are chosen.

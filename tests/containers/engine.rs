@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 pub(crate) const IMAGE: &str = "holdfast-test";
+/// The same by another name, as a later release would be.
+pub(crate) const NEXT_IMAGE: &str = "holdfast-test:next";
 pub(crate) const POSTGRES_IMAGE: &str = "holdfast-postgres-test";
 
 /// Docker was left out on purpose. Says so past the harness, which shows no output of tests that pass.
@@ -50,19 +52,33 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     told(Command::new("docker").args(arguments))
 }
 
-/// Compose v2 where it is there, else docker-compose 1.29.
-pub(crate) fn compose() -> Command {
-    static IS_PLUGIN: OnceLock<bool> = OnceLock::new();
-    let is_plugin = *IS_PLUGIN.get_or_init(|| {
-        let answer = Command::new("docker").args(["compose", "version"]).output();
-        answer.is_ok_and(|output| output.status.success())
-    });
-    if is_plugin {
-        let mut command = Command::new("docker");
-        command.arg("compose");
-        return command;
+/// Of Compose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edition {
+    /// `docker compose`: Docker's own, or what `docker/compose-v2.sh` put beside our build.
+    Second,
+    /// `docker-compose` 1.29, as older distributions have it.
+    First,
+}
+
+pub(crate) fn compose(edition: Edition) -> Command {
+    if edition == Edition::First {
+        return Command::new("docker-compose");
     }
-    Command::new("docker-compose")
+    static OWN: OnceLock<bool> = OnceLock::new();
+    let is_own = *OWN.get_or_init(|| {
+        let answer = Command::new("docker").args(["compose", "version"]).output();
+        !answer.is_ok_and(|output| output.status.success())
+    });
+    let mut command = Command::new("docker");
+    if is_own {
+        let folder = root().join("target/compose-v2");
+        let plugin = folder.join("cli-plugins/docker-compose");
+        assert!(plugin.exists(), "no Compose v2: docker/compose-v2.sh target/compose-v2");
+        command.env("DOCKER_CONFIG", folder);
+    }
+    command.arg("compose");
+    command
 }
 
 /// Runs it to a good end; what it says.

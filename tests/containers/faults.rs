@@ -2,11 +2,12 @@
 
 use crate::common::phone::Phone;
 use crate::common::{SOON, eventually};
-use crate::engine::is_left_out;
+use crate::engine::{self, Edition, is_left_out};
 use crate::pair::{Pair, reinvite};
 use crate::stack::{Container, Stack};
 use serde_json::Value;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ fn a_call_outlives_its_containers() {
         let told = container.holdfast(&["config", "credentials", "--json"]);
         assert!(told.contains(&welcome.password), "{told}");
     }
+    each_speaks_of_its_own_health(&stack);
     let mut known = Vec::new();
     for (name, fault, takeovers) in FAULTS {
         let mut pair = Pair::talking(&stack.api, ["udp", "udp"]);
@@ -64,17 +66,78 @@ fn replicas_come_and_go_under_a_call() {
     if is_left_out("compose.yaml: --scale signaling=3 and back during a call") {
         return;
     }
+    let file = [Path::new("compose.yaml")];
+    let (stack, _) = Stack::up_with(Edition::First, &file, "signaling", Vec::new());
+    stack.wait_for_nodes(NODES);
+    let mut pair = Pair::talking(&stack.api, ["udp", "udp"]);
+    for (signaling, media) in [(3, 3), (1, 3), (1, 1), (2, 2)] {
+        let scales = [format!("signaling={signaling}"), format!("media={media}")];
+        let up = ["up", "-d", "--no-build", "--no-recreate"];
+        stack.compose(&[&up[..], &["--scale", &scales[0], "--scale", &scales[1]]].concat());
+        stack.wait_for_nodes(signaling + media);
+        pair.hear_each_other();
+        pair.hold_and_resume();
+    }
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&stack.api.cdrs(1)[0], "scale", &(0..=3));
+}
+
+/// `docker compose restart` and `up -d` with another image tell all processes to stop at once.
+#[test]
+fn all_containers_are_replaced_under_a_call() {
+    if is_left_out("compose.yaml: restart and upgrade of all containers during a call") {
+        return;
+    }
+    let (mut stack, _) = Stack::up("compose.yaml", "signaling");
+    stack.wait_for_nodes(NODES);
+    let mut pair = Pair::talking(&stack.api, ["udp", "udp"]);
+    pair.hear_each_other();
+    stack.compose(&["restart"]);
+    stack.wait_for_nodes(NODES);
+    pair.hear_each_other();
+    pair.hold_and_resume();
+    let backup = ["backup", "/var/lib/holdfast/before.backup", "--cdrs"];
+    stack.containers("signaling")[0].holdfast(&backup);
+    stack.another_image();
+    stack.compose(&["up", "-d", "--no-build"]);
+    stack.wait_for_nodes(NODES);
+    for container in stack.containers("signaling").iter().chain(&stack.containers("media")) {
+        assert_eq!(container.image(), engine::NEXT_IMAGE);
+    }
+    pair.hear_each_other();
+    pair.hold_and_resume();
+    let restore = ["restore", "/var/lib/holdfast/before.backup"];
+    stack.containers("signaling")[0].holdfast(&restore);
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&stack.api.cdrs(1)[0], "upgrade", &(2..=6));
+}
+
+/// After a power cut the daemon starts containers in an order that nobody chose.
+#[test]
+fn a_host_starts_again_with_its_database_last() {
+    if is_left_out("compose.yaml: start of a host with its database last") {
+        return;
+    }
     let (stack, _) = Stack::up("compose.yaml", "signaling");
     stack.wait_for_nodes(NODES);
     let mut pair = Pair::talking(&stack.api, ["udp", "udp"]);
-    for count in [3, 1] {
-        let scale = format!("signaling={count}");
-        stack.compose(&["up", "-d", "--no-build", "--no-recreate", "--scale", &scale]);
-        stack.wait_for_nodes(NODES - 2 + count);
-        pair.hear_each_other();
-    }
+    pair.hear_each_other();
+    let all = ["media", "signaling", "postgres"].map(|service| stack.containers(service));
+    let ids: Vec<&str> = all.iter().flatten().map(|container| container.0.as_str()).collect();
+    engine::docker(&[&["kill"][..], &ids].concat());
+    let [media, signaling, postgres] = &all;
+    media.iter().chain(signaling).for_each(|container| container.docker("start"));
+    eventually("signaling says what it waits for", SOON * 2, || {
+        let (status, told) = stack.api.request("GET", "/ready", None)?;
+        (status == 503 && told.to_string().contains("database")).then_some(())
+    });
+    postgres[0].docker("start");
+    stack.wait_for_nodes(NODES);
+    pair.hear_each_other();
+    pair.hold_and_resume();
     pair.caller.hangs_up_on(&mut pair.callee);
-    check_record(&stack.api.cdrs(1)[0], "scale", &(0..=2));
+    check_record(&stack.api.cdrs(1)[0], "start of the host", &(1..=2));
 }
 
 #[test]
@@ -116,6 +179,20 @@ fn a_call_outlives_a_restart_of_the_only_container() {
     pair.caller.hangs_up_on(&mut pair.callee);
     check_record(&stack.api.cdrs(1)[0], "restart", &(1..=1));
     only.wait_until_healthy();
+}
+
+/// Though they share the admin port, and whatever their neighbour does.
+fn each_speaks_of_its_own_health(stack: &Stack) {
+    let signaling = stack.containers("signaling");
+    let [one, other] = &signaling[..] else { panic!("two") };
+    one.signal("STOP");
+    let (code, document) = other.health();
+    assert_eq!((code, document["node"].as_str()), (Some(0), other.node().as_deref()));
+    assert_eq!(one.health(), (Some(69), Value::Null), "it stands still and says nothing");
+    one.signal("CONT");
+    stack.wait_for_nodes(NODES);
+    let (code, document) = one.health();
+    assert_eq!((code, document["node"].as_str()), (Some(0), one.node().as_deref()));
 }
 
 fn stop_owner(stack: &Stack) {

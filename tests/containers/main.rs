@@ -12,5 +12,6 @@ mod pair;
 
 mod engine;
 mod faults;
+mod first_call;
 mod image;
 mod stack;

@@ -2,8 +2,10 @@
 
 use crate::common::api::Api;
 use crate::common::{SOON, eventually, ports};
-use crate::engine::{self, all_of, compose, docker, ended, told};
+use crate::engine::{self, Edition, all_of, compose, docker, ended, told};
+use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -13,8 +15,9 @@ const IS_UP: [&str; 2] = ["INFO node ", " is up"];
 
 /// Running containers.
 pub(crate) struct Stack {
+    edition: Edition,
     project: String,
-    file: &'static str,
+    files: Vec<PathBuf>,
     settings: Vec<(&'static str, String)>,
     pub(crate) api: Api,
 }
@@ -22,20 +25,34 @@ pub(crate) struct Stack {
 /// What the log tells a person.
 pub(crate) struct Welcome {
     pub(crate) password: String,
+    /// Of 1002.
+    pub(crate) other_password: String,
     token: String,
 }
 
 impl Stack {
     /// `compose up`, as far as the log tells how to register. `service` is the one that tells it.
-    pub(crate) fn up(file: &'static str, service: &str) -> (Self, Welcome) {
+    pub(crate) fn up(file: &str, service: &str) -> (Self, Welcome) {
+        Self::up_with(Edition::Second, &[Path::new(file)], service, Vec::new())
+    }
+
+    /// The same by one or the other Compose, of several files, and with more settings.
+    pub(crate) fn up_with(
+        edition: Edition,
+        files: &[&Path],
+        service: &str,
+        more: Vec<(&'static str, String)>,
+    ) -> (Self, Welcome) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         engine::images();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let project = format!("holdfast-test-{}-{number}", std::process::id());
         let (sip, admin) = (local(ports::port()), local(ports::port()));
-        let settings = settings(sip, admin);
+        let mut settings = settings(sip, admin);
+        settings.extend(more);
         let api = Api { sip, admin, token: String::new() };
-        let mut stack = Self { project, file, settings, api };
+        let files = files.iter().map(|file| file.to_path_buf()).collect();
+        let mut stack = Self { edition, project, files, settings, api };
         stack.compose(&["up", "-d", "--no-build"]);
         let welcome = eventually("the log tells how to register", SOON * 6, || {
             welcome(&stack.compose(&["logs", "--no-color", service]))
@@ -50,15 +67,27 @@ impl Stack {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = compose();
-        command.current_dir(engine::root()).args(["-f", self.file, "-p", &self.project]);
-        command.args(arguments).envs(self.settings.iter().map(|(name, text)| (name, text)));
+        let mut command = compose(self.edition);
+        command.current_dir(engine::root());
+        self.files.iter().for_each(|file| _ = command.arg("-f").arg(file));
+        command
+            .args(["-p", &self.project])
+            .args(arguments)
+            .envs(self.settings.iter().map(|(name, text)| (name, text)));
         command
     }
 
-    /// Containers of a service.
+    /// From now on Compose knows another tag of the image.
+    pub(crate) fn another_image(&mut self) {
+        docker(&["tag", engine::IMAGE, engine::NEXT_IMAGE]);
+        let of_image = |(name, _): &&mut (&str, String)| *name == "HOLDFAST_IMAGE";
+        let (_, image) = self.settings.iter_mut().find(of_image).expect("a setting of ours");
+        engine::NEXT_IMAGE.clone_into(image);
+    }
+
+    /// Containers of a service, those that are stopped too.
     pub(crate) fn containers(&self, service: &str) -> Vec<Container> {
-        let ids = self.compose(&["ps", "-q", service]);
+        let ids = self.compose(&["ps", "--all", "-q", service]);
         ids.lines().map(|id| Container(id.to_owned())).collect()
     }
 
@@ -67,8 +96,8 @@ impl Stack {
         eventually(&format!("{count} nodes know each other"), SOON * 3, || {
             let (status, body) = self.api.request("GET", "/api/v1/nodes", None)?;
             let nodes = body["items"].as_array().filter(|_| status == 200)?;
-            let is_ready = |node: &&serde_json::Value| node["state"] == "ready";
-            let is_linked = |node: &serde_json::Value| {
+            let is_ready = |node: &&Value| node["state"] == "ready";
+            let is_linked = |node: &Value| {
                 let links = node["links"].as_array().cloned().unwrap_or_default();
                 let up = links.iter().filter(|link| link["state"] == "up").count();
                 node["mode"] != "signaling" || up + 1 == count
@@ -109,14 +138,21 @@ impl Drop for Stack {
 }
 
 /// A container by its id.
-pub(crate) struct Container(String);
+pub(crate) struct Container(pub(crate) String);
 
 impl Container {
     /// Name of the node that runs in it.
-    fn node(&self) -> Option<String> {
+    pub(crate) fn node(&self) -> Option<String> {
         let log = all_of(&ended(Command::new("docker").args(["logs", &self.0])));
         let (_, last) = log.rsplit_once(IS_UP[0]).filter(|(_, last)| last.contains(IS_UP[1]))?;
         last.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// What it says of its own health: exit code and document.
+    pub(crate) fn health(&self) -> (Option<i32>, Value) {
+        let told =
+            ended(Command::new("docker").args(["exec", &self.0, "holdfast", "health", "--json"]));
+        (told.status.code(), serde_json::from_slice(&told.stdout).unwrap_or_default())
     }
 
     /// Runs `holdfast` in it.
@@ -124,14 +160,32 @@ impl Container {
         docker(&[&["exec", &self.0, "holdfast"], arguments].concat())
     }
 
-    /// SIGKILL from outside, as the kernel gives it when memory runs out: `docker kill` would count as a wish.
-    pub(crate) fn crash(&self) {
+    /// A signal to its process from outside.
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.process();
         assert_ne!(pid, 0, "it runs");
-        let kill = format!("kill -9 {pid}");
+        let kill = format!("kill -{signal} {pid}");
         let powers = ["run", "--rm", "--pid", "host", "--network", "none", "--user", "0"];
         let program = ["--entrypoint", "/bin/sh", engine::POSTGRES_IMAGE, "-c", &kill];
         docker(&[&powers[..], &program].concat());
+    }
+
+    /// The same, however it ends.
+    pub(crate) fn holdfast_anyhow(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("docker");
+        all_of(&ended(command.args(["exec", &self.0, "holdfast"]).args(arguments)))
+    }
+
+    /// The network it was put into.
+    pub(crate) fn network(&self) -> String {
+        let names = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}";
+        docker(&["inspect", "-f", names, &self.0]).trim().to_owned()
+    }
+
+    /// SIGKILL, as the kernel gives it when memory runs out: `docker kill` would count as a wish.
+    pub(crate) fn crash(&self) {
+        let pid = self.process();
+        self.signal("KILL");
         eventually("Docker starts it again", SOON, || {
             let now = self.process();
             (now != 0 && now != pid).then_some(())
@@ -149,6 +203,11 @@ impl Container {
         eventually("it is healthy", SOON * 3, || {
             (docker(&state).trim() == "healthy").then_some(())
         });
+    }
+
+    /// What it runs, as Compose was told.
+    pub(crate) fn image(&self) -> String {
+        docker(&["inspect", "-f", "{{.Config.Image}}", &self.0]).trim().to_owned()
     }
 
     /// How its last process ended.
@@ -173,6 +232,7 @@ fn settings(sip: SocketAddr, admin: SocketAddr) -> Vec<(&'static str, String)> {
         ("HOLDFAST_POSTGRES_IMAGE", engine::POSTGRES_IMAGE.to_owned()),
         ("HOLDFAST_SIP_BIND", sip.to_string()),
         ("HOLDFAST_ADMIN_BIND", admin.to_string()),
+        ("HOLDFAST_ADMIN_PUBLISH", admin.to_string()),
         ("HOLDFAST_MEDIA_ADMIN_BIND", local(ports::port()).to_string()),
         ("HOLDFAST_CONTROL_BIND", local(control).to_string()),
         ("HOLDFAST_JOIN", joins.join(",")),
@@ -191,5 +251,9 @@ fn welcome(log: &str) -> Option<Welcome> {
         let line = log.lines().find(|line| line.contains(of))?;
         line.split_whitespace().last().map(str::to_owned)
     };
-    Some(Welcome { password: last_word("User 1001 ")?, token: last_word("Admin token ")? })
+    Some(Welcome {
+        password: last_word("User 1001 ")?,
+        other_password: last_word("User 1002 ")?,
+        token: last_word("Admin token ")?,
+    })
 }

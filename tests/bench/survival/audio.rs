@@ -97,11 +97,16 @@ impl Audio {
     }
 
     /// Silences and losses are those from now on.
-    pub(super) fn open_window(&mut self, from: Nanos, to: Nanos) {
-        (self.window, self.late) = ((from, to), 0);
+    pub(super) fn open_window(&mut self, from: Nanos) {
+        (self.window, self.late) = ((from, Nanos::MAX), 0);
         for ear in &mut self.ears {
             (ear.sent, ear.came, ear.longest) = (0, 0, 0);
         }
+    }
+
+    /// What is sent from then on does not count.
+    pub(super) fn close_window(&mut self, to: Nanos) {
+        self.window.1 = to;
     }
 
     pub(super) fn ear(&self, phone: usize) -> &Ear {

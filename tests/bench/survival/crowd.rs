@@ -23,20 +23,21 @@ const EVENTS: usize = 256;
 
 /// Who does what.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Habits {
-    pub(super) talking: usize,
-    pub(super) ringing: usize,
+pub(crate) struct Habits {
+    pub(crate) talking: usize,
+    pub(crate) held: usize,
+    pub(crate) ringing: usize,
     /// Pairs that make short calls all the time.
-    pub(super) calling: usize,
+    pub(crate) calling: usize,
     /// Percents of all phones.
-    pub(super) on_tcp: usize,
-    pub(super) rude: usize,
+    pub(crate) on_tcp: usize,
+    pub(crate) rude: usize,
     /// Percents of the calls that are used about the time of the fault.
-    pub(super) early: usize,
+    pub(crate) early: usize,
 }
 
 /// All phones.
-pub(super) struct Crowd {
+pub(crate) struct Crowd {
     epoll: Epoll,
     phones: Vec<Phone>,
     pub(super) pairs: Vec<Pair>,
@@ -60,9 +61,9 @@ fn has(number: usize, percent: usize, salt: usize) -> bool {
 }
 
 impl Crowd {
-    pub(super) fn new(server: SocketAddrV4, habits: &Habits) -> Self {
+    pub(crate) fn new(server: SocketAddrV4, habits: &Habits) -> Self {
         let mark = format!("{}x{}", std::process::id(), clock::now() / MS);
-        let calls = habits.talking + habits.ringing;
+        let calls = habits.talking + habits.held + habits.ringing;
         let phones = 2 * (calls + habits.calling);
         let phone =
             |number: usize| Phone::new(number, server, has(number + 11, habits.on_tcp, 7), &mark);
@@ -70,6 +71,9 @@ impl Crowd {
             let class = match number {
                 _ if number >= calls => Class::Calling,
                 _ if has(number, 100 * habits.ringing / calls.max(1), 3) => Class::Ringing,
+                _ if has(number, 100 * (habits.ringing + habits.held) / calls.max(1), 3) => {
+                    Class::Held
+                }
                 _ => Class::Talking,
             };
             let usage = [Use::CallerEnds, Use::CalleeEnds, Use::CallerHolds][number % 3];
@@ -134,6 +138,13 @@ impl Crowd {
         (pair.call_id, pair.answered, pair.ended) = (call_id, None, None);
     }
 
+    /// The caller of a pair holds until the call is used.
+    pub(super) fn hold(&mut self, pair: usize) {
+        self.audio.hold(2 * pair, true);
+        self.pairs[pair].step = Step::Holding;
+        self.ask(2 * pair, Purpose::Hold, "sendonly", clock::now());
+    }
+
     /// Pairs that are there for it make short calls from now on, so many a second.
     pub(super) fn begin_short_calls(&mut self, rate: u32) {
         let interval = 1_000 * MS / Nanos::from(rate.max(1));
@@ -160,6 +171,11 @@ impl Crowd {
         self.phones.iter().map(|phone| phone.line.broken).sum()
     }
 
+    /// Calls that must have a CDR.
+    pub(crate) fn answered_calls(&self) -> usize {
+        self.book().len()
+    }
+
     /// All calls that were answered.
     pub(super) fn book(&self) -> Vec<Entry> {
         let now = clock::now();
@@ -170,7 +186,8 @@ impl Crowd {
     /// Its call is used now; the account of its sound is closed.
     pub(super) fn use_call(&mut self, pair: usize) {
         let now = clock::now();
-        if self.pairs[pair].step != Step::Idle {
+        let is_held = self.pairs[pair].class == Class::Held;
+        if self.pairs[pair].step != Step::Idle && !is_held {
             return;
         }
         let both = [2 * pair, 2 * pair + 1];
@@ -181,13 +198,10 @@ impl Crowd {
             return;
         }
         match self.pairs[pair].usage {
+            _ if is_held => self.pairs[pair].step = Step::HeldUntil(now),
             Use::CallerEnds => self.end(pair, 0, now),
             Use::CalleeEnds => self.end(pair, 1, now),
-            Use::CallerHolds => {
-                self.audio.hold(2 * pair, true);
-                self.pairs[pair].step = Step::Holding;
-                self.ask(2 * pair, Purpose::Hold, "sendonly", now);
-            }
+            Use::CallerHolds => self.hold(pair),
         }
     }
 
@@ -352,7 +366,9 @@ impl Crowd {
         match purpose {
             Purpose::Hold => {
                 pair.hold = Some(status);
-                pair.step = Step::HeldUntil(now + PAUSE);
+                let is_for_long = pair.class == Class::Held;
+                let end = if is_for_long { Nanos::MAX } else { now + PAUSE };
+                pair.step = Step::HeldUntil(end);
             }
             Purpose::Resume => {
                 pair.resume = Some(status);

@@ -6,7 +6,7 @@
 /// Sound.
 mod audio;
 /// All phones.
-mod crowd;
+pub(crate) mod crowd;
 /// What is done to the switch.
 mod fault;
 /// Connections of phones.
@@ -16,7 +16,7 @@ mod pair;
 /// One phone.
 mod phone;
 /// The table.
-mod report;
+pub(crate) mod report;
 
 use super::clock::{self, Nanos};
 use super::cluster::{Cluster, Plan};
@@ -74,21 +74,32 @@ fn measure(world: &World, fault: &Fault, calls: usize) {
     let (on_tcp, rude, early) = HABITS;
     // A short call may take half a minute to fail.
     let calling = 40 * SHORT_CALLS_A_SECOND as usize;
-    let habits = Habits { talking: calls - ringing, ringing, calling, on_tcp, rude, early };
+    let talking = calls - ringing;
+    let habits = Habits { talking, held: 0, ringing, calling, on_tcp, rude, early };
     let users = 2 * (calls + calling);
     let plan = Plan { signaling: 2, media: 2, users, calls: calls + calling };
     let mut cluster = Cluster::start(world, &plan);
     let mut crowd = Crowd::new(cluster.sip, &habits);
     set_up(&mut crowd, calls);
-    let begin = live_through(&mut crowd, &mut cluster, fault);
+    let mut acts = fault.acts.iter().peekable();
+    let begin = live_through(&mut crowd, |since| {
+        let is_due = |(at, _): &&(Duration, Act)| clock::in_nanos(*at) <= since;
+        while let Some((_, act)) = acts.next_if(|act| is_due(act)) {
+            match *act {
+                Act::Signal(part, signal) => cluster.signal(part, signal),
+                Act::Start(part) => cluster.start_again(part),
+            }
+        }
+        since >= clock::in_nanos(fault.lasts)
+    });
     use_all(&mut crowd, calls);
     let due = crowd.book().len();
     let cdrs = cluster.cdrs(due, LAST_CDRS);
     report::print(fault, &crowd, begin, &cdrs);
 }
 
-/// Everybody registers, then everybody calls, at a steady pace.
-fn set_up(crowd: &mut Crowd, calls: usize) {
+/// Everybody registers, then everybody calls, at a steady pace; some hold.
+pub(crate) fn set_up(crowd: &mut Crowd, calls: usize) {
     pace(crowd, crowd.phones(), REGISTRATIONS_A_SECOND, Crowd::register);
     let all = crowd.phones();
     let end = clock::now() + PATIENCE;
@@ -97,21 +108,26 @@ fn set_up(crowd: &mut Crowd, calls: usize) {
     pace(crowd, calls, CALLS_A_SECOND, Crowd::call);
     let is_there = |crowd: &Crowd, pair: usize| match crowd.pairs[pair].class {
         Class::Ringing => crowd.is_ringing(pair),
-        Class::Talking | Class::Calling => crowd.pairs[pair].answered.is_some(),
+        Class::Talking | Class::Held | Class::Calling => crowd.pairs[pair].answered.is_some(),
     };
     let end = clock::now() + PATIENCE;
     turn_until(crowd, end, |crowd| (0..calls).all(|pair| is_there(crowd, pair)));
     let missing = (0..calls).filter(|pair| !is_there(crowd, *pair)).count();
     assert_eq!(missing, 0, "calls that were not set up");
+    let held: Vec<usize> =
+        (0..calls).filter(|pair| crowd.pairs[*pair].class == Class::Held).collect();
+    held.iter().for_each(|pair| crowd.hold(*pair));
+    let end = clock::now() + PATIENCE;
+    let is_held = |crowd: &Crowd, pair: &usize| crowd.pairs[*pair].hold.is_some();
+    turn_until(crowd, end, |crowd| held.iter().all(|pair| is_held(crowd, pair)));
 }
 
-/// The fault, what is used about its time, and the rest of the window. When it began.
-fn live_through(crowd: &mut Crowd, cluster: &mut Cluster, fault: &Fault) -> Nanos {
+/// The fault, what is used about its time, and the rest of the window. `act` does what is due so long after the begin and
+/// says when all is done. When it began.
+pub(crate) fn live_through(crowd: &mut Crowd, mut act: impl FnMut(Nanos) -> bool) -> Nanos {
     let begin = clock::now() + CALM;
-    let window = clock::in_nanos(fault.lasts) + WINDOW;
     crowd.begin_short_calls(SHORT_CALLS_A_SECOND);
     crowd.answer_at(begin + RINGS_ON);
-    let mut acts = fault.acts.iter().peekable();
     let early: Vec<usize> =
         (0..crowd.pairs.len()).filter(|pair| crowd.pairs[*pair].is_early).collect();
     // Evenly from a second before to a second after.
@@ -120,18 +136,16 @@ fn live_through(crowd: &mut Crowd, cluster: &mut Cluster, fault: &Fault) -> Nano
         early.into_iter().zip(0_u64..).map(|(pair, number)| (begin - SECOND + step * number, pair));
     let mut next_early = early.next();
     let mut is_open = false;
-    while clock::now() < begin + window + BREATH {
+    let mut end = None;
+    while end.is_none_or(|end| clock::now() < end + BREATH) {
         let now = clock::now();
         if !is_open && now >= begin - SECOND {
             is_open = true;
-            crowd.audio.open_window(begin - SECOND, begin + window);
+            crowd.audio.open_window(begin - SECOND);
         }
-        let is_due = |(at, _): &&(Duration, Act)| begin + clock::in_nanos(*at) <= now;
-        while let Some((_, act)) = acts.next_if(|act| is_due(act)) {
-            match *act {
-                Act::Signal(part, signal) => cluster.signal(part, signal),
-                Act::Start(part) => cluster.start_again(part),
-            }
+        if end.is_none() && now >= begin && act(now - begin) {
+            end = Some(now + WINDOW);
+            crowd.audio.close_window(now + WINDOW);
         }
         while let Some((_, pair)) = next_early.filter(|(at, _)| *at <= now) {
             crowd.use_call(pair);
@@ -143,14 +157,14 @@ fn live_through(crowd: &mut Crowd, cluster: &mut Cluster, fault: &Fault) -> Nano
 }
 
 /// Every call is used, and all of it ends.
-fn use_all(crowd: &mut Crowd, calls: usize) {
+pub(crate) fn use_all(crowd: &mut Crowd, calls: usize) {
     pace(crowd, calls, USES_A_SECOND, Crowd::use_call);
     crowd.end_short_calls();
     let end = clock::now() + PATIENCE;
     let is_over = |crowd: &Crowd| {
         crowd.pairs.iter().all(|pair| match pair.class {
             Class::Calling => pair.next == Nanos::MAX,
-            Class::Talking | Class::Ringing => pair.step == Step::Done,
+            Class::Talking | Class::Held | Class::Ringing => pair.step == Step::Done,
         })
     };
     turn_until(crowd, end, is_over);

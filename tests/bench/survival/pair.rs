@@ -16,6 +16,8 @@ pub(super) enum Use {
 pub(super) enum Class {
     /// In a call when the fault comes.
     Talking,
+    /// On hold by the caller when the fault comes.
+    Held,
     /// The callee rings when the fault comes.
     Ringing,
     /// One short call after the other, all the time.

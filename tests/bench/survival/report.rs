@@ -34,13 +34,39 @@ pub(super) fn print(fault: &Fault, crowd: &Crowd, begin: Nanos, cdrs: &[Value]) 
         silence(crowd),
         ringing(crowd),
         early(crowd, begin),
-        uses(crowd),
+        uses(crowd).join(" | "),
         others(crowd),
         book(&crowd.book(), cdrs),
         format!("{:.1}", ms(crowd.audio.late)),
     ];
     println!("| {} |", cells.join(" | "));
 }
+
+/// The row of a fault of containers, whose act took so long.
+pub(crate) fn row(name: &str, took: Nanos, crowd: &Crowd, cdrs: &[Value]) -> String {
+    let [used, holds, _] = uses(crowd);
+    let cells = [
+        name.to_owned(),
+        format!("{:.1}", ms(took) / 1e3),
+        sound(crowd),
+        lost(crowd),
+        silences(crowd),
+        held(crowd),
+        ringing(crowd),
+        used,
+        holds,
+        format!("{} of {}", crowd.short_failures, crowd.short_calls),
+        crowd.register_failures.to_string(),
+        book(&crowd.book(), cdrs),
+        format!("{:.0}", ms(crowd.audio.late)),
+    ];
+    format!("| {} |", cells.join(" | "))
+}
+
+/// Of `row`.
+pub(crate) const HEAD: &str = "| fault | it took s | confirmed: sound at the end | packets lost | longest silence ms: \
+    callers p50 / max, callees p50 / max | held: resumed, heard | ringing: answered, heard | BYE 200 | hold, resume 200, \
+    heard again | new calls failed | REGISTER failed | CDRs due, lost, double, wrong | generator late ms |";
 
 fn ms(time: Nanos) -> f64 {
     time as f64 / 1e6
@@ -74,6 +100,22 @@ fn silence(crowd: &Crowd) -> String {
     format!("{} | {audible} / {long}", quantiles(&mut longest, &[50, 95, 100]))
 }
 
+/// What callers did not hear, and what callees did not.
+fn silences(crowd: &Crowd) -> String {
+    let of_side = |side: usize| {
+        let longest = talking(crowd).map(|(pair, _)| crowd.audio.ear(2 * pair + side).longest);
+        quantiles(&mut longest.collect::<Vec<_>>(), &[50, 100])
+    };
+    format!("{}, {}", of_side(0), of_side(1))
+}
+
+fn held(crowd: &Crowd) -> String {
+    let all = || crowd.pairs.iter().filter(|pair| pair.class == Class::Held);
+    let resumed = all().filter(|pair| pair.resume == Some(200)).count();
+    let heard = all().filter(|pair| pair.heard_again).count();
+    format!("{resumed}, {heard} of {}", all().count())
+}
+
 fn ringing(crowd: &Crowd) -> String {
     let all = || crowd.pairs.iter().filter(|pair| pair.class == Class::Ringing);
     let answered = all().filter(|pair| pair.answered.is_some()).count();
@@ -102,20 +144,21 @@ fn is_well(pair: &Pair, status: u16) -> bool {
     (200..300).contains(&status) || is_refused
 }
 
-fn uses(crowd: &Crowd) -> String {
+fn uses(crowd: &Crowd) -> [String; 3] {
     let used = || crowd.pairs.iter().filter(|pair| pair.class != Class::Calling && !pair.is_early);
     let is_ok = |status: Option<u16>| status == Some(200);
     let byes = used().filter(|pair| is_ok(pair.bye)).count();
-    let holds = || used().filter(|pair| pair.usage == Use::CallerHolds && !pair.is_rude);
+    let is_asked =
+        |pair: &&Pair| pair.usage == Use::CallerHolds && !pair.is_rude && pair.class != Class::Held;
+    let holds = || used().filter(is_asked);
     let held = holds().filter(|pair| is_ok(pair.hold)).count();
     let resumed = holds().filter(|pair| is_ok(pair.resume)).count();
     let heard = holds().filter(|pair| pair.heard_again).count();
-    format!(
-        "{byes}/{} | {held}, {resumed}, {heard} of {} | {}",
-        used().count(),
-        holds().count(),
-        crowd.refusals
-    )
+    [
+        format!("{byes}/{}", used().count()),
+        format!("{held}, {resumed}, {heard} of {}", holds().count()),
+        crowd.refusals.to_string(),
+    ]
 }
 
 fn others(crowd: &Crowd) -> String {
@@ -147,7 +190,8 @@ fn book(due: &[Entry], cdrs: &[Value]) -> String {
             lost += 1;
         }
         double += found.len().saturating_sub(1);
-        let seen = i64::try_from((entry.ended - entry.answered) / 1_000_000).unwrap_or(0);
+        let seen =
+            i64::try_from(entry.ended.saturating_sub(entry.answered) / 1_000_000).unwrap_or(0);
         let differs = |cdr: &&&Value| {
             let told = cdr["billable_ms"].as_i64().unwrap_or(-1);
             let is_wrong = (told - seen).abs() > TOLERANCE_MS;
