@@ -279,11 +279,12 @@ fn of_those_who_leave_at_once_one_gathers_what_the_others_have() {
     assert_eq!(nodes[0].apply(2, &phones), Some(legs), "the same ports");
     assert!(!nodes[0].shared.is_empty());
     assert_eq!(give(0), None, "it does not go to and fro");
+    assert_eq!(nodes[1].apply(3, &phones), None, "it has been forgotten there");
     assert!(nodes[1].shared.is_empty());
     // Once it ends it takes nothing in.
     nodes[1].shared.set_draining(false);
     assert_eq!(give(0), Some(0));
-    assert_eq!(nodes[0].apply(3, &phones), Some(legs));
+    assert_eq!(nodes[0].apply(4, &phones), Some(legs));
 }
 
 #[test]
