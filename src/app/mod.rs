@@ -115,8 +115,8 @@ pub struct ClientContext {
     pub settings: ClientSettings,
     /// From the data directory.
     pub credentials: Option<Credentials>,
-    /// Where the live processes of this container, or of this machine, tell their health: a socket of that process alone
-    /// (not in older releases), and an address that others may share.
+    /// Where the live processes of this container, or of this machine, tell their health: a socket of that process
+    /// alone (not in older releases), and an address that others may share.
     pub health: Vec<(Option<PathBuf>, String)>,
 }
 

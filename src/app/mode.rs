@@ -171,8 +171,8 @@ impl Halves {
     }
 
     /// Stops with manners. Signaling parks: its calls stay in the store. Media gives its sessions to another process of
-    /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given, and as
-    /// long as there is signaling that could end them.
+    /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given, and
+    /// as long as there is signaling that could end them.
     pub async fn stop(self, drain_timeout: Duration) {
         let parks = self.signaling.is_some();
         if let Some(courier) = self.courier {

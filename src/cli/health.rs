@@ -1,7 +1,7 @@
 //! `holdfast health`: how each process of this container, or of this machine, is by its own word.
 //!
-//! Invariant: what shares a port may answer for another, and a process that stands still answers nobody; so each is asked
-//! by the unix socket that is its own.
+//! Invariant: what shares a port may answer for another, and a process that stands still answers nobody; so each is
+//! asked by the unix socket that is its own.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
 use super::client::{Client, Failure, TRY_AGAIN, UNREACHABLE};

@@ -1,5 +1,5 @@
-//! An echo from other hosts: a datagram leaves from one of our media ports, the other host's SIP port answers it there, and
-//! says which address it saw.
+//! An echo from other hosts: a datagram leaves from one of our media ports, the other host's SIP port answers it there,
+//! and says which address it saw.
 //!
 //! Invariant: only hosts that are of this cluster are asked: those of `join`, and those that the database names.
 
@@ -84,8 +84,8 @@ fn echo(patient: &Patient<'_>, host: SocketAddr) -> Finding {
         return Finding::ok("echo", detail);
     }
     let detail = format!(
-        "udp {host} sees our media port {own} as {seen}: a NAT is between, and phones beyond it are \
-        told {}",
+        "udp {host} sees our media port {own} as {seen}: a NAT is between, and phones beyond it \
+        are told {}",
         told.as_deref().unwrap_or("an address of this host")
     );
     let fix = format!("set media_advertise and sip_advertise to {}", seen.ip());
