@@ -25,7 +25,12 @@ fn echo(place: &Machine, settings: &[(&str, &str)]) -> String {
 
 fn blocks_media(place: &Machine) {
     place.within(|| {
-        nft("table inet wall { chain input { type filter hook input priority 0; udp dport 20000-29999 drop; } }");
+        nft("table inet wall {
+               chain input {
+                 type filter hook input priority 0
+                 udp dport 20000-29999 drop
+               }
+             }");
     });
 }
 
