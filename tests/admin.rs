@@ -76,7 +76,7 @@ fn start(name: &str) -> Api {
     admin.set_services(services(store, operator));
     admin.set_phase(Phase::Running);
     let listener = admin::bind_shared("127.0.0.1:0".parse().expect("an address")).expect("bound");
-    let server = Server::start(listener, admin::router(&admin), None).expect("served");
+    let server = Server::start(listener, admin::router(&admin)).expect("served");
     let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build();
     let address = server.address.to_string();
     let url = format!("http://{address}");
@@ -625,7 +625,7 @@ fn a_node_that_starts_or_hangs_is_503() {
     let admin = Admin::new("test-1", "both", TOKEN, Telemetry::new(Personal::Show));
     let api = start("hangs");
     let listener = admin::bind_shared("127.0.0.1:0".parse().expect("an address")).expect("bound");
-    let server = Server::start(listener, admin::router(&admin), None).expect("served");
+    let server = Server::start(listener, admin::router(&admin)).expect("served");
     let url = format!("http://{}", server.address);
     let request = api.agent.get(format!("{url}/api/v1/users"));
     let request = request.header("Authorization", format!("Bearer {TOKEN}"));
@@ -641,7 +641,7 @@ fn a_node_that_starts_or_hangs_is_503() {
     admin.set_services(services(store, operator));
     admin.set_phase(Phase::Running);
     let listener = admin::bind_shared("127.0.0.1:0".parse().expect("an address")).expect("bound");
-    let server = Server::start(listener, admin::router(&admin), None).expect("served");
+    let server = Server::start(listener, admin::router(&admin)).expect("served");
     let url = format!("http://{}", server.address);
     let request = api.agent.get(format!("{url}/api/v1/calls"));
     let request = request.header("Authorization", format!("Bearer {TOKEN}"));

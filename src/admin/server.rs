@@ -87,8 +87,21 @@ fn listen(socket: &Socket, address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// Serves until stopped; at the second listener, if there is one, what belongs to this process alone.
-    pub fn start(
+    /// Serves until stopped.
+    pub fn start(listener: TcpListener, router: Router) -> io::Result<Self> {
+        Self::launch(listener, router, None)
+    }
+
+    /// The same, and at a socket of its own what belongs to this process alone.
+    pub fn start_with_own(
+        listener: TcpListener,
+        router: Router,
+        own: (UnixListener, Router),
+    ) -> io::Result<Self> {
+        Self::launch(listener, router, Some(own))
+    }
+
+    fn launch(
         listener: TcpListener,
         router: Router,
         own: Option<(UnixListener, Router)>,

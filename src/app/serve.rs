@@ -185,7 +185,7 @@ fn listen(config: &Config, admin: &Arc<Admin>, slot: &Slot) -> anyhow::Result<Se
     let listener = listener.with_context(|| format!("admin_bind {address}"))?;
     let socket = slot.health_socket();
     let own = admin::bind_own(&socket).with_context(|| format!("{}", socket.display()))?;
-    let server = Server::start(listener, router, Some((own, admin::health_router(admin))))?;
+    let server = Server::start_with_own(listener, router, (own, admin::health_router(admin)))?;
     tracing::info!("health and admin are at http://{}", server.address);
     Ok(server)
 }
