@@ -121,13 +121,15 @@ fn what_dashboard_and_alerts_name_is_exported() {
 #[test]
 fn prometheus_takes_the_rules() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/prometheus");
-    let check = |what: &str, name: &str| {
+    let check = |act: &str, what: &str, name: &str| {
         let mut command = Command::new("promtool");
-        let told = command.args(["check", what, name]).current_dir(&folder).output();
+        let told = command.args([act, what, name]).current_dir(&folder).output();
         let told = told.expect("promtool: apt-get install -y prometheus");
         let said = String::from_utf8_lossy(&told.stdout).into_owned();
         assert!(told.status.success(), "{said}{}", String::from_utf8_lossy(&told.stderr));
     };
-    check("rules", "holdfast.rules.yml");
-    check("config", "prometheus.yml");
+    check("check", "rules", "holdfast.rules.yml");
+    check("check", "config", "prometheus.yml");
+    // Ratios and alerts of series that are made up.
+    check("test", "rules", "holdfast.rules.test.yml");
 }
