@@ -17,7 +17,8 @@ DOCKER_PACKAGES = $(if $(WITHOUT_DOCKER),,binutils debootstrap \
   $(if $(shell command -v docker-compose),,docker-compose))
 # Both editions of Compose are tested: the second comes out of a later Debian's package where the machine has none.
 define need_compose
-@[ -n "$(WITHOUT_DOCKER)" ] || docker compose version >/dev/null 2>&1 || docker/compose-v2.sh target/compose-v2
+@[ -n "$(WITHOUT_DOCKER)" ] || docker compose version >/dev/null 2>&1 || docker/compose-v2.sh target/compose-v2 \
+  || echo "COMPOSE V2 CANNOT BE HAD: tests/containers uses docker-compose in its place"
 endef
 
 # Installs what is missing of the Debian packages $(1); asks nobody, and does nothing when all are there.
