@@ -5,6 +5,7 @@
 
 use super::config::{Config, Secret};
 use super::data_dir::{DataDir, Holder};
+use super::serve::is_loopback;
 use crate::admin::webhooks::Courier;
 use crate::capture::CaptureConfig;
 use crate::event::Event;
@@ -25,6 +26,9 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+
+/// Links break within, once the other end is closed.
+const LINKS_BREAK: Duration = Duration::from_millis(100);
 
 /// `HOLDFAST_MODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,9 +174,10 @@ impl Halves {
         self.media.as_ref().is_none_or(MediaNode::is_linked)
     }
 
-    /// Stops with manners. Signaling parks: its calls stay in the store. Media gives its sessions to another process of
-    /// the host; without one, and alone, it waits for them to end or for somebody to come, at most the time given, and
-    /// as long as there is signaling that could end them.
+    /// Stops with manners. Signaling gives its calls to others, or parks: they stay in the store. Media gives its
+    /// sessions to another process of the host; without one it waits for them to end or for somebody to come, at most
+    /// the time given, and as long as there is signaling that could end them: for a process of both halves, that of
+    /// another host.
     pub async fn stop(self, drain_timeout: Duration) {
         let parks = self.signaling.is_some();
         if let Some(courier) = self.courier {
@@ -190,11 +195,18 @@ impl Halves {
         node.drain(true);
         if parks {
             node.hand_over().await;
-        } else {
+        }
+        if !parks || is_minded(&node).await {
             let _ = tokio::time::timeout(drain_timeout, node.empty()).await;
         }
         node.stop().await;
     }
+}
+
+/// Signaling elsewhere minds its sessions: the link of our own half, which has ended, breaks in a moment.
+async fn is_minded(node: &MediaNode) -> bool {
+    tokio::time::sleep(LINKS_BREAK).await;
+    node.is_linked()
 }
 
 impl Parts<'_> {
@@ -276,7 +288,10 @@ impl Parts<'_> {
         let (join, control_bind) = match signaling {
             Some(address) => {
                 let next = SocketAddr::new(wanted.ip(), address.port().saturating_add(1));
-                (vec![within_reach(address).to_string()], next)
+                let own = within_reach(address).to_string();
+                // Signaling of other hosts takes our calls when this process leaves: it is to know their media.
+                let others = self.config.join.iter().filter(|name| !is_loopback(name)).cloned();
+                (core::iter::once(own).chain(others).collect(), next)
             }
             None => (self.config.join.clone(), wanted),
         };

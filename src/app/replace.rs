@@ -3,8 +3,9 @@
 //!
 //! Invariant: nobody is told to stop before this process stands where the other stood: linked, and ready.
 
+use super::config::Config;
 use super::data_dir::{DataDir, Holder, pid_namespace};
-use super::mode::{Halves, Mode};
+use super::mode::Halves;
 use crate::operator::{Command, Operator, Readiness};
 use core::time::Duration;
 use nix::sys::signal::{Signal, kill};
@@ -16,11 +17,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Who is to be replaced: the process of that mode that has the lowest slot.
-pub(super) fn predecessor(data_dir: &Path, mode: Mode) -> Result<Option<Holder>, String> {
-    let holders = DataDir::holders(data_dir);
-    let Some(found) = holders.into_iter().find(|holder| holder.mode == mode.name()) else {
+pub(super) fn predecessor(config: &Config) -> Result<Option<Holder>, String> {
+    let holders = DataDir::holders(&config.data_dir);
+    let Some(found) = holders.into_iter().find(|holder| holder.mode == config.mode.name()) else {
         return Ok(None);
     };
+    if config.mode.has_signaling() && config.database_url.expose().starts_with("sqlite:") {
+        return Err(format!(
+            "{} (process {}) cannot be replaced while it runs: SQLite serves one signaling \
+             process; stop that one, then start this one without --replace: its calls are kept, \
+             and those whose phones still send go on; with a postgres:// database_url a \
+             successor starts beside it",
+            found.name, found.pid
+        ));
+    }
     if found.pid_namespace != pid_namespace() {
         return Err(format!(
             "{} runs in another container: start a second one beside it and stop it there",

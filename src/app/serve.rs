@@ -121,7 +121,8 @@ fn tell_settings(config: &Config) {
 fn prepare(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Base> {
     let data = DataDir::open(&config.data_dir)?;
     let predecessor = match replaces {
-        true => replace::predecessor(&config.data_dir, config.mode).map_err(anyhow::Error::msg)?,
+        true => replace::predecessor(&config)
+            .map_err(|text| anyhow::Error::new(Exit::Usage).context(text))?,
         false => None,
     };
     let slot = match (&predecessor, config.node_name.as_deref()) {
@@ -169,7 +170,8 @@ fn prepare(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Base> 
     })
 }
 
-fn is_loopback(name: &str) -> bool {
+/// The name of a host, perhaps with a port, is this host's own.
+pub(super) fn is_loopback(name: &str) -> bool {
     let host = name.parse::<core::net::SocketAddr>().map(|address| address.ip());
     let ip = host.or_else(|_| name.trim_matches(['[', ']']).parse::<core::net::IpAddr>());
     ip.map_or_else(|_| name.split(':').next() == Some("localhost"), |ip| ip.is_loopback())

@@ -2,7 +2,7 @@
 
 use super::hello::{Capacity, Hello};
 use super::{PeerFrame, Reply, Report, Request};
-use crate::ids::SessionId;
+use crate::ids::{NodeName, SessionId};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,15 @@ pub enum Frame {
     Drain(bool),
     /// Media tells the host it is on, by the data directory that its processes share.
     Host(String),
+    /// Media gave a session to another process of its host, who may not live to say so.
+    Passed {
+        /// Which session.
+        session: SessionId,
+        /// Who has it.
+        to: NodeName,
+        /// When it was last here: less than what `to` says itself.
+        at: Timestamp,
+    },
 }
 
 /// Why a frame was not taken.
@@ -79,7 +88,7 @@ impl Frame {
             Self::Request { request, .. } => request.since(),
             Self::Report(report) => report.kind.since(),
             Self::Peer(frame) => frame.since(),
-            Self::Taken { .. } | Self::Drain(_) | Self::Host(_) => 2,
+            Self::Taken { .. } | Self::Drain(_) | Self::Host(_) | Self::Passed { .. } => 2,
         }
     }
 

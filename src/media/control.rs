@@ -201,6 +201,7 @@ impl Server {
             | Frame::Capacity(_)
             | Frame::Peer(_)
             | Frame::Taken { .. }
+            | Frame::Passed { .. }
             | Frame::Host(_) => {}
         }
     }

@@ -7,7 +7,9 @@
 //!
 //! Invariants: a session is served by exactly one of the two, wherever the hand-over breaks: the heir reads no packet
 //! before its word is in the leaving one's socket, and the leaving one takes a session back only after it shut that
-//! socket and found no word in it. Words carry the version of this language, states that of their own.
+//! socket and found no word in it, or when signaling asks for it after the heir's end. One session is on its way at a
+//! time: it is read again before the next one is taken. Words carry the version of this language, states that of their
+//! own.
 
 mod heir;
 mod leave;
@@ -24,7 +26,9 @@ use crate::time::Timestamp;
 use core::net::SocketAddr;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
+use std::path::PathBuf;
 
 /// Of the words below.
 const VERSION: u16 = 1;
@@ -68,6 +72,25 @@ pub(super) struct Parcel {
     pub pairs: Vec<(Endpoint, SocketAddr, u16)>,
     /// Whose the descriptors are, in their order.
     pub sockets: Vec<Endpoint>,
+}
+
+/// Who takes our sessions.
+#[derive(Debug)]
+pub(super) struct Heir {
+    pub name: NodeName,
+    path: PathBuf,
+}
+
+impl Heir {
+    /// Its process is over: nobody listens where it did. Does not wait: one that stands still lives.
+    pub fn is_dead(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        let connect = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+            socket.connect(&SockAddr::unix(&self.path)?)
+        };
+        connect().is_err_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
+    }
 }
 
 impl Word {

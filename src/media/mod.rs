@@ -16,7 +16,7 @@ pub use collector::Collector;
 pub use ports::PortRange;
 
 use crate::control::hello::{Capacity, Hello, Role};
-use crate::control::{Frame, Refusal};
+use crate::control::{Apply, Frame, Refusal};
 use crate::event::Event;
 use crate::ids::{Incarnation, NodeName, SessionId};
 use crate::net::clock;
@@ -201,12 +201,15 @@ impl Shared {
     }
 
     /// Room for one more session of a worker; an emergency call always finds it. New calls are refused before live
-    /// audio suffers.
-    fn admit(&self, emergency: bool, worker: &Vitals) -> Result<(), Refusal> {
-        if self.is_draining() {
+    /// audio suffers. One that lost its process is crowded in rather than lost, even by a node that drains when its
+    /// phones need not be told: nobody else of the host is left to take it.
+    fn admit(&self, apply: &Apply, inherited: bool, worker: &Vitals) -> Result<(), Refusal> {
+        let mut streams = apply.spec.legs.iter().flat_map(|leg| &leg.streams);
+        let on_its_ports = inherited && streams.all(|stream| stream.port.is_some());
+        if self.is_draining() && !(on_its_ports && self.open_door()) {
             return Err(Refusal::Draining);
         }
-        if emergency {
+        if apply.spec.emergency || inherited {
             return Ok(());
         }
         let what = if self.sessions.load(Ordering::Relaxed) >= self.max_sessions {
@@ -475,8 +478,9 @@ impl Leaving {
         if before == 0 {
             return;
         }
-        let (workers, begun) = (Arc::clone(&self.workers), clock::now());
-        let passed = tokio::task::spawn_blocking(move || handover::hand_over(&path, &workers));
+        let (workers, shared, begun) = (self.workers.clone(), self.shared.clone(), clock::now());
+        let hand_over = move || handover::hand_over(&path, &shared, &workers);
+        let passed = tokio::task::spawn_blocking(hand_over);
         if let Ok(Some((passed, heir))) = passed.await {
             let took = clock::now().saturating_since(begun).as_millis();
             tracing::info!("{passed} of {before} sessions are with {heir} now, after {took} ms");

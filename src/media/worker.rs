@@ -14,7 +14,7 @@ mod urgency;
 
 pub(super) use moving::Adopted;
 
-use super::handover::Parcel;
+use super::handover::{Heir, Parcel};
 use super::ports::Ports;
 use super::vitals::{Before, Vitals};
 use super::{Addresses, Folding, Shared};
@@ -28,12 +28,12 @@ use core::cmp::Reverse;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use moving::{Away, PORTS_WAIT, Waiting};
+use moving::{Away, Gone, PORTS_WAIT, Waiting};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use pace::Pace;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -68,9 +68,9 @@ pub(super) enum Command {
     /// The heir did not take it.
     Resume(SessionId),
     /// The heir took it.
-    Forget(SessionId),
-    /// We are the heir.
-    Adopt(Box<Adopted>),
+    Forget(SessionId, Arc<Heir>),
+    /// We are the heir; answered when it is read.
+    Adopt(Box<Adopted>, SyncSender<()>),
     /// End: all sessions are dropped.
     Stop,
 }
@@ -136,7 +136,7 @@ pub(super) fn start(
         addresses,
         sessions: HashMap::default(),
         away: HashMap::new(),
-        gone: HashSet::new(),
+        gone: HashMap::new(),
         waiting: VecDeque::new(),
         sockets: Vec::new(),
         free: Vec::new(),
@@ -173,7 +173,7 @@ struct Worker {
     /// Given out, and not yet taken by anybody.
     away: HashMap<SessionId, Away>,
     /// Taken by another process.
-    gone: HashSet<SessionId>,
+    gone: HashMap<SessionId, Gone>,
     /// Wishes for ports that another process has not given up yet.
     waiting: VecDeque<Waiting>,
     sockets: Vec<Option<OpenSocket>>,
@@ -280,8 +280,11 @@ impl Worker {
                     }
                 }
                 Command::Resume(id) => self.resume(id),
-                Command::Forget(id) => self.forget(id),
-                Command::Adopt(adopted) => self.adopt(*adopted),
+                Command::Forget(id, heir) => self.forget(id, heir),
+                Command::Adopt(adopted, done) => {
+                    self.adopt(*adopted);
+                    let _ = done.try_send(());
+                }
                 Command::Stop => return false,
             }
         }
@@ -326,9 +329,8 @@ impl Worker {
     fn apply(&mut self, apply: &Apply, resume: Option<&Resume>) -> Result<SessionState, Refusal> {
         let now = clock::now();
         if !self.sessions.contains_key(&apply.session) {
-            // A session that lost its process is crowded in rather than lost.
             let inherited = resume.is_some_and(|resume| !resume.carried.is_empty());
-            self.shared.admit(apply.spec.emergency || inherited, self.vitals())?;
+            self.shared.admit(apply, inherited, self.vitals())?;
             self.shared.sessions.fetch_add(1, Ordering::Relaxed);
             let seed = rand::random();
             let entry = Entry {

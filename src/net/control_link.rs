@@ -278,6 +278,7 @@ async fn read(mut reader: FrameReader, incoming: Incoming, pongs: mpsc::Sender<u
             | Frame::Capacity(_)
             | Frame::Peer(_)
             | Frame::Taken { .. }
+            | Frame::Passed { .. }
             | Frame::Drain(_)
             | Frame::Host(_)) => {
                 if incoming.send(frame).await.is_err() {

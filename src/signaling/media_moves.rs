@@ -43,9 +43,18 @@ impl Worker {
         self.emit(&Event::MediaNode { node, up: true });
     }
 
-    /// A media node has a session that another one of its host gave away. What was asked of the former one meanwhile is
-    /// asked again: the call's whole wish.
-    pub(super) fn handle_taken(&mut self, node: NodeName, session: SessionId, at: Timestamp) {
+    /// A media node has a session of another one of its host, or gave one away: to whom may have died since.
+    pub(super) fn note_move(&mut self, node: NodeName, frame: Frame) {
+        if let Frame::Taken { session, at } = frame {
+            self.handle_taken(node, session, at);
+        } else if let Frame::Passed { session, to, at } = frame {
+            let to = self.media.heir_of(&to).unwrap_or(to);
+            self.handle_taken(to, session, at);
+        }
+    }
+
+    /// What was asked of the former node meanwhile is asked again: the call's whole wish.
+    fn handle_taken(&mut self, node: NodeName, session: SessionId, at: Timestamp) {
         let id = CallId(session.0);
         // One that moved to another host meanwhile is told to phones from there: this one is taken down.
         if self.is_elsewhere(id, &node) || !self.media.note_place(session, &node, at) {

@@ -216,15 +216,15 @@ impl MediaPool {
     }
 
     /// Who carries on the sessions of a dead node: the one of its host with the most room. A crowded one is better
-    /// than none.
+    /// than none, and so is one that drains.
     pub(super) fn heir_of(&mut self, name: &NodeName) -> Option<NodeName> {
         let dead = self.nodes.get(name).filter(|node| node.dead && !node.host.is_empty())?;
         let host = dead.host.clone();
         let (heir, node) = self
             .nodes
             .iter_mut()
-            .filter(|(_, node)| node.host == host && node.is_up() && !node.is_drained())
-            .max_by_key(|(_, node)| node.room())?;
+            .filter(|(_, node)| node.host == host && node.is_up())
+            .max_by_key(|(_, node)| (!node.is_drained(), node.room()))?;
         node.assigned = node.assigned.saturating_add(1);
         Some(heir.clone())
     }
@@ -516,6 +516,23 @@ mod tests {
         assert!(!pool.has_room());
         assert_eq!(pool.choose(&[], false), None);
         assert_eq!(pool.choose(&[], true), Some(name("one")));
+    }
+
+    #[test]
+    fn an_heir_that_drains_is_better_than_none() {
+        let mut pool = MediaPool::default();
+        let _links = ["dead", "drained", "other"].map(|node| {
+            let link = up(&mut pool, node.len() as u64, node, 1, 0);
+            pool.set_host(&name(node), "host".to_owned());
+            link
+        });
+        pool.drain("drained", true);
+        pool.link_down(4, Timestamp::EPOCH);
+        assert_eq!(pool.heir_of(&name("dead")), None, "not proven");
+        assert!(pool.bury(&name("dead"), Incarnation(1)));
+        assert_eq!(pool.heir_of(&name("dead")), Some(name("other")));
+        pool.link_down(5, Timestamp::EPOCH);
+        assert_eq!(pool.heir_of(&name("dead")), Some(name("drained")));
     }
 
     #[test]

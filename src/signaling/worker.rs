@@ -533,7 +533,7 @@ impl Worker {
                 self.move_drained();
             }
             Frame::Host(host) => self.media.set_host(&node, host),
-            Frame::Taken { session, at } => self.handle_taken(node, session, at),
+            frame @ (Frame::Taken { .. } | Frame::Passed { .. }) => self.note_move(node, frame),
             // Not a media node's to say.
             Frame::Hello(_)
             | Frame::Ping(_)

@@ -3,23 +3,27 @@
 //!
 //! Invariant: nothing here waits while phones speak, unless its name says so.
 
-use super::clock::{Nanos, now};
+use super::clock::{Nanos, eventually, now};
 use super::holdfast::{TOKEN, agent, command, get};
+use super::network::Machine;
 use super::phones::{extension, password};
 use super::postgres::Postgres;
-use super::world::{Daemon, World, port};
+use super::world::{Daemon, World, own_ip, port};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// Where the media processes listen: shares of this.
 const MEDIA_PORTS: (u16, u16) = (10_000, 65_000);
 /// Sessions that one address has ports for; beyond it each media process has an address of its own.
 const SESSIONS_AN_ADDRESS: usize = 12_000;
+/// Number of the next host: none is used twice.
+static HOSTS: AtomicU8 = AtomicU8::new(11);
 /// CDRs a page.
 const PAGE: usize = 1_000;
 /// Of the database.
@@ -33,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) users: usize,
     /// At a time.
     pub(crate) calls: usize,
+    /// Each media process has a host of its own, beside that of signaling and phones.
+    pub(crate) apart: bool,
 }
 
 /// A process, and how it is started again.
@@ -41,6 +47,9 @@ struct Member {
     command: Command,
     name: String,
     admin: SocketAddrV4,
+    folder: PathBuf,
+    /// Its host, where that is not ours.
+    machine: Option<Machine>,
 }
 
 /// A running cluster.
@@ -74,7 +83,11 @@ impl Cluster {
             cluster.add_signaling();
         }
         for number in 0..plan.media {
-            cluster.add_media(number, plan.media);
+            if plan.apart {
+                cluster.add_media_host(number);
+            } else {
+                cluster.add_media(number, plan.media);
+            }
         }
         cluster.wait_for_links();
         cluster.import(plan.users);
@@ -94,36 +107,67 @@ impl Cluster {
             // Calls that are measured without sound are not to end for want of it.
             .env("HOLDFAST_RTP_TIMEOUT_MS", "86400000");
         let name = format!("signaling-{}", self.signaling.len());
-        let mut member = Member { daemon: None, command, name, admin };
-        member.start(&self.folder);
+        let mut member = self.member(command, name, admin);
+        member.start();
         let daemon = member.daemon.as_mut().expect("just started");
         daemon.until("serves health", || get(admin, "/live").is_some());
         self.signaling.push(member);
     }
 
     fn add_media(&mut self, number: usize, of: usize) {
-        let joins: Vec<String> = self.control.iter().map(ToString::to_string).collect();
         let (first, last) = MEDIA_PORTS;
         let (ip, ports) = if self.calls > SESSIONS_AN_ADDRESS {
             (format!("127.0.0.{}", number + 2), (first, last))
         } else {
             let share = (last - first) / u16::try_from(of).expect("few");
             let first = first + share * u16::try_from(number).expect("few");
-            ("127.0.0.1".to_owned(), (first, first + share - 1))
+            (own_ip().to_string(), (first, first + share - 1))
         };
-        let admin = local();
-        let mut command = command(&self.folder, "media");
+        let (folder, admin) = (self.folder.clone(), local());
+        let command = self.media_command(&folder, [local(), admin], &ip, ports);
+        let mut member = self.member(command, format!("media-{number}"), admin);
+        member.start();
+        self.media.push(member);
+    }
+
+    /// A host, and a media process alone on it.
+    fn add_media_host(&mut self, number: usize) {
+        let host = HOSTS.fetch_add(1, Ordering::Relaxed);
+        let machine = Machine::wired(Ipv4Addr::new(10, 77, 0, host));
+        let name = format!("media-{number}");
+        let folder = self.folder.join(format!("host-{number}"));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let at = |port| SocketAddrV4::new(machine.ip, port);
+        let (ip, admin) = (machine.ip.to_string(), at(port()));
+        let mut command = self.media_command(&folder, [at(port()), admin], &ip, MEDIA_PORTS);
+        command.env("HOLDFAST_NODE", &name);
+        let mut member = self.member(command, name, admin);
+        (member.folder, member.machine) = (folder, Some(machine));
+        member.start();
+        self.media.push(member);
+    }
+
+    fn media_command(
+        &self,
+        folder: &Path,
+        [control, admin]: [SocketAddrV4; 2],
+        ip: &str,
+        ports: (u16, u16),
+    ) -> Command {
+        let joins: Vec<String> = self.control.iter().map(ToString::to_string).collect();
+        let mut command = command(folder, "media");
         command
             .env("HOLDFAST_JOIN", joins.join(","))
-            .env("HOLDFAST_CONTROL_BIND", local().to_string())
+            .env("HOLDFAST_CONTROL_BIND", control.to_string())
             .env("HOLDFAST_ADMIN_BIND", admin.to_string())
             .env("HOLDFAST_MEDIA_BIND", ip)
             .env("HOLDFAST_MEDIA_PORTS", format!("{}-{}", ports.0, ports.1))
             .env("HOLDFAST_MAX_CALLS", self.calls.max(100).to_string());
-        let name = format!("media-{number}");
-        let mut member = Member { daemon: None, command, name, admin };
-        member.start(&self.folder);
-        self.media.push(member);
+        command
+    }
+
+    fn member(&self, command: Command, name: String, admin: SocketAddrV4) -> Member {
+        Member { daemon: None, command, name, admin, folder: self.folder.clone(), machine: None }
     }
 
     /// Waits until every signaling process is ready and has links with all others.
@@ -174,10 +218,21 @@ impl Cluster {
     /// Starts a process that has ended, or is about to.
     pub(crate) fn start_again(&mut self, part: Part) {
         match part {
-            Part::Signaling(number) => self.signaling[number].start(&self.folder),
-            Part::Media(number) => self.media[number].start(&self.folder),
+            Part::Signaling(number) => self.signaling[number].start(),
+            Part::Media(number) => self.media[number].start(),
             Part::Database => self.postgres.start_again(),
         }
+    }
+
+    /// Pulls the cable of a media host.
+    pub(crate) fn unplug(&self, media: usize) {
+        let machine = self.media[media].machine.as_ref();
+        machine.expect("a host of its own").unplug();
+    }
+
+    /// A media process has ended.
+    pub(crate) fn is_over(&mut self, media: usize) -> bool {
+        self.media[media].daemon.as_mut().is_none_or(Daemon::is_over)
     }
 
     /// Name and document of a signaling process.
@@ -195,8 +250,24 @@ impl Cluster {
         ask(admin, "POST", &format!("/nodes/{name}/drain")).expect("an order that is taken");
     }
 
-    /// All CDRs, as soon as there are so many or their time is over; asked of the process that lives.
-    pub(crate) fn cdrs(&self, count: usize, patience: Nanos) -> Vec<Value> {
+    /// New calls keep away from a media host (`drain`), or come to it again (`undrain`); waits until all know.
+    pub(crate) fn tell_media(&self, media: usize, order: &str) {
+        let name = &self.media[media].name;
+        let wanted = if order == "drain" { "draining" } else { "ready" };
+        for member in &self.signaling {
+            let told = ask(member.admin, "POST", &format!("/nodes/{name}/{order}"));
+            told.expect("an order that is taken");
+            eventually("a media node's state is known", || {
+                let nodes = ask(member.admin, "GET", "/nodes")?;
+                let mut nodes = nodes["items"].as_array()?.iter();
+                let is_it = |node: &&Value| node["name"] == name.as_str();
+                (nodes.find(is_it)?["state"] == wanted).then_some(())
+            });
+        }
+    }
+
+    /// All CDRs, as soon as they are all or their time is over; asked of the process that lives.
+    pub(crate) fn cdrs(&self, patience: Nanos, are_all: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let deadline = now() + patience;
         let mut cdrs = Vec::new();
         loop {
@@ -206,7 +277,7 @@ impl Cluster {
             let items = page.and_then(|page| page["items"].as_array().cloned()).unwrap_or_default();
             let is_last = items.len() < PAGE;
             cdrs.extend(items);
-            if is_last && (cdrs.len() >= count || now() > deadline) {
+            if is_last && (are_all(&cdrs) || now() > deadline) {
                 return cdrs;
             }
             if is_last {
@@ -230,18 +301,23 @@ pub(crate) enum Part {
 }
 
 impl Member {
-    fn start(&mut self, folder: &std::path::Path) {
+    fn start(&mut self) {
         // Told to end before: dropping it waits, and it may be frozen.
         if let Some(former) = &self.daemon {
             former.signal(Signal::SIGKILL);
         }
         self.daemon = None;
-        self.daemon = Some(Daemon::start(&self.name, Signal::SIGKILL, folder, &self.command));
+        let Self { name, folder, command, .. } = self;
+        let start = || Daemon::start(name, Signal::SIGKILL, folder, command);
+        self.daemon = Some(match &self.machine {
+            Some(machine) => machine.inside(start),
+            None => start(),
+        });
     }
 }
 
 fn local() -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port())
+    SocketAddrV4::new(own_ip(), port())
 }
 
 fn own_name(admin: SocketAddrV4) -> Option<String> {

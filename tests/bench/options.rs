@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Two-way calls of `relay`, comma separated; the greatest number for the others.
     #[arg(long, value_delimiter = ',')]
     calls: Option<Vec<usize>>,
+    /// From one packet to the next of a phone in `survival`: a generator can speak for more calls by longer packets.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(10..=200))]
+    packet_ms: u32,
     /// A folder that takes the profiles of `instructions`, for callgrind_annotate.
     #[arg(long)]
     profiles: Option<PathBuf>,
@@ -81,6 +84,10 @@ impl Options {
 
     pub(crate) fn warmup(&self) -> Duration {
         if self.quick { Duration::from_millis(500) } else { Duration::from_secs(self.warmup) }
+    }
+
+    pub(crate) fn packet_ms(&self) -> u32 {
+        self.packet_ms
     }
 
     pub(crate) fn hold(&self) -> Duration {

@@ -60,7 +60,7 @@ impl Way {
 
 fn measure(options: &Options, world: &World, way: Way, calls: usize) {
     let media = calls.div_ceil(CALLS_A_MEDIA_PROCESS).max(2);
-    let plan = Plan { signaling: 1, media, users: USERS, calls };
+    let plan = Plan { signaling: 1, media, users: USERS, calls, apart: false };
     let mut cluster = Cluster::start(world, &plan);
     let mut phones = Phones::new(cluster.sip, USERS);
     phones.register_all(REGISTRATIONS_A_SECOND);
@@ -81,7 +81,7 @@ fn measure(options: &Options, world: &World, way: Way, calls: usize) {
     let ms = |time: Nanos| time / 1_000_000;
     let (middle, longest) = (looks[looks.len() / 2], looks[looks.len() - 1]);
     let ended = phones.hang_up(rate);
-    let cdrs = cluster.cdrs(calls, LAST_CDRS).len();
+    let cdrs = cluster.cdrs(LAST_CDRS, |cdrs| cdrs.len() >= calls).len();
     let distinct = cluster.number("select count(distinct id) from cdrs");
     println!(
         "| {} | {calls} | {} | {} | {} / {} | {ended} | {cdrs}, {distinct} |",

@@ -1,12 +1,13 @@
 //! UDP in batches, each datagram with the kernel's time of arrival, so that a generator may sleep and still tell latencies.
 
 use super::clock::{self, Nanos};
+use super::world::own_ip;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt,
 };
 use nix::sys::time::TimeSpec;
 use std::io::IoSliceMut;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
 
 const BATCH: usize = 64;
@@ -28,7 +29,7 @@ pub(crate) struct Reader {
 
 impl Wire {
     pub(crate) fn new() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let socket = UdpSocket::bind((own_ip(), 0)).expect("a port");
         socket.set_nonblocking(true).expect("a flag");
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("every Linux has it");
         // Beyond net.core.rmem_max where we may.

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -51,19 +52,21 @@ impl World {
 
     /// From now on with all cores for servers, as many descriptors as may be had, and a network of its own where that is
     /// permitted: nobody else's ports are in the way then.
-    pub(crate) fn make_room(&self) {
+    /// False: others' ports are there, and hosts of our own are not had.
+    pub(crate) fn make_room(&self) -> bool {
         ANYWHERE.store(true, Ordering::Relaxed);
         if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
         }
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
             eprintln!("in the network of this machine: a network of its own is not had ({error})");
-            return;
+            return false;
         }
         printed("ip", &["link", "set", "lo", "up"]);
         // Media nodes take the ports above.
         let range = fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 5999");
         range.expect("a network of our own");
+        true
     }
 
     /// A folder of its own for a process.
@@ -115,6 +118,18 @@ fn pin(core: usize) {
     if sched_setaffinity(Pid::from_raw(0), &cores).is_err() {
         eprintln!("this machine has no core {core}: figures of a shared core say little");
     }
+}
+
+/// Where phones, signaling and databases are: this machine alone, or a network with hosts beside it.
+static OWN_IP: Mutex<Ipv4Addr> = Mutex::new(Ipv4Addr::LOCALHOST);
+
+pub(crate) fn own_ip() -> Ipv4Addr {
+    *OWN_IP.lock().expect("nobody panics with it")
+}
+
+/// What is started from now on is there.
+pub(crate) fn live_at(ip: Ipv4Addr) {
+    *OWN_IP.lock().expect("nobody panics with it") = ip;
 }
 
 /// Servers may use all cores: for times that a machine takes, where nothing is compared.
@@ -175,6 +190,11 @@ impl Daemon {
         let _ = kill(Pid::from_raw(group(&self.child)), signal);
     }
 
+    /// It has ended.
+    pub(crate) fn is_over(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits until `probe` says so, while it lives.
     pub(crate) fn until(&mut self, what: &str, mut probe: impl FnMut() -> bool) {
         let Self { child, log, name, .. } = self;
@@ -221,7 +241,7 @@ pub(crate) fn port() -> u16 {
     let begin = u16::try_from(process::id() % 400).expect("small");
     loop {
         let port = 6_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 2_000;
-        let at = ("127.0.0.1", port);
+        let at = (own_ip(), port);
         if std::net::UdpSocket::bind(at).is_ok() && std::net::TcpListener::bind(at).is_ok() {
             return port;
         }

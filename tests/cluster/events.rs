@@ -1,8 +1,7 @@
 //! The stream of events while processes are killed: nothing is lost, nothing doubled, each call ends once.
 
 use crate::common::events::{Watching, check_order, story_of};
-use crate::common::rtp::Law;
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Kind};
 use crate::switch::Switch;
 use serde_json::Value;
 
@@ -28,7 +27,7 @@ fn a_kill_loses_and_doubles_no_event() {
     let name = dead.node();
     dead.signaling.kill();
     crowd.hear_each_other();
-    crowd.call(switch.survivor(), Law::Mu);
+    crowd.call(switch.survivor(), Kind::RELAYED);
     crowd.hang_up();
     let cdrs = switch.survivor().cdrs(CALLS + 1);
     let came = watching.until("call.ended", CALLS + 1);

@@ -26,6 +26,7 @@ mod outage;
 mod poison;
 mod reanchor;
 mod restart;
+mod rude;
 mod spread;
 mod srtp;
 mod switch;

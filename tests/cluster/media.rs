@@ -1,21 +1,27 @@
 //! Media processes of one host: one leaves or is killed, another goes on with its sessions, and phones know nothing.
 
+use crate::common::network::in_a_network;
 use crate::common::process::Process;
-use crate::common::rtp::Law;
 use crate::common::server::Server;
-use crate::common::{SOON, eventually};
-use crate::crowd::Crowd;
+use crate::common::{SOON, eventually, ports};
+use crate::crowd::{Crowd, Kind};
 use crate::pair::Pair;
 use crate::switch::{Switch, check_record};
 use serde_json::Value;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Calls at a time, unless `HOLDFAST_TEST_CALLS` says otherwise; every fourth is transcoded.
 const CALLS: usize = 16;
+/// Where there are to be many.
+const MANY_CALLS: usize = 100;
 
 pub(crate) fn calls() -> usize {
+    calls_or(CALLS)
+}
+
+fn calls_or(default: usize) -> usize {
     let told = std::env::var("HOLDFAST_TEST_CALLS").ok();
-    told.map_or(CALLS, |count| count.parse().expect("a number"))
+    told.map_or(default, |count| count.parse().expect("a number"))
 }
 
 /// A second media process, which all signaling processes know.
@@ -89,6 +95,67 @@ fn a_leaving_media_process_gives_its_calls_away_and_no_packet_is_lost() {
     }
 }
 
+/// Relayed, transcoded and secured ones at once.
+#[test]
+fn many_calls_of_every_kind_pass_and_no_packet_is_lost() {
+    in_a_network(|_| {
+        let mut switch = Switch::with_media_ports(20_000..=23_999);
+        let count = calls_or(MANY_CALLS);
+        let mut crowd = Crowd::of_every_kind(switch.survivor(), count);
+        let _heir = switch.host.media_with(&(24_000..=27_999));
+        switch.signaling.iter().for_each(|server| switch.wait_for_links(server, 3));
+        switch.media.terminate();
+        let status = switch.media.finish(SOON * 2);
+        assert_eq!(status.code(), Some(0), "{status}");
+        crowd.hear_each_other();
+        let packets = crowd.check_that_nothing_was_lost();
+        crowd.check_that_no_phone_was_told();
+        println!("{count} calls, {packets} packets, none lost");
+        let sent: u64 = crowd.hang_up().into_iter().flatten().sum();
+        let cdrs = switch.survivor().cdrs(count);
+        let legs = || cdrs.iter().flat_map(|cdr| [&cdr["legs"][0], &cdr["legs"][1]]);
+        let total = |what: &str| legs().filter_map(|leg| leg[what].as_u64()).sum::<u64>();
+        assert_eq!(total("packets_lost"), 0, "{cdrs:#?}");
+        // The last packets of a call race with its end.
+        let (received, late) = (total("packets_received"), 5 * 2 * count as u64);
+        assert!(received + late > sent, "sent {sent}, received {received}");
+    });
+}
+
+/// The heir, or the one that leaves, is killed while sessions pass, early or late.
+#[test]
+fn a_kill_amid_a_hand_over_leaves_each_call_with_one_process() {
+    let mut switch = Switch::start();
+    let count = calls();
+    let mut crowd = Crowd::talking(switch.survivor(), count, count / 4);
+    for (number, after_ms) in [1, 10, 2, 20, 4, 40].into_iter().enumerate() {
+        let mut heir = second_media(&switch);
+        switch.media.terminate();
+        std::thread::sleep(Duration::from_millis(after_ms));
+        if number % 2 == 0 {
+            heir.kill();
+            // What the leaving one has, or has again, goes to the next that comes; if it was over already, that one
+            // takes its ports.
+            let next = switch.host.media_with(&ports::media_ports());
+            let status = switch.media.finish(SOON * 2);
+            assert_eq!(status.code(), Some(0), "{status}");
+            switch.media = next;
+        } else {
+            switch.media.kill();
+            switch.media = heir;
+        }
+        for server in &switch.signaling {
+            switch.wait_for_links(server, switch.signaling.len());
+        }
+        crowd.hear_each_other();
+    }
+    crowd.check_that_no_phone_was_told();
+    crowd.hang_up();
+    for cdr in switch.survivor().cdrs(count) {
+        assert_eq!((&cdr["end_cause"], &cdr["reanchors"]), (&"bye".into(), &0.into()), "{cdr:#?}");
+    }
+}
+
 /// One process alone: its successor starts beside it.
 #[test]
 fn a_media_process_is_replaced_and_no_packet_is_lost() {
@@ -105,7 +172,7 @@ fn a_media_process_is_replaced_and_no_packet_is_lost() {
     assert!(successor.is_running());
     successor.says("this process has taken its place");
     // New calls by the same range of ports.
-    crowd.call(switch.survivor(), Law::Mu);
+    crowd.call(switch.survivor(), Kind::RELAYED);
     crowd.hear_each_other();
     crowd.hang_up();
     for cdr in switch.survivor().cdrs(count + 1) {
@@ -158,9 +225,8 @@ fn the_calls_of_a_killed_media_process_go_on_in_another_on_the_same_ports() {
     for server in &switch.signaling {
         switch.wait_for_links(server, switch.signaling.len() + 1);
     }
-    let law = Law::Mu;
     let server = switch.signaling.pop().expect("a process");
-    (0..4).for_each(|_| crowd.call(&server, law));
+    (0..4).for_each(|_| crowd.call(&server, Kind::RELAYED));
     switch.signaling.push(server);
     crowd.hear_each_other();
     // And back again.

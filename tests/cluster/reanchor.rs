@@ -24,10 +24,10 @@ const SILENCE: Duration = Duration::from_secs(3);
 const LEASES: Duration = Duration::from_secs(25);
 
 /// A media host.
-struct MediaHost {
-    machine: Machine,
+pub(crate) struct MediaHost {
+    pub(crate) machine: Machine,
     process: Process,
-    name: String,
+    pub(crate) name: String,
 }
 
 /// What a re-INVITE tells.
@@ -37,14 +37,14 @@ struct News {
 }
 
 /// Two hosts of each kind.
-struct Hosts {
-    signaling: Vec<(Machine, Server)>,
-    media: Vec<MediaHost>,
+pub(crate) struct Hosts {
+    pub(crate) signaling: Vec<(Machine, Server)>,
+    pub(crate) media: Vec<MediaHost>,
     _postgres: Postgres,
 }
 
 impl Hosts {
-    fn start(network: &Network) -> Self {
+    pub(crate) fn start(network: &Network) -> Self {
         let postgres = Postgres::start();
         let database = postgres.url("postgres");
         let machines = [network.machine(11), network.machine(12)];
@@ -74,7 +74,7 @@ impl Hosts {
         hosts
     }
 
-    fn first(&self) -> &Server {
+    pub(crate) fn first(&self) -> &Server {
         &self.signaling[0].1
     }
 
@@ -88,7 +88,7 @@ impl Hosts {
 
 impl Side {
     /// The phone is told of that media host, by a re-INVITE that changes nothing else, and takes it.
-    fn moves_to(&mut self, host: &MediaHost, direction: &str) {
+    pub(crate) fn moves_to(&mut self, host: &MediaHost, direction: &str) {
         let News { body, .. } = self.takes_news(direction);
         assert!(body.contains(&format!("c=IN IP4 {}", host.machine.ip)), "{body}");
     }
@@ -212,7 +212,7 @@ fn many_calls_move_when_their_media_host_is_gone() {
     });
 }
 
-fn drain(server: &Server, name: &str, what: &str) {
+pub(crate) fn drain(server: &Server, name: &str, what: &str) {
     let (status, told) = server.api("POST", &format!("/nodes/{name}/{what}"), None);
     assert_eq!(status, 202, "{told}");
     let wanted = if what == "drain" { "draining" } else { "ready" };
@@ -302,6 +302,48 @@ fn a_call_goes_on_when_its_owner_and_its_media_host_are_gone_at_once() {
         pair.hear_each_other();
         pair.caller.hangs_up_on(&mut pair.callee);
         let cdrs = hosts.signaling[1].1.cdrs(1);
+        assert_eq!(cdrs[0]["takeovers"], 1, "{cdrs:#?}");
+        check_moved(&cdrs, 1);
+    });
+}
+
+/// A process of both halves leaves: signaling of the other host has its call, then its media.
+#[test]
+fn a_host_of_both_halves_leaves_its_calls_to_another() {
+    in_a_network(|network| {
+        let postgres = Postgres::start();
+        let database = postgres.url("postgres");
+        let machines = [network.machine(11), network.machine(12)];
+        let [first, second] = &machines;
+        let both = |machine: &Machine, name: &str, other: &Machine| {
+            let host = Host::at(machine.ip, name, &database).joining(&[other.ip]);
+            machine.within(|| host.both())
+        };
+        let mut leaving = both(first, "alpha", second);
+        let mut pair = Pair::talking(&leaving, ["udp", "udp"]);
+        pair.hear_each_other();
+        let other = both(second, "beta", first);
+        eventually("it knows the other host and its media", SOON * 2, || {
+            let nodes = other.list("/nodes");
+            let own = nodes.iter().find(|node| node["name"] == "beta" && node["mode"] == "both")?;
+            let up = own["links"].as_array()?.iter().filter(|link| link["state"] == "up");
+            (up.filter(|link| link["peer"] == "alpha").count() == 2).then_some(())
+        });
+        leaving.signaling.terminate();
+        let there = second.ip.to_string();
+        for side in [&mut pair.caller, &mut pair.callee] {
+            // Its media may move before its signaling is seen to be gone.
+            let told = (0..2).any(|_| {
+                let News { body, contact } = side.takes_news("sendrecv");
+                contact.contains(&there) && body.contains(&format!("c=IN IP4 {there}"))
+            });
+            assert!(told, "a phone knows not all");
+        }
+        let status = leaving.signaling.finish(SOON);
+        assert_eq!(status.code(), Some(0), "{status}");
+        pair.hear_each_other();
+        pair.caller.hangs_up_on(&mut pair.callee);
+        let cdrs = other.cdrs(1);
         assert_eq!(cdrs[0]["takeovers"], 1, "{cdrs:#?}");
         check_moved(&cdrs, 1);
     });

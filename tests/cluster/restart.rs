@@ -1,6 +1,9 @@
 //! Everything goes and comes back: calls whose phones are still there go on, with their media.
 
+use crate::common::SOON;
+use crate::common::postgres::Postgres;
 use crate::common::server::Server;
+use crate::crowd::check_line;
 use crate::pair::Pair;
 use crate::switch::{Switch, check_record};
 
@@ -14,6 +17,42 @@ fn the_only_process_is_killed_and_started_again() {
     pair.hear_each_other();
     pair.caller.hangs_up_on(&mut pair.callee);
     check_record(&server.cdrs(1), 1);
+}
+
+/// Calls go to the successor with their sound: no packet is lost.
+#[test]
+fn the_only_process_is_replaced() {
+    let postgres = Postgres::start();
+    let mut server = Server::start_with(&[("HOLDFAST_DATABASE_URL", &postgres.url("postgres"))]);
+    let mut pair = Pair::talking(&server, ["udp", "tcp"]);
+    pair.hear_each_other();
+    let mut former = server.is_replaced();
+    let status = former.finish(SOON * 3);
+    assert_eq!(status.code(), Some(0), "{status}");
+    pair.hear_each_other();
+    for talk in [&pair.caller.talk, &pair.callee.talk] {
+        check_line(0, &talk.came());
+    }
+    server.wait_until_ready();
+    pair.hold_and_resume();
+    pair.callee.hangs_up_on(&mut pair.caller);
+    check_record(&server.cdrs(1), 1);
+}
+
+/// Nobody else can have the database meanwhile. The call does not notice.
+#[test]
+fn on_sqlite_the_only_process_is_not_replaced_and_it_says_why() {
+    let server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    let refused = server.command(&["serve", "--replace"]);
+    assert_eq!(refused.status.code(), Some(64), "{refused:?}");
+    let told = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    for part in ["SQLite serves one signaling process", "stop that one", "its calls are kept"] {
+        assert!(told.contains(part), "{told}");
+    }
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&server.cdrs(1), 0);
 }
 
 #[test]

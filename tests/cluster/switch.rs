@@ -20,9 +20,13 @@ pub(crate) struct Switch {
 impl Switch {
     /// Two signaling processes that know each other, and a media process that both know.
     pub(crate) fn start() -> Self {
+        Self::with_media_ports(ports::media_ports())
+    }
+
+    /// The same, with room for more calls.
+    pub(crate) fn with_media_ports(media_ports: RangeInclusive<u16>) -> Self {
         let postgres = Postgres::start();
         let host = Host::new(&postgres.url("postgres"));
-        let media_ports = ports::media_ports();
         let media = host.media_with(&media_ports);
         let signaling = vec![host.signaling(), host.signaling()];
         let switch = Self { signaling, media, media_ports, host, postgres };

@@ -39,6 +39,8 @@ pub(crate) mod rtp;
 pub(crate) mod server;
 /// SIPp with our scenarios.
 pub(crate) mod sipp;
+/// Codecs of our own phone.
+pub(crate) mod speech;
 /// SRTP of our own phone.
 pub(crate) mod srtp;
 /// Tones made and found again.

@@ -36,10 +36,8 @@ pub(crate) fn in_a_network(test: impl FnOnce(&Network) + Send) {
         let body = move || {
             enter_new();
             ip("link set lo up");
-            ip("link add switch type bridge");
-            ip(&format!("addr add {OWN}/24 dev switch"));
-            ip("link set switch up");
-            set_own_ip(OWN);
+            let own = lay_cables();
+            set_own_ip(own);
             test(&Network(()));
         };
         let thread = thread::Builder::new().name(name).spawn_scoped(scope, body);
@@ -47,6 +45,14 @@ pub(crate) fn in_a_network(test: impl FnOnce(&Network) + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// A switch for hosts where this thread is, which has that address there.
+pub(crate) fn lay_cables() -> Ipv4Addr {
+    ip("link add switch type bridge");
+    ip(&format!("addr add {OWN}/24 dev switch"));
+    ip("link set switch up");
+    OWN
 }
 
 #[allow(clippy::disallowed_methods, reason = "a wish of the person who runs the tests")]
@@ -106,6 +112,15 @@ impl Machine {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
+    }
+
+    /// The same by this thread itself: what it starts may not outlive the thread that started it.
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let home = File::open("/proc/thread-self/ns/net").expect("a namespace is a file");
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("root may enter");
+        let done = work();
+        setns(&home, CloneFlags::CLONE_NEWNET).expect("root may return");
+        done
     }
 
     /// Pulls the cable: nothing comes, nothing leaves, nobody is told.

@@ -1,8 +1,10 @@
-//! RTP of our own phone: sends a tone in PCMU from its own socket and keeps what it hears; SRTP when it is told so.
+//! RTP of our own phone: sends a tone in PCMU from its own socket and keeps what it hears; PCMA, Opus and SRTP when it
+//! is told so.
 //!
 //! Invariant: independent of the code under test: packets are made and read here, byte by byte (RFC 3550 §5.1, G.711).
 
 use super::phone::{audio_address, sdp_at};
+use super::speech::{Law, Speech};
 use super::srtp::Secured;
 use super::tone::{Audio, RATE_HZ, tone_sample};
 use super::{SOON, eventually, own_ip};
@@ -16,6 +18,11 @@ use std::time::{Duration, Instant};
 const PACKET: Duration = Duration::from_millis(20);
 const PACKET_SAMPLES: usize = 160;
 const EVENT_PACKETS: u8 = 7;
+/// Samples at the begin of a numbered packet: their signs are the low bits of its number.
+const NUMBERED: usize = 8;
+/// Louder than the tone.
+const NUMBER_AMPLITUDE: i16 = 16_000;
+const LOUD: i16 = 14_000;
 
 /// What thread and phone share.
 #[derive(Default)]
@@ -34,6 +41,10 @@ struct Shared {
     number: u32,
     secured: Option<Secured>,
     mischief: Option<Mischief>,
+    /// Packets bear their numbers in their sound.
+    numbered: bool,
+    /// Of our codec, as the far side named it.
+    payload_type: Option<u8>,
 }
 
 /// What is done to protected packets besides.
@@ -51,13 +62,8 @@ pub(crate) struct Arrival {
     pub(crate) at: Instant,
     pub(crate) sequence: u16,
     pub(crate) ssrc: u32,
-}
-
-/// G.711 in one of its laws: payload type 0 or 8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Law {
-    Mu,
-    A,
+    /// Low bits of the number that it was sent under, heard in its sound.
+    pub(crate) number: Option<u8>,
 }
 
 /// A mouth and an ear.
@@ -66,6 +72,7 @@ pub(crate) struct Talk {
     ip: IpAddr,
     pub(crate) port: u16,
     pub(crate) tone_hz: u32,
+    law: Law,
     shared: Arc<Mutex<Shared>>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -76,7 +83,7 @@ impl Talk {
         Self::speaking(tone_hz, Law::Mu)
     }
 
-    /// The same, in a law of one's choice.
+    /// The same, in a codec of one's choice.
     pub(crate) fn speaking(tone_hz: u32, law: Law) -> Self {
         Self::speaking_at(own_ip().into(), tone_hz, law)
     }
@@ -88,7 +95,7 @@ impl Talk {
         let (shared, over) = (Arc::<Mutex<Shared>>::default(), Arc::new(AtomicBool::new(false)));
         let (theirs, end) = (Arc::clone(&shared), Arc::clone(&over));
         let thread = thread::spawn(move || run(&socket, tone_hz, law, &theirs, &end));
-        Self { ip, port, tone_hz, shared, over, thread: Some(thread) }
+        Self { ip, port, tone_hz, law, shared, over, thread: Some(thread) }
     }
 
     /// SRTP from now on.
@@ -101,6 +108,12 @@ impl Talk {
         self
     }
 
+    /// Its packets bear their numbers in their sound, which G.711 carries and a relay must not mix up.
+    pub(crate) fn numbered(self) -> Self {
+        self.lock().numbered = true;
+        self
+    }
+
     pub(crate) fn does(&self, mischief: Option<Mischief>) {
         self.lock().mischief = mischief;
     }
@@ -108,7 +121,9 @@ impl Talk {
     /// Our description.
     pub(crate) fn sdp(&self, version: u32, direction: &str) -> String {
         let sdp = sdp_at(self.ip, self.port, version, direction);
-        match &self.lock().secured {
+        let shared = self.lock();
+        let sdp = self.law.describe(&sdp, shared.payload_type);
+        match &shared.secured {
             Some(secured) => secured.describe(&sdp),
             None => sdp,
         }
@@ -118,8 +133,10 @@ impl Talk {
     pub(crate) fn told(&self, body: &[u8]) {
         let mut shared = self.lock();
         shared.remote = Some(audio_address(body));
+        let body = String::from_utf8_lossy(body);
+        shared.payload_type = self.law.payload_type_in(&body).or(shared.payload_type);
         if let Some(secured) = &mut shared.secured {
-            secured.told(&String::from_utf8_lossy(body));
+            secured.told(&body);
         }
     }
 
@@ -198,6 +215,7 @@ impl Drop for Talk {
 fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over: &AtomicBool) {
     let mut next = Instant::now();
     let mut buffer = [0_u8; 2_048];
+    let mut speech = Speech::new(law);
     while !over.load(Ordering::Relaxed) {
         let wait = next.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(wait)).expect("a positive time");
@@ -207,8 +225,9 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
                 Some(secured) => secured.open(&buffer[..length]).unwrap_or_default(),
                 None => buffer[..length].to_vec(),
             };
-            shared.heard.extend(decoded(&packet));
-            shared.came.extend(arrival(&buffer[..length]));
+            let samples = speech.decoded(&packet);
+            shared.came.extend(arrival(&buffer[..length], &samples));
+            shared.heard.extend(samples);
         }
         if Instant::now() < next {
             continue;
@@ -216,7 +235,7 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
         next += PACKET;
         let mut shared = shared.lock().expect("no panic");
         if let Some(remote) = shared.remote.filter(|_| !shared.muted) {
-            let packet = shared.next_packet(tone_hz, law);
+            let packet = shared.next_packet(tone_hz, &mut speech);
             for packet in shared.packets(packet) {
                 shared.sent += u64::from(socket.send_to(&packet, remote).is_ok());
             }
@@ -226,14 +245,15 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
 
 impl Shared {
     /// The tone, or a digit in its place.
-    fn next_packet(&mut self, tone_hz: u32, law: Law) -> Vec<u8> {
+    fn next_packet(&mut self, tone_hz: u32, speech: &mut Speech) -> Vec<u8> {
         self.number += 1;
         let number = self.number;
         if self.pressed.is_none() {
             self.pressed = self.dials.pop_front().map(|digit| (digit, number, 0));
         }
         let Some((digit, begin, count)) = self.pressed else {
-            return packet(number, tone_hz, law);
+            let payload_type = self.payload_type.unwrap_or(speech.payload_type());
+            return packet(number, tone_hz, speech, (payload_type, self.numbered));
         };
         let nth = count + 1;
         self.pressed = (nth < EVENT_PACKETS).then_some((digit, begin, nth));
@@ -255,18 +275,25 @@ impl Shared {
     }
 }
 
-fn packet(number: u32, tone_hz: u32, law: Law) -> Vec<u8> {
+fn packet(
+    number: u32,
+    tone_hz: u32,
+    speech: &mut Speech,
+    (payload_type, numbered): (u8, bool),
+) -> Vec<u8> {
     let begin = number as usize * PACKET_SAMPLES;
-    let (payload_type, encode): (u8, fn(i16) -> u8) = match law {
-        Law::Mu => (0, to_ulaw),
-        Law::A => (8, to_alaw),
-    };
     let mut bytes = vec![0x80, payload_type];
     bytes.extend_from_slice(&(number as u16).to_be_bytes());
-    bytes.extend_from_slice(&u32::try_from(begin).expect("small").to_be_bytes());
+    let timestamp = u32::try_from(begin).expect("small") * speech.clock_per_sample();
+    bytes.extend_from_slice(&timestamp.to_be_bytes());
     bytes.extend_from_slice(&tone_hz.to_be_bytes());
     let samples = (begin..begin + PACKET_SAMPLES).map(|n| tone_sample(tone_hz, RATE_HZ, n));
-    bytes.extend(samples.map(encode));
+    let mut samples: Vec<i16> = samples.collect();
+    for bit in (0..NUMBERED).filter(|_| numbered) {
+        let is_set = number >> bit & 1 == 1;
+        samples[bit] = if is_set { NUMBER_AMPLITUDE } else { -NUMBER_AMPLITUDE };
+    }
+    bytes.extend(speech.encoded(&samples));
     bytes
 }
 
@@ -285,65 +312,20 @@ fn event_packet(number: u32, begin: u32, tone_hz: u32, digit: u8, nth: u8) -> Ve
     bytes
 }
 
-/// Samples of a G.711 packet; none of any other.
-fn decoded(packet: &[u8]) -> Vec<i16> {
-    let decode: fn(u8) -> i16 = match packet {
-        [0x80, kind, ..] if kind & 0x7f == 0 => from_ulaw,
-        [0x80, kind, ..] if kind & 0x7f == 8 => from_alaw,
-        _ => return Vec::new(),
-    };
-    packet.get(12..).unwrap_or_default().iter().map(|byte| decode(*byte)).collect()
-}
-
-fn arrival(packet: &[u8]) -> Option<Arrival> {
+fn arrival(packet: &[u8], samples: &[i16]) -> Option<Arrival> {
     let (header, _) = packet.split_first_chunk::<12>()?;
-    let [_, _, s0, s1, _, _, _, _, c0, c1, c2, c3] = *header;
-    let (sequence, ssrc) = (u16::from_be_bytes([s0, s1]), u32::from_be_bytes([c0, c1, c2, c3]));
-    Some(Arrival { at: Instant::now(), sequence, ssrc })
-}
-
-/// G.711 A-law.
-fn to_alaw(sample: i16) -> u8 {
-    let sign = if sample < 0 { 0 } else { 0x80 };
-    let magnitude = (i32::from(sample).abs() >> 4).min(2_047);
-    let exponent = (32 - magnitude.leading_zeros()).saturating_sub(4);
-    let mantissa = if exponent == 0 { magnitude } else { magnitude >> (exponent - 1) } & 0x0f;
-    (sign | (exponent << 4) as u8 | mantissa as u8) ^ 0x55
-}
-
-fn from_alaw(byte: u8) -> i16 {
-    let byte = byte ^ 0x55;
-    let (exponent, mantissa) = ((byte >> 4) & 7, i16::from(byte & 0x0f));
-    let magnitude = match exponent {
-        0 => (mantissa << 4) + 8,
-        _ => ((mantissa << 4) + 264) << (exponent - 1),
-    };
-    if byte & 0x80 == 0 { -magnitude } else { magnitude }
-}
-
-/// G.711 µ-law.
-fn to_ulaw(sample: i16) -> u8 {
-    let sign = if sample < 0 { 0x80 } else { 0 };
-    let magnitude = (i32::from(sample).abs() + 132).min(32_767);
-    let exponent = (7 - (magnitude.leading_zeros() - 17).min(7)) as u8;
-    let mantissa = (magnitude >> (exponent + 3)) as u8 & 0x0f;
-    !(sign | exponent << 4 | mantissa)
-}
-
-fn from_ulaw(byte: u8) -> i16 {
-    let byte = !byte;
-    let magnitude = ((i16::from(byte & 0x0f) << 3) + 132) << ((byte >> 4) & 7);
-    if byte & 0x80 == 0 { magnitude - 132 } else { 132 - magnitude }
-}
-
-/// The table's ends and some between, both ways.
-pub(crate) fn check_ulaw() {
-    for byte in 0..=255_u8 {
-        // 0x7f is negative zero: the only one that does not come back.
-        if byte != 0x7f {
-            assert_eq!(to_ulaw(from_ulaw(byte)), byte, "{byte:#x}");
-        }
-        assert_eq!(to_alaw(from_alaw(byte)), byte, "{byte:#x}");
+    let [_, kind, s0, s1, _, _, _, _, c0, c1, c2, c3] = *header;
+    // RTCP (RFC 5761 §4) for the port below, whose phone reads none.
+    if (192..=223).contains(&kind) {
+        return None;
     }
-    assert_eq!((from_ulaw(0), from_ulaw(0x80), from_ulaw(0xff)), (-32_124, 32_124, 0));
+    let (sequence, ssrc) = (u16::from_be_bytes([s0, s1]), u32::from_be_bytes([c0, c1, c2, c3]));
+    Some(Arrival { at: Instant::now(), sequence, ssrc, number: number_in(samples) })
+}
+
+fn number_in(samples: &[i16]) -> Option<u8> {
+    let first = samples.get(..NUMBERED)?;
+    let bit = |(at, sample): (usize, &i16)| u8::from(*sample > 0) << at;
+    let is_numbered = first.iter().all(|sample| sample.unsigned_abs() > LOUD.unsigned_abs());
+    is_numbered.then(|| first.iter().enumerate().map(bit).sum())
 }

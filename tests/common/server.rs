@@ -108,17 +108,33 @@ impl Host {
 
     /// A signaling process that takes the place of the one that runs.
     pub(crate) fn successor_of_signaling(&self) -> Server {
-        let mut server = self.signaling_told(&["--replace"]);
+        let mut server = self.signaling_told("signaling", &["--replace"], &[]);
+        server.wait_until_ready();
+        server
+    }
+
+    /// A process of both halves, ready for calls.
+    pub(crate) fn both(&self) -> Server {
+        let ports = ports::media_ports();
+        let range = format!("{}-{}", ports.start(), ports.end());
+        let joins: Vec<String> = self.joins.iter().map(ToString::to_string).collect();
+        let (bind, joins) = (self.ip.to_string(), joins.join(","));
+        let media = [
+            ("HOLDFAST_MEDIA_BIND", bind.as_str()),
+            ("HOLDFAST_MEDIA_PORTS", &range),
+            ("HOLDFAST_JOIN", &joins),
+        ];
+        let mut server = self.signaling_told("both", &[], &media);
         server.wait_until_ready();
         server
     }
 
     /// One more signaling process, whatever it may wait for.
     pub(crate) fn begin_signaling(&self) -> Server {
-        self.signaling_told(&[])
+        self.signaling_told("signaling", &[], &[])
     }
 
-    fn signaling_told(&self, flags: &[&str]) -> Server {
+    fn signaling_told(&self, mode: &str, flags: &[&str], media: &[(&str, &str)]) -> Server {
         let admin = self.at_port(ports::port());
         let (sip, control) = (self.bind.to_string(), self.at_port(self.control).to_string());
         let admin_text = admin.to_string();
@@ -130,7 +146,8 @@ impl Host {
             ("HOLDFAST_DATABASE_URL", &self.database),
         ];
         settings.extend(self.name.as_ref().map(|name| ("HOLDFAST_NODE", name.as_str())));
-        let signaling = self.process_told("signaling", flags, &settings);
+        settings.extend_from_slice(media);
+        let signaling = self.process_told(mode, flags, &settings);
         let folder = Arc::clone(&self.folder);
         let settings = Vec::new();
         let api = Api { sip: self.sip, admin, token: TOKEN.to_owned() };
@@ -316,6 +333,14 @@ impl Server {
     pub(crate) fn start_again(&mut self) {
         self.signaling = start(&self.folder, "both", "both-again", (&[], &self.settings()));
         self.wait_until_ready();
+    }
+
+    /// A successor takes the place of the only process; that one, which is told to stop.
+    pub(crate) fn is_replaced(&mut self) -> Process {
+        let settings: Vec<(&str, &str)> =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let successor = start(&self.folder, "both", "successor", (&["--replace"], &settings));
+        std::mem::replace(&mut self.signaling, successor)
     }
 
     /// Its data directory.

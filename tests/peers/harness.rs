@@ -1,8 +1,9 @@
 //! The tools of these tests against each other, so that a green test says something about the server.
 
 use super::common::baresip::{self, Baresip};
-use super::common::rtp::{self, Talk};
+use super::common::rtp::Talk;
 use super::common::sipp::{self, Sipp};
+use super::common::speech;
 use super::common::tone::{Audio, RATE_HZ, tone};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -29,7 +30,7 @@ fn a_tone_is_told_from_silence_noise_and_other_tones() {
     ] {
         assert_eq!(audio.is_tone(700), expect, "{name}");
     }
-    rtp::check_ulaw();
+    speech::check_ulaw();
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 /// Listens at `path` for as long as the process lives. What an earlier holder of the path left there is taken away.
 pub(in super::super) fn listen(
@@ -29,7 +30,7 @@ pub(in super::super) fn listen(
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    let heir = Heir { name, shared, workers };
+    let heir = Listener { name, shared, workers };
     std::thread::Builder::new().name("media-heir".to_owned()).spawn(move || {
         for stream in listener.incoming() {
             let served = stream
@@ -43,13 +44,13 @@ pub(in super::super) fn listen(
     Ok(())
 }
 
-struct Heir {
+struct Listener {
     name: NodeName,
     shared: Arc<Shared>,
     workers: Vec<Handle>,
 }
 
-impl Heir {
+impl Listener {
     /// Tells the room, then takes what comes until the other end is done.
     fn serve(&self, mut link: DescriptorLink) -> io::Result<()> {
         link.send(&Word::Room(self.room()).encode(), &[])?;
@@ -97,8 +98,11 @@ impl Heir {
         };
         // The commit. Where it cannot be said, nobody was told that we have it, and the sockets are closed here.
         link.send(&Word::Taken(id).encode(), &[])?;
+        let (done, is_read) = sync_channel(1);
         if let Some(worker) = self.workers.get(worker_of(id, self.workers.len())) {
-            worker.deliver(Command::Adopt(Box::new(adopted)));
+            worker.deliver(Command::Adopt(Box::new(adopted), done));
+            // A worker that stands still reads it when it goes on.
+            let _ = is_read.recv_timeout(PATIENCE);
         }
         Ok(true)
     }

@@ -1,34 +1,48 @@
 //! The leaving side: whom, and one session after the other.
 
+use super::super::Shared;
 use super::super::worker::{Command, Handle};
-use super::{PATIENCE, Parcel, Room, Word};
+use super::{Heir, PATIENCE, Parcel, Room, Word};
+use crate::control::Frame;
 use crate::ids::{NodeName, SessionId};
+use crate::net::clock;
 use crate::net::descriptor_link::DescriptorLink;
 use crate::relay::SNAPSHOT_VERSION;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 /// Passes all sessions of the workers to the freest other process whose socket is in `own`'s folder: how many, and to
 /// whom; `None` when nobody is there. When all are to leave, as in a restart of the whole host, one of them gathers
 /// what the others have, so that these may go. Blocks.
-pub(in super::super) fn hand_over(own: &Path, workers: &[Handle]) -> Option<(usize, NodeName)> {
+pub(in super::super) fn hand_over(
+    own: &Path,
+    shared: &Shared,
+    workers: &[Handle],
+) -> Option<(usize, NodeName)> {
     let (mut link, heir) = freest(own)?;
+    let heir = Arc::new(heir);
     let mut passed = 0;
     for worker in workers {
         for id in sessions_of(worker) {
-            match pass(&mut link, worker, id) {
-                Ok(Passed::Taken) => passed += 1,
+            let at = clock::now();
+            match pass(&mut link, worker, &heir, id) {
+                Ok(Passed::Taken) => {
+                    passed += 1;
+                    // It may not live to say so itself.
+                    shared.broadcast(&Frame::Passed { session: id, to: heir.name.clone(), at });
+                }
                 Ok(Passed::Kept) => {}
                 Err(error) => {
-                    tracing::warn!("the hand-over to {heir} broke off: {error}");
-                    return Some((passed, heir));
+                    tracing::warn!("the hand-over to {} broke off: {error}", heir.name);
+                    return Some((passed, heir.name.clone()));
                 }
             }
         }
     }
-    Some((passed, heir))
+    Some((passed, heir.name.clone()))
 }
 
 /// What became of a session.
@@ -38,7 +52,7 @@ enum Passed {
     Kept,
 }
 
-fn freest(own: &Path) -> Option<(DescriptorLink, NodeName)> {
+fn freest(own: &Path) -> Option<(DescriptorLink, Heir)> {
     let others = sockets_beside(own);
     let known = others.iter().filter_map(|path| Some((path, ask_room(path).ok()?)));
     let able = known.filter(|(_, (_, room))| room.snapshot_version == SNAPSHOT_VERSION);
@@ -47,8 +61,9 @@ fn freest(own: &Path) -> Option<(DescriptorLink, NodeName)> {
     // The first of all by its path, for whom no other is before.
     let gatherer = leave.into_iter().map(|(path, found)| (path.as_path(), found));
     let gatherer = gatherer.min_by_key(|(path, _)| *path).filter(|(path, _)| *path < own);
-    let (link, room) = freest.map(|(_, found)| found).or(gatherer.map(|(_, found)| found))?;
-    Some((link, room.name))
+    let freest = freest.map(|(path, found)| (path.as_path(), found));
+    let (path, (link, room)) = freest.or(gatherer)?;
+    Some((link, Heir { name: room.name, path: path.to_owned() }))
 }
 
 fn sockets_beside(own: &Path) -> Vec<PathBuf> {
@@ -74,7 +89,12 @@ fn sessions_of(worker: &Handle) -> Vec<SessionId> {
 }
 
 /// From "stop reading" to "forget", or back.
-fn pass(link: &mut DescriptorLink, worker: &Handle, id: SessionId) -> io::Result<Passed> {
+fn pass(
+    link: &mut DescriptorLink,
+    worker: &Handle,
+    heir: &Arc<Heir>,
+    id: SessionId,
+) -> io::Result<Passed> {
     let (answer, parcel) = sync_channel(1);
     worker.deliver(Command::Export(id, answer));
     let parcel = match parcel.recv_timeout(PATIENCE) {
@@ -92,7 +112,7 @@ fn pass(link: &mut DescriptorLink, worker: &Handle, id: SessionId) -> io::Result
         verdict(link, id).map_err(|_| error)
     });
     match word {
-        Ok(true) => worker.deliver(Command::Forget(id)),
+        Ok(true) => worker.deliver(Command::Forget(id, Arc::clone(heir))),
         Ok(false) | Err(_) => worker.deliver(Command::Resume(id)),
     };
     word.map(|taken| if taken { Passed::Taken } else { Passed::Kept })

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::control::{
-    Apply, Codec, Frame, Hears, LegSpec, RemoteStream, Reply, Request, SessionSpec, StreamSpec,
+    Apply, Carried, Codec, Frame, Hears, LegSpec, RemoteStream, Reply, Request, Resume,
+    SessionSpec, StreamSpec, StreamStatistics,
 };
 use crate::ids::{Epoch, LegId, Rev};
 use crate::media::ports::Ports;
@@ -15,7 +16,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 const ID: SessionId = SessionId(7);
@@ -59,22 +60,50 @@ impl Node {
 
     /// The session as wished; where its legs are to be spoken to.
     fn apply(&self, rev: u64, phones: &[UdpSocket; 2]) -> Option<[SocketAddr; 2]> {
-        let (reply, mut replies) = tokio::sync::mpsc::channel(4);
-        let spec = SessionSpec {
-            confirmed: true,
-            legs: vec![leg(0, &phones[0]), leg(1, &phones[1])],
-            ..SessionSpec::default()
+        self.ask(rev, Request::Apply(wish(rev, phones)))
+    }
+
+    /// The same of a session that lost its process, on its ports.
+    fn resume(
+        &self,
+        rev: u64,
+        phones: &[UdpSocket; 2],
+        at: [SocketAddr; 2],
+    ) -> Option<[SocketAddr; 2]> {
+        let mut apply = wish(rev, phones);
+        for (leg, at) in apply.spec.legs.iter_mut().zip(at) {
+            leg.streams[0].port = Some(at.port());
+        }
+        let statistics = StreamStatistics {
+            latched: phones[0].local_addr().ok(),
+            ..StreamStatistics::default()
         };
-        let apply = Apply { session: ID, epoch: Epoch(1), rev: Rev(rev), spec };
-        let asked = Asked { id: rev, request: Request::Apply(apply), reply };
+        let carried = Carried { leg: LegId(0), index: 0, statistics, sent: None };
+        self.ask(rev, Request::Resume(Resume { apply, carried: vec![carried] }))
+    }
+
+    fn ask(&self, rev: u64, request: Request) -> Option<[SocketAddr; 2]> {
+        let (reply, mut replies) = tokio::sync::mpsc::channel(4);
+        let asked = Asked { id: rev, request, reply };
         self.worker.send(Command::Request(asked));
         match replies.blocking_recv()? {
             Frame::Reply { reply: Reply::Applied(state), .. } => {
                 Some([0, 1].map(|leg| state.legs[leg].streams[0].local))
             }
+            // Another has it.
+            Frame::Passed { .. } => None,
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn wish(rev: u64, phones: &[UdpSocket; 2]) -> Apply {
+    let spec = SessionSpec {
+        confirmed: true,
+        legs: vec![leg(0, &phones[0]), leg(1, &phones[1])],
+        ..SessionSpec::default()
+    };
+    Apply { session: ID, epoch: Epoch(1), rev: Rev(rev), spec }
 }
 
 fn leg(number: u16, phone: &UdpSocket) -> LegSpec {
@@ -127,11 +156,12 @@ fn heard(phone: &UdpSocket) -> Option<u16> {
     Header::parse(&buffer[..length]).map(|header| header.sequence)
 }
 
-/// An heir that says that it has room and then does as it is told with the session.
+/// An heir that says that it has room and then does as it is told with the session. It lives until its socket is
+/// dropped.
 fn false_heir(
     path: &Path,
     then: impl FnOnce(&mut DescriptorLink, Vec<OwnedFd>) + Send + 'static,
-) -> std::thread::JoinHandle<()> {
+) -> std::thread::JoinHandle<UnixListener> {
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).expect("a socket");
     std::thread::spawn(move || {
@@ -147,7 +177,13 @@ fn false_heir(
         let (body, descriptors) = link.receive().expect("a session");
         assert!(matches!(Word::decode(&body), Ok(Word::Session(parcel)) if parcel.id == ID));
         then(&mut link, descriptors);
+        listener
     })
+}
+
+/// To whoever takes them: how many.
+fn passed_by(node: &Node, own: &Path) -> Option<usize> {
+    hand_over(own, &node.shared, core::slice::from_ref(&node.worker)).map(|(passed, _)| passed)
 }
 
 #[test]
@@ -183,8 +219,7 @@ fn a_hand_over_that_breaks_leaves_the_session_where_it_was() {
     ];
     for step in steps {
         let heir = false_heir(&heirs, step);
-        let workers = core::slice::from_ref(&node.worker);
-        assert_eq!(hand_over(&own, workers).map(|(passed, _)| passed), Some(0));
+        assert_eq!(passed_by(&node, &own), Some(0));
         heir.join().expect("no panic");
         speak();
         // Signaling is answered again too.
@@ -204,11 +239,8 @@ fn once_the_heir_spoke_the_session_is_its_own() {
         link.send(&Word::Taken(ID).encode(), &[]).expect("sent");
         give.send(descriptors).expect("the test waits");
     });
-    assert_eq!(
-        hand_over(&own, core::slice::from_ref(&node.worker)).map(|(passed, _)| passed),
-        Some(1)
-    );
-    heir.join().expect("no panic");
+    assert_eq!(passed_by(&node, &own), Some(1));
+    let _heir = heir.join().expect("no panic");
     let sockets: Vec<UdpSocket> =
         given.recv().expect("descriptors").into_iter().map(UdpSocket::from).collect();
     phones[0].send_to(&packet(1), legs[0]).expect("sent");
@@ -217,7 +249,7 @@ fn once_the_heir_spoke_the_session_is_its_own() {
     rtp.set_nonblocking(false).expect("blocking");
     rtp.set_read_timeout(Some(Duration::from_secs(5))).expect("a time");
     assert_eq!(rtp.recv(&mut [0; 512]).expect("nobody else reads"), 172);
-    // What signaling asks here is not answered: neither made anew nor refused.
+    // What signaling asks here is neither made anew nor refused: it is told whom to ask.
     assert_eq!(node.apply(2, &phones), None);
     assert_eq!(node.shared.sessions.load(core::sync::atomic::Ordering::Relaxed), 0);
 }
@@ -243,10 +275,7 @@ fn the_heir_goes_on_where_the_other_stopped() {
         phones[0].send_to(&packet(sequence), legs[0]).expect("sent");
         if sequence == 10 {
             leaving.worker.send(Command::Resume(ID));
-            assert_eq!(
-                hand_over(&own, core::slice::from_ref(&leaving.worker)).map(|(passed, _)| passed),
-                Some(1)
-            );
+            assert_eq!(passed_by(&leaving, &own), Some(1));
         }
         let now = heard(&phones[1]).expect("relayed");
         assert!(last.is_none_or(|last: u16| now == last.wrapping_add(1)), "a gap at {sequence}");
@@ -266,10 +295,7 @@ fn of_those_who_leave_at_once_one_gathers_what_the_others_have() {
         let (shared, workers) = (node.shared.clone(), vec![node.worker.clone()]);
         listen(path, NodeName("heir".into()), shared, workers).expect("listens");
     }
-    let give = |from: usize| {
-        let passed = hand_over(&paths[from], core::slice::from_ref(&nodes[from].worker));
-        passed.map(|(passed, _)| passed)
-    };
+    let give = |from: usize| passed_by(&nodes[from], &paths[from]);
     let phones = phones();
     let legs = nodes[1].apply(1, &phones).expect("applied");
     nodes.iter().for_each(|node| node.shared.set_draining(true));
@@ -285,6 +311,34 @@ fn of_those_who_leave_at_once_one_gathers_what_the_others_have() {
     nodes[1].shared.set_draining(false);
     assert_eq!(give(0), Some(0));
     assert_eq!(nodes[0].apply(4, &phones), Some(legs));
+}
+
+/// It may die before it said to signaling what it took.
+#[test]
+fn what_the_heir_took_is_told_and_taken_back_when_it_is_asked_for_after_its_end() {
+    let folder = Folder::new("dead");
+    let (own, heirs) = (folder.socket("own"), folder.socket("heir"));
+    let node = Node::new(PortRange { first: 41_420, last: 41_439 });
+    let (link, mut told) = tokio::sync::mpsc::channel(16);
+    node.shared.lock_links().push(link);
+    let phones = phones();
+    let legs = node.apply(1, &phones).expect("applied");
+    node.shared.set_draining(true);
+    let heir = false_heir(&heirs, |link, _| {
+        link.send(&Word::Taken(ID).encode(), &[]).expect("sent");
+    });
+    assert_eq!(passed_by(&node, &own), Some(1));
+    let heir = heir.join().expect("no panic");
+    let frames = core::iter::from_fn(|| told.try_recv().ok());
+    let passed =
+        |frame: &Frame| matches!(frame, Frame::Passed { session: ID, to, .. } if *to.0 == *"heir");
+    assert_eq!(frames.filter(passed).count(), 1);
+    assert_eq!(node.resume(2, &phones, legs), None, "it is the heir's");
+    drop(heir);
+    // On its ports, though nothing new is taken here.
+    assert_eq!(node.resume(3, &phones, legs), Some(legs));
+    phones[0].send_to(&packet(1), legs[0]).expect("sent");
+    assert!(heard(&phones[1]).is_some());
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use super::{Asked, Entry, OpenSocket, Worker};
 use crate::control::Frame;
 use crate::ids::SessionId;
-use crate::media::handover::Parcel;
+use crate::media::handover::{Heir, Parcel};
 use crate::net::clock;
 use crate::net::rtp_socket::RtpSocket;
 use crate::net::socket_memory::SocketMemory;
@@ -18,6 +18,7 @@ use core::time::Duration;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// Sessions remembered that went: what signaling still asks of them here is not refused, for it asks the heir as soon
 /// as it hears of it.
@@ -35,6 +36,14 @@ pub(super) struct Away {
     sockets: Vec<(Endpoint, RtpSocket)>,
     /// The last thing that was asked of it: wishes are whole, so one is enough.
     asked: Option<Asked>,
+    /// Since when.
+    at: Timestamp,
+}
+
+/// Who took a session, and when it was here last.
+pub(super) struct Gone {
+    heir: Arc<Heir>,
+    at: Timestamp,
 }
 
 /// A wish for a port that is not free.
@@ -95,12 +104,12 @@ impl Worker {
                 sockets.push((open.endpoint, open.socket));
             }
         }
-        Some(Away { entry, sockets, asked: None })
+        Some(Away { entry, sockets, asked: None, at: clock::now() })
     }
 
     /// Nobody took it: it goes on here, and what was asked meanwhile is answered.
     pub(super) fn resume(&mut self, id: SessionId) {
-        let Some(Away { entry, sockets, asked }) = self.away.remove(&id) else { return };
+        let Some(Away { entry, sockets, asked, .. }) = self.away.remove(&id) else { return };
         self.attach(id, entry, sockets);
         if let Some(asked) = asked {
             self.serve(asked, clock::now() + PORTS_WAIT);
@@ -108,8 +117,8 @@ impl Worker {
     }
 
     /// The heir has it.
-    pub(super) fn forget(&mut self, id: SessionId) {
-        let Some(Away { entry, .. }) = self.away.remove(&id) else { return };
+    pub(super) fn forget(&mut self, id: SessionId, heir: Arc<Heir>) {
+        let Some(Away { entry, at, .. }) = self.away.remove(&id) else { return };
         let now = clock::now();
         for (_, port) in entry.pairs.into_values() {
             self.lock_ports().close(port, now);
@@ -118,7 +127,7 @@ impl Worker {
         if self.gone.len() >= GONE {
             self.gone.clear();
         }
-        self.gone.insert(id);
+        self.gone.insert(id, Gone { heir, at });
     }
 
     /// A session of a process that leaves is ours: it is read from now on, and signaling hears of it.
@@ -184,14 +193,21 @@ impl Worker {
         self.shared.broadcast(&Frame::Taken { session: id, at });
     }
 
-    /// Gives the request back unless its session is on its way, or went.
+    /// Gives the request back unless its session is on its way, or is the heir's: that one is to be asked.
     pub(super) fn keep_for_heir(&mut self, asked: Asked) -> Option<Asked> {
         let session = asked.request.session();
         if let Some(away) = self.away.get_mut(&session) {
             away.asked = Some(asked);
             return None;
         }
-        (!self.gone.contains(&session)).then_some(asked)
+        let Some(Gone { heir, at }) = self.gone.get(&session) else { return Some(asked) };
+        if heir.is_dead() {
+            self.gone.remove(&session);
+            return Some(asked);
+        }
+        // A link that is stuck is broken: signaling asks again by the next one.
+        let _ = asked.reply.try_send(Frame::Passed { session, to: heir.name.clone(), at: *at });
+        None
     }
 }
 

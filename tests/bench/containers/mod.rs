@@ -107,8 +107,16 @@ impl Switch {
     fn live_through(&mut self, fault: &Fault, calls: usize) -> String {
         let (held, ringing) = (calls * HELD / 100, calls * RINGING / 100);
         let talking = calls - held - ringing;
-        let habits =
-            Habits { talking, held, ringing, calling: CALLING, on_tcp: ON_TCP, rude: 0, early: 0 };
+        let habits = Habits {
+            talking,
+            held,
+            ringing,
+            calling: CALLING,
+            on_tcp: ON_TCP,
+            rude: 0,
+            early: 0,
+            packet_ms: 20,
+        };
         let SocketAddr::V4(sip) = self.stack.api.sip else { panic!("loopback is IPv4 here") };
         let mut crowd = Crowd::new(sip, &habits);
         survival::set_up(&mut crowd, calls);

@@ -1,4 +1,4 @@
-//! What phones say and hear: PCMU, a packet each 20 ms by each phone that talks. A packet says whose it is, its number, and
+//! What phones say and hear: PCMU, a packet each 20 ms (or more) by each phone that talks. It says whose it is, its number, and
 //! how late it was sent, so that what the generator itself did late is no silence of the switch.
 //!
 //! Invariants: a silence is the time between two arrivals by the kernel's stamps, less that lateness; packets count by the
@@ -9,7 +9,6 @@ use super::super::wire::{Reader, Wire};
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 
-const INTERVAL: Nanos = 20_000_000;
 /// Sockets of each side, which its phones share.
 const WIRES: usize = 8;
 const HEADER_BYTES: usize = 12;
@@ -24,6 +23,8 @@ pub(super) struct Audio {
     mouths: Vec<Mouth>,
     ears: Vec<Ear>,
     turns: VecDeque<(Nanos, usize)>,
+    /// Between two packets of a mouth.
+    interval: Nanos,
     /// Packets sent in it count as sent or lost.
     window: (Nanos, Nanos),
     /// How late a packet was sent at worst since the window began.
@@ -56,17 +57,19 @@ pub(super) struct Ear {
 }
 
 impl Audio {
-    pub(super) fn new(phones: usize) -> Self {
+    pub(super) fn new(phones: usize, packet_ms: u32) -> Self {
+        let interval = Nanos::from(packet_ms) * 1_000_000;
         let begin = clock::now();
         let count = phones.max(1) as Nanos;
         // Spread over the interval, as calls of strangers are.
-        let turns = (0..phones).map(|phone| (begin + INTERVAL * phone as Nanos / count, phone));
+        let turns = (0..phones).map(|phone| (begin + interval * phone as Nanos / count, phone));
         Self {
             wires: (0..WIRES * 2).map(|_| Wire::new()).collect(),
             reader: Reader::new(),
             mouths: vec![Mouth::default(); phones],
             ears: vec![Ear::default(); phones],
             turns: turns.collect(),
+            interval,
             window: (Nanos::MAX, Nanos::MAX),
             late: 0,
         }
@@ -133,13 +136,19 @@ impl Audio {
     pub(super) fn turn(&mut self) {
         let begin = clock::now();
         while let Some((due, phone)) = self.turns.pop_front_if(|(due, _)| *due <= begin) {
-            self.turns.push_back((due + INTERVAL, phone));
+            self.turns.push_back((due + self.interval, phone));
             self.say(due, phone);
         }
         self.listen();
     }
 
+    /// Of the RTP clock, between two packets.
+    fn units(&self) -> u32 {
+        (self.interval / 125_000) as u32
+    }
+
     fn say(&mut self, due: Nanos, phone: usize) {
+        let units = self.units();
         let mouth = &mut self.mouths[phone];
         let Some(to) = mouth.to.filter(|_| !mouth.is_held) else { return };
         mouth.sequence += 1;
@@ -157,7 +166,7 @@ impl Audio {
         let mut packet = [0xff; PACKET_BYTES];
         packet[..2].copy_from_slice(&[0x80, 0]);
         packet[2..4].copy_from_slice(&(sequence as u16).to_be_bytes());
-        packet[4..8].copy_from_slice(&sequence.wrapping_mul(160).to_be_bytes());
+        packet[4..8].copy_from_slice(&sequence.wrapping_mul(units).to_be_bytes());
         packet[8..12].copy_from_slice(&(0x4000_0000 | source).to_be_bytes());
         packet[12..16].copy_from_slice(&source.to_be_bytes());
         packet[16..20].copy_from_slice(&sequence.to_be_bytes());

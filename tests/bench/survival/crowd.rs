@@ -3,6 +3,7 @@
 //! Invariant: nothing here waits; whoever owns the crowd gives it turns, a millisecond apart.
 
 use super::super::clock::{self, Nanos};
+use super::super::world::own_ip;
 use super::audio::Audio;
 use super::pair::{Class, Early, Entry, Pair, Step, Use};
 use super::phone::{Heard, Phone, Purpose, Talk};
@@ -34,6 +35,8 @@ pub(crate) struct Habits {
     pub(crate) rude: usize,
     /// Percents of the calls that are used about the time of the fault.
     pub(crate) early: usize,
+    /// From one packet to the next.
+    pub(crate) packet_ms: u32,
 }
 
 /// All phones.
@@ -52,6 +55,7 @@ pub(crate) struct Crowd {
     pub(super) register_failures: usize,
     /// Requests within a dialog that a rude phone refused.
     pub(super) refusals: usize,
+    packet_ms: u32,
 }
 
 /// Whether this one has a habit that so many percent have: the same in every run. Habits of different `salt` mix.
@@ -86,7 +90,8 @@ impl Crowd {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("every Linux has it"),
             phones: (0..phones).map(phone).collect(),
             pairs: (0..phones / 2).map(pair).collect(),
-            audio: Audio::new(2 * calls),
+            audio: Audio::new(2 * calls, habits.packet_ms),
+            packet_ms: habits.packet_ms,
             book: Vec::new(),
             swept: 0,
             next_short: None,
@@ -132,7 +137,7 @@ impl Crowd {
 
     /// The caller of a pair calls its callee.
     pub(super) fn call(&mut self, pair: usize) {
-        let sdp = sdp(self.port(2 * pair), 1, "sendrecv");
+        let sdp = self.sdp(2 * pair, 1, "sendrecv");
         let call_id = self.phones[2 * pair].invite(2 * pair + 1, sdp, clock::now());
         let pair = &mut self.pairs[pair];
         (pair.call_id, pair.answered, pair.ended) = (call_id, None, None);
@@ -216,15 +221,15 @@ impl Crowd {
     }
 
     fn ask(&mut self, number: usize, purpose: Purpose, direction: &str, now: Nanos) {
-        let port = self.port(number);
         let Some(talk) = &mut self.phones[number].talk else { return };
         talk.version += 1;
-        let sdp = sdp(port, talk.version, direction);
+        let version = talk.version;
+        let sdp = self.sdp(number, version, direction);
         self.phones[number].ask_in_dialog(Method::Invite, purpose, Some(sdp), now);
     }
 
-    fn port(&self, number: usize) -> u16 {
-        self.audio.port(number)
+    fn sdp(&self, number: usize, version: u32, direction: &str) -> String {
+        sdp(self.audio.port(number), version, direction, self.packet_ms)
     }
 
     fn read_lines(&mut self) {
@@ -428,11 +433,11 @@ impl Crowd {
     }
 
     fn accept(&mut self, number: usize, now: Nanos) {
-        let port = self.port(number);
         let Some(talk) = &mut self.phones[number].talk else { return };
         let Some(invite) = talk.ringing.take() else { return };
         talk.version += 1;
-        let sdp = sdp(port, talk.version, "sendrecv");
+        let version = talk.version;
+        let sdp = self.sdp(number, version, "sendrecv");
         self.phones[number].answer(&invite, 200, Some(sdp), now);
         self.learn_audio(number, &invite.body);
     }
@@ -446,19 +451,19 @@ impl Crowd {
             self.refusals += 1;
             return self.phones[number].answer(request, 488, None, now);
         }
-        let port = self.port(number);
         let Some(talk) = &mut self.phones[number].talk else { return };
         if let Some(contact) = request.contact() {
             talk.dialog.refresh_target(&contact);
         }
         talk.version += 1;
+        let version = talk.version;
         let direction = match direction(&request.body) {
             "sendonly" => "recvonly",
             "recvonly" => "sendonly",
             "inactive" => "inactive",
             _ => "sendrecv",
         };
-        let sdp = sdp(port, talk.version, direction);
+        let sdp = self.sdp(number, version, direction);
         self.phones[number].answer(request, 200, Some(sdp), now);
         self.audio.hold(number, matches!(direction, "recvonly" | "inactive"));
         self.learn_audio(number, &request.body);
@@ -494,10 +499,11 @@ fn direction(body: &[u8]) -> &'static str {
     found.unwrap_or("sendrecv")
 }
 
-fn sdp(port: u16, version: u32, direction: &str) -> String {
+fn sdp(port: u16, version: u32, direction: &str, packet_ms: u32) -> String {
+    let ip = own_ip();
     format!(
-        "v=0\r\no=- 4711 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+        "v=0\r\no=- 4711 {version} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
          m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
-         a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na={direction}\r\n"
+         a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:{packet_ms}\r\na={direction}\r\n"
     )
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub(super) enum Act {
     Signal(Part, Signal),
     Start(Part),
+    /// The cable of that media host is pulled.
+    Unplug(usize),
 }
 
 /// A fault: what happens how long after its begin.
@@ -20,6 +22,10 @@ pub(super) struct Fault {
     pub(super) lasts: Duration,
     /// Also in a run that names none.
     pub(super) is_usual: bool,
+    /// Each media process has a host of its own, and the first has all calls.
+    pub(super) apart: bool,
+    /// The media process that is to end by itself.
+    pub(super) leaves: Option<usize>,
 }
 
 /// Longer than two leases.
@@ -36,7 +42,11 @@ pub(super) fn faults() -> Vec<Fault> {
         acts,
         lasts: Duration::from_secs(seconds),
         is_usual: true,
+        apart: false,
+        leaves: None,
     };
+    let leave = vec![(Duration::ZERO, Act::Signal(Part::Media(0), Signal::SIGTERM))];
+    let cut = vec![(Duration::ZERO, Act::Unplug(0))];
     let without_database = |name, seconds: u64| {
         let back = Duration::from_secs(seconds);
         let mut acts = once(Part::Database, Signal::SIGINT);
@@ -59,7 +69,9 @@ pub(super) fn faults() -> Vec<Fault> {
         fault("signaling: SIGTERM", once(signaling, Signal::SIGTERM), 0),
         fault("signaling: SIGSTOP for 10 s", freeze, FROZEN.as_secs()),
         fault("media: kill -9", once(Part::Media(0), Signal::SIGKILL), 0),
-        fault("media: SIGTERM", once(Part::Media(0), Signal::SIGTERM), 0),
+        Fault { leaves: Some(0), ..fault("media: SIGTERM", leave.clone(), 0) },
+        Fault { apart: true, ..fault("media host: cut off", cut, 0) },
+        Fault { apart: true, leaves: Some(0), ..fault("media host: SIGTERM", leave, 0) },
         fault("all signaling killed, started 1 s later", all, ANEW.as_secs()),
         without_database("PostgreSQL stopped for 5 s", 5),
         without_database("PostgreSQL stopped for 60 s", 60),

@@ -1,10 +1,11 @@
 //! How a phone is connected: by a UDP port of its own, or by a TCP connection, which it makes anew when it breaks.
 
+use super::super::world::own_ip;
 use bytes::Bytes;
 use holdfast::sip::framing::{StreamFramer, StreamItem};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 
 const LARGEST: usize = 65_536;
 
@@ -27,14 +28,14 @@ enum Kind {
 
 impl Line {
     pub(super) fn udp(server: SocketAddrV4) -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let socket = UdpSocket::bind((own_ip(), 0)).expect("a port");
         socket.set_nonblocking(true).expect("a flag");
         let local = v4(socket.local_addr().expect("bound"));
         Self { kind: Kind::Udp(socket), server, is_told: false, local, broken: 0 }
     }
 
     pub(super) fn tcp(server: SocketAddrV4) -> Self {
-        let local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let local = SocketAddrV4::new(own_ip(), 0);
         Self { kind: Kind::Tcp(None), server, is_told: false, local, broken: 0 }
     }
 

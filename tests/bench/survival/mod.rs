@@ -20,11 +20,13 @@ pub(crate) mod report;
 
 use super::clock::{self, Nanos};
 use super::cluster::{Cluster, Plan};
+use super::network;
 use super::options::Options;
-use super::world::World;
+use super::world::{World, live_at};
 use crowd::{Crowd, Habits};
 use fault::{Act, Fault};
 use pair::{Class, Step};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 const CALLS: usize = 500;
@@ -47,12 +49,15 @@ const RINGS_ON: Nanos = 3 * SECOND;
 const BREATH: Nanos = 2 * SECOND;
 /// All has an end after this: a transaction's time and some.
 const PATIENCE: Nanos = 45 * SECOND;
+/// A process that leaves is waited for so long.
+const LEAVES_WITHIN: Nanos = 40 * SECOND;
 /// CDRs of a fault may come by a journal.
 const LAST_CDRS: Nanos = 60 * SECOND;
 
 /// Every fault that is wanted.
 pub(crate) fn survival(options: &Options, world: &World) {
-    world.make_room();
+    let has_hosts = world.make_room();
+    let hosts = has_hosts.then(network::lay_cables);
     let calls = options.calls(CALLS);
     println!(
         "\n**survival**, {calls} calls, {RINGING} % of them ringing; of the phones {} % on TCP, \
@@ -63,39 +68,63 @@ pub(crate) fn survival(options: &Options, world: &World) {
     let is_named = options.names_a_case();
     for fault in fault::faults() {
         let is_wanted = options.wants(fault.name, fault.name.ends_with("kill -9"));
-        if is_wanted && (fault.is_usual || is_named) {
-            measure(world, &fault, calls);
+        if !is_wanted || !(fault.is_usual || is_named) {
+            continue;
+        }
+        match hosts.filter(|_| fault.apart) {
+            None if fault.apart => eprintln!("{}: not measured without hosts", fault.name),
+            at => {
+                live_at(at.unwrap_or(Ipv4Addr::LOCALHOST));
+                measure(world, &fault, calls, options.packet_ms());
+            }
         }
     }
 }
 
-fn measure(world: &World, fault: &Fault, calls: usize) {
+fn measure(world: &World, fault: &Fault, calls: usize, packet_ms: u32) {
     let ringing = calls * RINGING / 100;
     let (on_tcp, rude, early) = HABITS;
+    // What refuses to follow to another host is ended, and says nothing of silence.
+    let rude = if fault.apart { 0 } else { rude };
     // A short call may take half a minute to fail.
     let calling = 40 * SHORT_CALLS_A_SECOND as usize;
     let talking = calls - ringing;
-    let habits = Habits { talking, held: 0, ringing, calling, on_tcp, rude, early };
+    let habits = Habits { talking, held: 0, ringing, calling, on_tcp, rude, early, packet_ms };
     let users = 2 * (calls + calling);
-    let plan = Plan { signaling: 2, media: 2, users, calls: calls + calling };
+    let (calls_at_most, apart) = (calls + calling, fault.apart);
+    let plan = Plan { signaling: 2, media: 2, users, calls: calls_at_most, apart };
     let mut cluster = Cluster::start(world, &plan);
     let mut crowd = Crowd::new(cluster.sip, &habits);
+    if apart {
+        cluster.tell_media(1, "drain");
+    }
     set_up(&mut crowd, calls);
+    if apart {
+        // Phones are silent for the moment that this takes; nothing is measured yet.
+        cluster.tell_media(1, "undrain");
+    }
     let mut acts = fault.acts.iter().peekable();
+    let mut left = None;
     let begin = live_through(&mut crowd, |since| {
         let is_due = |(at, _): &&(Duration, Act)| clock::in_nanos(*at) <= since;
         while let Some((_, act)) = acts.next_if(|act| is_due(act)) {
             match *act {
                 Act::Signal(part, signal) => cluster.signal(part, signal),
                 Act::Start(part) => cluster.start_again(part),
+                Act::Unplug(media) => cluster.unplug(media),
             }
         }
-        since >= clock::in_nanos(fault.lasts)
+        let leaving = fault.leaves.filter(|_| left.is_none());
+        if leaving.is_some_and(|media| cluster.is_over(media)) {
+            left = Some(since);
+        }
+        let is_left = fault.leaves.is_none() || left.is_some() || since > LEAVES_WITHIN;
+        is_left && since >= clock::in_nanos(fault.lasts)
     });
     use_all(&mut crowd, calls);
-    let due = crowd.book().len();
-    let cdrs = cluster.cdrs(due, LAST_CDRS);
-    report::print(fault, &crowd, begin, &cdrs);
+    let due = crowd.book();
+    let cdrs = cluster.cdrs(LAST_CDRS, |cdrs| report::are_all(&due, cdrs));
+    report::print(fault, &crowd, (begin, left), &cdrs);
 }
 
 /// Everybody registers, then everybody calls, at a steady pace; some hold.

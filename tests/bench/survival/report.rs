@@ -16,17 +16,22 @@ const LONG: Nanos = 1_000_000_000;
 
 pub(super) fn print_head() {
     println!(
-        "| fault | sound at the end | packets lost | silence p50 / p95 / max ms | directions \
+        "| fault | sound at the end | packets lost | silence p50 / p95 / p99 / max ms | directions \
          > 60 ms / > 1 s | ringing: answered, heard | about the fault: 2xx, took p95 / max ms, \
          after the fault p95 / max ms | BYE 200 | hold, resume 200, heard again | refused by rude \
          | new calls failed | REGISTER failed | TCP broken | unexpected BYE | CDRs due, lost, \
-         double, wrong | generator late ms |"
+         double, wrong | process over after ms | generator late ms |"
     );
-    println!("|{}", "---|".repeat(16));
+    println!("|{}", "---|".repeat(17));
 }
 
-/// One row. `begin` is when the fault began.
-pub(super) fn print(fault: &Fault, crowd: &Crowd, begin: Nanos, cdrs: &[Value]) {
+/// One row. When the fault began, and when the process that was told to leave was over.
+pub(super) fn print(
+    fault: &Fault,
+    crowd: &Crowd,
+    (begin, left): (Nanos, Option<Nanos>),
+    cdrs: &[Value],
+) {
     let cells = [
         fault.name.to_owned(),
         sound(crowd),
@@ -37,6 +42,7 @@ pub(super) fn print(fault: &Fault, crowd: &Crowd, begin: Nanos, cdrs: &[Value]) 
         uses(crowd).join(" | "),
         others(crowd),
         book(&crowd.book(), cdrs),
+        left.map_or_else(|| "-".to_owned(), |left| format!("{:.0}", ms(left))),
         format!("{:.1}", ms(crowd.audio.late)),
     ];
     println!("| {} |", cells.join(" | "));
@@ -81,13 +87,22 @@ fn sound(crowd: &Crowd) -> String {
     format!("{heard}/{}", talking(crowd).count())
 }
 
+/// Of calls that were there all the time; and what was on its way when a call was ended or held in the meantime, which is
+/// nobody's loss.
 fn lost(crowd: &Crowd) -> String {
-    let ears = talking(crowd).flat_map(|(pair, _)| [2 * pair, 2 * pair + 1]);
-    let (sent, came) = ears.fold((0, 0), |(sent, came), phone| {
-        let ear = crowd.audio.ear(phone);
-        (sent + ear.sent, came + ear.came)
-    });
-    format!("{} of {sent}", sent.saturating_sub(came))
+    let of = |is_early| {
+        let pairs = talking(crowd).filter(move |(_, pair)| pair.is_early == is_early);
+        let ears = pairs.flat_map(|(pair, _)| [2 * pair, 2 * pair + 1]);
+        ears.fold((0, 0), |(sent, lost), phone| {
+            let ear = crowd.audio.ear(phone);
+            (sent + ear.sent, lost + ear.sent.saturating_sub(ear.came))
+        })
+    };
+    let ((sent, lost), (_, overtaken)) = (of(false), of(true));
+    match overtaken {
+        0 => format!("{lost} of {sent}"),
+        _ => format!("{lost} of {sent}, {overtaken} overtaken"),
+    }
 }
 
 /// Of calls that were there to the end of the window: who hangs up hears nothing any more.
@@ -97,7 +112,7 @@ fn silence(crowd: &Crowd) -> String {
     let mut longest: Vec<Nanos> = ears.map(|phone| crowd.audio.ear(phone).longest).collect();
     let above = |bound| longest.iter().filter(|silence| **silence > bound).count();
     let (audible, long) = (above(AUDIBLE), above(LONG));
-    format!("{} | {audible} / {long}", quantiles(&mut longest, &[50, 95, 100]))
+    format!("{} | {audible} / {long}", quantiles(&mut longest, &[50, 95, 99, 100]))
 }
 
 /// What callers did not hear, and what callees did not.
@@ -172,8 +187,13 @@ fn others(crowd: &Crowd) -> String {
     )
 }
 
-/// Each call that was answered has one CDR, which says how long it was.
-fn book(due: &[Entry], cdrs: &[Value]) -> String {
+/// Every call that was answered has its CDR; those that failed have theirs too, so to count them is not enough.
+pub(super) fn are_all(due: &[Entry], cdrs: &[Value]) -> bool {
+    let known = by_call(cdrs);
+    due.iter().all(|entry| known.contains_key(entry.call_id.as_str()))
+}
+
+fn by_call(cdrs: &[Value]) -> HashMap<&str, Vec<&Value>> {
     let mut by_call: HashMap<&str, Vec<&Value>> = HashMap::new();
     for cdr in cdrs {
         let legs = cdr["legs"].as_array().into_iter().flatten();
@@ -182,6 +202,12 @@ fn book(due: &[Entry], cdrs: &[Value]) -> String {
             by_call.entry(call).or_default().push(cdr);
         }
     }
+    by_call
+}
+
+/// Each call that was answered has one CDR, which says how long it was.
+fn book(due: &[Entry], cdrs: &[Value]) -> String {
+    let by_call = by_call(cdrs);
     let (mut lost, mut double, mut wrong) = (0, 0, 0);
     for entry in due {
         let found = by_call.get(entry.call_id.as_str()).map_or(&[][..], Vec::as_slice);
