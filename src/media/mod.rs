@@ -200,16 +200,20 @@ impl Shared {
         }
     }
 
-    /// Room for one more session of a worker; an emergency call always finds it. New calls are refused before live
-    /// audio suffers. One that lost its process is crowded in rather than lost, even by a node that drains when its
-    /// phones need not be told: nobody else of the host is left to take it.
-    fn admit(&self, apply: &Apply, inherited: bool, worker: &Vitals) -> Result<(), Refusal> {
+    /// A session that lost its process, on its ports: phones need not be told, and nobody else of the host may be left to
+    /// take it. So a node that drains takes it too, unless it ends.
+    fn takes_back(&self, apply: &Apply) -> bool {
         let mut streams = apply.spec.legs.iter().flat_map(|leg| &leg.streams);
-        let on_its_ports = inherited && streams.all(|stream| stream.port.is_some());
-        if self.is_draining() && !(on_its_ports && self.open_door()) {
+        streams.all(|stream| stream.port.is_some()) && self.open_door()
+    }
+
+    /// Room for one more session of a worker; an emergency call always finds it. New calls are refused before live
+    /// audio suffers.
+    fn admit(&self, emergency: bool, worker: &Vitals) -> Result<(), Refusal> {
+        if self.is_draining() {
             return Err(Refusal::Draining);
         }
-        if apply.spec.emergency || inherited {
+        if emergency {
             return Ok(());
         }
         let what = if self.sessions.load(Ordering::Relaxed) >= self.max_sessions {

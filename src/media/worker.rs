@@ -330,7 +330,10 @@ impl Worker {
         let now = clock::now();
         if !self.sessions.contains_key(&apply.session) {
             let inherited = resume.is_some_and(|resume| !resume.carried.is_empty());
-            self.shared.admit(apply, inherited, self.vitals())?;
+            if !(inherited && self.shared.takes_back(apply)) {
+                // One that lost its process is crowded in rather than lost.
+                self.shared.admit(apply.spec.emergency || inherited, self.vitals())?;
+            }
             self.shared.sessions.fetch_add(1, Ordering::Relaxed);
             let seed = rand::random();
             let entry = Entry {
