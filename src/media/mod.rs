@@ -200,8 +200,8 @@ impl Shared {
         }
     }
 
-    /// A session that lost its process, on its ports: phones need not be told, and nobody else of the host may be left to
-    /// take it. So a node that drains takes it too, unless it ends.
+    /// A session that lost its process, on its ports: phones need not be told, and nobody else of the host may be left
+    /// to take it. So a node that drains takes it too, unless it ends.
     fn takes_back(&self, apply: &Apply) -> bool {
         let mut streams = apply.spec.legs.iter().flat_map(|leg| &leg.streams);
         streams.all(|stream| stream.port.is_some()) && self.open_door()
