@@ -4,8 +4,8 @@
 //! Invariant: nothing here waits while phones speak, unless its name says so.
 
 use super::clock::{Nanos, eventually, now};
+use super::common::network::Machine;
 use super::holdfast::{TOKEN, agent, command, get};
-use super::network::Machine;
 use super::phones::{extension, password};
 use super::postgres::Postgres;
 use super::world::{Daemon, World, own_ip, port};

@@ -33,10 +33,6 @@ mod machine;
 mod media;
 /// Memory of what is idle.
 mod memory;
-/// Hosts of our own, as tests have them.
-#[path = "../common/network.rs"]
-#[allow(dead_code, reason = "a part of it is for tests")]
-mod network;
 /// What is to be measured.
 mod options;
 /// Phones by the thousand in one thread.
@@ -71,9 +67,6 @@ mod world;
 use clap::Parser;
 use options::{Options, Work};
 use world::World;
-
-/// Who is where is told by `world::live_at`.
-fn set_own_ip(_ip: std::net::Ipv4Addr) {}
 
 fn main() {
     let options = Options::parse();

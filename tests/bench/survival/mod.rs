@@ -20,7 +20,7 @@ pub(crate) mod report;
 
 use super::clock::{self, Nanos};
 use super::cluster::{Cluster, Plan};
-use super::network;
+use super::common::network;
 use super::options::Options;
 use super::world::{World, live_at};
 use crowd::{Crowd, Habits};
