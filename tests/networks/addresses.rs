@@ -3,8 +3,9 @@
 use crate::common::api::Api;
 use crate::common::network::{Machine, in_a_network, ip};
 use crate::common::phone::{Phone, audio_address};
-use crate::common::rtp::{Law, Talk};
+use crate::common::rtp::Talk;
 use crate::common::server::Server;
+use crate::common::speech::Law;
 use crate::common::{SOON, eventually, ports};
 use crate::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair};
 use holdfast::sip::{HeaderName, Headers, Status};
