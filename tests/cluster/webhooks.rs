@@ -2,9 +2,8 @@
 
 use crate::common::events::Watching;
 use crate::common::receiver::Receiver;
-use crate::common::rtp::Law;
 use crate::common::{SOON, eventually};
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Kind};
 use crate::switch::Switch;
 use serde_json::{Value, json};
 
@@ -33,7 +32,7 @@ fn a_kill_of_the_node_that_delivers_loses_no_event() {
     let mut dead = switch.signaling.remove(deliverer);
     dead.signaling.kill();
     crowd.hear_each_other();
-    crowd.call(switch.survivor(), Law::Mu);
+    crowd.call(switch.survivor(), Kind::RELAYED);
     crowd.hang_up();
     let told = watching.until("call.ended", CALLS + 1);
     let told: Vec<&Value> = told.iter().filter(|event| event["type"] != "snapshot").collect();
