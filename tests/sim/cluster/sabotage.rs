@@ -71,6 +71,18 @@ impl Sabotage {
 }
 
 impl Sabotage {
+    /// No seed is known yet that shows these.
+    pub const UNSHOWN: [Self; 8] = [
+        Self::AbsentForError,
+        Self::LateClaims,
+        Self::OwnKeys,
+        Self::EarlyHandOver,
+        Self::SameEpoch,
+        Self::OldEpochs,
+        Self::NoReplay,
+        Self::ForgottenReports,
+    ];
+
     /// Under these faults the rule is needed.
     pub fn shows_under(self, theme: Theme) -> bool {
         let all = theme == Theme::All;
