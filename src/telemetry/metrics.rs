@@ -141,6 +141,8 @@ impl Default for Metrics {
         registry.register("registers", "Bindings made, refreshed, removed", registers.clone());
         let shed = Family::<Label, Counter>::default();
         registry.register("shed", "Refused, put off or dropped at a bound", shed.clone());
+        // A family without a series is not exported, and an alert on it would not know that all is well.
+        _ = shed.get_or_create(&[("what", "message of an unknown call")]);
         // A family is locked while a handle is borrowed: each is cloned in a statement of its own.
         let registrations_made = registers.get_or_create(&[("kind", "new")]).clone();
         let registrations_refreshed = registers.get_or_create(&[("kind", "refresh")]).clone();
