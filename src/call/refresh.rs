@@ -102,6 +102,14 @@ impl Leg {
         }
         let (stage, flow) = match (place.reach)(&self.way()) {
             Reach::AsBefore => return,
+            // Its connection is another one, to the address that it knows.
+            Reach::By(flow) if flow.local == self.flow.local => {
+                let former = core::mem::replace(&mut self.flow, flow);
+                for server in self.servers.iter_mut().filter(|server| server.flow == former) {
+                    server.flow = flow;
+                }
+                return;
+            }
             Reach::By(flow) => (Stage::Due(place.refresh_at), flow),
             Reach::Lost => (Stage::Waiting, self.flow),
         };

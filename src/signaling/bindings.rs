@@ -82,9 +82,7 @@ impl Worker {
             false => self.committer.supersede_bindings(extension, &bindings),
         }
         self.directory.set_bindings(extension, bindings);
-        for moved in moved {
-            self.move_calls(extension, &moved);
-        }
+        self.move_calls(extension, &moved);
     }
 
     /// A peer is here (again): it is told of the phones that came to us since it read the store, or since it left.

@@ -165,7 +165,7 @@ impl Worker {
     }
 
     /// This process has that connection, or a peer may have it.
-    fn is_held(&self, connection: ConnectionId) -> bool {
+    pub(super) fn is_held(&self, connection: ConnectionId) -> bool {
         self.sockets.holds(connection) || self.peers.holders(connection).next().is_some()
     }
 

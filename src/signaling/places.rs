@@ -4,6 +4,7 @@
 //! Invariants: a message leaves from the address that its phone knows, by the node that has it; only when no living
 //! node has it, it leaves from ours and the phone is told. A node that is in doubt keeps its addresses.
 
+use super::register::Moved;
 use super::worker::Worker;
 use crate::call::{Place, Reach, Transmit, Way};
 use crate::control::PeerFrame;
@@ -57,22 +58,59 @@ impl Worker {
 
     /// How the phone of a flow is reached now.
     pub(super) fn reach(&self, way: &Way<'_>) -> Reach {
-        let Way { flow, contact, extension } = way;
-        let holder = flow.connection.and_then(|id| self.peers.holders(id).next());
-        if holder.is_some() || self.has_place(flow) {
+        let flow = way.flow;
+        if self.lives(flow) {
             return Reach::AsBefore;
         }
-        // The phone may have come to another node meanwhile.
-        let came = |binding: &&Binding| {
-            binding.contact == *contact && binding.flow != **flow && self.has_place(&binding.flow)
-        };
-        let bindings = extension.map_or(&[][..], |user| self.directory.bindings(user));
-        if let Some(binding) = bindings.iter().find(came) {
-            return Reach::By(binding.flow);
+        if let Some(flow) = self.flow_since(way) {
+            return Reach::By(flow);
         }
         match flow.transport {
             Transport::Udp => self.sockets.udp_flow(flow.remote).map_or(Reach::Lost, Reach::By),
+            // Whoever inherits its connection may be about to say so.
+            _ if self.has_place(flow) => Reach::AsBefore,
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => Reach::Lost,
+        }
+    }
+
+    /// Something that is sent by it arrives, as far as is known.
+    fn lives(&self, flow: &Flow) -> bool {
+        flow.connection.map_or_else(|| self.has_place(flow), |id| self.is_held(id))
+    }
+
+    /// By which flow the phone came meanwhile: to another node, or by another connection.
+    fn flow_since(&self, way: &Way<'_>) -> Option<Flow> {
+        let Way { flow, contact, extension } = way;
+        let bindings = self.directory.bindings((*extension)?);
+        let others = || {
+            let others = bindings.iter().filter(|binding| binding.flow != **flow);
+            others.filter(|binding| self.lives(&binding.flow))
+        };
+        if bindings.iter().any(|binding| binding.contact == *contact) {
+            return others().find(|binding| binding.contact == *contact).map(|it| it.flow);
+        }
+        // A phone that listens nowhere has a Contact for each connection. Without the former one registered, the only
+        // one from its address is it.
+        flow.connection?;
+        let is_it = |binding: &&Binding| {
+            binding.flow.transport == flow.transport && binding.flow.remote.ip() == flow.remote.ip()
+        };
+        let mut its = others().filter(is_it);
+        its.next().filter(|_| its.next().is_none()).map(|binding| binding.flow)
+    }
+
+    /// Dialogs of a user's phones whose connections are gone go on by those that the phones made since.
+    pub(super) fn follow_back(&mut self, extension: &str) {
+        for id in self.calls.of_user(extension).to_vec() {
+            let Some(slot) = self.calls.get(id) else { continue };
+            let gone = slot.call.ways().filter(|way| way.flow.connection.is_some());
+            let back = gone.filter_map(|way| match self.reach(&way) {
+                Reach::By(flow) => Some(Moved::new(way.contact, *way.flow, flow)),
+                Reach::AsBefore | Reach::Lost => None,
+            });
+            for moved in back.collect::<Vec<_>>() {
+                self.move_call(id, &moved);
+            }
         }
     }
 
@@ -127,6 +165,78 @@ impl Worker {
         for mut transmit in self.calls.take_stranded(id, self.now, is_for) {
             transmit.flow = flow;
             self.send(id, transmit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ConnectionId, NodeName};
+    use crate::signaling::samples;
+
+    const FORMER: &str = "sip:1001@10.0.0.9:1111;transport=tcp";
+    const LATER: &str = "sip:1001@10.0.0.9:2222;transport=tcp";
+    const GONE: u64 = 1;
+    const OPEN: u64 = 2;
+
+    fn by(connection: u64, remote: &str) -> Flow {
+        Flow {
+            transport: Transport::Tcp,
+            local: "10.0.0.1:5060".parse().expect("literal"),
+            remote: remote.parse().expect("literal"),
+            connection: Some(ConnectionId(connection)),
+        }
+    }
+
+    fn binding(contact: &str, flow: Flow, now: Timestamp) -> Binding {
+        Binding {
+            id: contact.to_owned(),
+            extension: "1001".to_owned(),
+            aor: "sip:1001@test".to_owned(),
+            contact: contact.to_owned(),
+            instance_id: None,
+            reg_id: None,
+            q_milli: 1_000,
+            q_given: false,
+            path: Vec::new(),
+            call_id: contact.to_owned(),
+            cseq: 1,
+            user_agent: None,
+            flow,
+            nat: false,
+            node: NodeName("n-1".into()),
+            registered_at: now,
+            refreshed_at: now,
+            expires_at: now + Duration::from_secs(60),
+            flow_lost: false,
+            ping_rtt_us: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_phone_is_reached_by_the_connection_that_it_made_since() {
+        let (gone, back) = (by(GONE, "10.0.0.9:1111"), by(OPEN, "10.0.0.9:2222"));
+        let elsewhere = by(OPEN, "10.0.0.8:2222");
+        let third = "sip:1001@10.0.0.9:3333;transport=tcp";
+        let (as_before, followed) = (Reach::AsBefore, Reach::By(back));
+        for (name, registered, expect) in [
+            ("nobody came", vec![], as_before),
+            ("the same Contact", vec![(FORMER, back)], followed),
+            ("another Contact in place of it", vec![(LATER, back)], followed),
+            ("another phone beside it", vec![(FORMER, gone), (LATER, back)], as_before),
+            ("another address", vec![(LATER, elsewhere)], as_before),
+            ("one of two", vec![(LATER, back), (third, by(OPEN, "10.0.0.9:3333"))], as_before),
+            ("by a connection that is gone too", vec![(LATER, by(3, "10.0.0.9:2222"))], as_before),
+        ] {
+            let mut worker = samples::worker();
+            worker.sockets.driver().open.insert(ConnectionId(OPEN));
+            let now = worker.now;
+            let bindings = registered.iter().map(|(contact, flow)| binding(contact, *flow, now));
+            worker.directory.set_bindings("1001", bindings.collect());
+            let way = |flow| Way { flow, contact: FORMER, extension: Some("1001") };
+            assert_eq!(worker.reach(&way(&gone)), expect, "{name}");
+            assert_eq!(worker.reach(&way(&back)), as_before, "{name}: what lives stays");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::worker::Worker;
 use crate::call::Input;
 use crate::directory::Binding;
 use crate::event::{Event, Registration};
-use crate::ids::{ConnectionId, Flow, Transport};
+use crate::ids::{CallId, ConnectionId, Flow, Transport};
 use crate::limits;
 use crate::registrar;
 use crate::sip::Request;
@@ -80,9 +80,7 @@ impl Worker {
             (false, _) => {}
         }
         self.emit(&Event::Registered { extension: extension.to_owned(), contacts, change });
-        for moved in moved {
-            self.move_calls(extension, &moved);
-        }
+        self.move_calls(extension, &moved);
     }
 
     /// The same of a peer of an older release, which tells all of a user's.
@@ -90,9 +88,7 @@ impl Worker {
         let moved = moved_flows(self.directory.bindings(extension), &bindings);
         self.committer.supersede_bindings(extension, &bindings);
         self.directory.set_bindings(extension, bindings);
-        for moved in moved {
-            self.move_calls(extension, &moved);
-        }
+        self.move_calls(extension, &moved);
     }
 
     /// Pings and the end of its connection concern it from now on.
@@ -111,13 +107,19 @@ impl Worker {
         }
     }
 
-    /// Dialogs with that remote target follow the phone; what waited for its old flow leaves by the new one.
-    pub(super) fn move_calls(&mut self, extension: &str, moved: &Moved) {
+    /// Dialogs follow the phones that came by other flows.
+    pub(super) fn move_calls(&mut self, extension: &str, moved: &[Moved]) {
         for id in self.calls.of_user(extension).to_vec() {
-            let contact = moved.contact.clone();
-            self.input(id, Input::FlowMoved { contact, flow: moved.to });
-            self.release_stranded(id, moved.to, |transmit| transmit.flow == moved.from);
+            moved.iter().for_each(|moved| self.move_call(id, moved));
         }
+        self.follow_back(extension);
+    }
+
+    /// Dialogs with that remote target follow the phone; what waited for its old flow leaves by the new one.
+    pub(super) fn move_call(&mut self, id: CallId, moved: &Moved) {
+        let contact = moved.contact.clone();
+        self.input(id, Input::FlowMoved { contact, flow: moved.to });
+        self.release_stranded(id, moved.to, |transmit| transmit.flow == moved.from);
     }
 
     /// A connection is gone: its bindings are not called until their phones register again.
@@ -184,6 +186,12 @@ pub(super) struct Moved {
     to: Flow,
 }
 
+impl Moved {
+    pub(super) fn new(contact: &str, from: Flow, to: Flow) -> Self {
+        Self { contact: contact.to_owned(), from, to }
+    }
+}
+
 pub(super) fn moved_flows(before: &[Binding], after: &[Binding]) -> Vec<Moved> {
     let mut moved = Vec::new();
     for new in after {
@@ -192,8 +200,7 @@ pub(super) fn moved_flows(before: &[Binding], after: &[Binding]) -> Vec<Moved> {
                 || old.contact == new.contact
                 || (old.instance_id.is_some() && old.instance_id == new.instance_id);
             if same_phone && old.flow != new.flow && old.flow.transport == new.flow.transport {
-                let contact = old.contact.clone();
-                moved.push(Moved { contact, from: old.flow, to: new.flow });
+                moved.push(Moved::new(&old.contact, old.flow, new.flow));
             }
         }
     }
