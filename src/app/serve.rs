@@ -184,10 +184,18 @@ fn listen(config: &Config, admin: &Arc<Admin>, slot: &Slot) -> anyhow::Result<Se
     } else {
         (admin::bind_next_free(address, OWN_PORTS), admin::health_router(admin))
     };
-    let listener = listener.with_context(|| format!("admin_bind {address}"))?;
+    let listener = listener.with_context(|| {
+        format!("admin_bind {address}: free that port, or set HOLDFAST_ADMIN_BIND")
+    })?;
     let socket = slot.health_socket();
-    let own = admin::bind_own(&socket).with_context(|| format!("{}", socket.display()))?;
-    let server = Server::start_with_own(listener, router, (own, admin::health_router(admin)))?;
+    let server = match admin::bind_own(&socket) {
+        Ok(own) => Server::start_with_own(listener, router, (own, admin::health_router(admin)))?,
+        Err(error) => {
+            let socket = socket.display();
+            tracing::warn!("`holdfast health` cannot ask this process alone: {socket}: {error}");
+            Server::start(listener, router)?
+        }
+    };
     tracing::info!("health and admin are at http://{}", server.address);
     Ok(server)
 }

@@ -168,6 +168,8 @@ impl Call {
         let owed = leg.owed_ack;
         self.record.offer = Some(answer);
         self.record.bridge = Bridge::Ringback;
+        // What the caller's other phones said is no answer of who is called.
+        self.best = None;
         self.record.ring_deadline = self.now + self.settings.ring_timeout;
         if let Some(origin) = &mut self.record.added_4.origin {
             origin.caller = Some(id);

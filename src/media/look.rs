@@ -12,6 +12,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 /// How often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -104,6 +105,8 @@ pub(super) async fn at_ourselves(
 ) {
     let mut look = Look::new(CpuGroups::here(), cores, clock::now());
     let mut tick = tokio::time::interval(LOOK);
+    // Looks that were missed are not made up for: what is measured is the time between two.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = tick.tick() => look.again(&shared, clock::now()),

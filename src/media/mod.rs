@@ -32,6 +32,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use vitals::{StrainCell, Vitals};
 use worker::{Command, Handle};
 
@@ -407,6 +408,8 @@ impl MediaNode {
     /// sessions are left to the next start, which is told of them.
     pub async fn empty(&self) {
         let mut tick = tokio::time::interval(SESSIONS_ASKED);
+        // Two looks are so far apart even after a stall: what came in through the door is counted by then.
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut linked_at = clock::now();
         loop {
             tick.tick().await;

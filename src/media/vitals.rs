@@ -17,6 +17,10 @@ const PLACES: usize = LATE_US.len() + 1;
 const LATE_MOST_US: u32 = 20_000;
 /// Share of its time that a worker may be at work.
 const BUSY_MOST_PERCENT: u32 = 85;
+/// Datagrams that the kernel may drop from one look to the next, and of how many that came one: strangers' with a wrong
+/// checksum count as dropped.
+const DROPPED_LEAST: u64 = 10;
+const DROPPED_ONE_IN: u64 = 100;
 /// Seconds of which the node tells its 99th percentile.
 const SECONDS: usize = 10;
 
@@ -169,6 +173,7 @@ pub(super) struct Vitals {
 pub(super) struct Before {
     late: Counts,
     was_late: bool,
+    received: u64,
     dropped: u64,
     at_work: Duration,
 }
@@ -181,10 +186,13 @@ impl Vitals {
     /// Looks at what was since the last time. `at_work`: CPU time of the worker until now; `lived`: since the last
     /// look.
     pub(super) fn judge(&self, before: &mut Before, at_work: Duration, lived: Duration) {
-        let (late, dropped) = (self.late.counts(), self.dropped.load(Relaxed));
+        let (received, dropped) = (self.received.load(Relaxed), self.dropped.load(Relaxed));
+        let late = self.late.counts();
         let worked = at_work.saturating_sub(before.at_work).as_micros();
         let is_late = percentile_us(&between(&before.late, &late), 95) > LATE_MOST_US;
-        let strain = if dropped > before.dropped {
+        let fresh = dropped.saturating_sub(before.dropped);
+        let share = received.saturating_sub(before.received) / DROPPED_ONE_IN;
+        let strain = if fresh >= DROPPED_LEAST && fresh >= share {
             Some(Strain::Drops)
         } else if is_late && before.was_late {
             Some(Strain::Late)
@@ -194,7 +202,7 @@ impl Vitals {
             None
         };
         self.strain.set(strain);
-        *before = Before { late, was_late: is_late, dropped, at_work };
+        *before = Before { late, was_late: is_late, received, dropped, at_work };
     }
 }
 
@@ -229,7 +237,12 @@ mod tests {
         assert_eq!(judged(&many, 840, 0), Some(Strain::Late));
         assert_eq!(judged(&[20; 50], 0, 0), None, "the second before does not count");
         assert_eq!(judged(&[], 850, 0), Some(Strain::Cpu));
-        assert_eq!(judged(&[], 0, 1), Some(Strain::Drops));
+        assert_eq!(judged(&[], 0, DROPPED_LEAST - 1), None, "anybody can have a few dropped");
+        assert_eq!(judged(&[], 0, DROPPED_LEAST), Some(Strain::Drops));
+        add(&vitals.received, 2_000);
+        assert_eq!(judged(&[], 0, 19), None, "less than one in a hundred");
+        add(&vitals.received, 2_000);
+        assert_eq!(judged(&[], 0, 20), Some(Strain::Drops));
         assert_eq!(judged(&[], 0, 0), None);
     }
 

@@ -139,12 +139,12 @@ impl Session {
         length: usize,
         now: Timestamp,
     ) -> Option<Forward> {
+        self.refusal = None;
         if self.released {
             return None;
         }
         let position = self.position(endpoint)?;
         self.changed = true;
-        self.refusal = None;
         match endpoint.channel {
             Channel::Rtp => self.handle_rtp(position, source, (buffer, length), now),
             Channel::Rtcp => {

@@ -84,7 +84,12 @@ impl Links {
     pub(super) async fn accept(self, listener: TcpListener) {
         loop {
             let Ok(greeting) = Arc::clone(&self.greetings).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
+            let accepted = tokio::select! {
+                // A port that somebody listens at is that of a node that lives.
+                () = self.wakeups.closed() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else {
                 // Out of descriptors or the like: what holds them may end.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;

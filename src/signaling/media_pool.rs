@@ -336,6 +336,12 @@ impl MediaPool {
         self.host_of(one).is_some_and(|host| self.host_of(other) == Some(host))
     }
 
+    /// They are on two hosts, as far as is known.
+    pub(super) fn are_apart(&self, one: &NodeName, other: &NodeName) -> bool {
+        let hosts = self.host_of(one).zip(self.host_of(other));
+        hosts.is_some_and(|(one, other)| one != other)
+    }
+
     /// Another of its host takes its sessions, and phones need not know.
     pub(super) fn has_heir(&self, name: &NodeName) -> bool {
         let siblings = self.siblings_of(name);

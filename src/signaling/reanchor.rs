@@ -159,11 +159,12 @@ impl Worker {
         }
     }
 
-    /// The session of our call is elsewhere, and that node is on another host.
+    /// The session of our call is elsewhere, and that node is on another host. A node that we never had a link with is
+    /// not: who has its sessions had them from a process beside it.
     pub(super) fn is_elsewhere(&self, id: CallId, node: &NodeName) -> bool {
         let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
         session.is_some_and(|session| {
-            session.node != *node && !self.media.are_siblings(&session.node, node)
+            session.node != *node && self.media.are_apart(&session.node, node)
         })
     }
 

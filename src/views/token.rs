@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 pub enum Role {
     /// Everything.
     Admin,
-    /// See everything but tokens, webhooks and the audit log; end calls, remove registrations, drain nodes.
+    /// See everything but tokens, webhooks and the audit log; begin and end calls, remove registrations, drain nodes.
     Operator,
     /// See everything but tokens, webhooks and the audit log.
     Readonly,

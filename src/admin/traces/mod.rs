@@ -1,5 +1,6 @@
 //! Traces of calls for a collector (OTLP over HTTP, protobuf), if one is named: made of CDRs by the one node of the
-//! cluster that has the duty, so each call is told once though its nodes die, and the store is the queue.
+//! cluster that has the duty, so each call is told though its nodes die
+//! (twice at most, with the same ids), and the store is the queue.
 //!
 //! Invariants: the position is moved by who has the duty, after the collector took what is before it; a collector that
 //! is away for longer than `PATIENCE` costs the traces of before, which are counted, and nothing else.
@@ -67,7 +68,11 @@ impl Exporter {
         // The operator named the collector: no address is denied.
         let http = HttpClient::new(Arc::default());
         let work = Work { config: Arc::new(config), http, failures: 0 };
-        let run = move || runtime.block_on(work.run(stopped));
+        let run = move || {
+            runtime.block_on(work.run(stopped));
+            // A post that the collector holds up holds nobody else up.
+            runtime.shutdown_background();
+        };
         let thread = std::thread::Builder::new().name("traces".to_owned()).spawn(run)?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -133,15 +138,15 @@ impl Work {
         let read = cdrs.len();
         let now = clock::now();
         cdrs.retain(|cdr| now.saturating_since(cdr.ended_at.0) < PATIENCE);
-        if read > cdrs.len() {
-            let count = u64::try_from(read - cdrs.len()).unwrap_or(u64::MAX);
-            let lost = Measure::Lost { queue: "traces", count };
-            self.config.telemetry.handle(&Event::Measured(lost), now);
-        }
         if !cdrs.is_empty() && !self.post(&cdrs).await {
             return Ok(false);
         }
-        store.move_duty(DUTY, *holder, last).await?;
+        let is_moved = store.move_duty(DUTY, *holder, last).await?;
+        let too_old = u64::try_from(read - cdrs.len()).unwrap_or(u64::MAX);
+        if is_moved && too_old > 0 {
+            let lost = Measure::Lost { queue: "traces", count: too_old };
+            self.config.telemetry.handle(&Event::Measured(lost), now);
+        }
         Ok(read >= CALLS as usize)
     }
 

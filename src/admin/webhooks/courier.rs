@@ -74,7 +74,11 @@ impl Courier {
     pub fn start(config: CourierConfig) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
-        let run = move || runtime.block_on(Supervisor::new(config).run(stopped));
+        let run = move || {
+            runtime.block_on(Supervisor::new(config).run(stopped));
+            // A post that a receiver holds up holds nobody else up.
+            runtime.shutdown_background();
+        };
         let thread = std::thread::Builder::new().name("webhooks".to_owned()).spawn(run)?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -256,7 +260,8 @@ impl Deliverer {
             true => store.deliveries(&hook.id, false, 0, most).await?,
             false => Vec::new(),
         };
-        let mut new = match owed.len() < OWED {
+        let reads = owed.len() < OWED;
+        let mut new = match reads {
             true => store.events(self.position, COMMITS).await?,
             false => Vec::new(),
         };
@@ -266,7 +271,8 @@ impl Deliverer {
         new.retain(|event| filter.takes(event));
         new.splice(0..0, gap);
         self.has_owed = !owed.is_empty();
-        self.is_seen |= read.is_none();
+        // The log's end was seen if it was looked for, and what is passed over meanwhile may be a gap.
+        self.is_seen = reads && (self.is_seen || read.is_none());
         let plan = plan(owed, new, clock::now());
         let mut settlement = Settlement {
             cursor: read.unwrap_or(self.position),

@@ -16,7 +16,8 @@ fn mode(patient: &Patient<'_>) -> Finding {
     let (system, config) = (&patient.system, patient.config);
     let version = system.read("proc/version").unwrap_or_default();
     let advertised = config.sip.advertise.public.is_some() || config.media.advertise.is_some();
-    if version.contains("linuxkit") && !advertised {
+    let is_desktop = ["linuxkit", "microsoft"].iter().any(|name| version.contains(name));
+    if is_desktop && !advertised {
         let detail = "this is the virtual machine of Docker Desktop: its host network is \
         not that of your computer";
         let fix = "use compose.desktop.yaml with HOLDFAST_ADVERTISE=<address of this \
@@ -27,6 +28,13 @@ fn mode(patient: &Patient<'_>) -> Finding {
     if !(in_container && is_bridged(patient)) {
         return Finding::ok("network", "the host's own");
     }
+    if !advertised {
+        let detail = "this container has a network of its own: phones outside cannot reach \
+        the addresses they would be told";
+        let fix = "network_mode: host; or set HOLDFAST_SIP_ADVERTISE and \
+        HOLDFAST_MEDIA_ADVERTISE to the host's address and publish the ports";
+        return Finding::fail("network", detail, fix);
+    }
     let ports = config.media.ports.size();
     if config.mode.has_media() && ports > PUBLISHED_MOST {
         let detail = format!(
@@ -36,13 +44,6 @@ fn mode(patient: &Patient<'_>) -> Finding {
         let fix = "network_mode: host; or HOLDFAST_MEDIA_PORTS=20000-20099 and publish \
         those only";
         return Finding::warn("network", detail, fix);
-    }
-    if !advertised {
-        let detail = "this container has a network of its own: phones outside cannot reach \
-        the addresses they would be told";
-        let fix = "network_mode: host; or set HOLDFAST_SIP_ADVERTISE and \
-        HOLDFAST_MEDIA_ADVERTISE to the host's address and publish the ports";
-        return Finding::fail("network", detail, fix);
     }
     Finding::ok("network", "a container's own, with addresses that are advertised")
 }
