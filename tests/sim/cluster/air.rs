@@ -49,7 +49,11 @@ impl World {
         }
         self.time_sessions();
         for (call, lines) in calls {
-            if let [one, other] = lines[..] {
+            // Two that were called may both have answered: one of them is told the end.
+            let calls = |(at, line): At| self.phones[at].lines[line].caller;
+            if let [one, other] = lines[..]
+                && calls(one) != calls(other)
+            {
                 self.listen(call, one, other);
                 self.listen(call, other, one);
             }
