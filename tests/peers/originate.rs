@@ -113,6 +113,25 @@ fn what_comes_to_nothing_leaves_nobody_in_a_call() {
     assert!(cdrs.iter().any(|cdr| cdr["disposition"] == "cancelled"), "{cdrs:#?}");
 }
 
+/// A busy phone of the caller, which took the call by another one, does not make the callee busy.
+#[test]
+fn what_the_callers_other_phone_said_is_not_the_callees_answer() {
+    let server = Server::start();
+    let mut other = phone(&server, "1001", "tcp");
+    let (caller, mut callee) = (phone(&server, "1001", "udp"), phone(&server, "1002", "udp"));
+    click(&server, &json!({"from": "1001", "to": "1002"}));
+    let rang = other.request_of(&Method::Invite);
+    other.respond(&rang, 486, "other", None);
+    other.request_of(&Method::Ack);
+    let mut caller = takes(caller, CALLER_HZ);
+    let invite = callee.request_of(&Method::Invite);
+    callee.respond(&invite, 480, "away", None);
+    let bye = caller.phone.request_of(&Method::Bye);
+    caller.phone.respond(&bye, 200, "unused", None);
+    let cdr = &server.cdrs(1)[0];
+    assert_eq!(cdr["sip_status"], 480, "{cdr}");
+}
+
 #[test]
 fn what_cannot_be_is_refused_before_anybodys_phone_rings() {
     let server = Server::start();
