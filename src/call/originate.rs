@@ -21,7 +21,7 @@ use crate::directory::{Binding, User};
 use crate::event::Event;
 use crate::ids::{Epoch, LegId, Rev};
 use crate::limits;
-use crate::routing::{Decision, Service};
+use crate::routing::{self, Decision, Service};
 use crate::rtp::srtp::Seed;
 use crate::sdp::offer_answer::{self, Spoken};
 use crate::sip::uri::escape_user;
@@ -135,8 +135,7 @@ impl Call {
         match decision {
             Decision::Refuse(status) => return self.fail(status, EndCause::Rejected, None),
             Decision::Unknown { user_known, .. } => {
-                let status = if user_known { 480 } else { 404 };
-                return self.fail(Status(status), EndCause::Rejected, None);
+                return self.fail(routing::unknown(user_known), EndCause::Rejected, None);
             }
             Decision::Service(Service::Echo) => {}
             Decision::Ring { user, .. } => self.name_callee(&user),
@@ -146,7 +145,7 @@ impl Call {
         self.open_ports(Then::Invite);
     }
 
-    fn name_callee(&mut self, user: &User) {
+    pub(super) fn name_callee(&mut self, user: &User) {
         self.record.callee.extension = Some(user.extension.clone());
         self.record.callee.display_name.clone_from(&user.display_name);
     }
@@ -198,8 +197,7 @@ impl Call {
         match decision {
             Decision::Refuse(status) => self.fail(status, EndCause::Rejected, None),
             Decision::Unknown { user_known, .. } => {
-                let status = if user_known { 480 } else { 404 };
-                self.fail(Status(status), EndCause::Rejected, None);
+                self.fail(routing::unknown(user_known), EndCause::Rejected, None);
             }
             Decision::Service(Service::Echo) => {
                 self.record.bridge = Bridge::Echo;

@@ -11,7 +11,7 @@ use crate::directory::{Binding, User};
 use crate::event::Event;
 use crate::ids::{Flow, LegId, Locator, Purpose as TokenPurpose};
 use crate::limits;
-use crate::routing::{Decision, Service};
+use crate::routing::{self, Decision, Service};
 use crate::rtp::srtp::Seed;
 use crate::sdp::{LegDescription, Policy, Security, offer_answer};
 use crate::sip::transaction::ServerTransaction;
@@ -169,13 +169,11 @@ impl Call {
         match decision {
             Decision::Refuse(status) => self.fail(status, EndCause::Rejected, None),
             Decision::Unknown { user_known, .. } => {
-                let status = if user_known { 480 } else { 404 };
-                self.fail(Status(status), EndCause::Rejected, None);
+                self.fail(routing::unknown(user_known), EndCause::Rejected, None);
             }
             Decision::Service(Service::Echo) => self.start_echo(),
             Decision::Ring { user, bindings } => {
-                self.record.callee.extension = Some(user.extension.clone());
-                self.record.callee.display_name = user.display_name.clone();
+                self.name_callee(&user);
                 if let Some(timeout) = user.ring_timeout_ms {
                     self.record.ring_deadline =
                         self.record.created_at + Duration::from_millis(timeout);

@@ -24,7 +24,7 @@ pub enum Decision {
     Service(Service),
     /// Tell the caller so.
     Refuse(Status),
-    /// Not in the directory: no such user, or no binding; ask the store, then `NOT_FOUND` or `UNAVAILABLE`.
+    /// Not in the directory: no such user, or no binding; ask the store, then say `unknown`.
     Unknown {
         /// Decoded user part.
         extension: String,
@@ -44,6 +44,11 @@ pub enum Service {
 pub const NOT_FOUND: Status = Status(404);
 /// RFC 3261 §21.4.18: known, but no phone registered.
 pub const UNAVAILABLE: Status = Status(480);
+
+/// What a caller is told of somebody whom the store does not know better either.
+pub const fn unknown(user_known: bool) -> Status {
+    if user_known { UNAVAILABLE } else { NOT_FOUND }
+}
 
 /// RFC 3261 §21.4.22: nobody was dialled.
 const ADDRESS_INCOMPLETE: Status = Status(484);

@@ -275,10 +275,9 @@ impl Worker {
             Ok((user, bindings)) => {
                 self.learn(&extension, user, bindings);
                 match routing::route(&self.directory, &uri, self.now) {
-                    Decision::Unknown { user_known: true, .. } => {
-                        Decision::Refuse(routing::UNAVAILABLE)
+                    Decision::Unknown { user_known, .. } => {
+                        Decision::Refuse(routing::unknown(user_known))
                     }
-                    Decision::Unknown { .. } => Decision::Refuse(routing::NOT_FOUND),
                     known => known,
                 }
             }

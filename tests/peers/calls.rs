@@ -10,7 +10,14 @@ use serde_json::Value;
 const G711: &str = "PCMU/8000/1,PCMA/8000/1";
 const OPUS: &str = "opus/48000/2";
 
-fn phone(server: &Server, user: &str, tone_hz: u32, transport: &str, codecs: &str) -> Baresip {
+/// Registered.
+pub(crate) fn phone(
+    server: &Server,
+    user: &str,
+    tone_hz: u32,
+    transport: &str,
+    codecs: &str,
+) -> Baresip {
     let password = server.user(user);
     let server = Some(server.sip);
     let settings = baresip::Settings {

@@ -1,6 +1,6 @@
 //! Calls that an operator begins: the caller's phones ring first, then who is called.
 
-use super::common::baresip::{self, Baresip};
+use super::calls;
 use super::common::phone::{Phone, callee_dialog};
 use super::common::rtp::Talk;
 use super::common::server::Server;
@@ -165,7 +165,7 @@ fn what_cannot_be_is_refused_before_anybodys_phone_rings() {
 #[test]
 fn baresip_is_called_by_click_and_hears_its_own_voice() {
     let server = Server::start();
-    let mut alice = baresip_of(&server, "1001", CALLER_HZ);
+    let mut alice = calls::phone(&server, "1001", CALLER_HZ, "udp", "PCMU/8000/1");
     let answer = server.command(&["call", "new", "1001", "*43", "--json"]);
     assert!(answer.status.success(), "{answer:?}");
     alice.event("CALL_ESTABLISHED");
@@ -182,8 +182,8 @@ fn baresip_is_called_by_click_and_hears_its_own_voice() {
 #[test]
 fn baresip_and_baresip_are_connected_over_tcp_in_different_codecs() {
     let server = Server::start();
-    let mut alice = baresip_with(&server, "1001", CALLER_HZ, "tcp", "PCMA/8000/1");
-    let mut bob = baresip_with(&server, "1002", CALLEE_HZ, "udp", "opus/48000/2");
+    let mut alice = calls::phone(&server, "1001", CALLER_HZ, "tcp", "PCMA/8000/1");
+    let mut bob = calls::phone(&server, "1002", CALLEE_HZ, "udp", "opus/48000/2");
     click(&server, &json!({"from": "1001", "to": "1002"}));
     bob.event("CALL_ESTABLISHED");
     alice.hears(CALLEE_HZ);
@@ -191,29 +191,4 @@ fn baresip_and_baresip_are_connected_over_tcp_in_different_codecs() {
     bob.hang_up();
     alice.event("CALL_CLOSED");
     assert_eq!(server.cdrs(1)[0]["ended_by"], "callee");
-}
-
-fn baresip_of(server: &Server, user: &str, hz: u32) -> Baresip {
-    baresip_with(server, user, hz, "udp", "PCMU/8000/1")
-}
-
-fn baresip_with(
-    server: &Server,
-    user: &str,
-    tone_hz: u32,
-    transport: &str,
-    codecs: &str,
-) -> Baresip {
-    let password = server.user(user);
-    let server = Some(server.sip);
-    let settings = baresip::Settings {
-        user,
-        password,
-        server,
-        transport,
-        codecs,
-        tone_hz,
-        ..Default::default()
-    };
-    Baresip::start(&settings).registered()
 }

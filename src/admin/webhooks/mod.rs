@@ -238,7 +238,7 @@ pub(super) async fn deliveries(
     Ok(Json(Page { items: items.collect(), next_cursor }))
 }
 
-/// Sends again what was given up: one event, or all. They come after what came since.
+/// Sends again what was given up: one event, or all. They go before what is owed of later events.
 #[utoipa::path(post, path = "/webhooks/{id}/resend", tag = "webhooks",
     operation_id = "resend_deliveries", params(("id" = String, Path)),
     request_body = Option<ResendRequest>,
