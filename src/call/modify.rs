@@ -500,11 +500,11 @@ impl Call {
         }
     }
 
-    /// A 2xx to a re-INVITE that nobody waits for any more.
-    fn end_stray_answer(&mut self, id: LegId, response: &Response) {
-        if response.status.is_success() {
-            let sequence = response.cseq().map_or(0, |cseq| cseq.number);
-            self.acknowledge(id, sequence, None, None);
+    /// A 2xx to a re-INVITE that nobody waits for any more; an UPDATE has no ACK.
+    pub(super) fn end_stray_answer(&mut self, id: LegId, response: &Response) {
+        let cseq = response.cseq().filter(|cseq| cseq.method == Method::Invite);
+        if let Some(cseq) = cseq.filter(|_| response.status.is_success()) {
+            self.acknowledge(id, cseq.number, None, None);
             if self.record.leg(id).is_some_and(|leg| leg.state == LegState::Ended) {
                 self.send_bye(id, None);
             }

@@ -373,6 +373,19 @@ fn a_call_that_ends_amid_the_move_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_phone_that_takes_the_move_when_the_call_is_over_is_acknowledged() {
+    let mut bench = at_rest();
+    moves(&mut bench, false);
+    bench.answer_with(&callee(), &Method::Invite, 481, "", "");
+    bench.answer_with(&callee(), &Method::Bye, 200, "", "");
+    let (..) = (bench.heard(CALLER), bench.heard(&callee()));
+    accept(&mut bench, CALLER);
+    assert!(bench.heard(CALLER).contains(&"ACK".to_owned()), "else it says 200 for 32 s");
+    bench.answer_with(CALLER, &Method::Bye, 200, "", "");
+    bench.must_end();
+}
+
+#[test]
 fn when_nobody_takes_the_session_a_node_that_lives_keeps_it() {
     for lives in [true, false] {
         let mut bench = at_rest();
