@@ -30,7 +30,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::path::PathBuf;
 
-/// Of the words below.
+/// Of the words below. A version adds words, and changes none; one release ahead is read as far as it is known.
 const VERSION: u16 = 1;
 /// Nothing in a hand-over takes longer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ enum Word {
 #[derive(Debug, Serialize, Deserialize)]
 struct Room {
     name: NodeName,
-    /// Of the states it reads.
+    /// The last one that it writes: of states it reads the next too.
     snapshot_version: u16,
     draining: bool,
     /// Sessions it has room for.
@@ -103,7 +103,7 @@ impl Word {
     fn decode(bytes: &[u8]) -> io::Result<Self> {
         let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let (version, body) = bytes.split_first_chunk::<2>().ok_or_else(malformed)?;
-        if u16::from_be_bytes(*version) != VERSION {
+        if !(1..=VERSION + 1).contains(&u16::from_be_bytes(*version)) {
             return Err(io::Error::other("it speaks another version of the hand-over"));
         }
         postcard::from_bytes(body).map_err(|_| malformed())

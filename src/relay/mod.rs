@@ -105,4 +105,4 @@ pub enum Output {
 }
 
 pub use session::Session;
-pub use snapshot::SNAPSHOT_VERSION;
+pub use snapshot::{SNAPSHOT_VERSION, snapshot_is_read};

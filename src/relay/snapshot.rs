@@ -3,13 +3,21 @@
 //!
 //! Invariants: a session that came back from its bytes gives the same outputs for the same inputs as the one they were
 //! taken of; only what follows from the spec or belongs to a codec's library is made anew. Bytes begin with the version
-//! of their form: one that this release does not read is refused, never guessed.
+//! of their form. What a version adds stands behind all of the version before, so a release reads those before it, and
+//! of the next one what it knows: in an upgrade sessions pass both ways. Any other form is refused, never guessed.
 
 use super::session::Session;
 use super::stream::Stream;
 
-/// Of the form that this release writes. It reads this one.
+/// Of the form that this release writes.
 pub const SNAPSHOT_VERSION: u16 = 1;
+/// The first one.
+const FIRST: u16 = 1;
+
+/// Whether who writes that form is at most one release ahead of who reads up to `reader`.
+pub const fn snapshot_is_read(written: u16, reader: u16) -> bool {
+    written >= FIRST && written <= reader + 1
+}
 
 impl Session {
     /// The whole state; outputs have been drained.
@@ -18,10 +26,10 @@ impl Session {
         postcard::to_extend(self, bytes).expect("sessions hold nothing that postcard refuses")
     }
 
-    /// `None`: bytes of another version, of no session, or a codec that does not open here.
+    /// `None`: bytes of a version that is not read, of no session, or a codec that does not open here.
     pub fn restored(bytes: &[u8]) -> Option<Self> {
         let (version, body) = bytes.split_first_chunk::<2>()?;
-        (u16::from_be_bytes(*version) == SNAPSHOT_VERSION).then_some(())?;
+        snapshot_is_read(u16::from_be_bytes(*version), SNAPSHOT_VERSION).then_some(())?;
         let mut session: Self = postcard::from_bytes(body).ok()?;
         session.streams.iter_mut().all(Stream::reopen).then_some(())?;
         session.plan();

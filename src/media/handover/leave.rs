@@ -7,7 +7,7 @@ use crate::control::Frame;
 use crate::ids::{NodeName, SessionId};
 use crate::net::clock;
 use crate::net::descriptor_link::DescriptorLink;
-use crate::relay::SNAPSHOT_VERSION;
+use crate::relay::{SNAPSHOT_VERSION, snapshot_is_read};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -55,7 +55,8 @@ enum Passed {
 fn freest(own: &Path) -> Option<(DescriptorLink, Heir)> {
     let others = sockets_beside(own);
     let known = others.iter().filter_map(|path| Some((path, ask_room(path).ok()?)));
-    let able = known.filter(|(_, (_, room))| room.snapshot_version == SNAPSHOT_VERSION);
+    let able =
+        known.filter(|(_, (_, room))| snapshot_is_read(SNAPSHOT_VERSION, room.snapshot_version));
     let (stay, leave): (Vec<_>, Vec<_>) = able.partition(|(_, (_, room))| !room.draining);
     let freest = stay.into_iter().max_by_key(|(_, (_, room))| room.sessions);
     // The first of all by its path, for whom no other is before.
