@@ -8,6 +8,7 @@
 mod moving;
 mod pace;
 mod packets;
+mod released;
 mod told;
 mod upkeep;
 mod urgency;
@@ -33,6 +34,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use pace::Pace;
+use released::Released;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -137,6 +139,7 @@ pub(super) fn start(
         sessions: HashMap::default(),
         away: HashMap::new(),
         gone: HashMap::new(),
+        released: Released::default(),
         waiting: VecDeque::new(),
         sockets: Vec::new(),
         free: Vec::new(),
@@ -174,6 +177,7 @@ struct Worker {
     away: HashMap<SessionId, Away>,
     /// Taken by another process.
     gone: HashMap<SessionId, Gone>,
+    released: Released,
     /// Wishes for ports that another process has not given up yet.
     waiting: VecDeque<Waiting>,
     sockets: Vec<Option<OpenSocket>>,
@@ -329,6 +333,9 @@ impl Worker {
     fn apply(&mut self, apply: &Apply, resume: Option<&Resume>) -> Result<SessionState, Refusal> {
         let now = clock::now();
         if !self.sessions.contains_key(&apply.session) {
+            if self.released.is_over(apply.session, (apply.epoch, apply.rev)) {
+                return Err(Refusal::Stale);
+            }
             let inherited = resume.is_some_and(|resume| !resume.carried.is_empty());
             if !(inherited && self.shared.takes_back(apply)) {
                 // One that lost its process is crowded in rather than lost.
@@ -461,7 +468,9 @@ impl Worker {
 
     fn release(&mut self, release: &Release) -> Result<SessionState, Refusal> {
         let now = clock::now();
+        let order = (release.epoch, release.rev);
         if !self.sessions.contains_key(&release.session) {
+            self.released.note(release.session, order, now);
             return Ok(SessionState {
                 session: release.session,
                 epoch: release.epoch,
@@ -472,6 +481,7 @@ impl Worker {
         let state = self
             .step(release.session, |session, now| session.release(release, now))
             .unwrap_or(Err(Refusal::Invalid))?;
+        self.released.note(release.session, order, now);
         self.close_session(release.session, now);
         Ok(state)
     }

@@ -42,9 +42,9 @@ fn relay(options: &Options, world: &World, media: Media, calls: usize, title: St
         (0..calls).for_each(|call| holdfast.secure(call * 2 + 1));
         thread::sleep(DIRECTORY);
     }
+    let before = holdfast.resident("media");
     let mut phones = Phones::new(holdfast.sip, calls * 2);
     let mut of_holdfast = Flows::new(media, &call_through(&mut phones, media, &load, calls));
-    let before = holdfast.resident("media");
     let mut bytes = [(0, 0); 2];
     for _ in 0..options.runs() {
         let mut measured = |side: usize, flows: &mut Flows, meter: &Meter| {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::control::{
-    Apply, Carried, Codec, Frame, Hears, LegSpec, RemoteStream, Reply, Request, Resume,
-    SessionSpec, StreamSpec, StreamStatistics,
+    Apply, Carried, Codec, Frame, Hears, LegSpec, Refusal, Release, RemoteStream, Reply, Request,
+    Resume, SessionSpec, StreamSpec, StreamStatistics,
 };
 use crate::ids::{Epoch, LegId, Rev};
 use crate::media::ports::Ports;
@@ -352,4 +352,26 @@ fn a_worker_answers_who_asks_whether_it_lives() {
     let (length, from) = phones[1].recv_from(&mut buffer).expect("an answer");
     assert_eq!(from, legs[0]);
     assert!(crate::net::stun::is_answer_to(transaction, &buffer[..length]));
+}
+
+#[test]
+fn a_wish_of_before_its_release_makes_no_session() {
+    let node = Node::new(PortRange { first: 41_320, last: 41_339 });
+    let phones = phones();
+    node.apply(1, &phones).expect("applied");
+    let told = |request: Request| {
+        let (reply, mut replies) = tokio::sync::mpsc::channel(4);
+        node.worker.send(Command::Request(Asked { id: 1, request, reply }));
+        replies.blocking_recv().expect("an answer")
+    };
+    let release = Release { session: ID, epoch: Epoch(1), rev: Rev(3) };
+    let released = told(Request::Release(release));
+    assert!(matches!(released, Frame::Reply { reply: Reply::Released(_), .. }), "{released:?}");
+    let late = told(Request::Apply(wish(2, &phones)));
+    let is_stale =
+        matches!(late, Frame::Reply { reply: Reply::Refused { reason: Refusal::Stale, .. }, .. });
+    assert!(is_stale, "{late:?}");
+    assert_eq!(node.shared.sessions.load(core::sync::atomic::Ordering::Relaxed), 0);
+    // One that comes back, as a call whose move failed does, is newer.
+    node.apply(4, &phones).expect("applied");
 }
