@@ -6,6 +6,7 @@
 
 use crate::ids::{CallId, LegId, NodeName};
 use crate::views::call::LegRole;
+use crate::views::steer::SteeringAct;
 use crate::views::{CallState, Disposition, EndCause, EndedBy};
 use core::time::Duration;
 
@@ -62,6 +63,15 @@ pub enum Event {
         leg: LegId,
         /// Held or resumed.
         held: bool,
+    },
+    /// An operator did something to the call.
+    CallSteered {
+        /// Call.
+        call: CallId,
+        /// What.
+        act: SteeringAct,
+        /// To whose phone; none: both, or the call.
+        role: Option<LegRole>,
     },
     /// A digit was dialled.
     DigitDialled {

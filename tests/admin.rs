@@ -13,7 +13,7 @@ use common::{SOON, eventually};
 use holdfast::admin::{self, Admin, Phase, Server, Services};
 use holdfast::ids::ClusterKey;
 use holdfast::net::web::HttpClient;
-use holdfast::operator::{Command, Operator, Readiness};
+use holdfast::operator::{Command, Operator, Readiness, Refused};
 use holdfast::store::{Batch, Store};
 use holdfast::telemetry::{Personal, Telemetry};
 use serde_json::{Value, json};
@@ -109,6 +109,14 @@ async fn worker(mut commands: tokio::sync::mpsc::Receiver<Command>, told: Arc<Mu
             Command::Originate(_, answer) => {
                 let known = serde_json::from_value(call()).expect("a call");
                 let _ = answer.send(Ok(known));
+            }
+            Command::Steer(id, wish, answer) => {
+                note(format!("{wish:?}"));
+                let known = serde_json::from_value(call()).expect("a call");
+                let _ = answer.send(match id.to_string() == CALL {
+                    true => Ok(known),
+                    false => Err(Refused::Gone),
+                });
             }
             Command::Ladder(_, answer) => {
                 let _ = answer.send(Vec::new());

@@ -131,7 +131,7 @@ impl From<Refused> for Problem {
         match refused {
             Refused::NotNow { reason, seconds } => Self::unavailable(reason).after(seconds),
             Refused::Conflict(why) => Self::new(StatusCode::CONFLICT, why),
-            Refused::Field(field, why) => Self::fields(vec![FieldError::new(field, why)]),
+            Refused::Field(field, why) => Self::fields(vec![FieldError::new(&field, why)]),
             Refused::Gone => no_call(),
         }
     }
@@ -176,7 +176,11 @@ pub(super) async fn hang_up(
 
 /// In the form in which ids are given out.
 fn call_id(text: &str) -> Result<String, Problem> {
-    text.parse::<CallId>().map(|id| id.to_string()).map_err(|_| no_call())
+    parsed_id(text).map(|id| id.to_string())
+}
+
+pub(super) fn parsed_id(text: &str) -> Result<CallId, Problem> {
+    text.parse().map_err(|_| no_call())
 }
 
 fn no_call() -> Problem {

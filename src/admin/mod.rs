@@ -18,6 +18,7 @@ mod page;
 mod problem;
 mod registrations;
 mod server;
+mod steer;
 mod tokens;
 pub mod traces;
 pub mod users;
@@ -105,6 +106,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
     let with_deadline = users::router()
         .merge(registrations::router())
         .merge(calls::router())
+        .merge(steer::router())
         .merge(ladder::router())
         .merge(cdrs::router())
         .merge(nodes::router())

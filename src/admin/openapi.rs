@@ -3,7 +3,8 @@
 
 use super::problem::Problem;
 use super::{
-    Admin, calls, cdrs, events, health, ladder, nodes, registrations, tokens, users, webhooks,
+    Admin, calls, cdrs, events, health, ladder, nodes, registrations, steer, tokens, users,
+    webhooks,
 };
 use axum::routing::get;
 use axum::{Json, Router};
@@ -25,7 +26,8 @@ pub(super) fn router() -> Router<Arc<Admin>> {
     paths(
         users::list, users::create, users::one, users::change, users::remove, users::import::import,
         registrations::list, registrations::remove,
-        calls::list, calls::originate, calls::one, calls::hang_up, ladder::ladder, ladder::capture,
+        calls::list, calls::originate, calls::one, calls::hang_up, steer::hold, steer::unhold,
+        ladder::ladder, ladder::capture,
         cdrs::list, cdrs::one,
         events::stream,
         tokens::list, tokens::create, tokens::remove, tokens::audit,
@@ -55,8 +57,9 @@ fn document() -> Document {
 const SHOWN_ONCE: [&str; 3] = ["password", "secret", "token"];
 
 /// What callers send: a field that is absent keeps its value, or takes the default.
-const REQUEST_BODIES: [&str; 8] = [
+const REQUEST_BODIES: [&str; 9] = [
     "DrainRequest",
+    "LegChoice",
     "NewCall",
     "NewToken",
     "NewUser",

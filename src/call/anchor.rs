@@ -9,6 +9,7 @@
 use super::leg::{Leg, LegState, Purpose};
 use super::media::Then;
 use super::record::Phase;
+use super::steer::Steered;
 use super::{Call, LAZY_SAVE, Output};
 use crate::control::Release;
 use crate::event::Event;
@@ -119,9 +120,14 @@ impl Leg {
         self.description.names(&self.local_addresses())
     }
 
-    /// What the phone is to be told.
-    pub(super) fn news(&mut self) -> Option<String> {
+    /// What the phone is to be told; `directions` are those of its streams if an operator changed them.
+    pub(super) fn news(&mut self, directions: &[Direction]) -> Option<String> {
         let local = self.local_addresses();
+        let nudge = self.moving.as_ref().map(|moving| &moving.nudge);
+        let is_nudge = matches!(nudge, Some(Nudge::Stop(_) | Nudge::Begin(_)));
+        if !is_nudge && self.tell_steered() {
+            return self.description.turn(directions, &local);
+        }
         match self.moving.as_ref().map(|moving| &moving.nudge) {
             None => self.description.sent.clone(),
             Some(Nudge::No | Nudge::Done) => self.description.relocate(&local),
@@ -358,6 +364,7 @@ impl Call {
         leg.open_invite = None;
         match &mut leg.moving {
             Some(moving) => moving.progress = Progress::Due(now),
+            None if leg.steered.is_some() => leg.steered = Some(Steered::at(now)),
             None => self.refresh_failed(id),
         }
     }

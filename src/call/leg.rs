@@ -5,6 +5,7 @@
 
 use super::anchor::Moving;
 use super::refresh::Stale;
+use super::steer::Steered;
 use crate::control::RollOver;
 use crate::ids::{Flow, LegId, Rev};
 use crate::sdp::offer_answer::StreamSide;
@@ -58,6 +59,9 @@ pub(super) struct Leg {
     /// The phone is to be told of another media node.
     #[serde(skip)]
     pub moving: Option<Moving>,
+    /// The phone is to be told that an operator holds it, or does not any more.
+    #[serde(skip)]
+    pub steered: Option<Steered>,
     #[serde(skip)]
     pub servers: Vec<Server>,
     #[serde(skip)]
@@ -163,7 +167,7 @@ pub(super) enum Purpose {
     Invite,
     /// re-INVITE of the exchange under way.
     Modify,
-    /// re-INVITE, or UPDATE, that only tells our address, or our media node's.
+    /// re-INVITE, or UPDATE, of ours: it tells our address, our media node's, or that an operator holds the phone.
     Refresh,
     Cancel,
     Bye,
@@ -251,6 +255,7 @@ impl Leg {
             open_invite: None,
             stale: None,
             moving: None,
+            steered: None,
             servers: Vec::new(),
             clients: Vec::new(),
             acknowledgements: Vec::new(),

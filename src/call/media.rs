@@ -319,6 +319,7 @@ impl Call {
                 hears,
                 self.rtp_timeout_ms(),
             );
+            spec.from_phone &= !leg.description.parked;
             if let Some(srtp) = &mut spec.srtp {
                 srtp.roll_over = stream.and_then(|stream| stream.roll_over);
             }
@@ -341,6 +342,9 @@ impl Call {
     }
 
     fn hears(&self, leg: LegId) -> Hears {
+        if self.is_parked(leg) {
+            return Hears::Nothing;
+        }
         let caller = self.record.caller_leg();
         match self.record.bridge {
             Bridge::Leg(callee) if leg == caller => Hears::Leg(callee),

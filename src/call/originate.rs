@@ -14,7 +14,7 @@ use super::leg::{Leg, LegState};
 use super::media::Then;
 use super::offer::Body;
 use super::record::{
-    Added2, Added3, Added4, Bridge, CallRecord, MediaRecord, Origin, Party, Phase,
+    Added2, Added3, Added4, Added5, Bridge, CallRecord, MediaRecord, Origin, Party, Phase,
 };
 use super::setup::Question;
 use crate::directory::{Binding, User};
@@ -83,6 +83,7 @@ impl Call {
                     auto_answer,
                 }),
             },
+            added_5: Added5::default(),
             seed: Seed::new(entropy),
         };
         let mut call = Self::with_record(settings, record, now);

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// Greatest version of records that this release writes.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// The first one.
 const FIRST: u16 = 1;
 /// Flag of a version: what follows is sealed (`super::sealed`). Since version 2.
@@ -57,6 +57,8 @@ pub(super) struct CallRecord {
     pub added_3: Added3,
     #[serde(skip)]
     pub added_4: Added4,
+    #[serde(skip)]
+    pub added_5: Added5,
     /// Keys of legs are derived from it. Sealed records have it.
     #[serde(skip)]
     pub seed: Seed,
@@ -85,6 +87,15 @@ pub(super) struct Added3 {
 pub(super) struct Added4 {
     /// An operator began the call: its caller is called too.
     pub origin: Option<Origin>,
+}
+
+/// Fields since version 5: what operators did to the call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Added5 {
+    /// Legs that are held.
+    pub parked: Vec<LegId>,
+    /// Legs whose phones are to be told of a hold, or of its end.
+    pub untold: Vec<LegId>,
 }
 
 /// A call that no phone began.
@@ -228,6 +239,9 @@ impl CallRecord {
         if version >= 4 {
             bytes.extend(postcard::to_stdvec(&self.added_4).expect(PLAIN));
         }
+        if version >= 5 {
+            bytes.extend(postcard::to_stdvec(&self.added_5).expect(PLAIN));
+        }
         bytes
     }
 
@@ -273,7 +287,10 @@ impl CallRecord {
             (record.added_3, rest) = postcard::take_from_bytes(rest).ok()?;
         }
         if version >= 4 {
-            (record.added_4, _) = postcard::take_from_bytes(rest).ok()?;
+            (record.added_4, rest) = postcard::take_from_bytes(rest).ok()?;
+        }
+        if version >= 5 {
+            (record.added_5, _) = postcard::take_from_bytes(rest).ok()?;
         }
         Some(record)
     }

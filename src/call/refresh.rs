@@ -136,7 +136,8 @@ impl Leg {
             Stage::Told | Stage::Waiting => None,
         });
         let moving = self.moving.as_ref().and_then(Moving::due_at);
-        let at = stale.into_iter().chain(moving).min()?;
+        let steered = self.steered.and_then(|steered| steered.due_at);
+        let at = stale.into_iter().chain(moving).chain(steered).min()?;
         if self.state != LegState::Confirmed || self.owed_ack.is_some() {
             return None;
         }
@@ -181,10 +182,11 @@ impl Call {
             self.refreshes().filter(|(at, _)| *at <= now).map(|due| due.1).collect();
         let mut invites = Vec::new();
         for id in due {
+            let directions = self.directions_to(id);
             let Some(leg) = self.record.leg_mut(id) else { continue };
             leg.stop_waiting_for_ack(now);
             let mut invite = leg.dialog.request(anchor::method(leg.moving.as_ref()));
-            if let Some(sdp) = leg.news() {
+            if let Some(sdp) = leg.news(&directions) {
                 set_sdp_request(&mut invite, &sdp);
             }
             if let Some(stale) = &mut leg.stale {
@@ -224,7 +226,10 @@ impl Call {
             return self.refresh_accepted(id, response);
         }
         let now = self.now;
-        let attempts = self.record.leg(id).and_then(|leg| leg.stale).map_or(0, |s| s.attempts);
+        let leg = self.record.leg(id);
+        let stale = leg.and_then(|leg| leg.stale).map(|stale| stale.attempts);
+        let steered = leg.and_then(|leg| leg.steered).map(|steered| steered.attempts);
+        let attempts = stale.max(steered).unwrap_or(0);
         let sequence = response.cseq().map_or(0, |cseq| cseq.number);
         let wait = match response.status.0 {
             491 => Some(self.glare_delay(id, attempts, sequence)),
@@ -236,6 +241,7 @@ impl Call {
             stale.attempts += 1;
             stale.stage = again.map_or(Stage::Waiting, |wait| Stage::Due(now + wait));
         }
+        self.steering_refused(id, again.map(|wait| now + wait));
         if self.record.leg(id).is_some_and(|leg| leg.moving.is_some()) {
             return self.move_refused(id, response);
         }
@@ -243,7 +249,10 @@ impl Call {
             return self.leg_is_gone();
         }
         if again.is_none() {
-            let what = "a phone does not take our new address";
+            let what = match stale {
+                Some(_) => "a phone does not take our new address",
+                None => "a phone does not take a hold",
+            };
             self.emit(Event::Misbehaved { call: Some(self.record.id), what });
         }
         self.next_exchange();
@@ -256,7 +265,9 @@ impl Call {
             if let Some(stale) = &mut leg.stale {
                 stale.stage = Stage::Waiting;
             }
-            if leg.moving.is_some() {
+            let moves = leg.moving.is_some();
+            self.steering_refused(id, None);
+            if moves {
                 return self.move_unanswered();
             }
         }
@@ -279,6 +290,7 @@ impl Call {
         if let Some(answer) = Body::of_response(response).description().filter(|_| !is_nudge) {
             self.take_refreshed(id, answer);
         }
+        self.steering_accepted(id);
         self.move_accepted(id);
         let rev = self.save();
         if is_invite {
@@ -307,7 +319,7 @@ impl Call {
                 })
             }),
         };
-        let offered = peer.is_none_or(Leg::phone_sends);
+        let offered = leg.description.promises_sound();
         if let Some(sides) = sides {
             self.change_sides(id, answer, sides, offered);
             self.apply_media(Then::Nothing);

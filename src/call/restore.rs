@@ -58,6 +58,7 @@ impl Call {
         call.reopen_transactions();
         call.name_refreshes();
         call.resume_move(place.refresh_at.max(now));
+        call.resume_steering(place.refresh_at.max(now));
         call.resume();
         Some(call)
     }

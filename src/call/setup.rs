@@ -4,7 +4,9 @@ use super::io::{Answer, Invitation, Query, Settings};
 use super::leg::{Leg, LegState, Purpose, Server};
 use super::media::Then;
 use super::offer::Body;
-use super::record::{Added2, Added3, Added4, Bridge, CallRecord, MediaRecord, Party, Phase};
+use super::record::{
+    Added2, Added3, Added4, Added5, Bridge, CallRecord, MediaRecord, Party, Phase,
+};
 use super::send::{Reply, set_sdp_request};
 use super::{Call, Output, headers};
 use crate::directory::{Binding, User};
@@ -91,6 +93,7 @@ impl Call {
             added_2: Added2::default(),
             added_3: Added3::default(),
             added_4: Added4::default(),
+            added_5: Added5::default(),
             seed,
         };
         let mut call = Self::with_record(settings, record, now);

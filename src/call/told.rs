@@ -43,6 +43,9 @@ impl Call {
             Event::CallHold { leg: LegId(leg), held: false, .. } => {
                 Happening::CallResumed { call: self.name(), leg: *leg }
             }
+            Event::CallSteered { act, role, .. } => {
+                Happening::CallSteered { call: self.name(), act: *act, role: *role }
+            }
             Event::CallAdopted { state, .. } => Happening::CallAdopted {
                 call: self.name(),
                 state: *state,

@@ -38,7 +38,8 @@ impl Call {
             owner: self.settings.node.to_string(),
             epoch: record.epoch.0,
             takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
-            hold: self.hold_state(),
+            hold: self.hold_state(|leg| leg.holds),
+            parked: self.hold_state(|leg| leg.description.parked),
             one_way: self.silent_role(),
             media: MediaView {
                 node: record.media.nodes.last().map(ToString::to_string),
@@ -51,8 +52,8 @@ impl Call {
         }
     }
 
-    fn hold_state(&self) -> HoldState {
-        let holds = |id| self.record.leg(id).is_some_and(|leg| leg.holds);
+    fn hold_state(&self, holds: impl Fn(&Leg) -> bool) -> HoldState {
+        let holds = |id| self.record.leg(id).is_some_and(&holds);
         let callee = match self.record.bridge {
             Bridge::Leg(callee) => holds(callee),
             Bridge::Nothing | Bridge::Echo | Bridge::Ringback => false,

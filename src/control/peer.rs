@@ -141,6 +141,22 @@ pub enum PeerFrame {
     },
     /// The sender has its calls again, those that the receiver did not claim since its `HandOver`.
     TakenBack,
+    /// Do this to that call, if it is yours. Answered by `Steered`.
+    AskSteer {
+        /// Number of the question, the asker's.
+        id: u64,
+        /// Which.
+        call: CallId,
+        /// JSON of a `views::Steering`.
+        wish: String,
+    },
+    /// The answer, when it is stored.
+    Steered {
+        /// Of the question.
+        id: u64,
+        /// JSON: the call, or why it was not done.
+        document: Bytes,
+    },
 }
 
 impl PeerFrame {
@@ -169,7 +185,9 @@ impl PeerFrame {
             | Self::AskLadder { .. }
             | Self::Ladder { .. }
             | Self::Ended { .. }
-            | Self::TakenBack => 2,
+            | Self::TakenBack
+            | Self::AskSteer { .. }
+            | Self::Steered { .. } => 2,
         }
     }
 }

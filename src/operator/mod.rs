@@ -4,8 +4,9 @@
 use crate::directory::User;
 use crate::ids::CallId;
 use crate::views::ladder::Entry;
-use crate::views::{CallView, NodeView, RegistrationView};
+use crate::views::{CallView, NodeView, RegistrationView, Steering};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use tokio::sync::{mpsc, oneshot};
 
 /// A command and where its answer goes.
@@ -21,6 +22,8 @@ pub enum Command {
     Hangup(String, Option<String>, oneshot::Sender<bool>),
     /// Call a user, and connect it with somebody. Answered when the call is stored.
     Originate(Origination, oneshot::Sender<Result<CallView, Refused>>),
+    /// Do something to a call. Answered when that is stored.
+    Steer(CallId, Steering, oneshot::Sender<Result<CallView, Refused>>),
     /// Bindings, of one user or all.
     Registrations(Option<String>, oneshot::Sender<Vec<RegistrationView>>),
     /// Remove a binding; false: no such.
@@ -59,22 +62,36 @@ pub struct Origination {
     pub auto_answer: bool,
 }
 
-/// Why a command is not carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a command is not carried out, as nodes tell it each other too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refused {
     /// Not now: why, and when to ask again.
     NotNow {
         /// In words.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// From now.
         seconds: u64,
     },
     /// What is there stands against it.
-    Conflict(&'static str),
+    Conflict(Cow<'static, str>),
     /// This field is wrong, and why.
-    Field(&'static str, &'static str),
+    Field(Cow<'static, str>, Cow<'static, str>),
     /// There is no such call any more.
     Gone,
+}
+
+impl Refused {
+    pub(crate) const fn not_now(reason: &'static str, seconds: u64) -> Self {
+        Self::NotNow { reason: Cow::Borrowed(reason), seconds }
+    }
+
+    pub(crate) const fn conflict(why: &'static str) -> Self {
+        Self::Conflict(Cow::Borrowed(why))
+    }
+
+    pub(crate) const fn field(name: &'static str, why: &'static str) -> Self {
+        Self::Field(Cow::Borrowed(name), Cow::Borrowed(why))
+    }
 }
 
 /// Which calls.

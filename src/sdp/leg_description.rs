@@ -28,6 +28,9 @@ pub struct LegDescription {
     /// SRTP. Records keep it apart, sealed.
     #[serde(skip)]
     pub security: Security,
+    /// An operator holds the phone: whatever it is told, nothing is wanted of it. Records keep it apart.
+    #[serde(skip)]
+    pub parked: bool,
 }
 
 /// One m= line of a leg's dialog.
@@ -55,6 +58,7 @@ impl LegDescription {
             ours: Vec::new(),
             lines: Vec::new(),
             security,
+            parked: false,
         }
     }
 
@@ -110,6 +114,7 @@ impl LegDescription {
         self.version = refused.version + 1;
         self.sent = self.sent.as_ref().map(|text| text.replacen(&old, &self.origin(), 1));
         self.ours.clone_from(&refused.ours);
+        self.parked = refused.parked;
         self
     }
 
@@ -127,12 +132,58 @@ impl LegDescription {
 
     /// The last text, asking for another direction on every line.
     pub fn redirect(&mut self, direction: Direction) -> Option<String> {
-        let is_direction =
-            |line: &str| line.trim_end().strip_prefix("a=").and_then(Direction::named).is_some();
         let lines = self.sent.as_ref()?.split_inclusive("\r\n");
         let wanted = format!("a={}\r\n", direction.name());
-        let text = lines.map(|line| if is_direction(line) { &*wanted } else { line }).collect();
+        let text = lines.map(|line| direction_of(line).map_or(line, |_| &*wanted)).collect();
         Some(self.say(text))
+    }
+
+    /// The last text with other directions, by stream, and these addresses of ours.
+    pub fn turn(&mut self, directions: &[Direction], local: &[SocketAddr]) -> Option<String> {
+        let turned = self.turned(directions)?;
+        let text = self.at(&turned, local);
+        Some(self.say(text))
+    }
+
+    fn turned(&self, directions: &[Direction]) -> Option<String> {
+        let sent = self.sent.as_ref()?;
+        let mut lines = self.lines.iter();
+        let (mut turned, mut wanted) = (String::with_capacity(sent.len()), None);
+        for line in sent.split_inclusive("\r\n") {
+            if line.starts_with("m=") {
+                let index = lines.next().and_then(|line| line.stream);
+                wanted = index.and_then(|index| directions.get(usize::from(index)));
+            }
+            match wanted.filter(|_| direction_of(line).is_some()) {
+                Some(direction) => {
+                    let _ = write!(turned, "a={}\r\n", self.told(*direction).name());
+                }
+                None => turned.push_str(line),
+            }
+        }
+        Some(turned)
+    }
+
+    /// The last text promises the phone less to hear than these directions do.
+    pub fn promises_less(&self, directions: &[Direction]) -> bool {
+        let sends = |text: &str| {
+            let said = text.split_inclusive("\r\n").filter_map(direction_of);
+            said.map(Direction::sends).collect::<Vec<_>>()
+        };
+        let (sent, wanted) = (self.sent.as_deref(), self.turned(directions));
+        sent.zip(wanted).is_some_and(|(sent, wanted)| {
+            sends(sent).iter().zip(sends(&wanted)).any(|(sent, wanted)| wanted && !sent)
+        })
+    }
+
+    /// The last text promises something to hear.
+    pub fn promises_sound(&self) -> bool {
+        let sent = self.sent.iter().flat_map(|sent| sent.split_inclusive("\r\n"));
+        sent.filter_map(direction_of).any(Direction::sends)
+    }
+
+    fn told(&self, direction: Direction) -> Direction {
+        Direction::new(direction.sends(), direction.receives() && !self.parked)
     }
 
     /// What was said before, again: an earlier text under a new version.
@@ -201,7 +252,7 @@ impl LegDescription {
         let named = named.unwrap_or(&address);
         let _ = write!(text, "v=0\r\n{origin}{named}\r\ns=-\r\nc={address}\r\nt=0 0\r\n");
         for line in lines {
-            line.render(&mut text, local, first);
+            line.render(&mut text, local, first, |direction| self.told(direction));
         }
         text
     }
@@ -226,7 +277,13 @@ pub(super) struct OwnStream {
 }
 
 impl OwnLine {
-    fn render(&self, text: &mut String, local: &[SocketAddr], first: IpAddr) {
+    fn render(
+        &self,
+        text: &mut String,
+        local: &[SocketAddr],
+        first: IpAddr,
+        told: impl Fn(Direction) -> Direction,
+    ) {
         let Line { stream, kind, protocol, raw_formats } = &self.line;
         let address = stream.and_then(|index| local.get(usize::from(index)));
         let Some((stream, address)) = self.active.as_ref().zip(address) else {
@@ -259,8 +316,13 @@ impl OwnLine {
         for crypto in &stream.crypto {
             crypto.render(text);
         }
-        let _ = write!(text, "a={}\r\n", stream.direction.name());
+        let _ = write!(text, "a={}\r\n", told(stream.direction).name());
     }
+}
+
+/// Of a line that is a direction.
+fn direction_of(line: &str) -> Option<Direction> {
+    line.trim_end().strip_prefix("a=").and_then(Direction::named)
 }
 
 /// Before any address of ours is known.

@@ -1,6 +1,7 @@
 //! What operators ask of the node: every command is answered, none waits in the worker.
 
 use super::gather::Asker;
+use super::steer::Asking;
 use super::views;
 use super::worker::Worker;
 use crate::call::{Call, Input};
@@ -36,6 +37,10 @@ impl Worker {
                 false => self.hang_up_elsewhere(&id, reason.as_deref(), answer),
             },
             Command::Originate(wish, answer) => self.originate(&wish, answer),
+            Command::Steer(id, wish, answer) => match self.has(id) {
+                true => self.steer(id, &wish, Asking::Here(answer)),
+                false => self.steer_elsewhere(id, &wish, answer),
+            },
             Command::Registrations(extension, answer) => {
                 _ = answer.send(self.registrations(extension.as_deref()));
             }

@@ -10,10 +10,10 @@ use super::worker::Worker;
 use crate::capture::ENTRIES;
 use crate::control::PeerFrame;
 use crate::ids::{CallId, NodeName};
-use crate::operator::CallFilter;
+use crate::operator::{CallFilter, Refused};
 use crate::time::Timestamp;
-use crate::views::CallView;
 use crate::views::ladder::Entry;
+use crate::views::{CallView, Steering};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{HashMap, HashSet};
@@ -33,6 +33,8 @@ pub(super) enum Asker {
     Call(oneshot::Sender<Option<CallView>>),
     /// Whether anybody ended it.
     Hangup(oneshot::Sender<bool>),
+    /// What became of a wish for it.
+    Steer(oneshot::Sender<Result<CallView, Refused>>),
     /// What all hosts keep of its signaling.
     Ladder(oneshot::Sender<Vec<Entry>>),
 }
@@ -76,6 +78,19 @@ impl Worker {
         let (call, reason) = (call.to_owned(), reason.map(str::to_owned));
         let ask = |id| PeerFrame::AskHangup { id, call: call.clone(), reason: reason.clone() };
         let id = self.ask_peers(Vec::new(), 0, Asker::Hangup(answer), ask);
+        self.finish_if_complete(id);
+    }
+
+    /// Asks everybody to do something to a call that is not here.
+    pub(super) fn steer_elsewhere(
+        &mut self,
+        call: CallId,
+        wish: &Steering,
+        answer: oneshot::Sender<Result<CallView, Refused>>,
+    ) {
+        let wish = serde_json::to_string(wish).unwrap_or_default();
+        let ask = |id| PeerFrame::AskSteer { id, call, wish: wish.clone() };
+        let id = self.ask_peers(Vec::new(), 0, Asker::Steer(answer), ask);
         self.finish_if_complete(id);
     }
 
@@ -184,6 +199,21 @@ impl Worker {
         self.finish_if_complete(id);
     }
 
+    /// A peer did something to its call, did not want to, or has none of that id.
+    pub(super) fn take_steered(&mut self, link: LinkNumber, id: u64, document: &[u8]) {
+        let Some(name) = self.peers.name_of(link).cloned() else { return };
+        let Some(open) = self.gathering.open.get_mut(&id) else { return };
+        open.waiting.remove(&name);
+        let told = serde_json::from_slice(document).unwrap_or(Err(Refused::Gone));
+        if told == Err(Refused::Gone) {
+            return self.finish_if_complete(id);
+        }
+        if let Some(Open { asker: Asker::Steer(answer), .. }) = self.gathering.open.remove(&id) {
+            // Who asked may have gone.
+            let _ = answer.send(told);
+        }
+    }
+
     /// Questions whose peers are silent are answered with what is there.
     pub(super) fn end_questions(&mut self) {
         let now = self.now;
@@ -212,6 +242,7 @@ impl Worker {
             Asker::Calls(answer) => _ = answer.send(found),
             Asker::Call(answer) => _ = answer.send(found.into_iter().next()),
             Asker::Hangup(answer) => _ = answer.send(false),
+            Asker::Steer(answer) => _ = answer.send(Err(Refused::Gone)),
             Asker::Ladder(answer) => {
                 entries.sort_by(|one, other| one.order().cmp(&other.order()));
                 entries.dedup();

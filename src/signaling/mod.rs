@@ -54,6 +54,7 @@ mod samples;
 mod siblings;
 mod silence;
 mod sockets;
+mod steer;
 mod takeover;
 mod unheard;
 mod views;

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 /// The first version of records that tells who was called first.
 const KNOWN_SINCE: u16 = 4;
 /// What an older node would make of such a call is no good.
-const MIXED: &str = "a node of an older release is in the cluster";
+pub(super) const MIXED: &str = "a node of an older release is in the cluster";
 
 type Answer = oneshot::Sender<Result<CallView, Refused>>;
 
@@ -43,14 +43,14 @@ impl Worker {
     fn begin_originated(&mut self, wish: &Origination) -> Result<CallId, Refused> {
         let target = self.target(wish)?;
         if !self.loaded {
-            return Err(Refused::NotNow { reason: "Starting", seconds: 1 });
+            return Err(Refused::not_now("Starting", 1));
         }
         if let Some((reason, seconds)) = self.takes_no_calls() {
             self.emit(&Event::Shed { what: reason });
-            return Err(Refused::NotNow { reason, seconds });
+            return Err(Refused::not_now(reason, seconds));
         }
         if self.record_version < KNOWN_SINCE {
-            return Err(Refused::NotNow { reason: MIXED, seconds: 60 });
+            return Err(Refused::not_now(MIXED, 60));
         }
         let uri = self.dialled(&wish.from).ok_or(NO_CALLER)?;
         let (caller, mut phones) = match routing::route(&self.directory, &uri, self.now) {
@@ -62,7 +62,7 @@ impl Worker {
         };
         let begun = self.calls.begun_by(&caller.extension);
         if caller.max_calls.is_some_and(|most| begun >= usize::try_from(most).unwrap_or(begun)) {
-            return Err(Refused::Conflict("that user has as many calls as it may have"));
+            return Err(Refused::conflict("that user has as many calls as it may have"));
         }
         self.reach_bindings(&mut phones);
         let (id, auto_answer) = ((self.draw_call_id)(self.now), wish.auto_answer);
@@ -91,10 +91,10 @@ impl Worker {
         };
         let user = uri.as_ref().and_then(Uri::user);
         if user.as_deref() == Some(wish.from.as_str()) {
-            return Err(Refused::Field("to", "that is who calls"));
+            return Err(Refused::field("to", "that is who calls"));
         }
         uri.filter(|_| user.is_some_and(|user| !user.is_empty()))
-            .ok_or(Refused::Field("to", "a number, an extension or a sip: URI is wanted"))
+            .ok_or(Refused::field("to", "a number, an extension or a sip: URI is wanted"))
     }
 
     /// As a person dials it.
@@ -110,14 +110,14 @@ impl Worker {
             Some(slot) => match slot.call.refusal() {
                 None => Ok(slot.call.view(self.now)),
                 Some(404 | 416 | 484) => {
-                    Err(Refused::Field("to", "there is nobody by that number"))
+                    Err(Refused::field("to", "there is nobody by that number"))
                 }
-                Some(480) => Err(Refused::Conflict("no phone of whom you call is registered")),
+                Some(480) => Err(Refused::conflict("no phone of whom you call is registered")),
                 Some(488) => {
-                    Err(Refused::Conflict("no codec that the caller may have can be played"))
+                    Err(Refused::conflict("no codec that the caller may have can be played"))
                 }
-                Some(503) => Err(Refused::NotNow { reason: "No Media Node", seconds: 5 }),
-                Some(_) => Err(Refused::Conflict("the call came to nothing")),
+                Some(503) => Err(Refused::not_now("No Media Node", 5)),
+                Some(_) => Err(Refused::conflict("the call came to nothing")),
             },
         };
         // Who asked may have gone.
@@ -130,5 +130,5 @@ impl Worker {
     }
 }
 
-const NO_CALLER: Refused = Refused::Field("from", "there is no such user");
-const NO_PHONE: Refused = Refused::Conflict("no phone of the caller is registered");
+const NO_CALLER: Refused = Refused::field("from", "there is no such user");
+const NO_PHONE: Refused = Refused::conflict("no phone of the caller is registered");

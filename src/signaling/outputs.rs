@@ -67,7 +67,7 @@ impl Worker {
     }
 
     /// One mutation. False: there is no such call (any more).
-    fn step(&mut self, id: CallId, mutate: impl FnOnce(&mut Call)) -> bool {
+    pub(super) fn step(&mut self, id: CallId, mutate: impl FnOnce(&mut Call)) -> bool {
         let Some(slot) = self.calls.get_mut(id) else { return false };
         match catch_bug(|| mutate(&mut slot.call)) {
             Ok(()) => true,

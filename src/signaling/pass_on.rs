@@ -244,6 +244,8 @@ impl Worker {
                 self.answer_hangup(link, id, &call, reason);
             }
             PeerFrame::HungUp { id, done } => self.take_hung_up(link, id, done),
+            PeerFrame::AskSteer { id, call, wish } => self.answer_steer(link, id, call, &wish),
+            PeerFrame::Steered { id, document } => self.take_steered(link, id, &document),
             PeerFrame::AskLadder { id, call } => {
                 let asker = self.peers.name_of(link).cloned();
                 if asker.is_some() {

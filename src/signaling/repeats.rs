@@ -63,6 +63,7 @@ impl Worker {
             self.send(id, transmit);
         }
         self.tell_originator(id);
+        self.tell_steering(id, rev);
         self.forget_if_over(id);
     }
 }

@@ -24,6 +24,7 @@ use super::refuge::Refuge;
 use super::repeats::Repeats;
 use super::silence::Silence;
 use super::sockets::{Received, Sockets};
+use super::steer::Steered;
 use super::takeover::{self, Watch};
 use super::unheard::Unheard;
 use super::wakeup::{Found, QUEUE, Wakeup};
@@ -113,6 +114,7 @@ pub(super) struct Worker {
     pub reapply: VecDeque<CallId>,
     /// Who waits until a call that an operator began is stored.
     pub originated: Originated,
+    pub steered: Steered,
     /// Calls to be ended.
     pub ending: VecDeque<CallId>,
     /// What is said in calls is kept by it.
@@ -277,6 +279,7 @@ impl Worker {
             found: Vec::new(),
             reapply: VecDeque::new(),
             originated: Originated::default(),
+            steered: Steered::default(),
             recorder: None,
             arrived: Bytes::new(),
             ending: VecDeque::new(),
@@ -444,6 +447,7 @@ impl Worker {
         self.move_drained();
         self.end_questions();
         self.forget_originators();
+        self.forget_steering();
         self.seek_refuge();
         if self.given_up.is_watched(self.now) || self.is_in_doubt() {
             self.errands.run(Errand::Prove);

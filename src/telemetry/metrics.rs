@@ -247,6 +247,7 @@ impl Metrics {
             | Event::OneWayAudio { silent: false, .. }
             | Event::Measured(_)
             | Event::CallHold { .. }
+            | Event::CallSteered { .. }
             | Event::DigitDialled { .. } => {}
         }
     }

@@ -30,6 +30,10 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             let act = if *held { "holds" } else { "resumes" };
             info!(call.id = %call, call.leg = %leg, "call {call}: leg {leg} {act}");
         }
+        Event::CallSteered { call, act, role } => {
+            let whom = role.map_or("both phones, or the call", side_of);
+            info!(call.id = %call, "call {call}: an operator wants {act:?} for {whom}");
+        }
         Event::CallReanchored { call, node } => {
             info!(call.id = %call, media.node = %node, "call {call}: its media is at {node} now");
         }

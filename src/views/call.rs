@@ -88,6 +88,9 @@ pub struct CallView {
     pub takeovers: u32,
     /// Who holds.
     pub hold: HoldState,
+    /// Whose phone an operator holds.
+    #[serde(default = "nobody")]
+    pub parked: HoldState,
     /// Whose phone is not heard, though it should send, while the other is.
     #[serde(default)]
     pub one_way: Option<LegRole>,
@@ -95,6 +98,11 @@ pub struct CallView {
     pub media: MediaView,
     /// Its legs.
     pub legs: Vec<LegView>,
+}
+
+/// What a node of an older release does not tell.
+const fn nobody() -> HoldState {
+    HoldState::None
 }
 
 /// A live call in few words: what a list of many needs.

@@ -4,6 +4,7 @@
 //! once a call. What was dialled in a call (digits) is in none.
 
 use super::call::LegRole;
+use super::steer::SteeringAct;
 use super::{CallState, Cdr, Disposition, EndCause, EndedBy, PartyView, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -69,6 +70,17 @@ pub enum Happening {
         call: CallName,
         /// Whose phone.
         leg: u16,
+    },
+    /// An operator did something to it.
+    #[serde(rename = "call.steered")]
+    CallSteered {
+        /// Which.
+        #[serde(flatten)]
+        call: CallName,
+        /// What.
+        act: SteeringAct,
+        /// To whose phone; null: both, or the call.
+        role: Option<LegRole>,
     },
     /// Another node carries it on.
     #[serde(rename = "call.adopted")]

@@ -29,6 +29,7 @@ mod restart;
 mod rude;
 mod spread;
 mod srtp;
+mod steer;
 mod switch;
 mod traces;
 mod two_hosts;

@@ -17,5 +17,6 @@ mod pair;
 mod sequences;
 /// SRTP on either leg.
 mod srtp;
+mod steer;
 /// A media process whose CPU is taken away.
 mod stress;

@@ -193,6 +193,19 @@ pub(crate) fn reinvite(
 }
 
 impl Side {
+    /// A re-INVITE of the switch offers that direction, and is answered with that one.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn takes_offer(&mut self, offered: &str, answered: &str) {
+        let told = self.phone.request_of(&Method::Invite);
+        let body = String::from_utf8_lossy(&told.body);
+        assert!(body.contains(&format!("a={offered}\r\n")), "{body}");
+        self.version += 1;
+        self.talk.told(&told.body);
+        let answer = self.talk.sdp(self.version, answered);
+        self.phone.respond(&told, 200, "unused", Some(&answer));
+        self.phone.request_of(&Method::Ack);
+    }
+
     /// Hangs up, and the far side is told and says yes.
     #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn hangs_up_on(&mut self, far: &mut Side) {
