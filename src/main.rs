@@ -30,9 +30,9 @@ fn main() -> ExitCode {
             let shown = app::config_show(&options, json.json);
             print(shown.map(|text| (text, Exit::Success)))
         }
-        Command::Doctor { mode, json } => {
+        Command::Doctor { mode, echo, json } => {
             let options = ServeOptions { config, mode, ..ServeOptions::default() };
-            print(app::doctor(&options, json.json))
+            print(app::doctor(&options, &echo, json.json))
         }
         Command::Backup { file, cdrs, json } => {
             let done =

@@ -39,6 +39,9 @@ use sha2::{Digest, Sha256};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
+/// Seconds after which a node that is starting may be asked again: between two tries to reach the database, at most.
+const STARTING: u64 = 5;
+
 /// What the API stands on; there as soon as the store is.
 #[derive(Clone, Debug)]
 pub struct Services {
@@ -97,7 +100,12 @@ impl Admin {
     }
 
     fn services(&self) -> Result<&Services, Problem> {
-        self.services.get().ok_or_else(|| Problem::unavailable("the node is starting"))
+        self.services.get().ok_or_else(|| match &*self.phase.borrow() {
+            Phase::Starting(reason) => {
+                Problem::unavailable(format!("the node is starting: {reason}")).after(STARTING)
+            }
+            Phase::Running | Phase::Draining => Problem::unavailable("the node is starting"),
+        })
     }
 }
 

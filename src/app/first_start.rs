@@ -11,6 +11,7 @@ use crate::admin::users::{generate_password, new_user};
 use crate::store::{Store, StoreError};
 use crate::views::NewUser;
 use anyhow::{Context, bail};
+use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,9 @@ pub struct Credentials {
     pub admin_url: String,
     /// Of the REST API.
     pub admin_token: String,
-    /// Server address as phones on the LAN type it.
-    pub sip_address: String,
+    /// Server addresses as phones on the LAN type them: one of each family that is bound.
+    #[serde(default)]
+    pub sip_addresses: Vec<String>,
     /// Digest realm.
     pub realm: String,
     /// The users of the first start.
@@ -70,10 +72,13 @@ impl Credentials {
 
     /// For a person.
     pub fn welcome(&self) -> String {
-        let mut text = format!(
-            "Holdfast is ready.\n\n  SIP server   {}   (UDP or TCP, realm {})\n",
-            self.sip_address, self.realm
-        );
+        let mut text = "Holdfast is ready.\n\n".to_owned();
+        for (index, address) in self.sip_addresses.iter().enumerate() {
+            text += &match index {
+                0 => format!("  SIP server   {address}   (UDP or TCP, realm {})\n", self.realm),
+                _ => format!("       or by   {address}\n"),
+            };
+        }
         for user in &self.users {
             text += &format!("  User {}    password {}\n", user.extension, user.password);
         }
@@ -148,40 +153,74 @@ fn planned(extension: &str, before: &Credentials) -> UserCredentials {
     })
 }
 
-/// The server address as phones on the LAN must type it.
-pub fn sip_address(config: &Config, host: &Host) -> String {
-    let Some(bind) = config.sip.bind.first() else { return String::new() };
-    if let Some((name, port)) = &config.sip.advertise.public {
-        return format!("{name}:{}", port.unwrap_or_else(|| bind.port()));
+/// The server addresses as phones on the LAN must type them. What is bound to all IPv6 addresses serves those alone.
+pub fn sip_addresses(config: &Config, host: &Host) -> Vec<String> {
+    let port = config.sip.bind.first().map_or(0, SocketAddr::port);
+    if let Some((name, given)) = &config.sip.advertise.public {
+        return vec![format!("{name}:{}", given.unwrap_or(port))];
     }
-    let ip = if bind.ip().is_unspecified() { host.lan_address() } else { bind.ip() };
-    std::net::SocketAddr::new(ip, bind.port()).to_string()
+    let shown = |bind: &SocketAddr| {
+        let ip = match bind.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => host.lan_address(),
+            IpAddr::V6(ip) if ip.is_unspecified() => host.lan_address_v6(),
+            ip => ip,
+        };
+        SocketAddr::new(ip, bind.port()).to_string()
+    };
+    config.sip.bind.iter().map(shown).collect()
 }
 
 /// The URL of a listener, as it is reached from this host or its LAN.
-pub fn admin_url(listener: std::net::SocketAddr, host: &Host) -> String {
+pub fn admin_url(listener: SocketAddr, host: &Host) -> String {
     let ip = if listener.ip().is_unspecified() { host.lan_address() } else { listener.ip() };
-    format!("http://{}", std::net::SocketAddr::new(ip, listener.port()))
+    format!("http://{}", SocketAddr::new(ip, listener.port()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::settings::Sources;
 
     #[test]
     fn the_welcome_tells_everything() {
         let credentials = Credentials {
             admin_url: "http://127.0.0.1:8080".to_owned(),
             admin_token: "t0ken".to_owned(),
-            sip_address: "192.168.1.5:5060".to_owned(),
+            sip_addresses: vec!["192.168.1.5:5060".to_owned(), "[2001:db8::5]:5060".to_owned()],
             realm: "holdfast".to_owned(),
             users: vec![planned("1001", &Credentials::default())],
         };
         let text = credentials.welcome();
         let password = credentials.users[0].password.as_str();
-        for part in ["192.168.1.5:5060", "1001", password, "t0ken", "*43", "127.0.0.1:8080"] {
+        let servers = ["192.168.1.5:5060", "[2001:db8::5]:5060"];
+        for part in [&servers[..], &["1001", password, "t0ken", "*43", "127.0.0.1:8080"]].concat() {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert_eq!(planned("1001", &credentials).password, password, "kept over a broken start");
+    }
+
+    #[test]
+    fn an_address_of_each_family_that_is_bound_is_told() {
+        // No route leads to these, so the host's list says what phones use.
+        let host = Host {
+            name: "pbx".to_owned(),
+            addresses: ["10.9.8.7", "2001:db8::7"].map(|ip| ip.parse().expect("literal")).into(),
+            can_bind: |_| true,
+        };
+        let (v4, v6) = (host.lan_address(), host.lan_address_v6());
+        assert!(v4.is_ipv4() && v6.is_ipv6(), "{v4} {v6}");
+        for (bind, advertise, told) in [
+            ("0.0.0.0:5060", "", vec![format!("{v4}:5060")]),
+            ("[::]:5060", "", vec![format!("[{v6}]:5060")]),
+            ("0.0.0.0:5060,[::]:5070", "", vec![format!("{v4}:5060"), format!("[{v6}]:5070")]),
+            ("10.9.8.7:5060", "", vec!["10.9.8.7:5060".to_owned()]),
+            ("[::]:5060", "pbx.example", vec!["pbx.example:5060".to_owned()]),
+        ] {
+            let settings = [("HOLDFAST_SIP_BIND", bind), ("HOLDFAST_SIP_ADVERTISE", advertise)];
+            let environment = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let sources = Sources { environment: environment.into(), ..Sources::default() };
+            let config = Config::load(&sources, &host).expect("works");
+            assert_eq!(sip_addresses(&config, &host), told, "{bind} {advertise}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What this host is: its name, its addresses, and which of them can be bound.
 
 use crate::net::local_address::addresses_of_this_host;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::net::UdpSocket;
 
 /// This host, as settings are checked against it.
@@ -51,20 +51,30 @@ impl Host {
     /// The address that phones on the LAN use: the one the default route leaves by, else the first
     /// there is.
     pub fn lan_address(&self) -> IpAddr {
-        // Connecting a datagram socket sends nothing; it only asks the routing table.
-        let routed = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-            socket.connect(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)))?;
-            socket.local_addr()
-        });
-        match routed {
-            Ok(local) if !local.ip().is_unspecified() && !local.ip().is_loopback() => local.ip(),
-            Ok(_) | Err(_) => {
-                let first = self.addresses.iter().find(|ip| ip.is_ipv4());
-                let first = first.or_else(|| self.addresses.first());
-                first.copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-            }
-        }
+        let first = || self.addresses.iter().find(|ip| ip.is_ipv4()).copied();
+        let found = routed_by(Ipv4Addr::new(192, 0, 2, 1).into()).or_else(first);
+        let found = found.or_else(|| self.addresses.first().copied());
+        found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
+
+    /// The same of IPv6; without any, loopback.
+    pub fn lan_address_v6(&self) -> IpAddr {
+        let first = || self.addresses.iter().find(|ip| ip.is_ipv6()).copied();
+        let found = routed_by(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
+        found.or_else(first).unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST))
+    }
+}
+
+/// Our address of the route to there. Connecting a datagram socket sends nothing; it only asks the routing table.
+fn routed_by(far: IpAddr) -> Option<IpAddr> {
+    let any = match far {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(SocketAddr::new(far, 9)).ok()?;
+    let local = socket.local_addr().ok()?.ip();
+    (!local.is_unspecified() && !local.is_loopback()).then_some(local)
 }
 
 /// Those that others can be told: a link-local address means nothing beyond its link.

@@ -95,11 +95,15 @@ pub fn config_show(options: &ServeOptions, json: bool) -> Result<String, config:
 }
 
 /// `holdfast doctor`: the report as text or JSON, and the exit code.
-pub fn doctor(options: &ServeOptions, json: bool) -> Result<(String, Exit), config::Mistakes> {
+pub fn doctor(
+    options: &ServeOptions,
+    echo: &[String],
+    json: bool,
+) -> Result<(String, Exit), config::Mistakes> {
     let (config, host) = options.load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| config::Mistakes(vec![error.to_string()]))?;
-    let report = runtime.block_on(doctor::examine(&config, &host));
+    let report = runtime.block_on(doctor::examine(&config, &host, echo));
     let exit = if report.status == doctor::Status::Fail { Exit::Failed } else { Exit::Success };
     let text = match json {
         true => serde_json::to_string_pretty(&report).unwrap_or_default(),

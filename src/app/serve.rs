@@ -15,7 +15,7 @@ use crate::admin::{self, Admin, Phase, Server, Services};
 use crate::ids::Incarnation;
 use crate::net::clock;
 use crate::net::web::HttpClient;
-use crate::operator::Operator;
+use crate::operator::{Command, Operator, Readiness};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Personal, Telemetry};
 use anyhow::Context;
@@ -27,6 +27,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Between two tries to reach the store, at most.
 const STORE_BACKOFF: Duration = Duration::from_secs(5);
+/// Between two looks whether calls can be made.
+const LOOKS: Duration = Duration::from_millis(100);
 /// A port of a process's own is the first free one of so many.
 const OWN_PORTS: u16 = 20;
 
@@ -74,10 +76,7 @@ fn raise_descriptors() {
 
 fn run(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Exit> {
     tell_settings(&config);
-    for finding in doctor::at_start(&config, host) {
-        let fix = finding.fix.as_deref().unwrap_or_default();
-        tracing::warn!("{}: {}; fix: {fix}", finding.check, finding.detail);
-    }
+    doctor::at_start(&config, host);
     raise_descriptors();
     let mut base = prepare(config, host, replaces)?;
     let admin = Admin::new(
@@ -223,7 +222,7 @@ async fn live(
     admin_url: &str,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
-    let (started, operator) = tokio::select! {
+    let started = tokio::select! {
         started = start(base, host, admin, admin_url) => started?,
         () = signals.next() => {
             tracing::info!("told to stop while starting");
@@ -231,20 +230,30 @@ async fn live(
         }
     };
     admin.set_phase(Phase::Running);
+    let Started { halves, operator, credentials } = started;
+    let welcomes = async {
+        if let (Some(operator), Some(credentials)) = (&operator, &credentials) {
+            welcome(operator, credentials).await;
+        }
+        doctor::after_start(&base.config, host);
+        core::future::pending::<()>().await;
+    };
     let replaces = async {
         if let Some(from) = base.predecessor.clone() {
-            replace::take_over(&base.config.data_dir, from, &started, operator).await;
+            let operator = operator.clone();
+            replace::take_over(&base.config.data_dir, from, &halves, operator).await;
         }
         core::future::pending::<()>().await;
     };
     tokio::select! {
         () = signals.next() => {}
+        () = welcomes => {}
         () = replaces => {}
     }
     tracing::info!("told to stop: takes no new calls; a second signal ends at once");
     admin.set_phase(Phase::Draining);
     tokio::select! {
-        () = started.stop(base.config.drain_timeout) => {
+        () = halves.stop(base.config.drain_timeout) => {
             tracing::info!("stopped");
             Ok(Exit::Success)
         }
@@ -255,12 +264,19 @@ async fn live(
     }
 }
 
+/// What runs. A media node has no operator, and nobody registers with it.
+struct Started {
+    halves: Halves,
+    operator: Option<Operator>,
+    credentials: Option<Credentials>,
+}
+
 async fn start(
     base: &Base,
     host: &Host,
     admin: &Arc<Admin>,
     admin_url: &str,
-) -> anyhow::Result<(Halves, Option<Operator>)> {
+) -> anyhow::Result<Started> {
     let config = &base.config;
     let parts = Parts {
         config,
@@ -277,7 +293,8 @@ async fn start(
         telemetry: base.telemetry.clone(),
     };
     if !config.mode.has_signaling() {
-        return Ok((Halves::start(&parts, None).await?, None));
+        let halves = Halves::start(&parts, None).await?;
+        return Ok(Started { halves, operator: None, credentials: None });
     }
     let store = connect(admin, &config.database_url).await?;
     let realm = until_there(admin, &store, || first_start::realm(&store, &config.sip));
@@ -287,7 +304,7 @@ async fn start(
     let known = Credentials {
         admin_url: admin_url.to_owned(),
         admin_token: base.token.expose().to_owned(),
-        sip_address: first_start::sip_address(config, host),
+        sip_addresses: first_start::sip_addresses(config, host),
         realm: realm.clone(),
         users: Vec::new(),
     };
@@ -311,8 +328,7 @@ async fn start(
         halves = halves.with_exporter(Exporter::start(exporter)?);
     }
     admin.set_services(Services { store, operator: operator.clone(), realm, key, http });
-    print_welcome(&credentials);
-    Ok((halves, Some(operator)))
+    Ok(Started { halves, operator: Some(operator), credentials: Some(credentials) })
 }
 
 fn exporter_config(base: &Base, store: &Store, holder: Incarnation) -> Option<ExporterConfig> {
@@ -327,11 +343,24 @@ fn exporter_config(base: &Base, store: &Store, holder: Incarnation) -> Option<Ex
     })
 }
 
-/// For the person at the terminal, and in the log of a container: not a log line, so never in a log
-/// collector's index.
-#[allow(clippy::print_stdout, reason = "the answer to `holdfast serve`")]
-fn print_welcome(credentials: &Credentials) {
-    println!("{}", credentials.welcome());
+/// Tells how to register as soon as calls can be made, and before that what is waited for. For the person at the
+/// terminal, and for who reads what a container said: it is no line of the log, which is on standard output alone.
+#[allow(clippy::print_stderr, reason = "the answer to `holdfast serve`")]
+async fn welcome(operator: &Operator, credentials: &Credentials) {
+    let mut told = Vec::new();
+    loop {
+        match operator.ask(Command::Readiness).await {
+            Ok(Readiness::Ready | Readiness::Degraded(_)) => break,
+            Ok(Readiness::Starting(reasons)) if reasons != told => {
+                tracing::info!("not ready yet: {}", reasons.join("; "));
+                told = reasons;
+            }
+            Ok(Readiness::Starting(_)) | Err(_) => {}
+            Ok(Readiness::Draining) => return,
+        }
+        tokio::time::sleep(LOOKS).await;
+    }
+    eprintln!("{}", credentials.welcome());
 }
 
 /// PostgreSQL may start after us: any boot order works.

@@ -254,6 +254,10 @@ pub enum Command {
         /// As for `serve`.
         #[arg(long)]
         mode: Option<String>,
+        /// Where another host of the cluster takes SIP, to be asked for an echo. Signaling finds it in the database;
+        /// for those that a media node joins port 5060 is tried.
+        #[arg(long, value_name = "HOST:PORT")]
+        echo: Vec<String>,
         /// Form of the output.
         #[command(flatten)]
         json: Json,

@@ -1,4 +1,4 @@
-//! The log: filter, text or JSON, to standard error.
+//! The log: filter, text or JSON, to standard output.
 
 use super::writer::{QueueWriter, Queued};
 use core::fmt;

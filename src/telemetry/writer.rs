@@ -1,4 +1,4 @@
-//! A bounded queue before standard error: a stuck log reader must not stop the loop that tells a
+//! A bounded queue before standard output: a stuck log reader must not stop the loop that tells a
 //! story.
 //!
 //! Invariant: a full queue drops lines and counts them; the count is written when there is room
@@ -37,7 +37,7 @@ impl QueueWriter {
         let (sender, receiver) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = dropped.clone();
-        let write = move || write_lines(&receiver, &counter, &mut io::stderr());
+        let write = move || write_lines(&receiver, &counter, &mut io::stdout());
         let thread = std::thread::Builder::new().name("log".to_owned()).spawn(write).ok();
         (Self { sender: Some(sender.clone()), thread }, Queued { sender, dropped })
     }

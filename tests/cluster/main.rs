@@ -29,6 +29,7 @@ mod restart;
 mod rude;
 mod spread;
 mod srtp;
+mod start;
 mod steer;
 mod switch;
 mod traces;

@@ -83,6 +83,13 @@ impl Host {
         }
     }
 
+    /// It takes SIP at another port.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn with_sip(self, port: u16) -> Self {
+        let sip = SocketAddr::from((self.ip, port));
+        Self { sip, bind: sip, ..self }
+    }
+
     /// It takes SIP at all its addresses.
     pub(crate) fn bound_to_all(self) -> Self {
         Self { bind: SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.sip.port())), ..self }

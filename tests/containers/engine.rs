@@ -42,6 +42,19 @@ pub(crate) fn images() {
     });
 }
 
+/// What the images stand on: the public base, or its stand-in where that cannot be had.
+pub(crate) fn run_base() -> String {
+    const PUBLIC: &str = "debian:bookworm-slim";
+    let is_there =
+        ended(Command::new("docker").args(["image", "inspect", PUBLIC])).status.success();
+    if is_there {
+        return PUBLIC.to_owned();
+    }
+    let stand_ins =
+        docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "holdfast-stand-in"]);
+    stand_ins.lines().next().expect("a base: docker/build-images.sh makes it").to_owned()
+}
+
 /// The folder of the compose files.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

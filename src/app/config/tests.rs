@@ -142,3 +142,45 @@ fn secrets_are_never_shown() {
     let value = url.map(|shown| shown.value.as_str());
     assert_eq!(value, Some("postgres://holdfast:***@db1,db2:5433/holdfast?***"));
 }
+
+/// What a person reads that can be set must have an effect, however they start it.
+#[test]
+fn compose_passes_on_every_setting_that_the_readme_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect(file);
+    let readme = read("README.md");
+    let table = readme.split_once("| variable |").expect("a table of settings").1;
+    let names = table.lines().take_while(|line| !line.is_empty()).flat_map(|line| {
+        let first = line.split('|').nth(1).unwrap_or_default();
+        first.split('`').filter_map(|word| word.strip_prefix("HOLDFAST_")).collect::<Vec<_>>()
+    });
+    let named: Vec<String> = names.map(str::to_lowercase).collect();
+    let cluster = read("compose.yaml");
+    let (signaling, media) = cluster.split_once("\n  media:\n").expect("a service");
+    let (single, desktop) = (read("compose.single.yaml"), read("compose.desktop.yaml"));
+    // What a container is by itself, and, where ports are published, what those ports are.
+    let own = ["mode", "data_dir"];
+    let published = ["sip_bind", "media_bind", "control_bind", "sip_advertise", "media_advertise"];
+    for setting in SETTINGS.iter().filter(|one| named.iter().any(|name| name == one.key)) {
+        let key = setting.key;
+        let is_passed =
+            |to: &str| to.contains(&format!("\n      {}: ${{", settings::variable(key)));
+        let in_cluster = match setting.half {
+            settings::Half::Signaling => is_passed(signaling),
+            settings::Half::Media => is_passed(media),
+            settings::Half::Any => is_passed(signaling) || is_passed(media),
+        };
+        if own.contains(&key) {
+            continue;
+        }
+        // Replicas cannot have one name.
+        assert!(in_cluster || key == "node", "compose.yaml: {key}");
+        assert!(is_passed(&single), "compose.single.yaml: {key}");
+        let is_fixed = ["media_ports", "max_calls", "local_nets", "admin_bind"].contains(&key);
+        let is_set = is_passed(&desktop) || is_fixed || published.contains(&key);
+        assert!(is_set, "compose.desktop.yaml: {key}");
+    }
+    let known = |name: &&String| SETTINGS.iter().any(|setting| setting.key == **name);
+    let unknown: Vec<_> = named.iter().filter(|name| !known(name)).collect();
+    assert!(unknown.is_empty() && named.len() > 30, "{unknown:?} of {}", named.len());
+}

@@ -53,25 +53,47 @@ fn advertised(
         return Finding::ok(key, detail);
     };
     let Ok(ip) = public.trim_matches(['[', ']']).parse::<IpAddr>() else {
+        // Where it leads is asked by `reach`.
         return Finding::ok(key, format!("{public} ({origin}), a name"));
     };
+    if let Some(kind) = nobody_reaches(ip) {
+        let detail = format!("{ip} ({origin}) is {kind}");
+        // Who binds loopback alone means phones of this machine.
+        if ip.is_loopback() && binds.iter().all(IpAddr::is_loopback) {
+            return Finding::warn(key, detail, format!("set {bind} to 0.0.0.0 and unset {key}"));
+        }
+        return Finding::fail(key, detail, reachable(key));
+    }
     let nets = &patient.config.sip.advertise.local_nets;
     if nets.iter().any(|net| net.contains(ip)) {
         let detail = format!(
             "{ip} ({origin}) is a private address, given to phones outside local_nets only: \
             they cannot reach it"
         );
-        let fix = format!(
-            "set {key} to the public address of this site, or leave it unset: local phones \
-            are told the address by which they are reached"
-        );
-        return Finding::warn(key, detail, fix);
+        return Finding::warn(key, detail, reachable(key));
     }
-    let here = if patient.host.addresses.contains(&ip) {
-        "of this host"
-    } else {
-        "in front of this \
-        host"
+    let is_here = patient.host.addresses.contains(&ip);
+    let place = if is_here { "of this host" } else { "in front of this host" };
+    Finding::ok(key, format!("{ip} ({origin}), {place}"))
+}
+
+/// Why no phone on another machine, or beyond the next router, gets there.
+pub(super) fn nobody_reaches(ip: IpAddr) -> Option<&'static str> {
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    Finding::ok(key, format!("{ip} ({origin}), {here}"))
+    match (ip.is_loopback(), is_link_local) {
+        (true, _) => Some("loopback: a phone that is told it calls itself"),
+        (_, true) => Some("link-local: it means nothing to a phone on another network"),
+        (false, false) => None,
+    }
+}
+
+/// What to do about an address that phones are told in vain.
+pub(super) fn reachable(key: &str) -> String {
+    format!(
+        "set {key} to the public address of this site, or leave it unset: local phones are \
+        told the address by which they are reached"
+    )
 }

@@ -44,13 +44,15 @@ async fn look(patient: &Patient<'_>) -> Result<(Vec<Finding>, Vec<NodeRow>), Sto
     let realm = realm.as_deref().unwrap_or(&patient.config.sip.realm);
     let mut nodes = store.nodes().await?;
     nodes.retain(|node| theirs.saturating_since(node.seen_at) < RECENT);
-    let findings = vec![
+    let mut findings = vec![
         reached(round_trip),
         schema(store.schema().await?, Store::known_schema()),
         clocks(ours, theirs),
         versions(&nodes),
-        passwords(&store.users().await?, realm),
     ];
+    if !patient.by_start {
+        findings.push(passwords(&store.users().await?, realm));
+    }
     Ok((findings, nodes))
 }
 
@@ -79,16 +81,9 @@ fn clocks(ours: Timestamp, theirs: Timestamp) -> Finding {
     if apart < CLOCK_SKEW {
         return Finding::ok("clock", detail);
     }
-    let detail = format!(
-        "{detail}: times of calls and nonces of passwords do not fit \
-    together"
-    );
-    Finding::warn(
-        "clock",
-        detail,
-        "run a time daemon (chrony, systemd-timesyncd) on both \
-    machines",
-    )
+    let detail = format!("{detail}: times of calls and nonces of passwords do not fit together");
+    let fix = "run a time daemon (chrony, systemd-timesyncd) on both machines";
+    Finding::warn("clock", detail, fix)
 }
 
 fn versions(nodes: &[NodeRow]) -> Finding {
@@ -134,4 +129,43 @@ fn passwords(users: &[User], realm: &str) -> Finding {
     };
     let detail = format!("users with a password that attackers try first: {}", weak.join(" "));
     Finding::fail("passwords", detail, format!("holdfast users set {first} --password …"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::doctor::Status;
+    use crate::ids::{Incarnation, NodeName};
+
+    fn node(version: &str) -> NodeRow {
+        NodeRow {
+            name: NodeName(version.into()),
+            incarnation: Incarnation(1),
+            mode: "signaling".to_owned(),
+            control: Vec::new(),
+            seen_at: Timestamp::EPOCH,
+            view: format!("{{\"version\":\"{version}\"}}"),
+        }
+    }
+
+    #[test]
+    fn a_database_far_away_of_another_time_or_release_is_told() {
+        let now = Timestamp::EPOCH + Duration::from_secs(100);
+        let apart = now + Duration::from_millis(2_500);
+        for (finding, status) in [
+            (reached(Duration::from_millis(2)), Status::Ok),
+            (reached(Duration::from_millis(80)), Status::Warn),
+            (clocks(now, now), Status::Ok),
+            (clocks(now, apart), Status::Warn),
+            (clocks(apart, now), Status::Warn),
+            (schema(Some(7), 7), Status::Ok),
+            (schema(Some(9), 7), Status::Fail),
+            (versions(&[]), Status::Ok),
+            (versions(&[node("0.1.0"), node("0.1.0")]), Status::Ok),
+            (versions(&[node("0.1.0"), node("0.2.0")]), Status::Warn),
+        ] {
+            assert_eq!(finding.status, status, "{finding:?}");
+            assert_eq!(finding.fix.is_some(), status != Status::Ok, "{finding:?}");
+        }
+    }
 }

@@ -78,6 +78,25 @@ fn translated_ports(patient: &Patient<'_>) -> Option<Finding> {
     Some(Finding::warn("translated_ports", detail, fix))
 }
 
+/// Told to who looks, and not by a start: the image's user cannot read that table, and need not.
+pub(super) fn unread(patient: &Patient<'_>) -> Option<Finding> {
+    let system = &patient.system;
+    let is_kept = system.has("proc/sys/net/netfilter/nf_conntrack_count");
+    let is_read = system.read("proc/net/nf_conntrack").is_some();
+    let sip = patient.config.sip.bind.first().filter(|_| patient.config.mode.has_signaling())?;
+    if is_read || !is_kept {
+        return None;
+    }
+    let detail = "this user cannot read the kernel's table of connections: whether an old \
+        translation sends what phones say elsewhere is not known";
+    let port = sip.port();
+    let fix = format!(
+        "as root on the host: holdfast doctor, or conntrack -L -p udp --orig-port-dst {port} \
+        (wrong are lines whose second src= is no address of this host)"
+    );
+    Some(Finding::warn("translated_ports", detail, fix))
+}
+
 /// A flow of the table that was for one of the ports and is answered by another address than it was sent to.
 fn sent_away(line: &str, ports: &[u16]) -> Option<(u16, String)> {
     let of = |key: &str| {
@@ -210,46 +229,43 @@ fn marks() -> Finding {
         Dscp::Ef.mark(&socket, address)?;
         Dscp::of(&socket, address)
     });
-    match marked {
-        Ok(mark) if mark == Dscp::Ef as u32 => Finding::ok("dscp", "EF on sound, CS3 on SIP"),
-        Ok(other) => {
-            let detail = format!(
-                "EF was set and {other:#x} read back: sound has no \
-            precedence"
-            );
-            Finding::warn(
-                "dscp",
-                detail,
-                "let the container set IP_TOS (no seccomp rule against setsockopt)",
-            )
+    mark_of_sound(marked)
+}
+
+pub(super) fn mark_of_sound(marked: std::io::Result<u32>) -> Finding {
+    const FIX: &str = "let the container set IP_TOS (no seccomp rule against setsockopt)";
+    let seen = match marked {
+        Ok(mark) if mark == Dscp::Ef as u32 => {
+            return Finding::ok("dscp", "EF on sound, CS3 on SIP");
         }
-        Err(error) => {
-            let detail = format!("packets cannot be marked ({error}): sound has no precedence");
-            Finding::warn(
-                "dscp",
-                detail,
-                "let the container set IP_TOS (no seccomp rule against setsockopt)",
-            )
-        }
-    }
+        Ok(other) => format!("EF was set and {other:#x} read back"),
+        Err(error) => format!("packets cannot be marked ({error})"),
+    };
+    Finding::warn("dscp", format!("{seen}: sound has no precedence"), FIX)
 }
 
 /// Sleeps as the packet workers do, and looks how late it wakes.
 pub(super) fn timer(patient: &Patient<'_>) -> Finding {
     const TURNS: usize = 50;
     const TURN: Duration = Duration::from_millis(10);
-    const LATE: Duration = Duration::from_millis(10);
-    let mut late: Vec<Duration> = (0..TURNS)
+    let late = (0..TURNS)
         .map(|_| {
             let begun = clock::now();
             std::thread::sleep(TURN);
             clock::now().saturating_since(begun).saturating_sub(TURN)
         })
         .collect();
+    woken(late, patient.config.mode.has_media())
+}
+
+/// Of how late it woke each time.
+pub(super) fn woken(mut late: Vec<Duration>, minds: bool) -> Finding {
+    const LATE: Duration = Duration::from_millis(10);
     late.sort_unstable();
-    let (p90, worst) = (late[TURNS * 9 / 10], late[TURNS - 1]);
+    let at = |index: usize| late.get(index).copied().unwrap_or_default();
+    let (p90, worst) = (at(late.len() * 9 / 10), at(late.len().saturating_sub(1)));
     let detail = format!("wakes {:.1} ms late at p90, {:.1} at most", ms(p90), ms(worst));
-    if p90 < LATE || !patient.config.mode.has_media() {
+    if p90 < LATE || !minds {
         return Finding::ok("timer", detail);
     }
     let fix =

@@ -1,7 +1,7 @@
 //! `holdfast doctor`: what of this machine or of the settings would spoil calls, each with its cause and the exact fix.
 //!
-//! Where to read: `system` (what is asked of the kernel), then a file for each kind of question. A start tells the
-//! same findings, without those that need a node that runs.
+//! Where to read: `system` (what is asked of the kernel), then a file for each kind of question. A start tells what is
+//! not well too: before it binds what the kernel and the settings say, and once calls can be made what takes a moment.
 //!
 //! Invariants: a check changes nothing but for the folders that a start makes too; what cannot be looked at is told as
 //! such, never as "ok"; whatever is not ok comes with what to do; every check ends within seconds.
@@ -104,19 +104,23 @@ struct Patient<'a> {
     system: System,
     /// Holdfast's own live processes on this data directory.
     holders: Vec<Holder>,
+    /// By a start, which looks at nothing that grows with the number of users.
+    by_start: bool,
 }
 
-/// All checks.
-pub async fn examine(config: &Config, host: &Host) -> Report {
+/// All checks. `echo`: where other hosts take SIP, beside those that are known.
+pub async fn examine(config: &Config, host: &Host, echo: &[String]) -> Report {
     let patient = Patient {
         config,
         host,
         system: System::default(),
         holders: DataDir::holders(&config.data_dir),
+        by_start: false,
     };
     let mut findings = before_start(&patient);
     findings.extend(ports::check(&patient));
     findings.extend(storage::check(&patient));
+    findings.extend(kernel::unread(&patient));
     findings.push(security::user());
     findings.push(kernel::timer(&patient));
     findings.extend(reach::check(&patient).await);
@@ -126,16 +130,49 @@ pub async fn examine(config: &Config, host: &Host) -> Report {
         findings.extend(found);
         peers = nodes;
     }
-    findings.extend(echo::check(&patient, &peers).await);
+    findings.extend(echo::check(&patient, &peers, echo).await);
     Report::of(findings)
 }
 
 /// For the log of a start: what the start does not find out by itself, and is not well.
-pub fn at_start(config: &Config, host: &Host) -> Vec<Finding> {
-    let patient = Patient { config, host, system: System::default(), holders: Vec::new() };
-    let mut findings = before_start(&patient);
-    findings.retain(|finding| finding.status != Status::Ok);
+pub fn at_start(config: &Config, host: &Host) {
+    let (system, holders) = (System::default(), Vec::new());
+    let patient = Patient { config, host, system, holders, by_start: true };
+    tell(&before_start(&patient));
+}
+
+/// Once calls can be made: names, the SIP port, room on the disk, the database. On a thread of its own, which ends with
+/// the process: nobody waits for it.
+pub fn after_start(config: &Config, host: &Host) {
+    let (config, host) = (config.clone(), host.clone());
+    let looks = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => tell(&runtime.block_on(of_a_node_that_runs(&config, &host))),
+            Err(error) => tracing::warn!("what this start is like cannot be looked at: {error}"),
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("doctor".to_owned()).spawn(looks) {
+        tracing::warn!("what this start is like cannot be looked at: {error}");
+    }
+}
+
+async fn of_a_node_that_runs(config: &Config, host: &Host) -> Vec<Finding> {
+    let holders = DataDir::holders(&config.data_dir);
+    let patient = Patient { config, host, system: System::default(), holders, by_start: true };
+    let mut findings = vec![storage::room(&patient)];
+    findings.extend(reach::check(&patient).await);
+    if config.mode.has_signaling() {
+        findings.extend(database::check(&patient).await.0);
+    }
     findings
+}
+
+fn tell(findings: &[Finding]) {
+    for finding in findings.iter().filter(|finding| finding.status != Status::Ok) {
+        let fix = finding.fix.as_deref().unwrap_or_default();
+        tracing::warn!("{}: {}; fix: {fix}", finding.check, finding.detail);
+    }
 }
 
 fn before_start(patient: &Patient<'_>) -> Vec<Finding> {

@@ -1,9 +1,10 @@
 //! Names that must resolve, and addresses that must answer.
 
+use super::addresses::{nobody_reaches, reachable};
 use super::{Finding, Patient};
 use crate::net::dns::Resolver;
 use crate::net::{clock, stun};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -21,13 +22,15 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
         ("media_advertise", config.media.advertise.as_ref().map(ToString::to_string)),
     ];
     for (key, name) in names {
-        if let Some(name) = name.filter(|name| is_name(name)) {
+        if let Some(name) = name.filter(|name| !is_literal(name)) {
             findings.push(resolves(&resolver, key, &name).await);
         }
     }
     if !config.mode.has_signaling() {
-        for name in config.join.iter().map(|one| host_of(one)).filter(|name| is_name(name)) {
-            findings.push(resolves(&resolver, "join", name).await);
+        for name in config.join.iter().map(|one| host_of(one)) {
+            if !is_literal(name) && name != "localhost" {
+                findings.push(resolves(&resolver, "join", name).await);
+            }
         }
     }
     let runs = patient.holders.iter().any(|holder| holder.mode != "media");
@@ -45,32 +48,40 @@ pub(super) async fn check(patient: &Patient<'_>) -> Vec<Finding> {
     findings
 }
 
+/// `host:port` or `[v6]:port` without the port.
 pub(super) fn host_of(text: &str) -> &str {
-    if text.parse::<SocketAddr>().is_ok() || text.starts_with('[') {
-        return text;
-    }
     match text.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() && !host.contains(':') => host,
+        Some((host, port))
+            if port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
         _ => text,
     }
 }
 
-fn is_name(text: &str) -> bool {
-    let literal = text.trim_matches(['[', ']']);
-    literal.parse::<core::net::IpAddr>().is_err()
-        && text.parse::<SocketAddr>().is_err()
-        && literal != "localhost"
+fn is_literal(text: &str) -> bool {
+    text.trim_matches(['[', ']']).parse::<core::net::IpAddr>().is_ok()
 }
 
 async fn resolves(resolver: &Resolver, key: &'static str, name: &str) -> Finding {
     let begun = clock::now();
     let found = resolver.resolve(name, Some(5060), Some(crate::ids::Transport::Udp)).await;
     let took = clock::now().saturating_since(begun);
-    let Some((_, address)) = found.first() else {
+    resolved(key, name, found.first().map(|(_, address)| address.ip()), took)
+}
+
+fn resolved(key: &'static str, name: &str, found: Option<IpAddr>, took: Duration) -> Finding {
+    let Some(ip) = found else {
         let detail = format!("{name} has no address: {key} leads nowhere");
         return Finding::fail(key, detail, "correct the name, or /etc/resolv.conf");
     };
-    let detail = format!("{name} is {} ({} ms)", address.ip(), took.as_millis());
+    // Debian's /etc/hosts says 127.0.1.1 for the machine's own name.
+    if let Some(kind) = nobody_reaches(ip).filter(|_| key != "join") {
+        let fix = format!("{}; /etc/hosts may say otherwise than DNS", reachable(key));
+        return Finding::fail(key, format!("{name} is {ip} here, {kind}"), fix);
+    }
+    let detail = format!("{name} is {ip} ({} ms)", took.as_millis());
     if took < SLOW {
         return Finding::ok(key, detail);
     }
@@ -119,6 +130,45 @@ fn answers(address: SocketAddr, is_public: bool) -> Finding {
                 detail,
                 "allow UDP and TCP of the SIP port in this host's firewall",
             )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::doctor::Status;
+
+    #[test]
+    fn the_host_of_what_is_joined_is_without_its_port() {
+        for (text, host) in [
+            ("10.0.0.5", "10.0.0.5"),
+            ("10.0.0.5:7070", "10.0.0.5"),
+            ("pbx", "pbx"),
+            ("pbx:7071", "pbx"),
+            ("2001:db8::5", "2001:db8::5"),
+            ("[2001:db8::5]", "[2001:db8::5]"),
+            ("[2001:db8::5]:7070", "[2001:db8::5]"),
+        ] {
+            assert_eq!(host_of(text), host, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_slow_or_leads_to_this_machine_is_told() {
+        let at = |ip: &str| Some(ip.parse().expect("literal"));
+        let (soon, late) = (Duration::from_millis(3), Duration::from_millis(1_200));
+        for (key, ip, took, status) in [
+            ("sip_advertise", at("203.0.113.5"), soon, Status::Ok),
+            ("sip_advertise", at("203.0.113.5"), late, Status::Warn),
+            ("sip_advertise", at("127.0.1.1"), soon, Status::Fail),
+            ("media_advertise", at("fe80::1"), soon, Status::Fail),
+            ("media_advertise", None, soon, Status::Fail),
+            ("join", at("127.0.1.1"), soon, Status::Ok),
+        ] {
+            let found = resolved(key, "pbx", ip, took);
+            assert_eq!(found.status, status, "{found:?}");
+            assert_eq!(found.fix.is_some(), status != Status::Ok, "{found:?}");
         }
     }
 }

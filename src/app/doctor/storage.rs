@@ -44,7 +44,7 @@ pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
     vec![Finding::ok("data_dir", format!("{shown} can be written")), room(patient)]
 }
 
-fn room(patient: &Patient<'_>) -> Finding {
+pub(super) fn room(patient: &Patient<'_>) -> Finding {
     let path = &patient.config.data_dir;
     let free = match nix::sys::statvfs::statvfs(path) {
         Ok(found) => found.blocks_available() * found.fragment_size(),

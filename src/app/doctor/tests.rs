@@ -63,8 +63,10 @@ impl Machine {
         let sources = Sources { environment: self.settings.clone(), ..Sources::default() };
         let config = Config::load(&sources, &host).expect("works");
         let system = System::below(&self.root);
-        let patient = Patient { config: &config, host: &host, system, holders: Vec::new() };
-        let findings = before_start(&patient);
+        let (holders, by_start) = (Vec::new(), true);
+        let patient = Patient { config: &config, host: &host, system, holders, by_start };
+        let mut findings = before_start(&patient);
+        findings.extend(kernel::unread(&patient));
         let ill = findings.iter().filter(|one| one.status != Status::Ok);
         let told = ill.inspect(|one| assert!(one.fix.is_some(), "{one:?}"));
         told.map(|one| format!("{} {:?}", one.check, one.status)).collect()
@@ -144,6 +146,15 @@ fn each_fault_of_the_settings_is_found() {
             &[("sip_advertise", "192.168.1.5"), ("media_advertise", "192.0.2.1")],
             "sip_advertise Warn",
         ),
+        ("loopback", &[("sip_advertise", "127.0.0.1")], "sip_advertise Fail"),
+        ("loopback6", &[("media_advertise", "::1")], "media_advertise Fail"),
+        ("link", &[("sip_advertise", "169.254.7.7")], "sip_advertise Fail"),
+        ("link6", &[("media_advertise", "fe80::7")], "media_advertise Fail"),
+        (
+            "desk",
+            &[("sip_bind", "127.0.0.1:5060"), ("sip_advertise", "127.0.0.1")],
+            "sip_advertise Warn",
+        ),
         ("half", &[("sip_advertise", "192.0.2.1")], "advertise Warn"),
         ("open", &[("admin_bind", "0.0.0.0:8080")], "admin_bind Warn"),
         ("token", &[("admin_token", "short-token")], "admin_token Warn"),
@@ -159,4 +170,37 @@ fn each_fault_of_the_settings_is_found() {
     }
     let enough = Machine::new("enough").set("media_ports", "20000-20099").set("max_calls", "25");
     assert_eq!(enough.ills(), Vec::<String>::new());
+}
+
+#[test]
+fn what_this_user_cannot_read_is_told_as_such() {
+    let machine = Machine::new("unread");
+    let table = machine.root.join("proc/net/nf_conntrack");
+    std::fs::remove_file(&table).expect("removed");
+    // Nobody can read a folder as a file, root neither.
+    std::fs::create_dir(&table).expect("made");
+    assert_eq!(machine.ills(), ["translated_ports Warn"]);
+    let media = machine.set("mode", "media");
+    assert_eq!(media.ills(), Vec::<String>::new(), "it has no SIP");
+    let count = media.root.join("proc/sys/net/netfilter/nf_conntrack_count");
+    std::fs::remove_file(count).expect("removed");
+    let without = Machine { settings: Vec::new(), root: media.root.clone() };
+    assert_eq!(without.ills(), Vec::<String>::new(), "this kernel keeps no such table");
+}
+
+#[test]
+fn late_timers_and_marks_that_do_not_stay_are_told() {
+    let late = |ms: u64| vec![core::time::Duration::from_millis(ms); 50];
+    let refused = || Err(std::io::ErrorKind::PermissionDenied.into());
+    for (finding, status) in [
+        (kernel::woken(late(1), true), Status::Ok),
+        (kernel::woken(late(12), true), Status::Warn),
+        (kernel::woken(late(12), false), Status::Ok),
+        (kernel::mark_of_sound(Ok(46)), Status::Ok),
+        (kernel::mark_of_sound(Ok(0)), Status::Warn),
+        (kernel::mark_of_sound(refused()), Status::Warn),
+    ] {
+        assert_eq!(finding.status, status, "{finding:?}");
+        assert_eq!(finding.fix.is_some(), status != Status::Ok, "{finding:?}");
+    }
 }
