@@ -1,7 +1,7 @@
 //! HEP, version 3 (the encapsulation of Homer): what was said in SIP and how media fares, to a collector by UDP.
 //!
-//! Invariants: what cannot be sent at once is lost and counted; a collector that is away, or whose name is, holds
-//! nothing up but this sender's own thread.
+//! Invariant: what cannot be sent at once is lost and counted; a collector that is away, or whose name is, holds
+//! nothing up: names are looked up by threads of their own, one at a time.
 
 use crate::ids::Transport;
 use crate::time::Timestamp;
@@ -9,6 +9,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::io;
 use std::net::{ToSocketAddrs as _, UdpSocket};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 /// The collector's name is looked up again after so long: a container may have another address then.
 const LOOK_UP: Duration = Duration::from_secs(60);
@@ -116,36 +117,25 @@ impl HepPacket<'_> {
     }
 }
 
-/// Sends packets, from a thread that may wait for a name.
+/// Sends packets; never waits.
 #[derive(Debug)]
 pub struct HepSender {
     config: HepConfig,
     socket: Option<UdpSocket>,
     look_up_at: Timestamp,
+    looking_up: Option<Receiver<io::Result<UdpSocket>>>,
 }
 
 impl HepSender {
     /// The collector is looked for when there is something to send.
     pub const fn new(config: HepConfig) -> Self {
-        Self { config, socket: None, look_up_at: Timestamp::from_micros(0) }
+        let look_up_at = Timestamp::from_micros(0);
+        Self { config, socket: None, look_up_at, looking_up: None }
     }
 
     /// False: it is lost.
     pub fn send(&mut self, packet: &HepPacket<'_>) -> bool {
-        if packet.at >= self.look_up_at {
-            let found = self.connect();
-            let pause = if found.is_ok() { LOOK_UP } else { LOOK_UP_AGAIN };
-            self.look_up_at = packet.at + pause;
-            match found {
-                Ok(socket) => self.socket = Some(socket),
-                Err(error) => {
-                    tracing::warn!(
-                        "the HEP collector {} is not found: {error}",
-                        self.config.target
-                    );
-                }
-            }
-        }
+        self.find(packet.at);
         let Some(socket) = self.socket.as_ref().filter(|_| packet.payload.len() < MOST) else {
             return false;
         };
@@ -160,18 +150,58 @@ impl HepSender {
         }
     }
 
-    fn connect(&self) -> io::Result<UdpSocket> {
-        let found = self.config.target.to_socket_addrs()?.next();
-        let target = found.ok_or_else(|| io::Error::other("the name has no address"))?;
-        let any: IpAddr = match target {
-            SocketAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
+    /// Has a socket towards the collector as soon as its name is known.
+    fn find(&mut self, now: Timestamp) {
+        if self.looking_up.is_none() && now >= self.look_up_at {
+            self.look_up_at = now + LOOK_UP;
+            match self.config.target.parse() {
+                Ok(address) => return self.use_found(connected(address), now),
+                Err(_) => self.looking_up = Some(look_up(self.config.target.clone())),
+            }
+        }
+        let found = match self.looking_up.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => return,
+            Some(Err(TryRecvError::Disconnected)) => Err(io::Error::other("no thread for that")),
+            Some(Ok(found)) => found,
         };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.set_nonblocking(true)?;
-        socket.connect(target)?;
-        Ok(socket)
+        self.looking_up = None;
+        self.use_found(found, now);
     }
+
+    fn use_found(&mut self, found: io::Result<UdpSocket>, now: Timestamp) {
+        match found {
+            Ok(socket) => self.socket = Some(socket),
+            Err(error) => {
+                self.look_up_at = now + LOOK_UP_AGAIN;
+                tracing::warn!("the HEP collector {} is not found: {error}", self.config.target);
+            }
+        }
+    }
+}
+
+fn look_up(target: String) -> Receiver<io::Result<UdpSocket>> {
+    let (tell, found) = sync_channel(1);
+    let run = move || {
+        let address = target.to_socket_addrs().and_then(|mut addresses| {
+            addresses.next().ok_or_else(|| io::Error::other("the name has no address"))
+        });
+        // The sender may be gone.
+        let _ = tell.send(address.and_then(connected));
+    };
+    // Without a thread the channel is closed, which says so.
+    let _ = std::thread::Builder::new().name("hep-name".to_owned()).spawn(run);
+    found
+}
+
+fn connected(target: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(target)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -210,5 +240,35 @@ mod tests {
         assert_eq!(bytes.len(), expect.len());
         assert_eq!(&bytes[6..], &expect[6..]);
         assert_eq!(usize::from(u16::from_be_bytes([bytes[4], bytes[5]])), bytes.len());
+    }
+    #[test]
+    fn a_name_is_looked_up_beside_the_sender() {
+        let collector = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        collector.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
+        let address = collector.local_addr().expect("bound");
+        let target = format!("localhost:{}", address.port());
+        let mut sender = HepSender::new(HepConfig { target, agent: 1, password: None });
+        let packet = HepPacket {
+            at: Timestamp::from_millis(1),
+            source: "192.0.2.1:5060".parse().expect("an address"),
+            target: "192.0.2.2:5080".parse().expect("an address"),
+            transport: Transport::Udp,
+            kind: HepKind::Sip,
+            correlation: "id",
+            payload: b"OPTIONS",
+        };
+        let (tell, found) = sync_channel(1);
+        sender.looking_up = Some(found);
+        assert!(!sender.send(&packet), "lost, and nobody waits");
+        tell.send(connected(address)).expect("it listens");
+        assert!(sender.send(&packet));
+        let looked_up = look_up(sender.config.target.clone()).recv().expect("an answer");
+        sender.socket = Some(looked_up.expect("its address"));
+        assert!(sender.send(&packet));
+        let mut buffer = [0; 512];
+        for _ in 0..2 {
+            let length = collector.recv(&mut buffer).expect("a packet");
+            assert!(buffer[..length].ends_with(b"OPTIONS"));
+        }
     }
 }

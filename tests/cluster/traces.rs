@@ -180,3 +180,30 @@ fn a_collector_is_told_each_call_once() {
     roots.dedup();
     assert_eq!(roots.len(), 3, "and no other twice");
 }
+
+#[test]
+fn what_a_collector_refuses_for_good_is_lost_and_holds_up_nothing() {
+    let collector = Receiver::start();
+    let endpoint = format!("http://{}/v1/traces", collector.address);
+    let server = Server::start_with(&[("HOLDFAST_OTLP_ENDPOINT", &endpoint)]);
+    collector.behaves(|_| (400, Duration::ZERO));
+    let crowd = Crowd::talking(&server, 1, 0);
+    crowd.hang_up();
+    server.cdrs(1);
+    let lost = "holdfast_queue_lost_total{queue=\"traces\"}";
+    eventually("it is lost", SOON * 4, || {
+        let (_, metrics) = server.request("GET", "/metrics", None)?;
+        let metrics = metrics.as_str()?.to_owned();
+        metrics.lines().any(|line| line == format!("{lost} 1")).then_some(())
+    });
+    collector.behaves(|_| (200, Duration::ZERO));
+    let crowd = Crowd::talking(&server, 1, 0);
+    crowd.hang_up();
+    let told = eventually("the next one is told", SOON * 4, || {
+        let spans = spans(&collector.came());
+        (!spans.is_empty()).then_some(spans)
+    });
+    assert_eq!(told.iter().filter(|span| span.text(5) == "call").count(), 1);
+    let refused = collector.came().iter().filter(|post| post.status == 400).count();
+    assert_eq!(refused, 1, "it was not asked again");
+}

@@ -37,7 +37,7 @@ const CALLS: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// What an exporter needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ExporterConfig {
     /// Where CDRs are.
     pub store: Store,
@@ -51,6 +51,13 @@ pub struct ExporterConfig {
     pub names_parties: bool,
     /// Where is told what is lost.
     pub telemetry: Telemetry,
+}
+
+/// Its headers hold tokens.
+impl core::fmt::Debug for ExporterConfig {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "traces to {}", self.endpoint)
+    }
 }
 
 /// A thread of its own.
@@ -82,6 +89,26 @@ impl Exporter {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// What became of a post (OTLP 1.5, "Failures").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Posted {
+    Taken,
+    /// It may take the same later.
+    Later,
+    /// It takes the same never.
+    Never,
+}
+
+impl Posted {
+    const fn by(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Taken,
+            429 | 502..=504 => Self::Later,
+            _ => Self::Never,
         }
     }
 }
@@ -138,19 +165,22 @@ impl Work {
         let read = cdrs.len();
         let now = clock::now();
         cdrs.retain(|cdr| now.saturating_since(cdr.ended_at.0) < PATIENCE);
-        if !cdrs.is_empty() && !self.post(&cdrs).await {
-            return Ok(false);
-        }
+        let posted = if cdrs.is_empty() { Posted::Taken } else { self.post(&cdrs).await };
+        let told = match posted {
+            Posted::Taken => cdrs.len(),
+            Posted::Never => 0,
+            Posted::Later => return Ok(false),
+        };
         let is_moved = store.move_duty(DUTY, *holder, last).await?;
-        let too_old = u64::try_from(read - cdrs.len()).unwrap_or(u64::MAX);
-        if is_moved && too_old > 0 {
-            let lost = Measure::Lost { queue: "traces", count: too_old };
+        let count = u64::try_from(read - told).unwrap_or(u64::MAX);
+        if is_moved && count > 0 {
+            let lost = Measure::Lost { queue: "traces", count };
             self.config.telemetry.handle(&Event::Measured(lost), now);
         }
         Ok(read >= CALLS as usize)
     }
 
-    async fn post(&mut self, cdrs: &[Cdr]) -> bool {
+    async fn post(&mut self, cdrs: &[Cdr]) -> Posted {
         let body = spans::export(cdrs, self.config.names_parties).encode_to_vec();
         let (config, http) = (Arc::clone(&self.config), self.http.clone());
         let post = move || {
@@ -159,18 +189,19 @@ impl Work {
             http.post(&config.endpoint, &headers, &body)
         };
         let posted = tokio::task::spawn_blocking(post).await;
-        let why = match posted.unwrap_or_else(|_| Err("the post panicked".to_owned())) {
-            Ok(200..=299) => {
-                self.failures = 0;
-                return true;
-            }
-            Ok(status) => format!("it answered {status}"),
-            Err(why) => why,
+        let (posted, why) = match posted.unwrap_or_else(|_| Err("the post panicked".to_owned())) {
+            Ok(status) => (Posted::by(status), format!("it answered {status}")),
+            Err(why) => (Posted::Later, why),
         };
+        if posted == Posted::Taken {
+            self.failures = 0;
+            return posted;
+        }
         self.failures = self.failures.saturating_add(1);
         if self.failures == 1 {
-            tracing::warn!("the collector of traces takes nothing: {why}");
+            let lost = if posted == Posted::Never { "; these are lost" } else { "" };
+            tracing::warn!("the collector of traces takes nothing: {why}{lost}");
         }
-        false
+        posted
     }
 }
