@@ -3,6 +3,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "admin/manners.rs"]
+mod manners;
 #[path = "admin/slow_reader.rs"]
 mod slow_reader;
 #[path = "admin/webhooks.rs"]
@@ -31,6 +33,7 @@ struct Api {
     address: String,
     agent: ureq::Agent,
     told: Arc<Mutex<Vec<String>>>,
+    calls: Arc<tokio::sync::Mutex<()>>,
     admin: Arc<Admin>,
     store: Store,
     runtime: tokio::runtime::Runtime,
@@ -71,7 +74,8 @@ fn start(name: &str) -> Api {
     let kept = store.clone();
     let (operator, commands) = Operator::channel();
     let told = Arc::new(Mutex::new(Vec::new()));
-    runtime.spawn(worker(commands, told.clone()));
+    let calls = Arc::default();
+    runtime.spawn(worker(commands, told.clone(), Arc::clone(&calls)));
     let admin = Admin::new("test-1", "both", TOKEN, Telemetry::new(Personal::Show));
     admin.set_services(services(store, operator));
     admin.set_phase(Phase::Running);
@@ -81,7 +85,8 @@ fn start(name: &str) -> Api {
     let address = server.address.to_string();
     let url = format!("http://{address}");
     let agent = agent.into();
-    Api { url, address, agent, told, admin, store: kept, runtime, directory, server: Some(server) }
+    let server = Some(server);
+    Api { url, address, agent, told, calls, admin, store: kept, runtime, directory, server }
 }
 
 fn services(store: Store, operator: Operator) -> Services {
@@ -89,7 +94,11 @@ fn services(store: Store, operator: Operator) -> Services {
     Services { store, operator, realm: "holdfast".to_owned(), key, http }
 }
 
-async fn worker(mut commands: tokio::sync::mpsc::Receiver<Command>, told: Arc<Mutex<Vec<String>>>) {
+async fn worker(
+    mut commands: tokio::sync::mpsc::Receiver<Command>,
+    told: Arc<Mutex<Vec<String>>>,
+    calls: Arc<tokio::sync::Mutex<()>>,
+) {
     let mut ready = vec![Readiness::Ready, Readiness::Degraded(vec!["journal".to_owned()])];
     let note = |text: String| told.lock().expect("no panic").push(text);
     while let Some(command) = commands.recv().await {
@@ -106,9 +115,12 @@ async fn worker(mut commands: tokio::sync::mpsc::Receiver<Command>, told: Arc<Mu
                 note(format!("hangup {reason:?}"));
                 let _ = answer.send(id == CALL);
             }
-            Command::Originate(_, answer) => {
+            Command::Originate(wish, answer) => {
+                note("originate".to_owned());
+                let _may = calls.lock().await;
+                let later = Refused::NotNow { reason: "later".into(), seconds: 1 };
                 let known = serde_json::from_value(call()).expect("a call");
-                let _ = answer.send(Ok(known));
+                let _ = answer.send(if wish.from == "later" { Err(later) } else { Ok(known) });
             }
             Command::Steer(id, wish, answer) => {
                 note(format!("{wish:?}"));
@@ -126,6 +138,15 @@ async fn worker(mut commands: tokio::sync::mpsc::Receiver<Command>, told: Arc<Mu
             }
             Command::Deregister(id, answer) => {
                 let _ = answer.send(id == "r1");
+            }
+            Command::CheckSync(id, reboot, answer) => {
+                note(format!("check-sync {id} {reboot:?}"));
+                let _ = answer.send(match id.as_str() {
+                    "r1" => Ok(Some(200)),
+                    "silent" => Ok(None),
+                    "cut" => Err(Refused::Conflict("nobody has its connection any more".into())),
+                    _ => Err(Refused::Gone),
+                });
             }
             Command::Nodes(answer) => {
                 let _ = answer.send(vec![serde_json::from_value(node()).expect("a node")]);
@@ -226,7 +247,20 @@ impl Api {
     }
 
     fn was_told(&self, text: &str) -> bool {
-        self.told.lock().expect("no panic").iter().any(|told| told == text)
+        self.times_told(text) > 0
+    }
+
+    fn times_told(&self, text: &str) -> usize {
+        self.told.lock().expect("no panic").iter().filter(|told| *told == text).count()
+    }
+
+    fn is_asked(&self, text: &str) {
+        eventually(text, SOON, || self.was_told(text).then_some(()));
+    }
+
+    /// The worker answers who begins a call when this is dropped.
+    fn calls_wait(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.runtime.block_on(Arc::clone(&self.calls).lock_owned())
     }
 }
 
@@ -639,7 +673,7 @@ fn a_node_that_starts_or_hangs_is_503() {
     let request = request.header("Authorization", format!("Bearer {TOKEN}"));
     let response = request.call().expect("an answer");
     assert_eq!(response.status(), 503);
-    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(response.headers()["retry-after"], "5");
     server.stop();
     // A worker that is gone.
     let store_url = format!("sqlite:{}", api.directory.join("other.db").display());
@@ -669,6 +703,7 @@ fn the_api_describes_itself() {
         ("/api/v1/users/import", "post"),
         ("/api/v1/registrations", "get"),
         ("/api/v1/registrations/{id}", "delete"),
+        ("/api/v1/registrations/{id}/check-sync", "post"),
         ("/api/v1/calls", "get"),
         ("/api/v1/calls/{id}", "get delete"),
         ("/api/v1/calls/{id}/ladder", "get"),

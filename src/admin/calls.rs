@@ -110,7 +110,7 @@ pub(super) async fn originate(
 ) -> Result<impl IntoResponse, Problem> {
     let mut errors = Vec::new();
     if !super::users::is_extension(&new.from) {
-        errors.push(FieldError::new("from", "an extension is 1-64 letters, digits or ._+-"));
+        errors.push(FieldError::new("from", super::users::IS_EXTENSION));
     }
     if !(1..=256).contains(&new.to.chars().count()) || new.to.chars().any(char::is_control) {
         errors.push(FieldError::new("to", "1-256 characters, no control characters"));
@@ -164,8 +164,8 @@ pub(super) async fn hang_up(
     let id = call_id(&id)?;
     let is_plain = |text: &str| text.chars().count() <= 128 && !text.chars().any(char::is_control);
     if !query.reason.as_deref().is_none_or(is_plain) {
-        let detail = "reason has at most 128 characters, no control characters";
-        return Err(Problem::bad_request(detail));
+        let detail = "has at most 128 characters, no control characters";
+        return Err(Problem::query("reason", detail));
     }
     let named = id.clone();
     if services.operator.ask(|answer| Command::Hangup(named, query.reason, answer)).await? {

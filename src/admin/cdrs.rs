@@ -3,7 +3,7 @@
 use super::extract::{Name, Query};
 use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};
 use super::problem::Problem;
-use super::users::is_extension;
+use super::users::{IS_EXTENSION, is_extension};
 use super::{Admin, Services};
 use crate::ids::CallId;
 use crate::store::CdrQuery;
@@ -63,7 +63,7 @@ pub(super) async fn list(
     Query(query): Query<CdrsQuery>,
 ) -> Result<Json<Page<Cdr>>, Problem> {
     if query.extension.as_deref().is_some_and(|extension| !is_extension(extension)) {
-        return Err(Problem::bad_request("extension is 1-64 letters, digits or ._+-"));
+        return Err(Problem::query("extension", IS_EXTENSION));
     }
     let newest_first = query.order.unwrap_or_default() == Order::Newest;
     let cursor = number_cursor(query.cursor.as_ref())?;
@@ -72,7 +72,7 @@ pub(super) async fn list(
         false => (query.after.max(cursor), None),
     };
     if after.max(before).is_some_and(|sequence| i64::try_from(sequence).is_err()) {
-        return Err(Problem::bad_request("after is a sequence of a CDR"));
+        return Err(Problem::query("after", "is a sequence of a CDR"));
     }
     let limit = query.limit.unwrap_or_default().get();
     let wanted = CdrQuery {

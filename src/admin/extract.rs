@@ -1,23 +1,17 @@
-//! What a request must be before a resource sees it: authorized, in time, small enough, of the
-//! right type and form.
+//! What a request must be before a resource sees it: in time, small enough, of the right type and form.
 
 use super::problem::{FieldError, Problem};
-use super::tokens::{self, Identity};
 use super::{Admin, Services};
 use crate::limits::REST_BODY_BYTES;
-use crate::net::clock;
-use crate::views::Rfc3339;
-use crate::views::token::AuditView;
 use axum::body::{Body as HttpBody, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use core::time::Duration;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// From the end of the header to the answer; the store and the worker have shorter ones of their
@@ -25,68 +19,6 @@ use std::sync::Arc;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two pieces of a body.
 pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(10);
-
-/// `Authorization: Bearer` (RFC 6750), what its role allows, and the audit log.
-pub(super) async fn authorize(
-    State(admin): State<Arc<Admin>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    // Until the database is there nobody can tell whose a token is, and who would read the admin token from
-    // credentials.json finds none yet: that is no 401.
-    if let Err(problem) = admin.services() {
-        return problem.into_response();
-    }
-    let given = request.headers().get(header::AUTHORIZATION);
-    let token = given.and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let Some(token) = token else {
-        let detail = "give a token: Authorization: Bearer <token>";
-        return Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
-    };
-    let identity = match identify(&admin, token).await {
-        Ok(identity) => identity,
-        Err(problem) => return problem.into_response(),
-    };
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let path = uri.path().strip_prefix("/api/v1").unwrap_or(uri.path());
-    let response = match identity.may(&method, path) {
-        true => next.run(request).await,
-        false => {
-            let detail = format!("a token of role {} may not do that", identity.role.name());
-            Problem::new(StatusCode::FORBIDDEN, detail).into_response()
-        }
-    };
-    let changes = method != Method::GET && method != Method::HEAD;
-    if let Some(services) = admin.services.get().filter(|_| changes) {
-        let entry = AuditView {
-            sequence: 0,
-            at: Rfc3339(clock::now()),
-            token: identity.id,
-            name: identity.name,
-            node: admin.node.clone(),
-            method: method.to_string(),
-            path: uri.path_and_query().map_or_else(String::new, ToString::to_string),
-            status: response.status().as_u16(),
-        };
-        tokens::note(&services.store, &entry).await;
-    }
-    response
-}
-
-/// Hashes are compared, so the time of a comparison tells nothing of the token.
-async fn identify(admin: &Admin, token: &str) -> Result<Identity, Problem> {
-    let hash: [u8; 32] = Sha256::digest(token).into();
-    let difference = hash.iter().zip(&admin.token_hash).fold(0, |acc, (l, r)| acc | (l ^ r));
-    if difference == 0 {
-        return Ok(Identity::admin());
-    }
-    let known = admin.tokens.identify(&admin.services()?.store, hash).await?;
-    let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "that token is not known here");
-    known.ok_or_else(wrong)
-}
 
 /// No request holds a connection for ever.
 pub(super) async fn deadline(request: Request, next: Next) -> Response {
@@ -109,9 +41,19 @@ pub(super) struct Query<T>(pub(super) T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        axum::extract::Query::<T>::try_from_uri(&parts.uri)
-            .map(|axum::extract::Query(query)| Self(query))
-            .map_err(|rejection| Problem::bad_request(rejection.body_text()))
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let parsed = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
+        parsed.map(Self).map_err(|error| {
+            let at: String = error.path().iter().map(pointer_part).collect();
+            let detail = error.inner().to_string();
+            // Of what is not known, or there twice, only the message has the name.
+            let name = ["unknown", "duplicate", "missing"].iter().find_map(|how| {
+                let rest = detail.strip_prefix(how)?.strip_prefix(" field `")?;
+                rest.split('`').next()
+            });
+            let pointer = name.map_or(at, |name| format!("/{name}"));
+            Problem::query_at(pointer, detail)
+        })
     }
 }
 
@@ -172,7 +114,7 @@ pub(super) fn require_type(
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
-async fn read(body: HttpBody) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: HttpBody) -> Result<Bytes, Problem> {
     let mut stream = body.into_data_stream();
     let mut all = Vec::new();
     let mut length = 0;

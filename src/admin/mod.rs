@@ -5,17 +5,21 @@
 //! store do not answer in time is 503; nothing here decides about calls. Names and fields are those
 //! of `contract.md`.
 
+mod authorize;
 mod calls;
 mod cdrs;
 mod console;
+mod etag;
 mod events;
 mod extract;
 pub mod health;
+mod idempotency;
 mod ladder;
 mod nodes;
 mod openapi;
 mod page;
 mod problem;
+mod rates;
 mod registrations;
 mod server;
 mod steer;
@@ -68,6 +72,7 @@ pub struct Admin {
     telemetry: Telemetry,
     events: Arc<events::Log>,
     tokens: tokens::Known,
+    gate: authorize::Gate,
     services: OnceLock<Services>,
     phase: watch::Sender<Phase>,
 }
@@ -84,6 +89,7 @@ impl Admin {
             telemetry,
             events: Arc::default(),
             tokens: tokens::Known::default(),
+            gate: authorize::Gate::default(),
             services: OnceLock::new(),
             phase,
         })
@@ -126,7 +132,8 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .merge(users::import::router())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(admin.clone(), extract::authorize));
+        .layer(from_fn_with_state(admin.clone(), idempotency::once))
+        .layer(from_fn_with_state(admin.clone(), authorize::authorize));
     health::router()
         .merge(openapi::router())
         .merge(console::router())

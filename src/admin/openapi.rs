@@ -9,10 +9,12 @@ use super::{
 use axum::routing::get;
 use axum::{Json, Router};
 use std::sync::Arc;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, OpenApi as Document, Ref, RefOr, Response, ResponseBuilder, Schema,
+    ContentBuilder, OpenApi as Document, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
 };
 use utoipa::{Modify, OpenApi};
 
@@ -25,7 +27,7 @@ pub(super) fn router() -> Router<Arc<Admin>> {
     info(title = "Holdfast", description = "A softswitch that containers cannot kill."),
     paths(
         users::list, users::create, users::one, users::change, users::remove, users::import::import,
-        registrations::list, registrations::remove,
+        registrations::list, registrations::remove, registrations::check_sync,
         calls::list, calls::originate, calls::one, calls::hang_up, steer::hold, steer::unhold,
         ladder::ladder, ladder::capture,
         cdrs::list, cdrs::one,
@@ -57,7 +59,8 @@ fn document() -> Document {
 const SHOWN_ONCE: [&str; 3] = ["password", "secret", "token"];
 
 /// What callers send: a field that is absent keeps its value, or takes the default.
-const REQUEST_BODIES: [&str; 9] = [
+const REQUEST_BODIES: [&str; 10] = [
+    "CheckSyncRequest",
     "DrainRequest",
     "LegChoice",
     "NewCall",
@@ -86,12 +89,76 @@ impl Modify for Common {
                 object.required = always.cloned().collect();
             }
         }
-        for item in document.paths.paths.values_mut() {
+        for (path, item) in &mut document.paths.paths {
+            if let Some(operation) = &mut item.post {
+                add_idempotency(operation);
+            }
+            if TAGGED.contains(&path.as_str()) {
+                add_tags(item);
+            }
+            if let Some(operation) = item.post.as_mut().filter(|_| MAKERS.contains(&path.as_str()))
+            {
+                add_tag(operation, "201");
+            }
             let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 add_failures(operation);
             }
         }
+    }
+}
+
+/// What has an entity tag.
+const TAGGED: [&str; 2] = ["/users/{extension}", "/webhooks/{id}"];
+/// Where such a thing is made.
+const MAKERS: [&str; 2] = ["/users", "/webhooks"];
+
+fn header_parameter(name: &str, description: &str, most: usize) -> Parameter {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+    let text = text.max_length(Some(most)).pattern(Some("^[!-~]+$"));
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(text))
+        .build()
+}
+
+fn add_idempotency(operation: &mut Operation) {
+    let text = "A name for this request. Repeated within a day under the same name, by the same \
+                token and to any node, it is not done again: the answer is the first one's, with \
+                Idempotency-Replayed. Another request under it is 422; one that is under way is \
+                409. What was answered by 408, 429 or 5xx is not kept.";
+    let key = header_parameter("Idempotency-Key", text, 128);
+    operation.parameters.get_or_insert_default().push(key);
+    let responses = &mut operation.responses.responses;
+    let conflict = || RefOr::T(problem("A request with this Idempotency-Key is under way"));
+    responses.entry("409".to_owned()).or_insert_with(conflict);
+    let other =
+        || RefOr::T(problem("A field is wrong, or the Idempotency-Key was another request's"));
+    responses.entry("422".to_owned()).or_insert_with(other);
+}
+
+fn add_tags(item: &mut PathItem) {
+    for operation in [&mut item.get, &mut item.patch].into_iter().flatten() {
+        add_tag(operation, "200");
+    }
+    for operation in [&mut item.patch, &mut item.delete].into_iter().flatten() {
+        let text = "The ETag of what was seen: when it was changed since, nothing is done";
+        let seen = header_parameter("If-Match", text, 1_024);
+        operation.parameters.get_or_insert_default().push(seen);
+        let changed = RefOr::T(problem("It was changed since"));
+        operation.responses.responses.insert("412".to_owned(), changed);
+    }
+}
+
+fn add_tag(operation: &mut Operation, status: &str) {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    let header = HeaderBuilder::new().schema(text);
+    let header = header.description(Some("For If-Match: changes with what may be changed"));
+    if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
+        response.headers.insert("ETag".to_owned(), header.build());
     }
 }
 
@@ -103,10 +170,11 @@ fn add_failures(operation: &mut Operation) {
     };
     add("401", "No token, or a wrong one");
     add("403", "The token's role does not allow it");
+    add("429", "Asked too often: see Retry-After");
     add("503", "The node starts, or the store or the worker do not answer");
     add("default", "Any other problem");
     if operation.parameters.is_some() {
-        add("400", "The query or the path cannot be read");
+        add("400", "The query, the path or a header cannot be read: see errors");
     }
     if operation.request_body.is_some() {
         add("400", "The body or the query cannot be read");

@@ -92,7 +92,8 @@ impl<T> Page<T> {
 /// The cursor of a list that is ordered by number.
 pub(super) fn number_cursor(cursor: Option<&Cursor>) -> Result<Option<u64>, Problem> {
     let parse = |cursor: &Cursor| cursor.0.parse();
-    cursor.map(parse).transpose().map_err(|_| Problem::bad_request("cursor is not one of ours"))
+    let foreign = |_| Problem::query("cursor", "is not one of ours");
+    cursor.map(parse).transpose().map_err(foreign)
 }
 
 #[cfg(test)]

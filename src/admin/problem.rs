@@ -31,7 +31,7 @@ pub struct Problem {
 /// A wrong field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// JSON pointer (RFC 6901) into the body.
+    /// JSON pointer (RFC 6901) into the body; of a 400 into the query, by the name of the parameter.
     pub pointer: String,
     /// In words.
     pub detail: String,
@@ -72,13 +72,28 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
+    /// 400: which parameter of the query, and why.
+    pub(super) fn query(name: &str, detail: impl Into<String>) -> Self {
+        Self::query_at(format!("/{name}"), detail)
+    }
+
+    /// The same by its pointer.
+    pub(super) fn query_at(pointer: String, detail: impl Into<String>) -> Self {
+        let error = FieldError { pointer, detail: detail.into() };
+        Self::at(StatusCode::BAD_REQUEST, vec![error])
+    }
+
     /// 422: which fields, and why.
     pub(super) fn fields(errors: Vec<FieldError>) -> Self {
+        Self::at(StatusCode::UNPROCESSABLE_ENTITY, errors)
+    }
+
+    fn at(status: StatusCode, errors: Vec<FieldError>) -> Self {
         let detail = errors
             .iter()
             .map(|error| format!("{}: {}", error.pointer.trim_start_matches('/'), error.detail));
         let detail = detail.collect::<Vec<_>>().join("; ");
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+        Self { errors, ..Self::new(status, detail) }
     }
 }
 

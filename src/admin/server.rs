@@ -4,10 +4,13 @@
 //! Invariants: headers come within a deadline, connections are counted, and processes of one host
 //! share the port; what each of them says of itself it says at a unix socket of its own too.
 
+use super::authorize::Caller;
 use axum::Router;
 use core::net::SocketAddr;
 use core::time::Duration;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -135,9 +138,9 @@ async fn serve(
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let from_all = async || {
-        let (stream, _) = listener.accept().await?;
+        let (stream, from) = listener.accept().await?;
         cut_off_when_stuck(&stream);
-        Ok(stream)
+        Ok((stream, Caller::of(from.ip())))
     };
     let all = accept_all(from_all, router, stopped.clone());
     let Some((own, own_router)) = own else {
@@ -145,14 +148,18 @@ async fn serve(
         return Ok(());
     };
     let own = tokio::net::UnixListener::from_std(own)?;
-    let from_here = async || Ok(own.accept().await?.0);
+    let from_here = async || {
+        let (stream, _) = own.accept().await?;
+        let caller = local_caller(&stream);
+        Ok((stream, caller))
+    };
     // Counted apart: who fills the port does not hide how this process is.
     tokio::join!(all, accept_all(from_here, own_router, stopped));
     Ok(())
 }
 
 async fn accept_all<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    accept: impl AsyncFn() -> io::Result<S>,
+    accept: impl AsyncFn() -> io::Result<(S, Caller)>,
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -163,8 +170,8 @@ async fn accept_all<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             accepted = accept() => accepted,
             () = told(&mut stopped) => break,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let (stream, caller) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or a peer that is gone already: neither is a reason to end or
                 // to spin.
@@ -173,7 +180,7 @@ async fn accept_all<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 continue;
             }
         };
-        let connection = serve_connection(stream, router.clone(), stopped.clone());
+        let connection = serve_connection(stream, caller, router.clone(), stopped.clone());
         tokio::spawn(async move {
             connection.await;
             drop(place);
@@ -191,6 +198,15 @@ fn cut_off_when_stuck(stream: &tokio::net::TcpStream) {
     }
 }
 
+/// Who runs this process has all that is in its data directory, and root has everything.
+fn local_caller(stream: &tokio::net::UnixStream) -> Caller {
+    let own = nix::unistd::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == own || peer.uid() == 0 => Caller::Owner,
+        Ok(_) | Err(_) => Caller::Unknown,
+    }
+}
+
 /// The guard of the value must not live across an await.
 async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
@@ -198,6 +214,7 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
 
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
+    caller: Caller,
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -206,7 +223,11 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(HEADER_BYTES);
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(caller);
+        router.call(request)
+    });
     let mut connection = core::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

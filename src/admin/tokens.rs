@@ -31,6 +31,8 @@ const USED: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Tokens remembered.
 const KNOWN: usize = 1_000;
+/// Tokens that there may be.
+const TOKENS: usize = 1_000;
 /// Characters of a name.
 const NAME: usize = 64;
 
@@ -47,6 +49,12 @@ impl Identity {
     /// Who has the token of the node itself.
     pub(super) fn admin() -> Self {
         Self { id: "admin".to_owned(), name: "admin token".to_owned(), role: Role::Admin }
+    }
+
+    /// Who runs this process.
+    pub(super) fn owner() -> Self {
+        let (id, name) = ("local".to_owned(), "local socket".to_owned());
+        Self { id, name, role: Role::Admin }
     }
 
     /// `path` is below `/api/v1`.
@@ -150,7 +158,8 @@ pub(super) async fn list(services: Services) -> Result<Json<Page<TokenView>>, Pr
 
 /// A new token. It is in this answer and nowhere else.
 #[utoipa::path(post, path = "/tokens", tag = "tokens", operation_id = "create_token",
-    request_body = NewToken, responses((status = 201, body = TokenView)))]
+    request_body = NewToken, responses((status = 201, body = TokenView),
+        (status = 409, body = Problem, description = "There are 1000 already")))]
 pub(super) async fn create(
     services: Services,
     Body(new): Body<NewToken>,
@@ -159,6 +168,10 @@ pub(super) async fn create(
     if !(1..=NAME).contains(&length) || new.name.chars().any(char::is_control) {
         let detail = "1-64 characters, no control characters";
         return Err(Problem::fields(vec![FieldError::new("name", detail)]));
+    }
+    if services.store.tokens().await?.len() >= TOKENS {
+        let detail = format!("there are {TOKENS} tokens already");
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
     let secret: [u8; 24] = rand::random();
     let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -86,6 +86,10 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             print_done(&done, json, "removed");
             Ok(())
         }
+        Command::Registrations { check_sync: Some(id), json, .. } => {
+            let path = format!("/registrations/{}/check-sync", escape(&id));
+            show(&client.post(&path, &json!({}))?, json)
+        }
         Command::Registrations { extension, json, .. } => {
             list(client, "/registrations", &[("extension", extension)], REGISTRATIONS, json)
         }

@@ -96,6 +96,9 @@ pub enum Command {
         /// Removes the registration with this id instead.
         #[arg(long, value_name = "ID")]
         remove: Option<String>,
+        /// Has the phone of the registration with this id look for its configuration again instead.
+        #[arg(long, value_name = "ID", conflicts_with = "remove")]
+        check_sync: Option<String>,
         /// Form of the output.
         #[command(flatten)]
         json: Json,

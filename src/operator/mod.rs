@@ -28,6 +28,8 @@ pub enum Command {
     Registrations(Option<String>, oneshot::Sender<Vec<RegistrationView>>),
     /// Remove a binding; false: no such.
     Deregister(String, oneshot::Sender<bool>),
+    /// Have a registered phone look for its configuration, and restart or not: what it answered, if it did.
+    CheckSync(String, Option<bool>, oneshot::Sender<Result<Option<u16>, Refused>>),
     /// This node, its media nodes, and who else is known.
     Nodes(oneshot::Sender<Vec<NodeView>>),
     /// Take no new calls (true), or take them again (false). False: no such node.
@@ -76,7 +78,7 @@ pub enum Refused {
     Conflict(Cow<'static, str>),
     /// This field is wrong, and why.
     Field(Cow<'static, str>, Cow<'static, str>),
-    /// There is no such call any more.
+    /// There is no such call or registration any more.
     Gone,
 }
 

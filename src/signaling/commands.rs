@@ -45,6 +45,7 @@ impl Worker {
                 _ = answer.send(self.registrations(extension.as_deref()));
             }
             Command::Deregister(id, answer) => _ = answer.send(self.deregister(&id)),
+            Command::CheckSync(id, reboot, answer) => self.check_sync(&id, reboot, answer),
             Command::Nodes(answer) => {
                 let (own, media) = (self.node_view(), self.media_views());
                 let store = self.store.clone();

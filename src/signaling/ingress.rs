@@ -6,6 +6,7 @@
 use super::pass_on::Stray;
 use super::worker::Worker;
 use crate::call::Input;
+use crate::control::PeerFrame;
 use crate::event::Event;
 use crate::ids::{Flow, Locator};
 use crate::net::stun;
@@ -157,7 +158,17 @@ impl Worker {
             .and_then(|via| self.settings.key.locate_branch(via.branch().unwrap_or_default()));
         match located {
             Some((locator, number)) if super::pings::is_ping(&locator) => {
-                self.handle_pong(number);
+                let is_own = locator.node == self.settings.node_number;
+                let whose = self.peers.likely_owner(locator.call, locator.node);
+                match whose.filter(|_| hops == 0 && !is_own) {
+                    // Processes of a host share its port: the answer may come to another than asked.
+                    Some(name) => {
+                        let frame = PeerFrame::Forward { flow, bytes: bytes.clone(), hops: 1 };
+                        self.peers.send(&name, frame);
+                    }
+                    None if response.status.0 < 200 => {}
+                    None => self.handle_pong(number, response.status.0),
+                }
             }
             Some((locator, branch)) if self.calls.get(locator.call).is_some() => {
                 let leg = locator.leg;

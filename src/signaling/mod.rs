@@ -14,6 +14,7 @@
 mod answer;
 mod bindings;
 mod calls;
+mod check_sync;
 mod commands;
 mod committer;
 mod doubt;

@@ -3,6 +3,7 @@
 //! Invariants: a binding has one ping at a time; a lost ping removes nothing; our branch tells a pong from every other
 //! response.
 
+use super::check_sync::Syncs;
 use super::worker::Worker;
 use crate::directory::Binding;
 use crate::ids::{CallId, LegId, Locator, Purpose, Transport};
@@ -17,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(25);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pings of no call: the nil id is never drawn.
-const NO_CALL: CallId = CallId(0);
+pub(super) const NO_CALL: CallId = CallId(0);
 
 /// The branch that `locator` was read from is a ping's.
 pub(super) fn is_ping(locator: &Locator) -> bool {
@@ -36,6 +37,8 @@ pub(super) struct Pings {
     /// Branch numbers in the order of sending.
     sent: VecDeque<(Timestamp, u32)>,
     number: u32,
+    /// Phones that were asked something else; their branches are numbered with these.
+    pub syncs: Syncs,
 }
 
 impl Pings {
@@ -69,20 +72,28 @@ impl Pings {
                 self.open.remove(&number);
             }
         }
+        let number = self.next_number();
+        self.sent.push_back((now, number));
+        self.open.insert(number, (now, extension.to_owned(), id.to_owned()));
+        number
+    }
+
+    /// Of a branch.
+    pub(super) fn next_number(&mut self) -> u32 {
         self.number = self.number.wrapping_add(1);
-        self.sent.push_back((now, self.number));
-        self.open.insert(self.number, (now, extension.to_owned(), id.to_owned()));
         self.number
     }
 
     pub(super) fn next_timeout(&self) -> Option<Timestamp> {
-        self.queue.front().map(|(due, ..)| *due)
+        let ping = self.queue.front().map(|(due, ..)| *due);
+        ping.into_iter().chain(self.syncs.next_timeout()).min()
     }
 }
 
 impl Worker {
     /// Sends the pings that are due.
     pub(super) fn ping_bindings(&mut self) {
+        self.repeat_syncs();
         while let Some((extension, id)) = self.pings.pop_due(self.now) {
             let (now, own) = (self.now, &self.settings.node);
             let binding = self.directory.bindings(&extension).iter().find(|binding| {
@@ -104,7 +115,10 @@ impl Worker {
     }
 
     /// Any response to a ping: the phone is there.
-    pub(super) fn handle_pong(&mut self, number: u32) {
+    pub(super) fn handle_pong(&mut self, number: u32, status: u16) {
+        if self.pings.syncs.take(number, status) {
+            return;
+        }
         let Some((at, extension, id)) = self.pings.open.remove(&number) else { return };
         let rtt = self.now.saturating_since(at).as_micros();
         let bindings = self.directory.bindings_mut(&extension);

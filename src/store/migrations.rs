@@ -14,6 +14,7 @@ pub(super) fn postgres() -> Migrator {
         (4, "tokens", include_str!("../../migrations/postgres/0004_tokens.sql")),
         (5, "webhooks", include_str!("../../migrations/postgres/0005_webhooks.sql")),
         (6, "positions", include_str!("../../migrations/postgres/0006_positions.sql")),
+        (7, "answers", include_str!("../../migrations/postgres/0007_answers.sql")),
     ])
 }
 
@@ -26,6 +27,7 @@ pub(super) fn sqlite() -> Migrator {
         (4, "tokens", include_str!("../../migrations/sqlite/0004_tokens.sql")),
         (5, "webhooks", include_str!("../../migrations/sqlite/0005_webhooks.sql")),
         (6, "positions", include_str!("../../migrations/sqlite/0006_positions.sql")),
+        (7, "answers", include_str!("../../migrations/sqlite/0007_answers.sql")),
     ])
 }
 

@@ -251,11 +251,17 @@ macro_rules! ask {
     };
 }
 
+/// What a repeated request was answered before.
+mod answers;
+/// Users one by one, and in an import.
+mod users;
 /// Events, pages of users, tokens and the audit log.
 mod watched;
 /// Webhooks, what they are owed, and who delivers.
 mod webhooks;
 
+pub use answers::{Answered, Asked};
+pub use users::KeptUser;
 pub use webhooks::{Delivery, Settlement, StoredWebhook};
 
 impl Store {
@@ -425,6 +431,7 @@ impl Store {
             >= u64::from(SWEEP_CHUNK)
         {}
         ask!(self, DEADLINE, sweep_audit(now - AUDIT_LIFE, SWEEP_CHUNK))?;
+        self.sweep_answers(now).await?;
         Ok(gone)
     }
 
@@ -440,55 +447,6 @@ impl Store {
                 return Ok(users);
             }
         }
-    }
-
-    /// One user.
-    pub async fn user(&self, extension: &str) -> Result<Option<User>, StoreError> {
-        if !is_storable(extension) {
-            return Ok(None);
-        }
-        ask!(self, DEADLINE, user(extension))
-    }
-
-    /// `Exists` when taken.
-    pub async fn create_user(&self, user: &User) -> Result<(), StoreError> {
-        check_storable(core::slice::from_ref(user))?;
-        let existing = ask!(self, DEADLINE, import_users(core::slice::from_ref(user), false))?;
-        match existing.into_iter().next() {
-            Some(extension) => Err(StoreError::Exists(extension)),
-            None => Ok(()),
-        }
-    }
-
-    /// Many at once, each extension at most once, a transaction a chunk; those that exist are returned (and replaced
-    /// when `update`).
-    pub async fn import_users(
-        &self,
-        users: &[User],
-        update: bool,
-    ) -> Result<Vec<String>, StoreError> {
-        check_storable(users)?;
-        let mut existing = Vec::new();
-        for chunk in users.chunks(IMPORT_CHUNK) {
-            existing.extend(ask!(self, COMMIT_DEADLINE, import_users(chunk, update))?);
-        }
-        Ok(existing)
-    }
-
-    /// False when there is none.
-    pub async fn update_user(&self, user: &User) -> Result<bool, StoreError> {
-        if !is_storable(&user.extension) {
-            return Ok(false);
-        }
-        ask!(self, DEADLINE, update_user(user))
-    }
-
-    /// With its bindings. False when there was none.
-    pub async fn delete_user(&self, extension: &str) -> Result<bool, StoreError> {
-        if !is_storable(extension) {
-            return Ok(false);
-        }
-        ask!(self, DEADLINE, delete_user(extension))
     }
 
     /// Every binding not expired.
@@ -568,13 +526,6 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         ask!(self, DEADLINE, ping())
     }
-}
-
-fn check_storable(users: &[User]) -> Result<(), StoreError> {
-    if users.iter().all(|user| is_storable(&user.extension)) {
-        return Ok(());
-    }
-    Err(StoreError::Corrupt("an extension with a NUL in it".to_owned()))
 }
 
 async fn within<T>(

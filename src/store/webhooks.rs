@@ -58,19 +58,21 @@ impl Store {
         ask!(self, DEADLINE, add_webhook(webhook))
     }
 
-    /// Another document, and, if given, another cursor. False when there is none.
+    /// Another document, in place of the one that was seen, if that is said, and, if given, another cursor. False when
+    /// there is none, or another was seen.
     pub async fn change_webhook(
         &self,
         id: &str,
         document: &str,
         cursor: Option<u64>,
+        seen: Option<&str>,
     ) -> Result<bool, StoreError> {
-        ask!(self, DEADLINE, change_webhook(id, document, cursor))
+        ask!(self, DEADLINE, change_webhook(id, document, cursor, seen))
     }
 
-    /// With all that it is owed. False when there is none.
-    pub async fn remove_webhook(&self, id: &str) -> Result<bool, StoreError> {
-        ask!(self, DEADLINE, remove_webhook(id))
+    /// With all that it is owed. False when there is none, or another was seen.
+    pub async fn remove_webhook(&self, id: &str, seen: Option<&str>) -> Result<bool, StoreError> {
+        ask!(self, DEADLINE, remove_webhook(id, seen))
     }
 
     /// What is to be tried again, or what was given up, of events after an id, in their order.

@@ -8,6 +8,7 @@ mod common;
 #[path = "../peers/pair.rs"]
 mod pair;
 
+mod any_node;
 mod connections;
 mod crowd;
 mod cut;

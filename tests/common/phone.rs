@@ -307,6 +307,11 @@ impl Phone {
         }
     }
 
+    /// It is as if what came had been lost: what is said again is heard.
+    pub(crate) fn has_heard_nothing(&mut self) {
+        self.seen.clear();
+    }
+
     /// The next final response.
     pub(crate) fn response(&mut self) -> Response {
         self.take("a final response", |message| match message {

@@ -7,6 +7,8 @@ mod common;
 mod bad_input;
 /// baresip and SIPp through the server.
 mod calls;
+/// A phone is asked to look for its configuration.
+mod check_sync;
 /// The harness judged by itself: phones without a server between them.
 mod harness;
 /// Calls that an operator begins.

@@ -98,8 +98,8 @@ async fn names_with_a_nul_are_nobody(database: &Database) {
     let name = "10\u{0}1";
     assert_eq!(store.user(name).await.expect("readable"), None);
     assert_eq!(store.bindings_of(name).await.expect("readable"), []);
-    assert!(!store.update_user(&user(name)).await.expect("writable"));
-    assert!(!store.delete_user(name).await.expect("writable"));
+    assert!(!store.update_user(&user(name), None).await.expect("writable"));
+    assert!(!store.delete_user(name, None).await.expect("writable"));
     let query = CdrQuery { extension: Some(name.to_owned()), limit: 9, ..CdrQuery::default() };
     assert_eq!(store.cdrs(&query).await.expect("readable"), []);
     for refused in [

@@ -39,11 +39,11 @@ async fn changes_are_read_once(database: &Database) {
     store.import_users(&[user("1002"), user("1003")], false).await.expect("an import");
     assert_eq!(poll(database, &store, &mut position).await, ["+1001", "+1002", "+1003"]);
     assert_eq!(poll(database, &store, &mut position).await, [""; 0]);
-    store.update_user(&user("1002")).await.expect("writable");
-    store.update_user(&user("1002")).await.expect("writable");
-    store.delete_user("1001").await.expect("writable");
-    store.delete_user("nobody").await.expect("writable");
-    store.update_user(&user("nobody")).await.expect("writable");
+    store.update_user(&user("1002"), None).await.expect("writable");
+    store.update_user(&user("1002"), None).await.expect("writable");
+    store.delete_user("1001", None).await.expect("writable");
+    store.delete_user("nobody", None).await.expect("writable");
+    store.update_user(&user("nobody"), None).await.expect("writable");
     assert_eq!(poll(database, &store, &mut position).await, ["+1002", "-1001"], "each user once");
     let mut start = 0;
     let all = poll(database, &store, &mut start).await;
@@ -55,7 +55,7 @@ async fn a_user_that_changes_often_is_one_row(database: &Database) {
     let store = database.open().await;
     store.create_user(&user("1001")).await.expect("made");
     for _ in 0..50 {
-        store.update_user(&user("1001")).await.expect("writable");
+        store.update_user(&user("1001"), None).await.expect("writable");
     }
     assert_eq!(database.number("select count(*) from changes").await, 1);
 }

@@ -28,6 +28,8 @@ macro_rules! on_both {
     };
 }
 
+/// What repeated requests were answered.
+mod answers;
 /// A row that the database refuses harms no other.
 mod bad_rows;
 /// Saves of calls: fences, keys, ends, tombstones.

@@ -17,7 +17,7 @@ async fn a_user_is_made_changed_and_removed(database: &Database) {
     let store = database.open().await;
     assert_eq!(store.users().await.expect("readable"), []);
     assert_eq!(store.user("1001").await.expect("readable"), None);
-    assert!(!store.update_user(&user("1001")).await.expect("writable"), "there is none");
+    assert!(!store.update_user(&user("1001"), None).await.expect("writable"), "there is none");
     store.create_user(&user("1001")).await.expect("made");
     let again = User { display_name: "Another".to_owned(), ..user("1001") };
     match store.create_user(&again).await {
@@ -25,12 +25,12 @@ async fn a_user_is_made_changed_and_removed(database: &Database) {
         other => panic!("{other:?}"),
     }
     assert_eq!(store.user("1001").await.expect("readable"), Some(user("1001")), "untouched");
-    assert!(store.update_user(&again).await.expect("writable"));
+    assert!(store.update_user(&again, None).await.expect("writable"));
     assert_eq!(store.users().await.expect("readable"), [again]);
     let bound = Batch { bindings: vec![bind("1001"), bind("1002")], ..Batch::default() };
     store.commit(&bound).await.expect("a commit");
-    assert!(store.delete_user("1001").await.expect("writable"));
-    assert!(!store.delete_user("1001").await.expect("writable"), "gone already");
+    assert!(store.delete_user("1001", None).await.expect("writable"));
+    assert!(!store.delete_user("1001", None).await.expect("writable"), "gone already");
     assert_eq!(store.users().await.expect("readable"), []);
     let left = store.bindings(second(0)).await.expect("readable");
     assert_eq!(left, bind("1002").bindings, "its bindings went with it");

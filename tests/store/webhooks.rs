@@ -48,14 +48,14 @@ async fn a_webhook_lives(database: &Database) {
     let ids: Vec<&str> = all.iter().map(|hook| hook.id.as_str()).collect();
     assert_eq!(ids, ["a", "b"]);
     assert_eq!((all[0].cursor, &all[0].secret), (7, &vec![0, 255]));
-    assert!(store.change_webhook("a", "{\"x\":1}", None).await.expect("changed"));
-    assert!(store.change_webhook("b", "{}", Some(9)).await.expect("changed"));
-    assert!(!store.change_webhook("c", "{}", None).await.expect("no such"));
+    assert!(store.change_webhook("a", "{\"x\":1}", None, None).await.expect("changed"));
+    assert!(store.change_webhook("b", "{}", Some(9), None).await.expect("changed"));
+    assert!(!store.change_webhook("c", "{}", None, None).await.expect("no such"));
     let all = store.webhooks().await.expect("readable");
     assert_eq!((all[0].cursor, all[0].document.as_str()), (7, "{\"x\":1}"));
     assert_eq!(all[1].cursor, 9);
-    assert!(store.remove_webhook("a").await.expect("removed"));
-    assert!(!store.remove_webhook("a").await.expect("gone"));
+    assert!(store.remove_webhook("a", None).await.expect("removed"));
+    assert!(!store.remove_webhook("a", None).await.expect("gone"));
 }
 
 async fn a_duty_is_one_nodes_at_a_time(database: &Database) {
@@ -115,7 +115,7 @@ async fn a_round_is_settled_whole_by_who_has_the_duty(database: &Database) {
     assert_eq!(store.resend_deliveries("a", Some(13), now).await.expect("asked"), 1);
     assert_eq!(store.resend_deliveries("a", None, now).await.expect("asked"), 1);
     assert_eq!(events(&store, "a", false).await, [9, 10, 13]);
-    assert!(store.remove_webhook("a").await.expect("removed"));
+    assert!(store.remove_webhook("a", None).await.expect("removed"));
     assert_eq!(events(&store, "a", false).await, Vec::<u64>::new(), "with what it was owed");
     assert!(!settle(ONE, Settlement::default()).await, "it is gone");
 }

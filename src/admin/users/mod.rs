@@ -7,8 +7,9 @@ pub(super) mod import;
 mod rules;
 
 pub use rules::generate_password;
-pub(super) use rules::is_extension;
+pub(super) use rules::{IS_EXTENSION, is_extension};
 
+use super::etag::{self, IfMatch};
 use super::extract::{Body, Name, Query};
 use super::page::{Cursor, Limit, Page, cursor_text};
 use super::problem::Problem;
@@ -17,6 +18,7 @@ use crate::directory::User;
 use crate::net::clock;
 use crate::operator::Command;
 use crate::sip::digest::Ha1;
+use crate::store::{KeptUser, Store};
 use crate::views::{NewUser, Rfc3339, UserChange, UserView};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -27,6 +29,9 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
 use utoipa::IntoParams;
+
+/// Of a change, when others change the same at the same time.
+const TRIES: u32 = 5;
 
 pub(super) fn router() -> Router<Arc<Admin>> {
     Router::new()
@@ -96,8 +101,9 @@ pub(super) async fn create(
     services.store.create_user(&user).await?;
     tell(&services, Command::UserChanged(Box::new(user.clone()))).await;
     let location = format!("/api/v1/users/{}", user.extension);
+    let tag = etag::header(&services.key, &Store::user_text(&user));
     let view = view(user, 0, Some(password));
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)))
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], tag, Json(view)))
 }
 
 /// One user.
@@ -108,13 +114,13 @@ pub(super) async fn create(
 pub(super) async fn one(
     services: Services,
     Name(extension): Name,
-) -> Result<Json<UserView>, Problem> {
-    let user = find(&services, &extension).await?;
+) -> Result<impl IntoResponse, Problem> {
+    let KeptUser { user, text } = find(&services, &extension).await?;
     let count = contact_count(&services, &extension).await?;
-    Ok(Json(view(user, count, None)))
+    Ok((etag::header(&services.key, &text), Json(view(user, count, None))))
 }
 
-/// Changes the fields that are given.
+/// Changes the fields that are given; with If-Match only what was seen.
 #[utoipa::path(patch, path = "/users/{extension}", tag = "users",
     operation_id = "change_user",
     params(("extension" = String, Path)), request_body = UserChange,
@@ -122,27 +128,33 @@ pub(super) async fn one(
 pub(super) async fn change(
     services: Services,
     Name(extension): Name,
+    seen: IfMatch,
     Body(change): Body<UserChange>,
-) -> Result<Json<UserView>, Problem> {
-    let mut user = find(&services, &extension).await?;
+) -> Result<impl IntoResponse, Problem> {
     let password = change.password.clone();
     let bad_password =
         password.as_ref().and_then(|text| rules::check_password(&extension, text).err());
-    apply(&mut user, change, &services.realm);
-    let mut errors = rules::check_user(&user);
-    errors.extend(bad_password);
-    if !errors.is_empty() {
-        return Err(Problem::fields(errors));
+    for _ in 0..TRIES {
+        let KeptUser { mut user, text } = find(&services, &extension).await?;
+        seen.check(&services.key, &text)?;
+        apply(&mut user, change.clone(), &services.realm);
+        let mut errors = rules::check_user(&user);
+        errors.extend(bad_password.clone());
+        if !errors.is_empty() {
+            return Err(Problem::fields(errors));
+        }
+        // Another change may have come between: neither is lost.
+        if services.store.update_user(&user, Some(&text)).await? {
+            tell(&services, Command::UserChanged(Box::new(user.clone()))).await;
+            let count = contact_count(&services, &extension).await?;
+            let tag = etag::header(&services.key, &Store::user_text(&user));
+            return Ok((tag, Json(view(user, count, password))));
+        }
     }
-    if !services.store.update_user(&user).await? {
-        return Err(no_user(&extension));
-    }
-    tell(&services, Command::UserChanged(Box::new(user.clone()))).await;
-    let count = contact_count(&services, &extension).await?;
-    Ok(Json(view(user, count, password)))
+    Err(Problem::unavailable("others change it all the time"))
 }
 
-/// Removes a user and its registrations.
+/// Removes a user and its registrations; with If-Match only what was seen.
 #[utoipa::path(delete, path = "/users/{extension}", tag = "users",
     operation_id = "remove_user",
     params(("extension" = String, Path)),
@@ -150,9 +162,13 @@ pub(super) async fn change(
 pub(super) async fn remove(
     services: Services,
     Name(extension): Name,
+    seen: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    if !is_extension(&extension) || !services.store.delete_user(&extension).await? {
-        return Err(no_user(&extension));
+    let text = find(&services, &extension).await?.text;
+    seen.check(&services.key, &text)?;
+    let text = seen.is_asked().then_some(text.as_str());
+    if !services.store.delete_user(&extension, text).await? {
+        return Err(if text.is_some() { etag::changed() } else { no_user(&extension) });
     }
     tell(&services, Command::UserRemoved(extension)).await;
     Ok(StatusCode::NO_CONTENT)
@@ -167,11 +183,11 @@ async fn tell(services: &Services, command: Command) {
     }
 }
 
-async fn find(services: &Services, extension: &str) -> Result<User, Problem> {
+async fn find(services: &Services, extension: &str) -> Result<KeptUser, Problem> {
     if !is_extension(extension) {
         return Err(no_user(extension));
     }
-    services.store.user(extension).await?.ok_or_else(|| no_user(extension))
+    services.store.kept_user(extension).await?.ok_or_else(|| no_user(extension))
 }
 
 fn no_user(extension: &str) -> Problem {

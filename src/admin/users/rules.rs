@@ -20,6 +20,9 @@ pub fn generate_password() -> String {
     (0..PASSWORD_LENGTH).map(draw).collect()
 }
 
+/// What an extension is, in words.
+pub(in crate::admin) const IS_EXTENSION: &str = "is 1-64 letters, digits or ._+-";
+
 /// `[A-Za-z0-9._+-]{1,64}`.
 pub(in crate::admin) fn is_extension(text: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
@@ -28,7 +31,7 @@ pub(in crate::admin) fn is_extension(text: &str) -> bool {
 
 pub(super) fn check_extension(extension: &str) -> Result<(), FieldError> {
     if !is_extension(extension) {
-        return Err(FieldError::new("extension", "is 1-64 letters, digits or ._+-"));
+        return Err(FieldError::new("extension", IS_EXTENSION));
     }
     if extension == "import" {
         return Err(FieldError::new("extension", "is the address of the import"));

@@ -8,6 +8,7 @@ mod round;
 
 pub use courier::{Courier, CourierConfig};
 
+use super::etag::{self, IfMatch};
 use super::extract::{Body, Name, OptionalBody, Query};
 use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};
 use super::problem::{FieldError, Problem};
@@ -39,6 +40,8 @@ const DESCRIPTION: usize = 128;
 /// Types that a webhook may list, and characters of one.
 const TYPES: usize = 32;
 const TYPE: usize = 64;
+/// Of a change, when others change the same at the same time.
+const TRIES: u32 = 5;
 /// What secrets are sealed for.
 const PURPOSE: &str = "webhook secret";
 
@@ -149,54 +152,77 @@ pub(super) async fn create(
     services.store.add_webhook(&hook).await?;
     let shown = format!("whsec_{}", base64::engine::general_purpose::STANDARD.encode(secret));
     let location = format!("/api/v1/webhooks/{}", hook.id);
+    let tag = etag::header(&services.key, &hook.document);
     let view = view(&hook, &document, Some(shown));
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)))
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], tag, Json(view)))
 }
 
 /// One webhook.
 #[utoipa::path(get, path = "/webhooks/{id}", tag = "webhooks", operation_id = "get_webhook",
     params(("id" = String, Path)),
     responses((status = 200, body = WebhookView), (status = 404, body = Problem)))]
-pub(super) async fn one(services: Services, Name(id): Name) -> Result<Json<WebhookView>, Problem> {
+pub(super) async fn one(services: Services, Name(id): Name) -> Result<impl IntoResponse, Problem> {
     let (hook, document) = find(&services, &id).await?;
-    Ok(Json(view(&hook, &document, None)))
+    let tag = etag::header(&services.key, &hook.document);
+    Ok((tag, Json(view(&hook, &document, None))))
 }
 
-/// Changes a webhook; it counts within two seconds.
+/// Changes a webhook; it counts within two seconds. With If-Match only what was seen.
 #[utoipa::path(patch, path = "/webhooks/{id}", tag = "webhooks", operation_id = "change_webhook",
     params(("id" = String, Path)), request_body = WebhookChange,
     responses((status = 200, body = WebhookView), (status = 404, body = Problem)))]
 pub(super) async fn change(
     services: Services,
     Name(id): Name,
+    seen: IfMatch,
     Body(change): Body<WebhookChange>,
-) -> Result<Json<WebhookView>, Problem> {
-    let (hook, before) = find(&services, &id).await?;
-    let document = Document {
-        url: change.url.unwrap_or(before.url),
-        types: change.types.unwrap_or(before.types),
-        description: change.description.unwrap_or(before.description),
-        enabled: change.enabled.unwrap_or(before.enabled),
-        created_at: before.created_at,
-    };
-    document.check(&services)?;
-    let cursor = match document.enabled && !before.enabled {
-        true => Some(services.store.last_event().await?),
-        false => None,
-    };
-    match services.store.change_webhook(&id, &document.text(), cursor).await? {
-        true => Ok(Json(view(&hook, &document, None))),
-        false => Err(no_webhook()),
+) -> Result<impl IntoResponse, Problem> {
+    for _ in 0..TRIES {
+        let (hook, before) = find(&services, &id).await?;
+        seen.check(&services.key, &hook.document)?;
+        let change = change.clone();
+        let document = Document {
+            url: change.url.unwrap_or(before.url),
+            types: change.types.unwrap_or(before.types),
+            description: change.description.unwrap_or(before.description),
+            enabled: change.enabled.unwrap_or(before.enabled),
+            created_at: before.created_at,
+        };
+        document.check(&services)?;
+        let cursor = match document.enabled && !before.enabled {
+            true => Some(services.store.last_event().await?),
+            false => None,
+        };
+        let (text, was) = (document.text(), Some(hook.document.as_str()));
+        // Another change may have come between: neither is lost.
+        if services.store.change_webhook(&id, &text, cursor, was).await? {
+            let tag = etag::header(&services.key, &text);
+            return Ok((tag, Json(view(&hook, &document, None))));
+        }
     }
+    Err(Problem::unavailable("others change it all the time"))
 }
 
-/// Removes a webhook and what it is owed.
+/// Removes a webhook and what it is owed; with If-Match only what was seen.
 #[utoipa::path(delete, path = "/webhooks/{id}", tag = "webhooks", operation_id = "remove_webhook",
     params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = Problem)))]
-pub(super) async fn remove(services: Services, Name(id): Name) -> Result<StatusCode, Problem> {
-    match is_id(&id) && services.store.remove_webhook(&id).await? {
+pub(super) async fn remove(
+    services: Services,
+    Name(id): Name,
+    seen: IfMatch,
+) -> Result<StatusCode, Problem> {
+    // One that this release cannot read can be removed all the same.
+    let text = match seen.is_asked() {
+        true => Some(find(&services, &id).await?.0.document),
+        false => None,
+    };
+    if let Some(text) = &text {
+        seen.check(&services.key, text)?;
+    }
+    match is_id(&id) && services.store.remove_webhook(&id, text.as_deref()).await? {
         true => Ok(StatusCode::NO_CONTENT),
+        false if text.is_some() => Err(etag::changed()),
         false => Err(no_webhook()),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::directory::{Binding, User};
-use crate::store::rows::{bindings, change, signed, user, user_document};
+use crate::store::rows::{bindings, change, signed, user_document};
 use crate::store::{Change, StoreError};
 
 impl Session {
@@ -18,13 +18,9 @@ impl Session {
         Ok(query.fetch_all(&mut *self.connection).await?)
     }
 
-    pub async fn user(&mut self, extension: &str) -> Result<Option<User>, StoreError> {
-        let document: Option<String> =
-            sqlx::query_scalar("select document from users where extension = $1")
-                .bind(extension)
-                .fetch_optional(&mut *self.connection)
-                .await?;
-        document.map(|document| user(&document)).transpose()
+    pub async fn user(&mut self, extension: &str) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar("select document from users where extension = $1");
+        Ok(query.bind(extension).fetch_optional(&mut *self.connection).await?)
     }
 
     /// Whoever is not inserted exists. `xmax` tells it of the row itself: a look before would miss who comes meanwhile.
@@ -58,10 +54,16 @@ impl Session {
         Ok(existing)
     }
 
-    pub async fn update_user(&mut self, user: &User) -> Result<bool, StoreError> {
+    pub async fn update_user(
+        &mut self,
+        user: &User,
+        seen: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let changed: Vec<String> = sqlx::query_scalar(
             "with written as (
-                 update users set document = $2 where extension = $1 returning extension
+                 update users set document = $2
+                 where extension = $1 and ($3::text is null or document = $3)
+                 returning extension
              ), fed as (
                  insert into changes (extension) select extension from written
                  on conflict (extension) do update set transaction_id = excluded.transaction_id
@@ -70,17 +72,24 @@ impl Session {
         )
         .bind(&user.extension)
         .bind(user_document(user))
+        .bind(seen)
         .fetch_all(&mut *self.connection)
         .await?;
         Ok(!changed.is_empty())
     }
 
-    pub async fn delete_user(&mut self, extension: &str) -> Result<bool, StoreError> {
+    pub async fn delete_user(
+        &mut self,
+        extension: &str,
+        seen: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let gone: Vec<String> = sqlx::query_scalar(
             "with gone as (
-                 delete from users where extension = $1 returning extension
+                 delete from users
+                 where extension = $1 and ($2::text is null or document = $2)
+                 returning extension
              ), unbound as (
-                 delete from bindings where extension = $1
+                 delete from bindings where extension in (select extension from gone)
              ), fed as (
                  insert into changes (extension) select extension from gone
                  on conflict (extension) do update set transaction_id = excluded.transaction_id
@@ -88,6 +97,7 @@ impl Session {
              select extension from gone",
         )
         .bind(extension)
+        .bind(seen)
         .fetch_all(&mut *self.connection)
         .await?;
         Ok(!gone.is_empty())

@@ -1,5 +1,6 @@
 //! PostgreSQL behind the door.
 
+mod answers;
 mod calls;
 mod cdrs;
 mod directory;

@@ -36,20 +36,31 @@ impl Session {
         id: &str,
         document: &str,
         cursor: Option<u64>,
+        seen: Option<&str>,
     ) -> Result<bool, StoreError> {
         let done = sqlx::query(
-            "update webhooks set document = $2, cursor = coalesce($3, cursor) where id = $1",
+            "update webhooks set document = $2, cursor = coalesce($3, cursor)
+             where id = $1 and ($4::text is null or document = $4)",
         )
         .bind(id)
         .bind(document)
         .bind(cursor.map(signed))
+        .bind(seen)
         .execute(&mut *self.connection)
         .await?;
         Ok(done.rows_affected() > 0)
     }
 
-    pub async fn remove_webhook(&mut self, id: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query("delete from webhooks where id = $1").bind(id);
+    pub async fn remove_webhook(
+        &mut self,
+        id: &str,
+        seen: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "delete from webhooks where id = $1 and ($2::text is null or document = $2)",
+        )
+        .bind(id)
+        .bind(seen);
         Ok(done.execute(&mut *self.connection).await?.rows_affected() > 0)
     }
 

@@ -2,7 +2,7 @@
 
 use super::Sqlite;
 use crate::directory::{Binding, User};
-use crate::store::rows::{bindings, change, signed, user, user_document};
+use crate::store::rows::{bindings, change, signed, user_document};
 use crate::store::{Change, StoreError};
 use sqlx::{QueryBuilder, SqliteConnection};
 
@@ -14,13 +14,9 @@ impl Sqlite {
         Ok(query.bind(after).bind(signed(most as u64)).fetch_all(&self.readers).await?)
     }
 
-    pub async fn user(&self, extension: &str) -> Result<Option<User>, StoreError> {
-        let document: Option<String> =
-            sqlx::query_scalar("select document from users where extension = ?1")
-                .bind(extension)
-                .fetch_optional(&self.readers)
-                .await?;
-        document.map(|document| user(&document)).transpose()
+    pub async fn user(&self, extension: &str) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar("select document from users where extension = ?1");
+        Ok(query.bind(extension).fetch_optional(&self.readers).await?)
     }
 
     pub async fn import_users(
@@ -57,13 +53,17 @@ impl Sqlite {
         Ok(existing)
     }
 
-    pub async fn update_user(&self, user: &User) -> Result<bool, StoreError> {
+    pub async fn update_user(&self, user: &User, seen: Option<&str>) -> Result<bool, StoreError> {
         let mut writer = self.begin().await?;
-        let done = sqlx::query("update users set document = ?2 where extension = ?1")
-            .bind(&user.extension)
-            .bind(user_document(user))
-            .execute(writer.connection())
-            .await?;
+        let done = sqlx::query(
+            "update users set document = ?2
+             where extension = ?1 and (?3 is null or document = ?3)",
+        )
+        .bind(&user.extension)
+        .bind(user_document(user))
+        .bind(seen)
+        .execute(writer.connection())
+        .await?;
         let changed = done.rows_affected() > 0;
         if changed {
             feed(writer.connection(), core::slice::from_ref(&user.extension)).await?;
@@ -72,18 +72,24 @@ impl Sqlite {
         Ok(changed)
     }
 
-    pub async fn delete_user(&self, extension: &str) -> Result<bool, StoreError> {
+    pub async fn delete_user(
+        &self,
+        extension: &str,
+        seen: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let mut writer = self.begin().await?;
-        let done = sqlx::query("delete from users where extension = ?1")
-            .bind(extension)
-            .execute(writer.connection())
-            .await?;
-        sqlx::query("delete from bindings where extension = ?1")
-            .bind(extension)
-            .execute(writer.connection())
-            .await?;
+        let done =
+            sqlx::query("delete from users where extension = ?1 and (?2 is null or document = ?2)")
+                .bind(extension)
+                .bind(seen)
+                .execute(writer.connection())
+                .await?;
         let gone = done.rows_affected() > 0;
         if gone {
+            sqlx::query("delete from bindings where extension = ?1")
+                .bind(extension)
+                .execute(writer.connection())
+                .await?;
             feed(writer.connection(), &[extension.to_owned()]).await?;
         }
         writer.commit().await?;

@@ -3,6 +3,7 @@
 //! One write connection, `synchronous=full`: an acknowledged write survives a power cut. Statements are multi-row,
 //! never row by row: what costs is the hop to the connection's thread.
 
+mod answers;
 mod calls;
 mod cdrs;
 mod directory;

@@ -38,20 +38,26 @@ impl Sqlite {
         id: &str,
         document: &str,
         cursor: Option<u64>,
+        seen: Option<&str>,
     ) -> Result<bool, StoreError> {
         let done = sqlx::query(
-            "update webhooks set document = ?2, cursor = coalesce(?3, cursor) where id = ?1",
+            "update webhooks set document = ?2, cursor = coalesce(?3, cursor)
+             where id = ?1 and (?4 is null or document = ?4)",
         )
         .bind(id)
         .bind(document)
         .bind(cursor.map(signed))
+        .bind(seen)
         .execute(&self.writer)
         .await?;
         Ok(done.rows_affected() > 0)
     }
 
-    pub async fn remove_webhook(&self, id: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query("delete from webhooks where id = ?1").bind(id);
+    pub async fn remove_webhook(&self, id: &str, seen: Option<&str>) -> Result<bool, StoreError> {
+        let done =
+            sqlx::query("delete from webhooks where id = ?1 and (?2 is null or document = ?2)")
+                .bind(id)
+                .bind(seen);
         Ok(done.execute(&self.writer).await?.rows_affected() > 0)
     }
 

@@ -1,0 +1,190 @@
+//! Who may ask, and how often: tokens, roles, rates, the audit log.
+//!
+//! Invariants: a request without a token that is known reaches nothing; who tries tokens is slowed down by its address
+//! and keeps nobody out who used a good one from there; what may change something is in the audit log with its outcome.
+
+use super::Admin;
+use super::problem::Problem;
+use super::rates::Rates;
+use super::tokens::{self, Identity};
+use crate::event::Event;
+use crate::net::clock;
+use crate::views::Rfc3339;
+use crate::views::token::AuditView;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use core::net::IpAddr;
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Requests of a token at once, and a second.
+const TOKEN: (f64, f64) = (1_000.0, 500.0);
+/// Requests of an address without a good token at once, and a second.
+const STRANGER: (f64, f64) = (50.0, 1.0);
+/// Good tokens with the addresses that used them.
+const GOOD: usize = 10_000;
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Caller {
+    /// A host.
+    Address(IpAddr),
+    /// Who runs this process, or may do all on this machine, by a socket in the data directory.
+    Owner,
+    /// Another user of this machine by that socket, or nobody knows.
+    Unknown,
+}
+
+impl Caller {
+    /// A host of IPv6 has as many addresses as it likes in its network.
+    pub(super) fn of(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+/// Counts of this node.
+#[derive(Debug)]
+pub(super) struct Gate {
+    tokens: Rates<String>,
+    strangers: Rates<Caller>,
+    good: Mutex<HashSet<(Caller, [u8; 32])>>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            tokens: Rates::new(TOKEN.0, TOKEN.1),
+            strangers: Rates::new(STRANGER.0, STRANGER.1),
+            good: Mutex::default(),
+        }
+    }
+}
+
+impl Gate {
+    fn is_good(&self, caller: Caller, hash: [u8; 32]) -> bool {
+        let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        good.contains(&(caller, hash))
+    }
+
+    fn note(&self, caller: Caller, hash: [u8; 32], is_good: bool) {
+        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if good.len() >= GOOD {
+            good.clear();
+        }
+        match is_good {
+            true => _ = good.insert((caller, hash)),
+            false => _ = good.remove(&(caller, hash)),
+        }
+    }
+}
+
+/// `Authorization: Bearer` (RFC 6750), what its role allows, and the audit log.
+pub(super) async fn authorize(
+    State(admin): State<Arc<Admin>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // Until the database is there nobody can tell whose a token is, and who would read the admin token from
+    // credentials.json finds none yet: that is no 401.
+    if let Err(problem) = admin.services() {
+        return problem.into_response();
+    }
+    let caller = request.extensions().get::<Caller>().copied().unwrap_or(Caller::Unknown);
+    let token = token_hash(request.headers());
+    let identity = match admit(&admin, caller, token).await {
+        Ok(identity) => identity,
+        Err(problem) => return problem.into_response(),
+    };
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let path = uri.path().strip_prefix("/api/v1").unwrap_or(uri.path());
+    request.extensions_mut().insert(identity.clone());
+    let response = match identity.may(&method, path) {
+        true => next.run(request).await,
+        false => {
+            let detail = format!("a token of role {} may not do that", identity.role.name());
+            Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+        }
+    };
+    let changes = method != Method::GET && method != Method::HEAD;
+    if let Some(services) = admin.services.get().filter(|_| changes) {
+        let entry = AuditView {
+            sequence: 0,
+            at: Rfc3339(clock::now()),
+            token: identity.id,
+            name: identity.name,
+            node: admin.node.clone(),
+            method: method.to_string(),
+            path: uri.path_and_query().map_or_else(String::new, ToString::to_string),
+            status: response.status().as_u16(),
+        };
+        tokens::note(&services.store, &entry).await;
+    }
+    response
+}
+
+fn token_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = given.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Sha256::digest(token.trim()).into())
+}
+
+async fn admit(
+    admin: &Admin,
+    caller: Caller,
+    token: Option<[u8; 32]>,
+) -> Result<Identity, Problem> {
+    let (now, gate) = (clock::now(), &admin.gate);
+    let too_often = |seconds| {
+        admin.telemetry.handle(&Event::Shed { what: "requests to the API" }, now);
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "asked too often").after(seconds)
+    };
+    let refuse = |detail: &str| match gate.strangers.take(caller, now) {
+        Ok(()) => Problem::new(StatusCode::UNAUTHORIZED, detail),
+        Err(seconds) => too_often(seconds),
+    };
+    let identity = match (token, caller) {
+        (None, Caller::Owner) => Identity::owner(),
+        (None, Caller::Address(_) | Caller::Unknown) => {
+            return Err(refuse("give a token: Authorization: Bearer <token>"));
+        }
+        (Some(hash), _) => {
+            if !gate.is_good(caller, hash) {
+                gate.strangers.look(&caller, now).map_err(too_often)?;
+            }
+            let identity = identify(admin, hash).await?;
+            gate.note(caller, hash, identity.is_some());
+            identity.ok_or_else(|| refuse("that token is not known here"))?
+        }
+    };
+    gate.tokens.take(identity.id.clone(), now).map_err(too_often)?;
+    Ok(identity)
+}
+
+/// Hashes are compared, so the time of a comparison tells nothing of the token.
+async fn identify(admin: &Admin, hash: [u8; 32]) -> Result<Option<Identity>, Problem> {
+    let difference = hash.iter().zip(&admin.token_hash).fold(0, |acc, (l, r)| acc | (l ^ r));
+    if difference == 0 {
+        return Ok(Some(Identity::admin()));
+    }
+    admin.tokens.identify(&admin.services()?.store, hash).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_is_one_caller() {
+        let of = |text: &str| Caller::of(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+}
