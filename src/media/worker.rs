@@ -8,7 +8,6 @@
 mod moving;
 mod pace;
 mod packets;
-mod released;
 mod told;
 mod upkeep;
 mod urgency;
@@ -23,7 +22,7 @@ use crate::control::{Apply, Frame, Refusal, Release, Reply, Request, Resume, Ses
 use crate::ids::SessionId;
 use crate::net::clock;
 use crate::net::rtp_socket::RtpSocket;
-use crate::relay::{Channel, Endpoint, Session};
+use crate::relay::{Channel, Endpoint, Released, Session};
 use crate::time::Timestamp;
 use core::cmp::Reverse;
 use core::net::SocketAddr;
@@ -34,7 +33,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use pace::Pace;
-use released::Released;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;

@@ -19,6 +19,7 @@ mod outbox;
 mod playout;
 mod random;
 mod reception;
+mod released;
 mod session;
 mod snapshot;
 mod stream;
@@ -104,5 +105,6 @@ pub enum Output {
     Report(Report),
 }
 
+pub use released::Released;
 pub use session::Session;
 pub use snapshot::{SNAPSHOT_VERSION, snapshot_is_read};

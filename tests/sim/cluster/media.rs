@@ -4,7 +4,7 @@
 use core::time::Duration;
 use holdfast::control::{Apply, Frame, Refusal, Release, Reply, Report, Request, Resume};
 use holdfast::ids::{LegId, SessionId};
-use holdfast::relay::{Channel, Endpoint, Output, Session};
+use holdfast::relay::{Channel, Endpoint, Output, Released, Session};
 use holdfast::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,6 +29,8 @@ pub struct MediaNode {
     away: BTreeMap<SessionId, Away>,
     /// Taken by another process.
     gone: BTreeSet<SessionId>,
+    /// Taken down lately.
+    released: Released,
     by_port: BTreeMap<u16, Endpoint2>,
     next_port: u16,
     pub is_draining: bool,
@@ -191,6 +193,9 @@ impl MediaNode {
     ) -> Result<Reply, Refusal> {
         let id = apply.session;
         if !self.sessions.contains_key(&id) {
+            if self.fences && self.released.is_over(id, (apply.epoch, apply.rev)) {
+                return Err(Refusal::Stale);
+            }
             if self.is_draining {
                 return Err(Refusal::Draining);
             }
@@ -279,11 +284,13 @@ impl MediaNode {
         now: Timestamp,
     ) -> Result<Reply, Refusal> {
         let Some(entry) = self.sessions.get_mut(&release.session) else {
+            self.released.note(release.session, (release.epoch, release.rev), now);
             let Release { session, epoch, rev } = *release;
             let state = holdfast::control::SessionState { session, epoch, rev, legs: Vec::new() };
             return Ok(Reply::Released(state));
         };
         let state = entry.session.release(release, now)?;
+        self.released.note(release.session, (release.epoch, release.rev), now);
         self.close(release.session, ports);
         Ok(Reply::Released(state))
     }

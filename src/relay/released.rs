@@ -13,12 +13,13 @@ const MOST: usize = 100_000;
 
 /// The orders by which they were released.
 #[derive(Debug, Default)]
-pub(super) struct Released {
+pub struct Released {
     orders: HashMap<SessionId, (Epoch, Rev)>,
     by_time: VecDeque<(Timestamp, SessionId)>,
 }
 
 impl Released {
+    /// A session was released by that order: it is not here any more, or never was.
     pub fn note(&mut self, id: SessionId, order: (Epoch, Rev), now: Timestamp) {
         self.forget(now);
         if self.by_time.len() >= MOST
