@@ -5,8 +5,6 @@
 //! (`silence`); given-up calls are watched until others have them; where nobody can take calls they stay.
 
 use super::calls::Slot;
-use super::errand::Errand;
-use super::pass_on::Stray;
 use super::silence::Silence;
 use super::takeover::CLAIMED_WITHIN;
 use super::worker::Worker;
@@ -170,11 +168,10 @@ impl Worker {
         if self.given_up.are_theirs(self.now) {
             return;
         }
-        let own = self.settings.incarnation;
         // What was decided of a call before it was given up is stored before it comes back.
         owned.retain(|id| !self.committer.owes(*id));
         for id in owned {
-            if !self.errands.run(Errand::ClaimFor(Stray::none(id), own)) {
+            if !self.claim_own(id) {
                 // The rest when these are done.
                 return;
             }
@@ -204,7 +201,8 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signaling::errand::Claim;
+    use crate::signaling::errand::{Claim, Errand};
+    use crate::signaling::pass_on::{Stray, Whereabouts};
     use crate::signaling::samples;
 
     fn claims(worker: &mut Worker) -> Vec<Claim> {
@@ -241,7 +239,12 @@ mod tests {
         let taken_back = |worker: &mut Worker| {
             worker.note_still_owned(vec![CallId(9)]);
             let errands = samples::errands(worker);
-            errands.iter().any(|errand| matches!(errand, Errand::ClaimFor(..)))
+            let is_claimed = errands.iter().any(|errand| matches!(errand, Errand::ClaimFor(..)));
+            worker.note_still_owned(vec![CallId(9)]);
+            let again = samples::errands(worker);
+            assert!(again.is_empty(), "once, until it is known what came of it: {again:?}");
+            worker.handle_stray_found(Stray::none(CallId(9)), Whereabouts::Unknown);
+            is_claimed
         };
         assert!(!taken_back(&mut worker));
         worker.now = worker.now + CLAIMED_WITHIN + MARGIN;

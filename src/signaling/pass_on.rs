@@ -101,6 +101,9 @@ impl Worker {
     }
 
     pub(super) fn handle_stray_found(&mut self, stray: Stray, found: Whereabouts) {
+        if stray.bytes.is_empty() {
+            self.end_own_claim(stray.call);
+        }
         if self.calls.get(stray.call).is_some() {
             return self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
         }

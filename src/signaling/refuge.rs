@@ -100,6 +100,9 @@ impl Worker {
         if !self.refuge.is_blind(self.now) || self.refuge.at.is_some() {
             return;
         }
+        for id in self.calls.ids(|_| true) {
+            self.save_call_now(id);
+        }
         let mut saves: Vec<Save> = self.committer.owed_saves().cloned().collect();
         saves.extend(self.rows().into_iter().filter(|row| !self.committer.owes(row.id)));
         self.entrust_to(&name, &saves);

@@ -22,12 +22,32 @@ pub(super) struct Unheard {
     until: Option<Timestamp>,
     /// Ours by the last look, and not here.
     unknown: BTreeSet<CallId>,
+    /// On their way here by a claim of ours: a second one would fence what the first one brought.
+    claimed: BTreeSet<CallId>,
 }
 
 impl Worker {
     /// A claim failed, perhaps after it came true; or the store calls something ours that is not here.
     pub(super) fn doubt_claims(&mut self) {
         self.unheard.until = Some(self.now + PATIENCE);
+    }
+
+    /// A call that the store calls ours comes back. False: too much is under way.
+    pub(super) fn claim_own(&mut self, id: CallId) -> bool {
+        if !self.unheard.claimed.insert(id) {
+            return true;
+        }
+        let own = self.settings.incarnation;
+        let is_asked = self.errands.run(Errand::ClaimFor(Stray::none(id), own));
+        if !is_asked {
+            self.unheard.claimed.remove(&id);
+        }
+        is_asked
+    }
+
+    /// What came of it.
+    pub(super) fn end_own_claim(&mut self, id: CallId) {
+        self.unheard.claimed.remove(&id);
     }
 
     pub(super) fn is_in_doubt(&self) -> bool {
@@ -41,10 +61,10 @@ impl Worker {
         }
         let is_here = |id: &CallId| self.calls.get(*id).is_some() || self.committer.owes(*id);
         let unknown: BTreeSet<CallId> = owned.iter().copied().filter(|id| !is_here(id)).collect();
-        let own = self.settings.incarnation;
-        for id in unknown.intersection(&self.unheard.unknown) {
+        let known = core::mem::take(&mut self.unheard.unknown);
+        for id in unknown.intersection(&known) {
             tracing::warn!(call.id = %id, "call {id} became ours unheard: it is claimed again");
-            self.errands.run(Errand::ClaimFor(Stray::none(*id), own));
+            self.claim_own(*id);
         }
         if unknown.is_empty() && self.unheard.until.is_some_and(|until| until <= self.now) {
             self.unheard.until = None;
