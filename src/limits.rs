@@ -32,6 +32,8 @@ pub const CALLS_PER_NODE: usize = 100_000;
 pub const HELD_OUTPUTS: usize = 200_000;
 /// Calls and users whose rows the store is owed; above it new calls get 503.
 pub const OWED_WRITES: usize = 200_000;
+/// INVITEs that wait until peers have said whether they know them; those above it do not wait.
+pub const ASKED_INVITES: usize = 4_096;
 /// Rows a commit.
 pub const COMMIT_BATCH: usize = 500;
 /// Events of no call that wait for the store; above it the oldest are lost.

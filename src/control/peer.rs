@@ -157,6 +157,18 @@ pub enum PeerFrame {
         /// JSON: the call, or why it was not done.
         document: Bytes,
     },
+    /// Has the receiver a call of the INVITE with this key? Answered by `InviteSeen`.
+    AskInvite {
+        /// Keyed hash of the INVITE.
+        key: [u8; 16],
+    },
+    /// The answer.
+    InviteSeen {
+        /// Of the question.
+        key: [u8; 16],
+        /// It has, or is about to.
+        here: bool,
+    },
 }
 
 impl PeerFrame {
@@ -187,7 +199,9 @@ impl PeerFrame {
             | Self::Ended { .. }
             | Self::TakenBack
             | Self::AskSteer { .. }
-            | Self::Steered { .. } => 2,
+            | Self::Steered { .. }
+            | Self::AskInvite { .. }
+            | Self::InviteSeen { .. } => 2,
         }
     }
 }

@@ -179,6 +179,11 @@ impl Calls {
         }
     }
 
+    /// The INVITE with that key made a live call here.
+    pub(super) fn has_key(&self, key: &[u8; 16]) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// Calls that touch a user.
     pub(super) fn of_user(&self, user: &str) -> &[CallId] {
         self.by_user.get(user).map_or(&[], Vec::as_slice)
@@ -308,30 +313,16 @@ impl Calls {
 mod tests {
     use super::*;
     use crate::call::{Invitation, Settings};
-    use crate::directory::User;
-    use crate::ids::{ClusterKey, Epoch, Flow, Incarnation, LegId, Transport};
-    use crate::sip::{Message, digest::Ha1};
-    use crate::views::user::SrtpPolicy;
+    use crate::ids::{ClusterKey, Epoch, Incarnation, LegId};
+    use crate::signaling::samples;
     use bytes::Bytes;
     use core::time::Duration;
     use std::sync::Arc;
 
     const KEY: [u8; 16] = [7; 16];
 
-    fn flow() -> Flow {
-        let address = |text: &str| text.parse().expect("literal");
-        let (local, remote) = (address("192.0.2.1:5060"), address("192.0.2.2:5060"));
-        Flow { transport: Transport::Udp, local, remote, connection: None }
-    }
-
     fn call(id: u128) -> Call {
-        let text = "INVITE sip:2@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKx\r\n\
-                    From: <sip:1@192.0.2.1>;tag=a\r\nTo: <sip:2@192.0.2.1>\r\nCall-ID: c\r\n\
-                    CSeq: 1 INVITE\r\nContact: <sip:1@192.0.2.2>\r\n\r\n";
-        let Ok(Message::Request(request)) = Message::parse(&Bytes::from_static(text.as_bytes()))
-        else {
-            panic!("a good INVITE")
-        };
+        let (request, flow) = samples::invite();
         let settings = Settings {
             key: ClusterKey::new(b"key"),
             node: NodeName("n".into()),
@@ -343,28 +334,15 @@ mod tests {
             rtp_timeout: Duration::from_secs(30),
             emergency_numbers: Vec::new(),
         };
-        let caller = User {
-            extension: "1".to_owned(),
-            display_name: String::new(),
-            enabled: true,
-            ha1: Ha1::new("1", "holdfast", "x"),
-            max_contacts: None,
-            max_calls: None,
-            ring_timeout_ms: None,
-            codecs: Vec::new(),
-            srtp: SrtpPolicy::Off,
-            created_at: Timestamp::EPOCH,
-            updated_at: Timestamp::EPOCH,
-        };
-        let (id, caller) = (CallId(id), Arc::new(caller));
-        let (epoch, entropy, flow) = (Epoch(1), [0; 32], flow());
+        let (id, caller) = (CallId(id), Arc::new(samples::user("1")));
+        let (epoch, entropy) = (Epoch(1), [0; 32]);
         let invitation = Invitation { id, key: KEY, epoch, entropy, caller, request, flow };
         Call::new(Arc::new(settings), invitation, Timestamp::EPOCH).expect("a call")
     }
 
     fn message(name: &'static str, behind: Option<u64>) -> Transmit {
-        let bytes = Bytes::from_static(name.as_bytes());
-        Transmit { flow: flow(), bytes, leg: LegId::CALLER, behind: behind.map(Rev), request: None }
+        let (bytes, (_, flow)) = (Bytes::from_static(name.as_bytes()), samples::invite());
+        Transmit { flow, bytes, leg: LegId::CALLER, behind: behind.map(Rev), request: None }
     }
 
     #[test]

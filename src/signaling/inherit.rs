@@ -7,8 +7,15 @@ use crate::control::PeerFrame;
 use crate::directory::Binding;
 use crate::ids::{ConnectionId, Incarnation, NodeName};
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 
 impl Worker {
+    /// A sibling stands still: what phones say to it, repeats too, is read here.
+    pub(super) fn cover(&mut self, sibling: Incarnation, sockets: Vec<OwnedFd>) {
+        self.expect_repeats();
+        self.sockets.cover(sibling, sockets);
+    }
+
     /// When everything was given up, the sockets are left to the heir; they come back with the calls.
     pub(super) fn leave_sockets(&mut self) {
         let leaves = self.is_leaving()

@@ -44,6 +44,7 @@ impl Worker {
             Known::Merged => self.refuse(&request, &flow, 482),
             // Its call is on its way here: the phone asks again.
             Known::New if self.entrusted.has_key(&key, self.now) => {}
+            Known::New if self.repeats.asked.has(&key) => {}
             Known::New => self.handle_new_invite(key, request, flow),
         }
     }
@@ -54,6 +55,19 @@ impl Worker {
         if from.as_deref() != Some(caller.extension.as_str()) {
             return self.refuse_saying(&request, &flow, 403, "From Is Not The Digest User");
         }
+        if !self.ask_for_invite(key, &caller, &request, flow) {
+            self.admit_invite(key, caller, request, flow);
+        }
+    }
+
+    /// Nobody is known to have a call of it.
+    pub(super) fn admit_invite(
+        &mut self,
+        key: [u8; 16],
+        caller: Arc<User>,
+        request: Request,
+        flow: Flow,
+    ) {
         let refusal = self.takes_no_calls().filter(|_| !self.is_emergency(&request));
         if let Some((reason, seconds)) = refusal {
             return self.refuse_for_now(&request, &flow, reason, seconds);

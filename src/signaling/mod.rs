@@ -12,6 +12,7 @@
 //! channel; nothing here grows without a bound.
 
 mod answer;
+mod asked;
 mod bindings;
 mod calls;
 mod check_sync;

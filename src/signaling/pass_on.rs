@@ -290,6 +290,8 @@ impl Worker {
             PeerFrame::Drain { drain, end_calls } => self.drain_self(drain, end_calls),
             PeerFrame::AskMedia { node, probes } => self.answer_media(link, node, probes),
             PeerFrame::MediaSeen { node, lives } => self.take_media_seen(link, &node, lives),
+            PeerFrame::AskInvite { key } => self.answer_invite(link, key),
+            PeerFrame::InviteSeen { key, here } => self.take_invite_seen(link, &key, here),
             PeerFrame::Ended { call, by, cause } => self.input(call, Input::Ended { by, cause }),
         }
     }

@@ -10,7 +10,7 @@ use crate::control::{Frame, PeerFrame};
 use crate::ids::{CallId, ConnectionId, Incarnation, NodeName};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
@@ -326,6 +326,22 @@ impl Peers {
             let reads = peer.hello.version >= frame.since();
             self.send(name, if reads { frame.clone() } else { old.clone() });
         }
+    }
+
+    /// All that read it are asked: who.
+    pub(super) fn ask(&self, question: &PeerFrame) -> BTreeSet<NodeName> {
+        self.up.keys().filter(|name| self.ask_one(name, question)).cloned().collect()
+    }
+
+    /// False: it does not read it, or there is no way to it.
+    pub(super) fn ask_one(&self, name: &NodeName, question: &PeerFrame) -> bool {
+        let reads = |peer: &Peer| peer.hello.version >= question.since();
+        self.up.get(name).is_some_and(reads) && self.send(name, question.clone())
+    }
+
+    /// Whether all are known that live: the store has told who is there, and who has no link is not being dialled.
+    pub(super) fn are_met(&self) -> bool {
+        self.unheard.is_some() && self.dialling.is_empty()
     }
 
     /// Frames that its link takes now.

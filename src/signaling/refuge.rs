@@ -54,6 +54,7 @@ impl Worker {
     pub(super) fn see_again(&mut self) {
         self.refuge.seen_at = Some(self.now);
         if let Some(name) = self.refuge.at.take() {
+            self.expect_repeats();
             self.given_up.watch_from(self.now + GIVEN_FOR);
             if self.peers.send(&name, PeerFrame::TakenBack) {
                 self.given_up.take_back();

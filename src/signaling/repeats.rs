@@ -4,6 +4,7 @@
 //! Invariants: nothing is said of a call that the store does not know yet, for as long as repeats are expected and the
 //! store may answer soon; in an outage, and where there never was another node, nobody waits.
 
+use super::asked::AskedInvites;
 use super::worker::Worker;
 use crate::ids::{CallId, Rev};
 use crate::limits;
@@ -21,12 +22,20 @@ pub(super) struct Repeats {
     until: Option<Timestamp>,
     /// In the journal, and not known to be in the store: until when that is waited for.
     waiting: VecDeque<(Timestamp, CallId, Rev)>,
+    /// INVITEs that peers are asked for first.
+    pub asked: AskedInvites,
 }
 
 impl Repeats {
+    /// A node came, went or stood still.
+    pub(super) fn are_expected(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
     /// When a wait ends.
     pub(super) fn next_timeout(&self) -> Option<Timestamp> {
-        self.waiting.front().map(|(until, ..)| *until)
+        let journaled = self.waiting.front().map(|(until, ..)| *until);
+        journaled.into_iter().chain(self.asked.next_timeout()).min()
     }
 }
 
@@ -38,7 +47,7 @@ impl Worker {
 
     /// The journal has that rev of a call: what waited for it leaves, at once or when the store had its say.
     pub(super) fn release_journaled(&mut self, id: CallId, rev: Rev) {
-        let is_expected = self.repeats.until.is_some_and(|until| self.now < until);
+        let is_expected = self.repeats.are_expected(self.now);
         let is_new = self.calls.get(id).is_some_and(|slot| slot.committed.0 == 0);
         if is_expected && is_new && !self.committer.is_failing() {
             self.repeats.waiting.push_back((self.now + PATIENCE, id, rev));
@@ -49,6 +58,7 @@ impl Worker {
 
     /// Who waited long enough. A commit that failed meanwhile may have been done: the next one tells.
     pub(super) fn end_waits(&mut self) {
+        self.end_asking();
         while let Some((until, id, rev)) = self.repeats.waiting.front().copied()
             && until <= self.now
         {

@@ -8,16 +8,51 @@ use super::worker::{Doors, Worker};
 use crate::call::Save;
 use crate::control::Frame;
 use crate::control::hello::{Hello, Role};
-use crate::ids::{CallId, ClusterKey, Epoch, Incarnation, NodeName, Rev};
+use crate::directory::User;
+use crate::ids::{CallId, ClusterKey, Epoch, Flow, Incarnation, NodeName, Rev, Transport};
 use crate::net::control_link::Secrets;
 use crate::sip::address::Advertise;
+use crate::sip::digest::Ha1;
+use crate::sip::{Message, Request};
 use crate::store::{ClaimedCall, Store};
 use crate::time::Timestamp;
+use crate::views::user::SrtpPolicy;
+use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+
+/// A user who may do everything.
+pub(super) fn user(extension: &str) -> User {
+    User {
+        extension: extension.to_owned(),
+        display_name: String::new(),
+        enabled: true,
+        ha1: Ha1::new(extension, "test", "x"),
+        max_contacts: None,
+        max_calls: None,
+        ring_timeout_ms: None,
+        codecs: Vec::new(),
+        srtp: SrtpPolicy::Off,
+        created_at: Timestamp::EPOCH,
+        updated_at: Timestamp::EPOCH,
+    }
+}
+
+/// An INVITE of user 1 for user 2, and how it came.
+pub(super) fn invite() -> (Request, Flow) {
+    let text = "INVITE sip:2@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKx\r\n\
+                From: <sip:1@192.0.2.1>;tag=a\r\nTo: <sip:2@192.0.2.1>\r\nCall-ID: c\r\n\
+                CSeq: 1 INVITE\r\nContact: <sip:1@192.0.2.2>\r\n\r\n";
+    let Ok(Message::Request(request)) = Message::parse(&Bytes::from_static(text.as_bytes())) else {
+        panic!("a good INVITE")
+    };
+    let address = |text: &str| text.parse().expect("literal");
+    let (local, remote) = (address("10.0.0.1:5060"), address("192.0.2.2:5060"));
+    (request, Flow { transport: Transport::Udp, local, remote, connection: None })
+}
 
 /// A live call's row without a record.
 pub(super) fn save(call: u128, rev: u64) -> Save {

@@ -55,6 +55,7 @@ impl Worker {
         self.peers.forget_silence();
         if !self.peers.is_alone() {
             self.expect_repeats();
+            self.repeats.asked.meet_again(now);
         }
         self.errands.run(Errand::Prove);
     }

@@ -213,7 +213,8 @@ impl Worker {
             if is_fresh(row) {
                 self.peers.revive(row.incarnation);
             }
-            if is_fresh(row) && self.peers.begin_dial(&peer, own) {
+            // A node that is new here looks for all that may live: the store may have been away from them.
+            if (is_fresh(row) || self.is_newcomer()) && self.peers.begin_dial(&peer, own) {
                 self.errands.run(Errand::Dial(peer));
             }
         }
@@ -325,6 +326,7 @@ impl Worker {
             self.peers.send(&name, PeerFrame::Draining(true));
         }
         self.begin_to_tell(&name);
+        self.ask_newcomer(&name);
         if !self.inherited.is_empty() {
             let numbers = self.inherited.iter().copied().collect();
             self.peers.send(&name, PeerFrame::Inherited(numbers));
@@ -338,6 +340,7 @@ impl Worker {
     pub(super) fn peer_down(&mut self, peer: PeerAddress) {
         self.peers.note_left(peer.name.clone(), self.now);
         self.expect_repeats();
+        self.ask_no_more(&peer.name);
         tracing::warn!(node = %peer.name, "the link with signaling node {} broke", peer.name);
         self.errands.run(Errand::Judge(peer));
     }

@@ -499,7 +499,7 @@ impl Worker {
             Wakeup::LinkUp { number, hello, sender, rtt_us } => {
                 self.media_up(number, hello, sender, rtt_us);
             }
-            Wakeup::Cover(sibling, sockets) => self.sockets.cover(sibling, sockets),
+            Wakeup::Cover(sibling, sockets) => self.cover(sibling, sockets),
             Wakeup::Uncover(sibling) => self.sockets.uncover(sibling),
             Wakeup::SiblingGone(incarnation) => self.sibling_is_gone(incarnation),
             Wakeup::Inherited(sibling, connections) => self.inherit(&sibling, &connections),

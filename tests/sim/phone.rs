@@ -119,7 +119,7 @@ pub struct Line {
     /// In a re-INVITE of ours that is open.
     offered: Option<Voice>,
     /// Its user put the other on hold.
-    holding: bool,
+    pub holding: bool,
     /// Highest o= version of the switch, and the SDP of it.
     remote_version: u64,
     remote_sdp: String,

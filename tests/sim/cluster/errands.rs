@@ -2,6 +2,7 @@
 //! nobody waits for it any more.
 
 use super::faults::Mood;
+use super::journal::brief;
 use super::link::Place;
 use super::node::LEASE;
 use super::sabotage::Sabotage;
@@ -186,6 +187,10 @@ impl World {
         if claims(&errand) {
             self.answer(node, life, after, Wakeup::ClaimInDoubt);
         }
+        if let Errand::Commit(batch) = &errand {
+            let seconds = after as f64 / 1e6;
+            self.note(|| format!("   store: node {node} fails in {seconds} s: {:?}", brief(batch)));
+        }
         let wakeup = match errand {
             Errand::Commit(_) => Wakeup::Committed(unavailable()),
             Errand::FindOwner(stray) | Errand::ClaimFor(stray, _) => found(stray),
@@ -242,6 +247,7 @@ impl World {
                 if !heard {
                     self.count.add("store: commit in doubt");
                     let after = self.random.between(MS, COMMIT_DEADLINE);
+                    self.note(|| format!("   store: node {node} does not hear it"));
                     return self.answer(node, life, after, Wakeup::Committed(unavailable()));
                 }
                 Wakeup::Committed(Ok(outcomes))
@@ -296,14 +302,7 @@ impl World {
 
     fn commit(&mut self, node: usize, batch: &Batch) -> Vec<CallOutcome> {
         let outcomes = self.store.commit(batch);
-        self.note(|| {
-            let brief = |save: &holdfast::call::Save| {
-                let end = if save.ended { " end" } else { "" };
-                format!("{} e{} r{}{end}", save.id.0, save.epoch.0, save.rev.0)
-            };
-            let calls: Vec<String> = batch.calls.iter().map(brief).collect();
-            format!("   store: node {node} commits {calls:?}: {outcomes:?}")
-        });
+        self.note(|| format!("   store: node {node} commits {:?}: {outcomes:?}", brief(batch)));
         outcomes
     }
 
@@ -387,7 +386,8 @@ impl World {
             None if claimed.is_empty() => return,
             None => {
                 self.note(|| {
-                    format!("   node {node} claims {} calls of {}", claimed.len(), from.0)
+                    let ids: Vec<u128> = claimed.iter().map(|call| call.id.0).collect();
+                    format!("   node {node} claims {ids:?} of {}", from.0)
                 });
                 Wakeup::Claimed(claimed)
             }

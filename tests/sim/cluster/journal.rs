@@ -47,12 +47,22 @@ impl Journal {
     }
 }
 
+/// Calls of a batch, for the trace.
+pub fn brief(batch: &Batch) -> Vec<String> {
+    let brief = |save: &Save| {
+        let end = if save.ended { " end" } else { "" };
+        format!("{} e{} r{}{end}", save.id.0, save.epoch.0, save.rev.0)
+    };
+    batch.calls.iter().map(brief).collect()
+}
+
 impl World {
     /// The journal's work, done at once.
     pub fn journal_does(&mut self, at: usize, work: &Work) -> Vec<CallOutcome> {
         match work {
             Work::Write(batch) => {
                 self.count.add("journal: written");
+                self.note(|| format!("   journal of node {at} keeps {:?}", brief(batch)));
                 if self.sabotage == Some(Sabotage::EmptyJournal) {
                     return vec![CallOutcome::Done; batch.calls.len()];
                 }

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 /// Longer than an end needs to be told, or to be found out by the RTP that stays away.
 const LONELY: u64 = 70 * S;
+/// The same where the other phone vanished while it held: no RTP of it is awaited, two of our questions are not answered,
+/// and who takes the call over begins to ask anew.
+const LONELY_ON_HOLD: u64 = 155 * S;
 /// Nodes' clocks are so far apart at most.
 const SKEW: u64 = 100 * MS;
 /// A phone's request is answered after so long at most, when processes only die and leave.
@@ -102,12 +105,24 @@ impl World {
                     continue;
                 }
                 let call = self.call_of(at, line);
-                if self.lines_of(call).len() < 2 {
+                let asked_since = self.touched[at].max(self.hurt_at);
+                let is_asked = asked_since + LONELY_ON_HOLD > self.now && self.is_held(call);
+                if self.lines_of(call).len() < 2 && !is_asked {
                     let address = &self.phones[at].address;
                     self.complain(format!("phone {address} is alone in call {call}"));
                 }
             }
         }
+    }
+
+    /// A phone of that call vanished, and had put the other on hold.
+    fn is_held(&mut self, call: u128) -> bool {
+        let vanished: Vec<String> = self.phones.iter().flat_map(|it| it.vanished.clone()).collect();
+        vanished.iter().any(|call_id| {
+            let line =
+                self.line(call_id).filter(|(at, line)| self.phones[*at].lines[*line].holding);
+            line.is_some_and(|(at, line)| self.call_of(at, line) == call)
+        })
     }
 
     /// What must be true when all is over.

@@ -38,10 +38,7 @@ const CALLS_PER_SEED: u64 = 12;
 const CALLS: u64 = 8_000;
 const MANY: u64 = 100_000;
 /// Histories of several faults at once that break a promise: known, rare, and to become fewer.
-const BROKEN_IN_A_THOUSAND: u64 = 6;
-/// Histories of one kind of fault that break a promise, though none may: known by their seeds, told in each run, not
-/// understood yet. In two a phone stays in a call whose other phone is gone, in one a media node keeps a session.
-const NOT_UNDERSTOOD: [u64; 3] = [5172, 6158, 7711];
+const BROKEN_IN_A_THOUSAND: u64 = 1;
 /// A run with so many broken seeds has told enough.
 const MOST_BROKEN: usize = 200;
 const SECRET: &str = "secret";
@@ -208,8 +205,7 @@ struct Survey {
 impl Survey {
     /// Under one kind of fault that the switch is made for, no seed may break.
     fn broken_strict(&self) -> Option<u64> {
-        let strict = |seed: &u64, may: bool| !may && !NOT_UNDERSTOOD.contains(seed);
-        self.broken.iter().find(|(seed, (_, may))| strict(seed, *may)).map(|(seed, _)| *seed)
+        self.broken.iter().find(|(_, (_, may))| !may).map(|(seed, _)| *seed)
     }
 }
 
@@ -303,7 +299,7 @@ fn a_cluster_without_a_rule_is_noticed() {
         // What holds without the rule broken, and breaks with it.
         let shows = |seed: &u64| sabotage.shows_under(Theme::of(&mut Random::new(*seed)));
         let is_unshown = Sabotage::UNSHOWN.contains(&sabotage);
-        let seeds = if is_unshown { 40 } else { 400 };
+        let seeds = if is_unshown { 40 } else { 4_000 };
         let noticed = (0..).filter(shows).take(seeds).find_map(|seed| {
             let broken = run_seed(seed, Some(sabotage), false).err()?;
             run_seed(seed, None, false).is_ok().then_some((seed, broken.1))

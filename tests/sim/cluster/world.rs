@@ -415,6 +415,7 @@ impl World {
                 let now = self.now;
                 if let Some(at) = self.by_address.get(&address).copied() {
                     self.touched[at] = now;
+                    self.note(|| format!("   {address} hears {}", first_line(&bytes)));
                     self.phones[at].handle_bytes(&bytes, now);
                     self.drain_phone(at);
                 }

@@ -240,7 +240,8 @@ impl Phone {
             line.remote_tag = tag.into_owned();
         }
         if differs && !is_first {
-            self.complain("a second To tag");
+            let call_id = line.call_id.clone();
+            self.complain(format!("a second To tag in {call_id}"));
         }
     }
 
