@@ -327,6 +327,16 @@ impl Leg {
             || self.servers.iter().any(Server::is_open_invite)
     }
 
+    /// No request of ours is open: whatever its ACKs answered is not repeated any more (RFC 3261 §13.3.1.4), and what
+    /// was said was said.
+    pub fn give_room_back(&mut self) {
+        self.clients = Vec::new();
+        self.acknowledgements = Vec::new();
+        self.streams.shrink_to_fit();
+        self.statistics.shrink_to_fit();
+        self.description.give_room_back();
+    }
+
     /// Notes what was agreed, stream by stream.
     pub fn set_sides(&mut self, sides: impl Iterator<Item = StreamSide>) {
         for (stream, side) in self.streams.iter_mut().zip(sides) {

@@ -90,6 +90,10 @@ impl Sound {
         }
     }
 
+    pub(super) fn give_room_back(&mut self) {
+        self.legs.shrink_to_fit();
+    }
+
     /// What a CDR says of a leg, as far as it was heard long enough.
     pub(super) fn complete(&self, leg: LegId, cdr: CdrLeg) -> CdrLeg {
         let Some((_, heard)) = self.legs.iter().find(|(id, _)| *id == leg) else { return cdr };

@@ -44,12 +44,13 @@ impl Call {
                 leg.servers = Vec::new();
             }
             if leg.clients.is_empty() {
-                leg.clients = Vec::new();
+                leg.give_room_back();
             }
         }
         if self.outputs.is_empty() {
             self.outputs = VecDeque::new();
         }
+        self.sound.give_room_back();
     }
 
     /// When, and why.

@@ -47,6 +47,18 @@ pub struct Line {
 }
 
 impl LegDescription {
+    /// What was agreed stays for long: the room that it was made in is not needed.
+    pub fn give_room_back(&mut self) {
+        self.ours.shrink_to_fit();
+        self.lines.shrink_to_fit();
+        if let Some(sent) = &mut self.sent {
+            sent.shrink_to_fit();
+        }
+        if let Some(received) = &mut self.received {
+            received.media.shrink_to_fit();
+        }
+    }
+
     /// Of a new leg.
     pub fn new(session_id: u64, security: Security) -> Self {
         Self {
