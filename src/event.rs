@@ -73,6 +73,17 @@ pub enum Event {
         /// To whose phone; none: both, or the call.
         role: Option<LegRole>,
     },
+    /// A transfer by an operator is over.
+    CallTransferred {
+        /// Call.
+        call: CallId,
+        /// Whose phone was to leave.
+        role: LegRole,
+        /// Who was called (personal).
+        to: String,
+        /// 200: done.
+        status: u16,
+    },
     /// A digit was dialled.
     DigitDialled {
         /// Call.

@@ -28,7 +28,8 @@ pub(super) fn router() -> Router<Arc<Admin>> {
     paths(
         users::list, users::create, users::one, users::change, users::remove, users::import::import,
         registrations::list, registrations::remove, registrations::check_sync,
-        calls::list, calls::originate, calls::one, calls::hang_up, steer::hold, steer::unhold,
+        calls::list, calls::originate, calls::one, calls::hang_up,
+        steer::hold, steer::unhold, steer::dtmf, steer::transfer, steer::move_media,
         ladder::ladder, ladder::capture,
         cdrs::list, cdrs::one,
         events::stream,
@@ -59,12 +60,15 @@ fn document() -> Document {
 const SHOWN_ONCE: [&str; 3] = ["password", "secret", "token"];
 
 /// What callers send: a field that is absent keeps its value, or takes the default.
-const REQUEST_BODIES: [&str; 10] = [
+const REQUEST_BODIES: [&str; 13] = [
     "CheckSyncRequest",
+    "Digits",
     "DrainRequest",
     "LegChoice",
+    "MediaChoice",
     "NewCall",
     "NewToken",
+    "NewTransfer",
     "NewUser",
     "NewWebhook",
     "ResendRequest",

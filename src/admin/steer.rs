@@ -2,8 +2,8 @@
 //! what was done is stored, with the call as it is then.
 
 use super::calls::parsed_id;
-use super::extract::{Name, OptionalBody};
-use super::problem::Problem;
+use super::extract::{Body, Name, OptionalBody};
+use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::operator::Command;
 use crate::views::call::LegRole;
@@ -18,7 +18,12 @@ use utoipa::ToSchema;
 type Done = Result<(StatusCode, Json<CallView>), Problem>;
 
 pub(super) fn router() -> Router<Arc<Admin>> {
-    Router::new().route("/calls/{id}/hold", post(hold)).route("/calls/{id}/unhold", post(unhold))
+    Router::new()
+        .route("/calls/{id}/hold", post(hold))
+        .route("/calls/{id}/unhold", post(unhold))
+        .route("/calls/{id}/dtmf", post(dtmf))
+        .route("/calls/{id}/transfer", post(transfer))
+        .route("/calls/{id}/move", post(move_media))
 }
 
 /// Whose phone.
@@ -57,6 +62,90 @@ pub(super) async fn unhold(
     OptionalBody(choice): OptionalBody<LegChoice>,
 ) -> Done {
     steer(&services, &id, Steering::Unhold { leg: choice.leg }).await
+}
+
+/// Digits for a phone.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Digits {
+    /// Whose phone: `caller` or `callee`.
+    leg: LegRole,
+    /// `0`-`9`, `*`, `#`, `A`-`D`.
+    #[schema(min_length = 1, max_length = 32, pattern = "^[0-9*#A-D]+$")]
+    digits: String,
+}
+
+/// Sends digits to a phone: telephone events (RFC 4733), or INFO (`application/dtmf-relay`) where the phone takes none.
+/// They are told to nobody else, and stand in no event.
+#[utoipa::path(post, path = "/calls/{id}/dtmf", tag = "calls", operation_id = "dial_in_call",
+    params(("id" = String, Path)), request_body = Digits,
+    responses((status = 202, body = CallView), (status = 404, body = Problem),
+        (status = 409, description = "The call is not answered, has no such phone, or other \
+            digits are on their way to it", body = Problem)))]
+pub(super) async fn dtmf(services: Services, Name(id): Name, Body(wish): Body<Digits>) -> Done {
+    let Digits { leg, digits } = wish;
+    let is_digit = |digit: char| matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D');
+    if !(1..=32).contains(&digits.len()) || !digits.chars().all(is_digit) {
+        let why = "1-32 of the digits 0-9, *, #, A-D";
+        return Err(Problem::fields(vec![FieldError::new("digits", why)]));
+    }
+    steer(&services, &id, Steering::Dial { leg, digits }).await
+}
+
+/// Who is to take a phone's place.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewTransfer {
+    /// Whose phone leaves: `caller` or `callee`. Whom it talks to stays.
+    leg: LegRole,
+    /// Who comes: an extension or number as a person dials it, or a `sip:` URI.
+    #[schema(min_length = 1, max_length = 256)]
+    to: String,
+}
+
+/// Blind transfer. The phones of who comes ring while the call goes on; the one that answers takes the place of the
+/// phone that leaves, which gets BYE. When nobody answers the call is as it was. `transfer` of the call tells of one
+/// under way, the events `call.transferred` and `call.transfer_failed` and the CDR's `transfers` of its outcome.
+#[utoipa::path(post, path = "/calls/{id}/transfer", tag = "calls", operation_id = "transfer_call",
+    params(("id" = String, Path)), request_body = NewTransfer,
+    responses((status = 202, body = CallView), (status = 404, body = Problem),
+        (status = 409, description = "The call is not answered, is being transferred already, or \
+            no phone of who is to come is registered", body = Problem)))]
+pub(super) async fn transfer(
+    services: Services,
+    Name(id): Name,
+    Body(wish): Body<NewTransfer>,
+) -> Done {
+    let NewTransfer { leg, to } = wish;
+    if !(1..=256).contains(&to.chars().count()) || to.chars().any(char::is_control) {
+        let why = "1-256 characters, no control characters";
+        return Err(Problem::fields(vec![FieldError::new("to", why)]));
+    }
+    steer(&services, &id, Steering::Transfer { leg, to }).await
+}
+
+/// Where a call's media are to be.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MediaChoice {
+    /// Name of a media node of another host; the freest one when absent or null.
+    #[serde(default)]
+    node: Option<String>,
+}
+
+/// Moves the media of a call to a node of another host: both phones are told by a re-INVITE, and where they were goes
+/// on until they know.
+#[utoipa::path(post, path = "/calls/{id}/move", tag = "calls", operation_id = "move_call",
+    params(("id" = String, Path)), request_body = Option<MediaChoice>,
+    responses((status = 202, body = CallView), (status = 404, body = Problem),
+        (status = 409, description = "The call is not answered or moves already, or there is no \
+            such node that takes it", body = Problem)))]
+pub(super) async fn move_media(
+    services: Services,
+    Name(id): Name,
+    OptionalBody(choice): OptionalBody<MediaChoice>,
+) -> Done {
+    steer(&services, &id, Steering::Move { node: choice.node }).await
 }
 
 async fn steer(services: &Services, id: &str, wish: Steering) -> Done {

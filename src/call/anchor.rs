@@ -200,6 +200,7 @@ impl Call {
     /// The session is there: phones can be told.
     pub(super) fn anchored(&mut self) {
         let Some(anchor) = self.opening.take() else { return };
+        self.record.added_5.wanted_media = None;
         self.record.added_3.reanchors += 1;
         self.record.added_3.anchor = Some(anchor);
         if let Some(node) = self.record.media.nodes.last().cloned() {
@@ -385,6 +386,7 @@ impl Call {
     /// Nobody takes the session, before any phone was told: a former node that lives keeps it.
     pub(super) fn opening_failed(&mut self) {
         self.record.added_3.anchor = self.opening.take();
+        self.record.added_5.wanted_media = None;
         match self.may_go_back() {
             true => self.go_back(),
             false => self.move_failed("no media node takes the call"),

@@ -20,8 +20,9 @@ impl Call {
     /// 2xx to the first INVITE of a branch.
     pub(super) fn branch_answered(&mut self, id: LegId, response: &Response) {
         let sequence = response.cseq().map_or(1, |cseq| cseq.number);
-        let wins =
-            self.record.phase == Phase::Ringing && self.record.leg(id).is_some_and(Leg::is_ringing);
+        let transfers = self.is_transferring();
+        let wins = (self.record.phase == Phase::Ringing || transfers)
+            && self.record.leg(id).is_some_and(Leg::is_ringing);
         let now = self.now;
         let late = self.record.offer.is_none() && !self.rings_caller();
         let Some(leg) = self.record.leg_mut(id) else { return };
@@ -41,6 +42,9 @@ impl Call {
         leg.owed_ack = Some(sequence);
         self.follow_route(id);
         self.end_branches(Some(id), None);
+        if transfers {
+            return self.transfer_answered(id, response);
+        }
         if self.rings_caller() {
             return self.caller_answered(id, response);
         }
@@ -287,7 +291,7 @@ impl Call {
 }
 
 /// Keeps the offerer's side as it was promised; the other side must then be the same codec or one we can transcode.
-fn bind_offerer(agreement: &mut Agreement, caller: &Leg) -> Result<(), Disagreement> {
+pub(super) fn bind_offerer(agreement: &mut Agreement, caller: &Leg) -> Result<(), Disagreement> {
     for (stream, known) in agreement.streams.iter_mut().zip(&caller.streams) {
         let Some(side) = &known.side else { continue };
         let (Some(promised), Some(new)) = (&side.codec, &stream.answerer.codec) else { continue };

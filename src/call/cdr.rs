@@ -3,11 +3,12 @@
 use super::Call;
 use super::leg::Leg;
 use super::quality::{milliseconds, mos};
-use super::record::{End, Party};
+use super::record::{End, Party, Transferred};
 use crate::ids::{CallId, Epoch, NodeName};
 use crate::sip::NameAddr;
 use crate::time::Timestamp;
 use crate::views::call::{CallDirection, LegRole, PartyView};
+use crate::views::steer::TransferRecord;
 use crate::views::{Cdr, CdrLeg, Disposition, EndCause, EndedBy, Rfc3339};
 
 /// What is known of a call, of whatever is left of it.
@@ -24,6 +25,7 @@ pub(super) struct Story<'a> {
     pub owners: &'a [NodeName],
     pub media_nodes: &'a [NodeName],
     pub reanchors: u32,
+    pub transfers: Vec<TransferRecord>,
 }
 
 impl Call {
@@ -51,6 +53,7 @@ impl Call {
             owners: &record.owners,
             media_nodes: &record.media.nodes,
             reanchors: record.added_3.reanchors,
+            transfers: record.added_5.transfers.iter().map(Transferred::view).collect(),
         };
         story.cdr(end)
     }
@@ -89,6 +92,7 @@ impl Story<'_> {
             media_nodes: names(self.media_nodes),
             takeovers: u32::try_from(self.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
             reanchors: self.reanchors,
+            transfers: self.transfers,
             legs: self.legs,
         }
     }

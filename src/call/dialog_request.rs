@@ -172,7 +172,9 @@ impl Call {
             // The BYE overtook it; a 2xx is acknowledged all the same (RFC 3261 §13.2.2.4).
             self.acknowledge(id, sequence, None, None);
         }
-        if self.record.phase == Phase::Confirmed {
+        if self.is_to_come(id) {
+            self.branch_failed(id, Status(480), Vec::new());
+        } else if self.record.phase == Phase::Confirmed {
             if let Some(leg) = self.record.leg_mut(id) {
                 leg.state = LegState::Ended;
                 if let Some(server) = leg.open_server_invite() {
@@ -389,8 +391,13 @@ impl Call {
             Purpose::Relay { to, method, sequence } if status.is_final() => {
                 self.relay_answer(*to, method, *sequence, response);
             }
+            Purpose::Dial if status.is_final() => self.dial_next(id),
             Purpose::Probe if status.is_final() => self.probe_answered(id, status),
-            Purpose::Relay { .. } | Purpose::Probe | Purpose::Cancel | Purpose::Bye => {}
+            Purpose::Relay { .. }
+            | Purpose::Dial
+            | Purpose::Probe
+            | Purpose::Cancel
+            | Purpose::Bye => {}
         }
     }
 
@@ -432,6 +439,7 @@ impl Call {
             }
             Purpose::Refresh if client.in_doubt => self.ask_anew(id),
             Purpose::Refresh => self.refresh_failed(id),
+            Purpose::Dial => self.dial_next(id),
             Purpose::Probe => self.probe_unanswered(id),
             Purpose::Cancel | Purpose::Bye => {}
         }

@@ -162,6 +162,7 @@ impl Call {
         (self.exchange, self.dirty_until, self.ringing_repeat_at) = (None, None, None);
         self.queued.clear();
         self.questions.clear();
+        self.note_transfer(487);
         if answered || self.is_called() {
             self.refuse_open_reinvites();
         } else {
@@ -251,7 +252,7 @@ impl Call {
     }
 
     /// BYE to a dialog, CANCEL to an INVITE that is open.
-    fn end_leg(&mut self, id: LegId, told: Option<&str>) {
+    pub(super) fn end_leg(&mut self, id: LegId, told: Option<&str>) {
         let now = self.now;
         self.cancel_invites(id, told);
         let Some(leg) = self.record.leg_mut(id) else { return };

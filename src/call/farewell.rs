@@ -153,6 +153,7 @@ fn cdr(
         owners: core::slice::from_ref(&settings.node),
         media_nodes: &[],
         reanchors: 0,
+        transfers: Vec::new(),
     };
     story.cdr(End {
         at: now,

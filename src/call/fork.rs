@@ -41,6 +41,9 @@ impl Call {
     pub(super) fn branch_provisional(&mut self, id: LegId, response: &Response) {
         self.send_wanted_cancels(id);
         let has_tag = response.to().and_then(|to| to.tag()).is_some();
+        if self.is_to_come(id) && has_tag && response.status != Status(100) {
+            return self.transfer_rings(id, response);
+        }
         if self.record.phase != Phase::Ringing || response.status == Status(100) || !has_tag {
             return;
         }
@@ -130,7 +133,8 @@ impl Call {
         let was_ringing = leg.is_ringing();
         leg.state = LegState::Ended;
         leg.open_invite = None;
-        if !was_ringing || !matches!(self.record.phase, Phase::Routing | Phase::Ringing) {
+        let is_open = matches!(self.record.phase, Phase::Routing | Phase::Ringing);
+        if !was_ringing || !(is_open || self.is_transferring()) {
             return;
         }
         let rank = rank(status);
@@ -156,10 +160,14 @@ impl Call {
             self.questions.iter().any(|question| matches!(question, Question::Redirect { .. }));
         let ringing = self.record.legs.iter().any(super::leg::Leg::is_ringing);
         let open = matches!(self.record.phase, Phase::Routing | Phase::Ringing);
-        if !open || asked || ringing {
+        let transfers = self.is_transferring();
+        if !(open || transfers) || asked || ringing {
             return;
         }
         let best = self.best.take();
+        if transfers {
+            return self.fail_transfer(best.map_or(Status(480), |best| to_caller(best.status)));
+        }
         let (status, passed) =
             best.map_or((Status(480), Vec::new()), |best| (to_caller(best.status), best.passed));
         self.fail_with(status, EndCause::Rejected, None, &passed);

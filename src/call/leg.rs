@@ -177,6 +177,8 @@ pub(super) enum Purpose {
         method: Method,
         sequence: u32,
     },
+    /// INFO: a digit of an operator, to a phone that takes no telephone events.
+    Dial,
     /// OPTIONS: is the phone there?
     Probe,
 }

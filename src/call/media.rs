@@ -141,6 +141,8 @@ impl Call {
                 self.media_is_stale |= rev == self.record.media.rev;
             }
             Reply::Refused { rev, .. } if rev < self.record.media.rev => {}
+            // No room for one more: the call is as it was.
+            Reply::Refused { .. } if self.is_transferring() => self.fail_transfer(Status(503)),
             Reply::Refused { .. } => {
                 // The first wish was refused: there is no session. Later ones leave it as it was.
                 let begun = self.record.legs.iter().any(|leg| !leg.streams.is_empty());
@@ -235,6 +237,7 @@ impl Call {
         .collect();
         if self.awaited.is_empty() {
             self.media_deadline = None;
+            self.acts_done();
         }
         for then in due {
             self.media_is_so(then);
@@ -287,7 +290,7 @@ impl Call {
             confirmed: matches!(self.record.phase, Phase::Confirmed | Phase::Answering(_)),
             emergency: self.record.emergency,
             legs: legs.map(|leg| self.leg_spec(leg)).collect(),
-            acts: Vec::new(),
+            acts: self.acts(),
         }
     }
 

@@ -16,7 +16,6 @@ use crate::sdp::{Description, LegDescription};
 use crate::sip::{HeaderName, Method, Response, Status};
 use crate::time::Timestamp;
 use crate::views::EndCause;
-use crate::views::call::LegRole;
 use core::time::Duration;
 
 /// 491 is tried again so often before the phone that asked is told of it.
@@ -440,7 +439,7 @@ impl Call {
             .mac("glare", &[&self.record.id.0.to_be_bytes(), &[attempts], &sequence.to_be_bytes()]);
         let random = u64::from(u16::from_be_bytes([drawn[0], drawn[1]]));
         let called = self.record.added_4.origin.is_some();
-        let ours = self.record.leg(to).is_some_and(|leg| called || leg.role == LegRole::Callee);
+        let ours = called || to != LegId::CALLER;
         if ours {
             Duration::from_millis(2_100 + random % 191 * 10)
         } else {

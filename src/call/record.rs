@@ -12,6 +12,7 @@ use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
 use crate::rtp::srtp::Seed;
 use crate::sdp::Description;
 use crate::time::Timestamp;
+use crate::views::call::LegRole;
 use crate::views::{CallState, Disposition, EndCause, EndedBy};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -96,6 +97,46 @@ pub(super) struct Added5 {
     pub parked: Vec<LegId>,
     /// Legs whose phones are to be told of a hold, or of its end.
     pub untold: Vec<LegId>,
+    /// Digits on their way to phones.
+    pub dialling: Vec<Dialling>,
+    /// Acts of the media node that were asked for.
+    pub acts: u32,
+    /// Where the media session is to go.
+    pub wanted_media: Option<NodeName>,
+    pub transfer: Option<Transfer>,
+    /// Those that are over.
+    pub transfers: Vec<Transferred>,
+    /// The leg that has the caller's place since it was transferred.
+    pub caller: Option<LegId>,
+}
+
+/// Digits that an operator sends to a phone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Dialling {
+    /// Of the media node's act.
+    pub number: u32,
+    pub leg: LegId,
+    pub digits: String,
+}
+
+/// A transfer under way: branches ring while the call goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Transfer {
+    /// Who leaves.
+    pub leaves: LegId,
+    /// Who is called.
+    pub to: String,
+    pub deadline: Timestamp,
+}
+
+/// A transfer that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Transferred {
+    pub at: Timestamp,
+    pub role: LegRole,
+    pub from: Option<String>,
+    pub to: String,
+    pub status: u16,
 }
 
 /// A call that no phone began.
@@ -303,11 +344,11 @@ impl CallRecord {
         self.legs.iter_mut().find(|leg| leg.id == id)
     }
 
-    /// The leg of who calls: it sent the first INVITE, or is the phone of a called caller that answered. There is none
-    /// of that id while such a caller's phones ring.
+    /// The leg of who calls: it sent the first INVITE, is the phone of a called caller that answered, or has the place
+    /// of either since a transfer. There is none of that id while a called caller's phones ring.
     pub fn caller_leg(&self) -> LegId {
         let called = self.added_4.origin.as_ref().and_then(|origin| origin.caller);
-        called.unwrap_or(LegId::CALLER)
+        self.added_5.caller.or(called).unwrap_or(LegId::CALLER)
     }
 
     /// The other side of a leg in an answered call.

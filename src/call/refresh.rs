@@ -165,7 +165,8 @@ impl Call {
         if self.record.phase == Phase::Ringing {
             self.probe_waiting_caller();
         }
-        if self.record.phase == Phase::Ringing && self.ring_anew() {
+        let rings = self.record.phase == Phase::Ringing || self.is_transferring();
+        if rings && self.ring_anew() {
             self.apply_media(Then::Invite);
         }
         self.refresh_targets();

@@ -50,6 +50,9 @@ impl Call {
         if record.ring_deadline < now {
             record.ring_deadline = now + GRACE;
         }
+        if let Some(transfer) = &mut record.added_5.transfer {
+            transfer.deadline = transfer.deadline.max(now + GRACE);
+        }
         let mut call = Self::with_record(settings, record, now);
         let (id, state) = (call.record.id, call.state());
         call.emit(Event::CallAdopted { call: id, state });
@@ -186,7 +189,10 @@ impl Call {
             }
             Phase::Confirmed => {
                 self.resume_confirmed();
-                self.resume_media(Then::Nothing);
+                self.ring_anew();
+                let then = if self.is_transferring() { Then::Invite } else { Then::Nothing };
+                self.resume_media(then);
+                self.resume_dialling();
                 self.start_probes();
             }
             Phase::Ended => {}

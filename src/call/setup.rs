@@ -231,7 +231,9 @@ impl Call {
             return self.settle_branches();
         }
         let first = self.record.phase == Phase::Routing;
-        self.record.phase = Phase::Ringing;
+        if !self.is_transferring() {
+            self.record.phase = Phase::Ringing;
+        }
         let rev = self.save();
         if first {
             self.respond_caller(Status(100), Some(rev), |_| {});
@@ -266,9 +268,13 @@ impl Call {
         let locator = Locator { call: self.record.id, leg: id, node: self.settings.node_number };
         let key = &self.settings.key;
         let domain = domain_of(&binding.aor);
-        let (role, local_party, contact_user) = match self.rings_caller() {
-            true => (LegRole::Caller, self.target_party(&domain), self.target_user()),
-            false => (LegRole::Callee, self.caller_party(&domain), self.caller_user()),
+        let (role, local_party, contact_user) = match (self.rings_caller(), self.presented()) {
+            (true, _) => (LegRole::Caller, self.target_party(&domain), self.target_user()),
+            (_, Some(party)) => {
+                let user = party.extension.clone().unwrap_or_default();
+                (self.coming_role(), identity(&party, &domain), user)
+            }
+            (false, None) => (LegRole::Callee, self.caller_party(&domain), self.caller_user()),
         };
         let remote_target = Uri::parse(&binding.contact).ok()?;
         let dialog = Dialog {
@@ -304,7 +310,7 @@ impl Call {
         if self.record.private {
             return "\"Anonymous\" <sip:anonymous@anonymous.invalid>".to_owned();
         }
-        self.identity(domain)
+        identity(&self.record.caller, domain)
     }
 
     /// User part of our Contact towards a callee; like From it tells nothing of a caller that asked so.
@@ -313,22 +319,18 @@ impl Call {
         known.unwrap_or_else(|| "anonymous".to_owned())
     }
 
-    fn identity(&self, domain: &str) -> String {
-        let extension = self.record.caller.extension.as_deref().unwrap_or("anonymous");
-        let uri = format!("sip:{}@{domain}", crate::sip::uri::escape_user(extension));
-        let Ok(uri) = Uri::parse(&uri) else { return "<sip:anonymous@anonymous.invalid>".into() };
-        NameAddr::new(&self.record.caller.display_name, uri).to_string()
-    }
-
     fn branch_invite(&mut self, id: LegId) -> Result<Request, Status> {
         let offer = self.record.offer.clone();
-        let caller = self.record.leg(self.record.caller_leg());
-        let caller_policy = caller.map(|leg| leg.policy.clone()).unwrap_or_default();
+        let offering = self.staying().unwrap_or_else(|| self.record.caller_leg());
+        let offering = self.record.leg(offering).map(|leg| leg.policy.clone());
+        let caller_policy = offering.unwrap_or_default();
         let calls_caller = self.calls_caller();
         let passed = self.record.passed.clone();
-        let (max_forwards, private) = (self.record.max_forwards, self.record.private);
+        let presented = self.presented();
+        let private = self.record.private && presented.is_none();
+        let max_forwards = self.record.max_forwards;
         let domain = self.record.leg(id).map(|leg| leg.domain.clone()).unwrap_or_default();
-        let identity = self.identity(&domain);
+        let identity = identity(presented.as_ref().unwrap_or(&self.record.caller), &domain);
         let Some(leg) = self.record.leg_mut(id) else { return Err(Status(500)) };
         let local = leg.local_addresses();
         let sdp = match &offer {
@@ -372,6 +374,14 @@ impl Call {
         }
         Ok(invite)
     }
+}
+
+/// A user as a phone that registered with that domain knows it.
+fn identity(party: &Party, domain: &str) -> String {
+    let extension = party.extension.as_deref().unwrap_or("anonymous");
+    let uri = format!("sip:{}@{domain}", crate::sip::uri::escape_user(extension));
+    let Ok(uri) = Uri::parse(&uri) else { return "<sip:anonymous@anonymous.invalid>".into() };
+    NameAddr::new(&party.display_name, uri).to_string()
 }
 
 fn caller_leg(

@@ -9,14 +9,14 @@ use super::media::Then;
 use super::record::{Bridge, Phase};
 use super::{Call, LAZY_SAVE};
 use crate::event::Event;
-use crate::ids::{LegId, Rev};
+use crate::ids::{LegId, NodeName, Rev};
 use crate::sdp::Direction;
 use crate::time::Timestamp;
 use crate::views::call::LegRole;
 use crate::views::steer::{Steering, SteeringAct};
 
 const NOT_ANSWERED: &str = "the call is not answered, or over";
-const NO_LEG: &str = "there is no such phone in the call";
+pub(super) const NO_LEG: &str = "there is no such phone in the call";
 
 /// A phone is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,15 @@ impl Call {
                 self.park(leg, false)?;
                 (SteeringAct::Unhold, leg)
             }
+            Steering::Dial { leg, ref digits } => {
+                self.dial(leg, digits)?;
+                (SteeringAct::Dtmf, Some(leg))
+            }
+            Steering::Move { ref node } => {
+                self.want_media(node.as_deref())?;
+                (SteeringAct::Move, None)
+            }
+            Steering::Transfer { .. } => return Err("whom it leads to is not known"),
         };
         self.emit(Event::CallSteered { call: self.record.id, act, role });
         let rev = self.save();
@@ -81,7 +90,22 @@ impl Call {
         Ok(())
     }
 
-    fn tell_phone(&mut self, id: LegId) {
+    /// The shell moves the session, and another one would.
+    fn want_media(&mut self, node: Option<&str>) -> Result<(), &'static str> {
+        if !self.record.media.open || self.opening.is_some() || self.record.added_3.anchor.is_some()
+        {
+            return Err("its media are on the way to another node already");
+        }
+        self.record.added_5.wanted_media = node.map(|node| NodeName(node.into()));
+        Ok(())
+    }
+
+    /// The media node that an operator wants it to move to.
+    pub fn wanted_media(&self) -> Option<&NodeName> {
+        self.record.added_5.wanted_media.as_ref()
+    }
+
+    pub(super) fn tell_phone(&mut self, id: LegId) {
         let now = self.now;
         if let Some(leg) = self.record.leg_mut(id) {
             leg.steered = Some(Steered::at(now));

@@ -78,6 +78,7 @@ impl Call {
             self.dirty_until.map(|at| (at, "save")),
             retry,
             self.refreshes().map(|(at, _)| (at, "target refresh")).min(),
+            self.transfer_deadline().map(|at| (at, "transfer")),
         ];
         transactions.chain(own.into_iter().flatten()).min_by_key(|(at, _)| *at)
     }
@@ -169,6 +170,9 @@ impl Call {
             && self.record.ring_deadline <= now
         {
             self.ring_timed_out();
+        }
+        if due(self.transfer_deadline()) {
+            self.fail_transfer(Status(480));
         }
         if due(self.ringing_repeat_at) {
             self.ringing_repeat_at = Some(now + fork::RINGING_REPEAT);

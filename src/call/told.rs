@@ -46,6 +46,14 @@ impl Call {
             Event::CallSteered { act, role, .. } => {
                 Happening::CallSteered { call: self.name(), act: *act, role: *role }
             }
+            Event::CallTransferred { role, to, status: 200, .. } => {
+                let (role, to) = (*role, to.clone());
+                Happening::CallTransferred { call: self.name(), role, to }
+            }
+            Event::CallTransferred { role, to, status, .. } => {
+                let (role, to, sip_status) = (*role, to.clone(), *status);
+                Happening::CallTransferFailed { call: self.name(), role, to, sip_status }
+            }
             Event::CallAdopted { state, .. } => Happening::CallAdopted {
                 call: self.name(),
                 state: *state,

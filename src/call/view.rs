@@ -40,6 +40,7 @@ impl Call {
             takeovers: u32::try_from(record.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
             hold: self.hold_state(|leg| leg.holds),
             parked: self.hold_state(|leg| leg.description.parked),
+            transfer: self.transfer_view(),
             one_way: self.silent_role(),
             media: MediaView {
                 node: record.media.nodes.last().map(ToString::to_string),

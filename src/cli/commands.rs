@@ -1,6 +1,7 @@
 //! Each command: what it asks, and what it prints.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
+use super::call;
 use super::client::{Client, Failure, escape};
 use super::events;
 use super::health;
@@ -8,8 +9,7 @@ use super::table::{Column, fields, table};
 use super::trace;
 use super::webhooks;
 use super::{
-    CallCommand, Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand,
-    WebhooksCommand,
+    Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand, WebhooksCommand,
 };
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -97,7 +97,7 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             let query = [("state", state), ("extension", extension)];
             list(client, "/calls", &query, CALLS, json)
         }
-        Command::Call { id, command, json } => call(client, id.as_deref(), command, json),
+        Command::Call { id, command, json } => call::run(client, id.as_deref(), command, json),
         Command::Hangup { id, reason, json } => {
             let path = format!("/calls/{}{}", escape(&id), query_text(&[("reason", reason)]));
             print_done(&client.delete(&path)?, json, "hanging up");
@@ -155,26 +155,6 @@ fn show_ladder(client: &Client, id: &str, full: bool, json: Json) -> Result<(), 
         false => print!("{}", trace::ladder(&ladder, full)),
     }
     Ok(())
-}
-
-/// Shows a call, or does something with it.
-fn call(
-    client: &Client,
-    id: Option<&str>,
-    command: Option<CallCommand>,
-    json: Json,
-) -> Result<(), Failure> {
-    match (id, command) {
-        (None, Some(CallCommand::New { from, to, auto_answer })) => {
-            let wish = json!({"from": from, "to": to, "auto_answer": auto_answer});
-            show(&client.post("/calls", &wish)?, json)
-        }
-        (Some(id), None) => show(&client.get(&format!("/calls/{}", escape(id)))?, json),
-        (Some(_), Some(CallCommand::New { .. })) => {
-            Err(Failure::usage("a new call has no id yet: holdfast call new FROM TO"))
-        }
-        (None, None) => Err(Failure::usage("which call? holdfast calls lists them")),
-    }
 }
 
 fn users(client: &Client, command: UsersCommand, json: Json) -> Result<(), Failure> {

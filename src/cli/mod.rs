@@ -2,6 +2,7 @@
 //!
 //! Invariant: a command asks a node and prints what it says; nothing is known or decided here.
 
+mod call;
 mod client;
 mod commands;
 mod events;
@@ -10,6 +11,7 @@ mod table;
 mod trace;
 mod webhooks;
 
+pub use call::{CallCommand, Phone};
 pub use commands::run;
 pub use webhooks::{WebhookFields, WebhooksCommand};
 
@@ -120,7 +122,8 @@ pub enum Command {
     #[command(
         arg_required_else_help = true,
         after_help = "Examples: holdfast call 0192f0c1-8c5e-7000-8000-000000000001\n          \
-            holdfast call new 1001 1002"
+            holdfast call new 1001 1002\n          \
+            holdfast call hold 0192f0c1-8c5e-7000-8000-000000000001 --leg callee"
     )]
     Call {
         /// Id of the call.
@@ -335,22 +338,6 @@ pub enum ConfigCommand {
         /// Form of the output.
         #[command(flatten)]
         json: Json,
-    },
-}
-
-/// `holdfast call`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum CallCommand {
-    /// Rings a user's phones, and connects the one that answers with somebody.
-    #[command(after_help = "Example: holdfast call new 1001 1002")]
-    New {
-        /// Extension of who calls.
-        from: String,
-        /// Whom: an extension or a number as a person dials it, or a sip: URI.
-        to: String,
-        /// The caller's phones are asked to answer by themselves.
-        #[arg(long)]
-        auto_answer: bool,
     },
 }
 

@@ -157,6 +157,11 @@ impl LegDescription {
         Some(self.say(text))
     }
 
+    /// These are the directions of the last text.
+    pub fn is_turned(&self, directions: &[Direction]) -> bool {
+        self.turned(directions) == self.sent
+    }
+
     fn turned(&self, directions: &[Direction]) -> Option<String> {
         let sent = self.sent.as_ref()?;
         let mut lines = self.lines.iter();

@@ -41,7 +41,10 @@ impl Worker {
     }
 
     fn begin_originated(&mut self, wish: &Origination) -> Result<CallId, Refused> {
-        let target = self.target(wish)?;
+        let target = self.target(&wish.to)?;
+        if target.user().as_deref() == Some(wish.from.as_str()) {
+            return Err(Refused::field("to", "that is who calls"));
+        }
         if !self.loaded {
             return Err(Refused::not_now("Starting", 1));
         }
@@ -83,16 +86,14 @@ impl Worker {
         }
     }
 
-    fn target(&self, wish: &Origination) -> Result<Uri, Refused> {
-        let to = wish.to.trim();
+    /// Whom an operator names.
+    pub(super) fn target(&self, to: &str) -> Result<Uri, Refused> {
+        let to = to.trim();
         let uri = match to.split_once(':') {
             Some(("sip" | "sips" | "tel", _)) => Uri::parse(to).ok(),
             _ => self.dialled(to),
         };
         let user = uri.as_ref().and_then(Uri::user);
-        if user.as_deref() == Some(wish.from.as_str()) {
-            return Err(Refused::field("to", "that is who calls"));
-        }
         uri.filter(|_| user.is_some_and(|user| !user.is_empty()))
             .ok_or(Refused::field("to", "a number, an extension or a sip: URI is wanted"))
     }

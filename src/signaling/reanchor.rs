@@ -87,6 +87,14 @@ impl Worker {
         }
     }
 
+    /// An operator wants a call's media elsewhere.
+    pub(super) fn move_as_wanted(&mut self, id: CallId) {
+        let Some(slot) = self.calls.get(id) else { return };
+        if slot.call.wanted_media().is_some() {
+            self.moves.add(id, slot.call.is_emergency(), true);
+        }
+    }
+
     /// How many there are.
     pub(super) fn move_calls_of(&mut self, node: &NodeName, lives: bool) -> usize {
         let calls = self.calls_on(node);
@@ -123,16 +131,23 @@ impl Worker {
         let Some(slot) = self.calls.get_mut(id) else { return };
         let Some(session) = &mut slot.media else { return };
         // It may have moved meanwhile, or its node may be there again.
+        let wanted = slot.call.wanted_media().filter(|_| lives).cloned();
         let is_due = match self.media.get(&session.node) {
-            Some(node) if lives => node.is_drained(),
+            Some(node) if lives => node.is_drained() || wanted.is_some(),
             Some(node) => !node.is_heard(),
             None => true,
         };
-        let target = self.media.choose_elsewhere(&session.node).filter(|_| is_due);
-        let Some(target) = target else { return };
-        session.node = target;
+        let takes = |name: &NodeName| {
+            let node = self.media.get(name);
+            *name != session.node && node.is_some_and(|node| node.is_heard() && !node.is_drained())
+        };
+        let wanted = wanted.filter(takes);
+        let target = wanted.or_else(|| self.media.choose_elsewhere(&session.node));
+        let Some(target) = target.filter(|_| is_due) else { return };
+        let former = core::mem::replace(&mut session.node, target);
         session.settled = false;
-        session.refused_by.clear();
+        // It has the session: not there again, as if it were new.
+        session.refused_by = vec![former];
         self.input(id, Input::MediaMoves { lives });
     }
 

@@ -5,12 +5,16 @@
 use super::media_pool::LinkNumber;
 use super::originate::MIXED;
 use super::worker::Worker;
+use crate::call::Call;
 use crate::control::PeerFrame;
+use crate::directory::{Binding, User};
 use crate::ids::{CallId, NodeName, Rev};
 use crate::operator::Refused;
+use crate::routing::{self, Decision};
 use crate::time::Timestamp;
 use crate::views::{CallView, Steering};
 use core::time::Duration;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// The first version of records that tells what operators did.
@@ -63,8 +67,68 @@ impl Worker {
             return Err(Refused::not_now(MIXED, 60));
         }
         let (now, mut done) = (self.now, Err(Refused::Gone));
-        self.step(call, |call| done = call.steer(wish, now).map_err(Refused::conflict));
+        match wish {
+            Steering::Transfer { leg, to } => {
+                let (user, phones) = self.coming(to)?;
+                self.calls.add_user(call, &user.extension);
+                let whom = (&*user, &*phones);
+                let transfer = |call: &mut Call| call.transfer(*leg, to, whom, now);
+                self.step(call, |call| done = transfer(call).map_err(Refused::conflict));
+            }
+            Steering::Move { node } => {
+                let node = self.new_media_node(call, node.as_deref())?;
+                let wish = Steering::Move { node: Some(node.to_string()) };
+                self.step(call, |call| done = call.steer(&wish, now).map_err(Refused::conflict));
+                if done.is_ok() {
+                    self.move_as_wanted(call);
+                }
+            }
+            Steering::Hold { .. } | Steering::Unhold { .. } | Steering::Dial { .. } => {
+                self.step(call, |call| done = call.steer(wish, now).map_err(Refused::conflict));
+            }
+        }
         done
+    }
+
+    /// Whose phones ring when a call is transferred there.
+    fn coming(&self, to: &str) -> Result<(Arc<User>, Vec<Binding>), Refused> {
+        let target = self.target(to)?;
+        match routing::route(&self.directory, &target, self.now) {
+            Decision::Ring { user, mut bindings } => {
+                self.reach_bindings(&mut bindings);
+                Ok((user, bindings))
+            }
+            Decision::Unknown { user_known: true, .. } => {
+                Err(Refused::conflict("no phone of whom it is to be transferred to is registered"))
+            }
+            Decision::Unknown { .. } => Err(Refused::field("to", "there is nobody by that number")),
+            Decision::Service(_) => Err(Refused::field("to", "a service takes no transfer")),
+            Decision::Refuse(_) => Err(Refused::conflict("the dial plan refuses that number")),
+        }
+    }
+
+    /// Where a call's media may move to: the node that is named, or the freest of another host.
+    fn new_media_node(&mut self, call: CallId, name: Option<&str>) -> Result<NodeName, Refused> {
+        let session = self.calls.get(call).and_then(|slot| slot.media.as_ref());
+        let present = session.map(|session| session.node.clone()).ok_or(Refused::Gone)?;
+        let Some(name) = name else {
+            let freest = self.media.choose_elsewhere(&present);
+            return freest.ok_or(Refused::conflict("there is no media node of another host"));
+        };
+        let name = NodeName(name.into());
+        if name == present {
+            return Err(Refused::conflict("its media are there already"));
+        }
+        match self.media.get(&name) {
+            None => Err(Refused::field("node", "there is no media node of that name")),
+            Some(node) if node.is_heard() && !node.is_drained() => {
+                match self.media.are_apart(&name, &present) {
+                    true => Ok(name),
+                    false => Err(Refused::conflict("that node is of the same host")),
+                }
+            }
+            Some(_) => Err(Refused::conflict("that media node takes no calls now")),
+        }
     }
 
     /// A peer's operator wants it.

@@ -449,6 +449,7 @@ impl Worker {
             slot.media = node.map(|node| adopted_session(node, id, epoch));
         }
         self.drain(id);
+        self.move_as_wanted(id);
         if let Some(node) = moved {
             self.input(id, Input::MediaMoved { node });
         }

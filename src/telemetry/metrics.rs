@@ -248,6 +248,7 @@ impl Metrics {
             | Event::Measured(_)
             | Event::CallHold { .. }
             | Event::CallSteered { .. }
+            | Event::CallTransferred { .. }
             | Event::DigitDialled { .. } => {}
         }
     }

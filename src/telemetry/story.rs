@@ -34,6 +34,12 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             let whom = role.map_or("both phones, or the call", side_of);
             info!(call.id = %call, "call {call}: an operator wants {act:?} for {whom}");
         }
+        Event::CallTransferred { call, role, to, status } => {
+            let to = personal.wrap(to);
+            let (whose, end) = (side_of(*role), if *status == 200 { "done" } else { "failed" });
+            info!(call.id = %call, sip.status = status,
+                "call {call}: transfer of the {whose}'s place to {to} {end}");
+        }
         Event::CallReanchored { call, node } => {
             info!(call.id = %call, media.node = %node, "call {call}: its media is at {node} now");
         }

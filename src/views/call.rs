@@ -1,6 +1,7 @@
 //! Live calls in the API.
 
 use super::Rfc3339;
+use super::steer::TransferView;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -91,6 +92,9 @@ pub struct CallView {
     /// Whose phone an operator holds.
     #[serde(default = "nobody")]
     pub parked: HoldState,
+    /// A transfer that an operator began.
+    #[serde(default)]
+    pub transfer: Option<TransferView>,
     /// Whose phone is not heard, though it should send, while the other is.
     #[serde(default)]
     pub one_way: Option<LegRole>,

@@ -2,6 +2,7 @@
 
 use super::Rfc3339;
 use super::call::{CallDirection, LegRole, PartyView};
+use super::steer::TransferRecord;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -99,6 +100,9 @@ pub struct Cdr {
     pub takeovers: u32,
     /// Moves to another media host.
     pub reanchors: u32,
+    /// What operators transferred, or tried to.
+    #[serde(default)]
+    pub transfers: Vec<TransferRecord>,
     /// Its legs.
     pub legs: Vec<CdrLeg>,
 }

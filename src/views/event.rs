@@ -82,6 +82,30 @@ pub enum Happening {
         /// To whose phone; null: both, or the call.
         role: Option<LegRole>,
     },
+    /// A phone of it has left, and another came, as an operator wished.
+    #[serde(rename = "call.transferred")]
+    CallTransferred {
+        /// Which.
+        #[serde(flatten)]
+        call: CallName,
+        /// Whose phone left.
+        role: LegRole,
+        /// Who came.
+        to: String,
+    },
+    /// A transfer came to nothing: the call goes on as it was.
+    #[serde(rename = "call.transfer_failed")]
+    CallTransferFailed {
+        /// Which.
+        #[serde(flatten)]
+        call: CallName,
+        /// Whose phone was to leave.
+        role: LegRole,
+        /// Who was called.
+        to: String,
+        /// What that came to.
+        sip_status: u16,
+    },
     /// Another node carries it on.
     #[serde(rename = "call.adopted")]
     CallAdopted {

@@ -161,6 +161,43 @@ fn a_call_goes_on_at_another_host_when_its_media_host_is_gone() {
     });
 }
 
+/// An operator names the host, at a node that does not own the call; its owner may die as soon as that is answered.
+#[test]
+fn a_call_moves_to_the_media_node_that_an_operator_names() {
+    in_a_network(|network| {
+        let mut hosts = Hosts::start(network);
+        let mut pair = Pair::talking(hosts.first(), ["udp", "udp"]);
+        pair.hear_each_other();
+        let (present, other) = hosts.of_the_call();
+        let calls = hosts.first().list("/calls");
+        let path = format!("/calls/{}/move", calls[0]["id"].as_str().expect("an id"));
+        let ask = |node: &str| {
+            let wish = serde_json::json!({ "node": node });
+            hosts.signaling[1].1.api("POST", &path, Some(&wish))
+        };
+        assert_eq!(ask(&present.name).0, 409);
+        let (status, told) = ask(&other.name);
+        assert_eq!(status, 202, "{told}");
+        pair.caller.moves_to(&other, "sendrecv");
+        pair.callee.moves_to(&other, "sendrecv");
+        pair.hear_each_other();
+        eventually("the move is over", SOON, || {
+            let calls = hosts.first().list("/calls");
+            calls[0]["media"]["resumed_at"].is_string().then_some(())
+        });
+        assert_eq!(ask(&present.name).0, 202);
+        hosts.signaling[0].1.signaling.kill();
+        // Another node has another address of its own: a phone may be told of that first.
+        let there = format!("c=IN IP4 {}", present.machine.ip);
+        for side in [&mut pair.caller, &mut pair.callee] {
+            while !side.takes_news("sendrecv").body.contains(&there) {}
+        }
+        pair.hear_each_other();
+        pair.callee.hangs_up_on(&mut pair.caller);
+        check_moved(&hosts.signaling[1].1.cdrs(1), 2);
+    });
+}
+
 #[test]
 fn a_secured_call_goes_on_at_another_host_under_its_keys() {
     in_a_network(|network| {

@@ -1,8 +1,12 @@
 //! What an operator did to a call outlives the call's owner, whichever node was asked.
 
+use crate::common::phone::callee_dialog;
+use crate::common::rtp::Talk;
 use crate::common::server::Server;
-use crate::pair::Pair;
+use crate::common::{SOON, eventually};
+use crate::pair::{CALLER_HZ, Pair, Side, phone};
 use crate::switch::{Switch, check_record};
+use holdfast::sip::Method;
 use serde_json::{Value, json};
 
 /// A call that talks, and its id.
@@ -46,4 +50,62 @@ fn a_hold_outlives_the_owner_that_was_asked_for_it() {
     pair.hold_and_resume();
     pair.callee.hangs_up_on(&mut pair.caller);
     check_record(&survivor.cdrs(1), 1);
+}
+
+/// Events are made by the media node: once, whoever owns the call.
+#[test]
+fn digits_outlive_the_owner_and_come_once() {
+    let mut switch = Switch::start();
+    let (mut pair, call) = talking(&switch);
+    does(&switch, &call, "dtmf", &json!({"leg": "caller", "digits": "0123456789"}));
+    switch.take_owner().signaling.kill();
+    let came = || (pair.caller.talk.digits().len() >= 10).then(|| pair.caller.talk.digits());
+    assert_eq!(eventually("ten digits", SOON, came), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    pair.hear_each_other();
+    pair.hold_and_resume();
+    assert_eq!(pair.caller.talk.digits().len(), 10, "and no more");
+    pair.callee.hangs_up_on(&mut pair.caller);
+    check_record(&switch.survivor().cdrs(1), 1);
+}
+
+/// Before the phones of who comes are asked, or while they ring.
+#[test]
+fn a_transfer_outlives_the_owner() {
+    const COMING_HZ: u32 = 1_300;
+    for rings in [false, true] {
+        let mut switch = Switch::start();
+        let mut coming = phone(switch.survivor(), "1003", "udp");
+        let (Pair { mut caller, mut callee }, call) = talking(&switch);
+        does(&switch, &call, "transfer", &json!({"leg": "callee", "to": "1003"}));
+        if rings {
+            let invite = coming.request_of(&Method::Invite);
+            coming.respond(&invite, 180, "unused", None);
+            switch.take_owner().signaling.kill();
+            // It repeats what it said, as phones do.
+            let talk = Talk::new(COMING_HZ);
+            talk.told(&invite.body);
+            let answer = talk.sdp(1, "sendrecv");
+            coming.respond(&invite, 200, "unused", Some(&answer));
+            coming.request_of(&Method::Ack);
+            let dialog = callee_dialog(&invite, "unused");
+            let mut coming = Side { phone: coming, talk, dialog, version: 1 };
+            let bye = callee.phone.request_of(&Method::Bye);
+            callee.phone.respond(&bye, 200, "unused", None);
+            caller.talk.hears(COMING_HZ);
+            coming.talk.hears(CALLER_HZ);
+            coming.hangs_up_on(&mut caller);
+        } else {
+            switch.take_owner().signaling.kill();
+            let invite = coming.request_of(&Method::Invite);
+            coming.respond(&invite, 486, "unused", None);
+            coming.request_of(&Method::Ack);
+            let mut pair = Pair { caller, callee };
+            pair.hear_each_other();
+            pair.callee.hangs_up_on(&mut pair.caller);
+        }
+        let cdrs = switch.survivor().cdrs(1);
+        check_record(&cdrs, 1);
+        let status = if rings { 200 } else { 486 };
+        assert_eq!(cdrs[0]["transfers"][0]["sip_status"], status, "{cdrs:#?}");
+    }
 }

@@ -45,6 +45,11 @@ struct Shared {
     numbered: bool,
     /// Of our codec, as the far side named it.
     payload_type: Option<u8>,
+    /// Digits that came (RFC 4733), and the timestamp of the last.
+    digits: Vec<u8>,
+    last_digit: Option<u32>,
+    /// It takes no telephone events.
+    plain: bool,
 }
 
 /// What is done to protected packets besides.
@@ -114,6 +119,19 @@ impl Talk {
         self
     }
 
+    /// It knows no telephone events.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn plain(self) -> Self {
+        self.lock().plain = true;
+        self
+    }
+
+    /// Digits that came as telephone events, each once.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn digits(&self) -> Vec<u8> {
+        self.lock().digits.clone()
+    }
+
     pub(crate) fn does(&self, mischief: Option<Mischief>) {
         self.lock().mischief = mischief;
     }
@@ -123,6 +141,7 @@ impl Talk {
         let sdp = sdp_at(self.ip, self.port, version, direction);
         let shared = self.lock();
         let sdp = self.law.describe(&sdp, shared.payload_type);
+        let sdp = if shared.plain { without_events(&sdp) } else { sdp };
         match &shared.secured {
             Some(secured) => secured.describe(&sdp),
             None => sdp,
@@ -228,6 +247,7 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
             let samples = speech.decoded(&packet);
             shared.came.extend(arrival(&buffer[..length], &samples));
             shared.heard.extend(samples);
+            shared.note_digit(&packet);
         }
         if Instant::now() < next {
             continue;
@@ -260,6 +280,16 @@ impl Shared {
         event_packet(number, begin, tone_hz, digit, nth)
     }
 
+    fn note_digit(&mut self, packet: &[u8]) {
+        let Some((header, [digit, end, _, _])) = packet.split_first_chunk::<12>() else { return };
+        let timestamp = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let is_new = self.last_digit != Some(timestamp);
+        if header[1] & 0x7f == 101 && end & 0x80 != 0 && is_new {
+            self.digits.push(*digit);
+            self.last_digit = Some(timestamp);
+        }
+    }
+
     /// A packet as it goes on the wire.
     fn packets(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
         let Some(secured) = &mut self.secured else { return vec![packet] };
@@ -273,6 +303,11 @@ impl Shared {
             }
         }
     }
+}
+
+fn without_events(sdp: &str) -> String {
+    let lines = sdp.split_inclusive("\r\n").filter(|line| !line.contains(":101 "));
+    lines.collect::<String>().replace(" 101\r\n", "\r\n")
 }
 
 fn packet(

@@ -93,6 +93,58 @@ fn a_call_is_seen_without_reload_and_hung_up() {
 }
 
 #[test]
+fn a_call_is_begun_held_and_transferred_by_buttons() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    let mut phones = ["1001", "1002", "1003"].map(|user| pair::phone(&server, user, "udp"));
+    go(&mut browser, "calls");
+    browser.click("button", "New call");
+    browser.fill("dialog input[name=from]", "1001");
+    browser.fill("dialog input[name=to]", "1002");
+    browser.click("dialog button", "Call");
+    let mut takes = |at: usize| {
+        let phone: &mut common::phone::Phone = &mut phones[at];
+        let invite = phone.request_of(&Method::Invite);
+        let talk = common::rtp::Talk::new(500);
+        talk.told(&invite.body);
+        phone.respond(&invite, 200, "unused", Some(&talk.sdp(1, "sendrecv")));
+        phone.request_of(&Method::Ack);
+        talk
+    };
+    let _caller = takes(0);
+    let callee = takes(1);
+    browser.wait_for("1001 → 1002");
+    browser.wait("[...document.querySelectorAll('button')].some((b) => b.textContent === 'Hold')");
+    browser.click("button", "Hold");
+    browser.value("document.querySelector('dialog select[name=leg]').value = 'callee'");
+    browser.click("dialog button", "Hold");
+    browser.wait_for("the callee is held by an operator");
+    let told = phones[1].request_of(&Method::Invite);
+    phones[1].respond(&told, 200, "unused", Some(&callee.sdp(2, "recvonly")));
+    phones[1].request_of(&Method::Ack);
+    browser.click("button", "Let go");
+    browser.wait("!document.body.innerText.includes('held by an operator')");
+    let told = phones[1].request_of(&Method::Invite);
+    phones[1].respond(&told, 200, "unused", Some(&callee.sdp(3, "sendrecv")));
+    phones[1].request_of(&Method::Ack);
+    browser.click("button", "Digits");
+    browser.value("document.querySelector('dialog select[name=leg]').value = 'callee'");
+    browser.fill("dialog input[name=digits]", "5");
+    browser.click("dialog button", "Send");
+    common::eventually("a digit", common::SOON, || (callee.digits() == [5]).then_some(()));
+    browser.click("button", "Transfer");
+    browser.value("document.querySelector('dialog select[name=leg]').value = 'callee'");
+    browser.fill("dialog input[name=to]", "1003");
+    browser.click("dialog button", "Transfer");
+    browser.wait_for("1003 is to take the callee's place");
+    let invite = phones[2].request_of(&Method::Invite);
+    phones[2].respond(&invite, 486, "busy", None);
+    phones[2].request_of(&Method::Ack);
+    browser.wait_for("the transfer to 1003 came to 486");
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
 fn a_user_is_made_and_its_phone_registers_with_what_is_shown() {
     let server = Server::start();
     let mut browser = signed_in(&server, 1280);

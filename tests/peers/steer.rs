@@ -1,8 +1,11 @@
 //! What an operator does to live calls: what phones are told of it, and what they hear.
 
+use super::common::phone::{Phone, callee_dialog};
+use super::common::rtp::Talk;
 use super::common::server::Server;
-use super::pair::{CALLEE_HZ, CALLER_HZ, Pair, reinvite};
-use holdfast::sip::{Method, Status};
+use super::common::{SOON, eventually};
+use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, Side, phone, reinvite};
+use holdfast::sip::{Method, Request, Status};
 use serde_json::{Value, json};
 
 /// A call that talks, and its id.
@@ -122,6 +125,16 @@ fn what_cannot_be_done_is_refused() {
         assert_eq!(status, 422, "{act} {body}: {problem}");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
     }
+    server.user("1005");
+    for (act, body) in [
+        ("transfer", json!({"leg": "callee", "to": "1005"})),
+        ("transfer", json!({"leg": "callee", "to": "1001"})),
+        ("move", json!({})),
+    ] {
+        let path = format!("/calls/{call}/{act}");
+        let (status, problem) = server.api("POST", &path, Some(&body));
+        assert_eq!(status, 409, "{act} {body}: {problem}");
+    }
 }
 
 #[test]
@@ -132,4 +145,182 @@ fn a_call_that_only_rings_cannot_be_held() {
     let path = format!("/calls/{call}/hold");
     let (status, problem) = server.api("POST", &path, Some(&json!({})));
     assert_eq!(status, 409, "{problem}");
+}
+
+#[test]
+fn digits_come_as_telephone_events_to_one_phone_and_sound_goes_on() {
+    let server = Server::start();
+    let (mut pair, call) = talking(&server, ["udp", "tcp"]);
+    does(&server, &call, "dtmf", &json!({"leg": "callee", "digits": "12#"}));
+    let came = || (pair.callee.talk.digits().len() == 3).then(|| pair.callee.talk.digits());
+    assert_eq!(eventually("three digits", SOON, came), [1, 2, 11]);
+    does(&server, &call, "dtmf", &json!({"leg": "callee", "digits": "A"}));
+    let came = || (pair.callee.talk.digits().len() == 4).then(|| pair.callee.talk.digits());
+    assert_eq!(eventually("one more", SOON, came), [1, 2, 11, 12]);
+    pair.hear_each_other();
+    assert_eq!(pair.caller.talk.digits(), [0; 0], "they are the callee's");
+    pair.caller.hangs_up_on(&mut pair.callee);
+}
+
+#[test]
+fn digits_come_by_info_to_a_phone_that_takes_no_events() {
+    let server = Server::start();
+    let (caller, callee) = (phone(&server, "1001", "udp"), phone(&server, "1002", "udp"));
+    let talks = [Talk::new(CALLER_HZ).plain(), Talk::new(CALLEE_HZ)];
+    let uri = server.uri("1002");
+    let mut pair = Pair::answered(Attempt::with_talks(caller, callee, &uri, talks));
+    let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    does(&server, &call, "dtmf", &json!({"leg": "caller", "digits": "7*"}));
+    for digit in ["7", "*"] {
+        let info = pair.caller.phone.request_of(&Method::Info);
+        let body = String::from_utf8_lossy(&info.body).into_owned();
+        assert!(body.starts_with(&format!("Signal={digit}\r\n")), "{body}");
+        pair.caller.phone.respond(&info, 200, "unused", None);
+    }
+    pair.hear_each_other();
+    assert_eq!(pair.caller.talk.digits(), [0; 0]);
+}
+
+const COMING_HZ: u32 = 1_300;
+
+/// The phone takes the INVITE and has it acknowledged.
+fn takes(mut phone: Phone, invite: &Request) -> Side {
+    let talk = Talk::new(COMING_HZ);
+    talk.told(&invite.body);
+    phone.respond(invite, 200, "coming", Some(&talk.sdp(1, "sendrecv")));
+    phone.request_of(&Method::Ack);
+    Side { phone, talk, dialog: callee_dialog(invite, "coming"), version: 1 }
+}
+
+/// The phone that leaves gets BYE.
+fn leaves(side: &mut Side) {
+    let bye = side.phone.request_of(&Method::Bye);
+    side.phone.respond(&bye, 200, "unused", None);
+}
+
+#[test]
+fn a_callee_is_transferred_and_the_caller_is_connected_with_who_comes() {
+    let server = Server::start();
+    let mut coming = phone(&server, "1003", "tcp");
+    let (Pair { caller, mut callee }, call) = talking(&server, ["udp", "udp"]);
+    let told = does(&server, &call, "transfer", &json!({"leg": "callee", "to": "1003"}));
+    assert_eq!(told["transfer"], json!({"leg": "callee", "to": "1003"}), "{told}");
+    let invite = coming.request_of(&Method::Invite);
+    let shown = invite.from().expect("From").uri.user();
+    assert_eq!(shown.as_deref(), Some("1001"), "whom it will talk to");
+    coming.respond(&invite, 180, "coming", None);
+    let path = format!("/calls/{call}/transfer");
+    let again = server.api("POST", &path, Some(&json!({"leg": "callee", "to": "1003"})));
+    assert_eq!(again.0, 409, "{}", again.1);
+    // The call goes on meanwhile.
+    caller.talk.hears(CALLEE_HZ);
+    callee.talk.hears(CALLER_HZ);
+    let coming = takes(coming, &invite);
+    leaves(&mut callee);
+    let mut pair = Pair { caller, callee: coming };
+    pair.caller.talk.hears(COMING_HZ);
+    pair.callee.talk.hears(CALLER_HZ);
+    callee.talk.hears_nothing();
+    // It is a call as any other.
+    does(&server, &call, "hold", &json!({"leg": "callee"}));
+    pair.callee.takes_offer("sendonly", "recvonly");
+    does(&server, &call, "unhold", &json!({}));
+    pair.callee.takes_offer("sendrecv", "sendrecv");
+    reinvite(&mut pair.caller, &mut pair.callee, "sendonly", "recvonly", false);
+    reinvite(&mut pair.caller, &mut pair.callee, "sendrecv", "sendrecv", false);
+    pair.caller.talk.hears(COMING_HZ);
+    pair.callee.hangs_up_on(&mut pair.caller);
+    let cdr = &server.cdrs(1)[0];
+    let transfer = &cdr["transfers"][0];
+    let expect = json!({"leg": "callee", "from": "1002", "to": "1003", "sip_status": 200});
+    for (field, value) in expect.as_object().expect("fields") {
+        assert_eq!(&transfer[field], value, "{cdr}");
+    }
+    assert_eq!(
+        (&cdr["ended_by"], &cdr["answered_by"]),
+        (&json!("callee"), &json!("1002")),
+        "{cdr}"
+    );
+    assert_eq!(cdr["legs"].as_array().map(Vec::len), Some(3), "{cdr}");
+}
+
+#[test]
+fn a_caller_is_transferred_while_the_callee_holds() {
+    let server = Server::start();
+    let mut coming = phone(&server, "1003", "udp");
+    let (Pair { mut caller, mut callee }, call) = talking(&server, ["udp", "udp"]);
+    reinvite(&mut callee, &mut caller, "sendonly", "recvonly", false);
+    does(&server, &call, "transfer", &json!({"leg": "caller", "to": "1003"}));
+    let invite = coming.request_of(&Method::Invite);
+    let shown = invite.from().expect("From").uri.user();
+    assert_eq!(shown.as_deref(), Some("1002"), "whom it will talk to");
+    let body = String::from_utf8_lossy(&invite.body).into_owned();
+    assert!(body.contains("a=sendonly"), "{body}");
+    let talk = Talk::new(COMING_HZ);
+    talk.told(&invite.body);
+    coming.respond(&invite, 200, "coming", Some(&talk.sdp(1, "recvonly")));
+    coming.request_of(&Method::Ack);
+    let dialog = callee_dialog(&invite, "coming");
+    let mut coming = Side { phone: coming, talk, dialog, version: 1 };
+    leaves(&mut caller);
+    reinvite(&mut callee, &mut coming, "sendrecv", "sendrecv", false);
+    coming.talk.hears(CALLEE_HZ);
+    callee.talk.hears(COMING_HZ);
+    coming.hangs_up_on(&mut callee);
+    let cdr = &server.cdrs(1)[0];
+    assert_eq!(
+        (&cdr["ended_by"], &cdr["transfers"][0]["from"]),
+        (&json!("caller"), &json!("1001"))
+    );
+}
+
+#[test]
+fn when_nobody_comes_the_call_goes_on_as_it_was() {
+    let server = Server::start();
+    let mut coming = phone(&server, "1003", "udp");
+    let (mut pair, call) = talking(&server, ["udp", "udp"]);
+    does(&server, &call, "transfer", &json!({"leg": "callee", "to": "1003"}));
+    let invite = coming.request_of(&Method::Invite);
+    coming.respond(&invite, 486, "busy", None);
+    coming.request_of(&Method::Ack);
+    eventually("the transfer is over", SOON, || {
+        let (_, seen) = server.api("GET", &format!("/calls/{call}"), None);
+        seen["transfer"].is_null().then_some(())
+    });
+    pair.hear_each_other();
+    pair.hold_and_resume();
+    // Hanging up while it rings again: nobody rings on.
+    does(&server, &call, "transfer", &json!({"leg": "caller", "to": "1003"}));
+    let invite = coming.request_of(&Method::Invite);
+    coming.respond(&invite, 180, "rings", None);
+    pair.caller.hangs_up_on(&mut pair.callee);
+    let cancel = coming.request_of(&Method::Cancel);
+    coming.respond(&cancel, 200, "rings", None);
+    coming.respond(&invite, 487, "rings", None);
+    let cdr = &server.cdrs(1)[0];
+    let came_to = |at: usize| cdr["transfers"][at]["sip_status"].clone();
+    assert_eq!([came_to(0), came_to(1)], [json!(486), json!(487)], "{cdr}");
+}
+
+#[test]
+fn the_command_line_steers_too() {
+    let server = Server::start();
+    let (mut pair, call) = talking(&server, ["udp", "udp"]);
+    let run = |arguments: &[&str]| {
+        let answer = server.command(arguments);
+        assert!(answer.status.success(), "{arguments:?}: {answer:?}");
+        String::from_utf8_lossy(&answer.stdout).into_owned()
+    };
+    assert_eq!(run(&["call", "hold", &call, "--leg", "callee"]).trim(), "held");
+    pair.callee.takes_offer("sendonly", "recvonly");
+    let told = run(&["call", "unhold", &call, "--json"]);
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["parked"], "none", "{told}");
+    pair.callee.takes_offer("sendrecv", "sendrecv");
+    run(&["call", "dtmf", &call, "caller", "9"]);
+    eventually("a digit", SOON, || (pair.caller.talk.digits() == [9]).then_some(()));
+    let nobody = server.command(&["call", "transfer", &call, "callee", "4711"]);
+    assert!(!nobody.status.success(), "{nobody:?}");
+    let nowhere = server.command(&["call", "move", &call]);
+    assert!(!nowhere.status.success(), "{nowhere:?}");
 }

@@ -77,6 +77,7 @@ pub(crate) fn cdr(id: u128) -> Cdr {
         media_nodes: vec!["host-1".to_owned()],
         takeovers: 0,
         reanchors: 0,
+        transfers: Vec::new(),
         legs: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 // One call: how it goes, how it sounds, what was said in SIP, and what can be done about it.
 
-import { get, remove } from './api.js';
+import { get, post, remove } from './api.js';
 import { act, ask, card, cell, duration, facts, h, head, moment, none, replace, spark, state, table, who } from './dom.js';
 import { callState, live, subscribe } from './live.js';
 import { tick } from './calls.js';
@@ -10,6 +10,7 @@ import { cause, DISPOSITIONS } from './words.js';
 
 const REFRESH_MS = 2000;
 const HISTORY = 90;
+const SIDES = { caller: 'the caller is', callee: 'the callee is', both: 'both are' };
 
 export function call(main, id) {
   const title = h('div', {});
@@ -60,12 +61,24 @@ export function call(main, id) {
   function showLive() {
     layout();
     const [word, kind] = callState(view);
-    replace(title, head(`${who(view.caller)} → ${who(view.callee)}`, null,
-      h('button', { class: 'danger', onclick: act(hangUp) }, 'Hang up')));
+    if (!title.hasChildNodes() || title.dataset.acts !== acts()) {
+      title.dataset.acts = acts();
+      const talks = view.state === 'confirmed';
+      replace(title, head(`${who(view.caller)} → ${who(view.callee)}`, null,
+        talks && view.parked !== 'both' && h('button', { onclick: act(hold) }, 'Hold'),
+        talks && view.parked !== 'none' && h('button', { onclick: act(letGo) }, 'Let go'),
+        talks && h('button', { onclick: act(dial) }, 'Digits'),
+        talks && !view.transfer && h('button', { onclick: act(transfer) }, 'Transfer'),
+        talks && h('button', { onclick: act(move) }, 'Move media'),
+        h('button', { class: 'danger', onclick: act(hangUp) }, 'Hang up')));
+    }
     const since = view.answered_at ?? view.created_at;
     replace(about, card(null, h('div', { class: 'body columns' },
       facts([
-        ['State', [state(word, kind), view.one_way && [' ', h('span', { class: 'tag bad' }, `the ${view.one_way} is not heard`)]]],
+        ['State', [state(word, kind),
+          view.parked !== 'none' && [' ', h('span', { class: 'tag warn' }, `${SIDES[view.parked]} held by an operator`)],
+          view.transfer && [' ', h('span', { class: 'tag' }, `${view.transfer.to} is to take the ${view.transfer.leg}'s place`)],
+          view.one_way && [' ', h('span', { class: 'tag bad' }, `the ${view.one_way} is not heard`)]]],
         [view.answered_at ? 'Talking for' : 'Since', h('span', { 'data-since': since }, duration(Date.now() - new Date(since)))],
         ['Dialled', h('span', { class: 'mono' }, view.request_uri)],
         ['Began', moment(view.created_at)],
@@ -86,6 +99,7 @@ export function call(main, id) {
     layout();
     const [word, kind] = DISPOSITIONS[record.disposition];
     replace(title, head(`${who(record.caller)} → ${who(record.callee)}`));
+    delete title.dataset.acts;
     replace(about, card(null, h('div', { class: 'body columns' },
       facts([
         ['Outcome', [state(word, kind), ' ', h('span', { class: 'muted' }, cause(record))]],
@@ -95,6 +109,8 @@ export function call(main, id) {
         ['Dialled', h('span', { class: 'mono' }, record.request_uri)],
         ['Began', moment(record.created_at)],
         ['Ended', moment(record.ended_at)],
+        ['Transfers', record.transfers.map((one) => h('div', {}, moment(one.at),
+          ` ${one.from ?? `the ${one.leg}`} → ${one.to}`, one.sip_status !== 200 && h('span', { class: 'muted' }, `, ${one.sip_status}`)))],
       ]),
       facts([
         ['Status', [String(record.sip_status), record.q850_cause !== null && h('span', { class: 'muted' }, `, Q.850 ${record.q850_cause}`)]],
@@ -105,6 +121,43 @@ export function call(main, id) {
       ]))));
     replace(quality, record.legs.some((one) => one.packets_received > 0) && recordedSounds(record.legs));
     replace(legs);
+  }
+
+  /** What the buttons depend on: they are not made anew under somebody's finger. */
+  const acts = () => JSON.stringify([view.state, view.parked, view.transfer, who(view.caller), who(view.callee)]);
+  const sides = (...more) => ['leg', 'Phone',
+    [...more, ['caller', `Caller, ${who(view.caller)}`], ['callee', `Callee, ${who(view.callee)}`]]];
+
+  async function steer(what, wish) {
+    view = await post(`/calls/${id}/${what}`, wish);
+    showLive();
+  }
+
+  async function hold() {
+    const given = await ask('Hold', 'A held phone hears nothing and is not heard.', 'Hold', { fields: [sides(['', 'Both'])] });
+    if (given) await steer('hold', { leg: given.leg || null });
+  }
+
+  const letGo = () => steer('unhold', {});
+
+  async function dial() {
+    const fields = [sides(), ['digits', 'Digits', '0-9 * # A-D']];
+    const given = await ask('Send digits', 'Only that phone gets them.', 'Send', { fields });
+    if (given) await steer('dtmf', { ...given, digits: given.digits.trim().toUpperCase() });
+  }
+
+  async function transfer() {
+    const fields = [['leg', 'Who leaves', sides()[2]], ['to', 'Who comes', 'Extension or number']];
+    const given = await ask('Transfer', 'The call goes on until who comes answers; then who leaves is hung up on.', 'Transfer', { fields });
+    if (given) await steer('transfer', given);
+  }
+
+  async function move() {
+    const { items } = await get('/nodes');
+    const nodes = items.filter((node) => node.media && node.state === 'ready' && node.name !== view.media.node);
+    const fields = [['node', 'Media node', [['', 'The freest of another host'], ...nodes.map(({ name }) => [name, name])]]];
+    const given = await ask('Move the media', 'Both phones are told of another address; nobody hears a gap.', 'Move', { fields });
+    if (given) await steer('move', { node: given.node || null });
   }
 
   async function hangUp() {

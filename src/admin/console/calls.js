@@ -1,7 +1,8 @@
 // Live calls, as they come and go.
 
+import { post } from './api.js';
 import { callState, live, subscribe } from './live.js';
-import { card, cell, clock, count, duration, h, head, leads, none, replace, Rows, state, table, who } from './dom.js';
+import { act, ask, card, cell, clock, count, duration, h, head, leads, none, replace, Rows, state, table, who } from './dom.js';
 
 const SHOWN = 200;
 const TICK_MS = 1000;
@@ -19,9 +20,17 @@ export function calls(main) {
   const empty = none('Nobody is on the phone.');
   const more = h('div', { class: 'more hidden' },
     h('button', { onclick: () => { most += SHOWN; tell(); } }, 'Show more'));
-  const title = head('Calls', null, search, which);
+  const title = head('Calls', null, search, which, h('button', { onclick: act(begin) }, 'New call'));
   title.querySelector('.grow').append(note);
   main.append(title, card(null, [list, empty, more]));
+
+  async function begin() {
+    const fields = [['from', 'Who calls', 'Extension: its phones ring first'], ['to', 'Whom', 'Extension or number']];
+    const given = await ask('New call', null, 'Call', { fields });
+    if (!given) return;
+    const { id } = await post('/calls', { from: given.from.trim(), to: given.to.trim() });
+    location.hash = `#/calls/${id}`;
+  }
 
   function tell() {
     const words = search.value.trim().toLowerCase();

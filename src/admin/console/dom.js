@@ -128,11 +128,14 @@ export function spark(values, label) {
     values.length > 1 && s('polyline', { class: 'line', points: points.join(' ') }));
 }
 
-/** Asks before what cannot be taken back; true when it is meant. Fields: [name, label, placeholder]. */
+/** Asks before what cannot be taken back, or for what is needed; null when it is not meant. Fields: [name, label,
+ * placeholder], or [name, label, [[value, text], …]] to choose. */
 export function ask(title, text, act, { danger = false, fields = [] } = {}) {
   return new Promise((resolve) => {
-    const inputs = fields.map(([name, label, placeholder]) =>
-      h('label', { class: 'field' }, label, h('input', { name, placeholder, autocomplete: 'off' })));
+    const input = (name, hint) => (Array.isArray(hint)
+      ? h('select', { name }, hint.map(([value, text]) => h('option', { value }, text)))
+      : h('input', { name, placeholder: hint, autocomplete: 'off' }));
+    const inputs = fields.map(([name, label, hint]) => h('label', { class: 'field' }, label, input(name, hint)));
     const box = h('dialog', { 'aria-label': title },
       h('form', { method: 'dialog' }, h('h2', {}, title), text && h('p', { class: 'muted' }, text), inputs,
         h('div', { class: 'bar' },

@@ -28,6 +28,9 @@ const SENTENCES = {
   'call.answered': (event) => [call(event), ` answered by ${event.answered_by} after ${seconds(event.setup_ms)}`],
   'call.held': (event) => [call(event), ' put on hold'],
   'call.resumed': (event) => [call(event), ' taken back'],
+  'call.steered': (event) => [call(event), `: an operator's ${event.act}${event.role ? `, the ${event.role}` : ''}`],
+  'call.transferred': (event) => [call(event), `: ${event.to} has the ${event.role}'s place`],
+  'call.transfer_failed': (event) => [call(event), `: the transfer to ${event.to} came to ${event.sip_status}`],
   'call.adopted': (event) => [call(event), ` carried on by ${event.node}`],
   'call.reanchored': (event) => [call(event), ` has its sound anchored by ${event.media_node}`],
   'call.ack_missing': (event) => [call(event), ` never acknowledged our answer; it was told ${event.contact}`],
@@ -48,7 +51,7 @@ const SENTENCES = {
 export const sentence = (event) => SENTENCES[event.type]?.(event) ?? [event.type];
 
 const TONES = {
-  'call.answered': 'good', 'call.created': 'accent', 'call.ringing': 'accent', 'call.held': 'warn',
+  'call.answered': 'good', 'call.created': 'accent', 'call.ringing': 'accent', 'call.held': 'warn', 'call.transfer_failed': 'warn',
   'call.adopted': 'warn', 'call.reanchored': 'warn', 'call.two_way': 'good', 'call.ack_missing': 'bad', 'call.one_way': 'bad', 'authentication.failed': 'warn', 'node.draining': 'warn',
   'media.left': 'bad', 'registration.added': 'good', 'node.started': 'good', 'node.undrained': 'good',
   'media.joined': 'good', gap: 'bad',
