@@ -29,7 +29,8 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         users::list, users::create, users::one, users::change, users::remove, users::import::import,
         registrations::list, registrations::remove, registrations::check_sync,
         calls::list, calls::originate, calls::one, calls::hang_up,
-        steer::hold, steer::unhold, steer::dtmf, steer::transfer, steer::move_media,
+        steer::hold, steer::unhold, steer::dtmf, steer::transfer, steer::move_media, steer::play,
+        steer::stop,
         ladder::ladder, ladder::capture,
         cdrs::list, cdrs::one,
         events::stream,
@@ -60,7 +61,7 @@ fn document() -> Document {
 const SHOWN_ONCE: [&str; 3] = ["password", "secret", "token"];
 
 /// What callers send: a field that is absent keeps its value, or takes the default.
-const REQUEST_BODIES: [&str; 13] = [
+const REQUEST_BODIES: [&str; 14] = [
     "CheckSyncRequest",
     "Digits",
     "DrainRequest",
@@ -71,6 +72,7 @@ const REQUEST_BODIES: [&str; 13] = [
     "NewTransfer",
     "NewUser",
     "NewWebhook",
+    "Playback",
     "ResendRequest",
     "UserChange",
     "WebhookChange",

@@ -2,18 +2,19 @@
 //! what was done is stored, with the call as it is then.
 
 use super::calls::parsed_id;
-use super::extract::{Body, Name, OptionalBody};
+use super::extract::{Body, Name, OptionalBody, Query};
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::operator::Command;
 use crate::views::call::LegRole;
+use crate::views::steer::ToneName;
 use crate::views::{CallView, Steering};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 use std::sync::Arc;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 type Done = Result<(StatusCode, Json<CallView>), Problem>;
 
@@ -24,6 +25,7 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         .route("/calls/{id}/dtmf", post(dtmf))
         .route("/calls/{id}/transfer", post(transfer))
         .route("/calls/{id}/move", post(move_media))
+        .route("/calls/{id}/play", post(play).delete(stop))
 }
 
 /// Whose phone.
@@ -146,6 +148,59 @@ pub(super) async fn move_media(
     OptionalBody(choice): OptionalBody<MediaChoice>,
 ) -> Done {
     steer(&services, &id, Steering::Move { node: choice.node }).await
+}
+
+/// A tone for a phone, or both.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Playback {
+    /// `caller` or `callee`; both when absent or null.
+    #[serde(default)]
+    leg: Option<LegRole>,
+    /// Which.
+    tone: ToneName,
+    /// So long; until it is stopped when absent or null.
+    #[serde(default)]
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    duration_ms: Option<u32>,
+}
+
+/// Plays a tone to a phone, or both, in place of what it would hear; another tone takes the place of one that is
+/// played. A held phone hears it too.
+#[utoipa::path(post, path = "/calls/{id}/play", tag = "calls", operation_id = "play_in_call",
+    params(("id" = String, Path)), request_body = Playback,
+    responses((status = 202, body = CallView), (status = 404, body = Problem),
+        (status = 409, description = "The call is not answered, has no such phone, or its codec \
+            is none that can be played in", body = Problem)))]
+pub(super) async fn play(services: Services, Name(id): Name, Body(wish): Body<Playback>) -> Done {
+    let Playback { leg, tone, duration_ms } = wish;
+    if duration_ms.is_some_and(|ms| !(100..=3_600_000).contains(&ms)) {
+        return Err(Problem::fields(vec![FieldError::new("duration_ms", "100-3600000")]));
+    }
+    steer(&services, &id, Steering::Play { leg, tone, duration_ms }).await
+}
+
+/// Whose phone.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LegQuery {
+    /// `caller` or `callee`; both when absent.
+    leg: Option<LegRole>,
+}
+
+/// Stops what is played.
+#[utoipa::path(delete, path = "/calls/{id}/play", tag = "calls", operation_id = "stop_in_call",
+    params(("id" = String, Path), LegQuery),
+    responses((status = 202, body = CallView), (status = 404, body = Problem),
+        (status = 409, description = "The call is not answered, or has no such phone",
+            body = Problem)))]
+pub(super) async fn stop(
+    services: Services,
+    Name(id): Name,
+    Query(query): Query<LegQuery>,
+) -> Done {
+    steer(&services, &id, Steering::Stop { leg: query.leg }).await
 }
 
 async fn steer(services: &Services, id: &str, wish: Steering) -> Done {

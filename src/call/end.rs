@@ -163,6 +163,7 @@ impl Call {
         self.queued.clear();
         self.questions.clear();
         self.note_transfer(487);
+        self.record.added_5.playing.clear();
         if answered || self.is_called() {
             self.refuse_open_reinvites();
         } else {

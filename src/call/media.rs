@@ -2,6 +2,7 @@
 //! waits by rev.
 
 use super::leg::{Leg, Stream};
+use super::play::tone_named;
 use super::record::{Bridge, Phase};
 use super::{Call, LAZY_SAVE, Output};
 use crate::control::{
@@ -345,6 +346,9 @@ impl Call {
     }
 
     fn hears(&self, leg: LegId) -> Hears {
+        if let Some(tone) = self.tone_of(leg) {
+            return Hears::Tone(tone_named(tone));
+        }
         if self.is_parked(leg) {
             return Hears::Nothing;
         }

@@ -5,8 +5,9 @@
 //!
 //! Where to read: `setup` (INVITE → route → ports → branches), `originate` (nobody sent one: the caller is called too),
 //! `fork` (what branches answer), `answer` (200 to 200), `modify` (re-INVITE), `refresh` (our address is another one),
-//! `anchor` (our media node is another one), `steer`, `dial`, `transfer` (what an operator does), `dialog_request`
-//! (what phones ask in a dialog), `end` (every way a call ends), `media` (the session's wish), `told` (its events).
+//! `anchor` (our media node is another one), `steer`, `dial`, `play`, `transfer` (what an operator does),
+//! `dialog_request` (what phones ask in a dialog), `end` (every way a call ends), `media` (the session's wish), `told`
+//! (its events).
 //!
 //! Invariants: no state outside the record survives; `Save` comes before whatever acknowledges or uses up a number, and
 //! what must wait for it says so (`Transmit::behind`); every call emits exactly one `Save` with a CDR.
@@ -26,6 +27,7 @@ mod media;
 mod modify;
 mod offer;
 mod originate;
+mod play;
 mod quality;
 mod record;
 mod refresh;

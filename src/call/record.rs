@@ -13,6 +13,7 @@ use crate::rtp::srtp::Seed;
 use crate::sdp::Description;
 use crate::time::Timestamp;
 use crate::views::call::LegRole;
+use crate::views::steer::ToneName;
 use crate::views::{CallState, Disposition, EndCause, EndedBy};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -108,6 +109,16 @@ pub(super) struct Added5 {
     pub transfers: Vec<Transferred>,
     /// The leg that has the caller's place since it was transferred.
     pub caller: Option<LegId>,
+    /// What phones hear in place of each other.
+    pub playing: Vec<Playing>,
+}
+
+/// A tone that an operator plays to a phone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Playing {
+    pub leg: LegId,
+    pub tone: ToneName,
+    pub until: Option<Timestamp>,
 }
 
 /// Digits that an operator sends to a phone.

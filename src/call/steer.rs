@@ -62,6 +62,14 @@ impl Call {
                 self.dial(leg, digits)?;
                 (SteeringAct::Dtmf, Some(leg))
             }
+            Steering::Play { leg, tone, duration_ms } => {
+                self.play(leg, tone, duration_ms)?;
+                (SteeringAct::Play, leg)
+            }
+            Steering::Stop { leg } => {
+                self.stop_playing(leg)?;
+                (SteeringAct::Stop, leg)
+            }
             Steering::Move { ref node } => {
                 self.want_media(node.as_deref())?;
                 (SteeringAct::Move, None)

@@ -79,6 +79,7 @@ impl Call {
             retry,
             self.refreshes().map(|(at, _)| (at, "target refresh")).min(),
             self.transfer_deadline().map(|at| (at, "transfer")),
+            self.play_timeout().map(|at| (at, "tone")),
         ];
         transactions.chain(own.into_iter().flatten()).min_by_key(|(at, _)| *at)
     }
@@ -174,6 +175,7 @@ impl Call {
         if due(self.transfer_deadline()) {
             self.fail_transfer(Status(480));
         }
+        self.time_playing();
         if due(self.ringing_repeat_at) {
             self.ringing_repeat_at = Some(now + fork::RINGING_REPEAT);
             if let Some(status) = self.record.added_2.last_provisional.take() {

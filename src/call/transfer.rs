@@ -208,6 +208,7 @@ impl Call {
         added.parked.retain(|leg| *leg != leaves);
         added.untold.retain(|leg| *leg != leaves);
         added.dialling.retain(|one| one.leg != leaves);
+        added.playing.retain(|one| one.leg != leaves);
     }
 
     /// Nobody came: the call goes on as it was.

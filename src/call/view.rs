@@ -95,6 +95,7 @@ impl Call {
             user_agent: leg.user_agent.clone(),
             last_status: leg.last_status,
             held: leg.holds,
+            playing: self.tone_of(leg.id),
             streams: streams.collect(),
         }
     }

@@ -75,6 +75,24 @@ pub enum CallCommand {
         /// Who comes: an extension or a number as a person dials it, or a sip: URI.
         to: String,
     },
+    /// Plays a tone to a phone, or both, in place of what it would hear.
+    #[command(after_help = "Example: holdfast call play ID beep --leg callee --duration-ms 1000")]
+    Play {
+        /// Id of the call.
+        id: String,
+        /// ringback, busy, congestion, dial or beep.
+        #[arg(required_unless_present = "stop")]
+        tone: Option<String>,
+        /// Whose phone; both when absent.
+        #[arg(long)]
+        leg: Option<Phone>,
+        /// So long; until it is stopped when absent.
+        #[arg(long)]
+        duration_ms: Option<u32>,
+        /// Stops what is played.
+        #[arg(long, conflicts_with_all = ["tone", "duration_ms"])]
+        stop: bool,
+    },
     /// Moves the media of the call to another host; phones are told.
     #[command(after_help = "Example: holdfast call move ID --node media-2")]
     Move {
@@ -112,6 +130,17 @@ pub(super) fn run(
         }
         CallCommand::Transfer { id, leg, to } => {
             (id, "transfer", json!({"leg": leg.name(), "to": to}), "ringing")
+        }
+        CallCommand::Play { id, leg, stop: true, .. } => {
+            let leg = leg.map_or_else(String::new, |leg| format!("?leg={}", leg.name()));
+            let call = client.delete(&format!("/calls/{}/play{leg}", escape(&id)))?;
+            print_done(&call, json, "stopped");
+            return Ok(());
+        }
+        CallCommand::Play { id, tone, leg, duration_ms, .. } => {
+            let leg = leg.map(Phone::name);
+            let wish = json!({"leg": leg, "tone": tone, "duration_ms": duration_ms});
+            (id, "play", wish, "playing")
         }
         CallCommand::Move { id, node } => (id, "move", json!({ "node": node }), "moving"),
     };

@@ -72,6 +72,33 @@ impl Iterator for Ringback {
     }
 }
 
+/// A tone that comes and goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cadence {
+    sine: Sine,
+    position: u32,
+    on: u32,
+    cycle: u32,
+}
+
+impl Cadence {
+    /// On and off, without end; no pause at all when `off_ms` is 0.
+    pub fn new(frequency_hz: u32, on_ms: u32, off_ms: u32) -> Self {
+        let samples = |ms: u32| ms * (SAMPLE_RATE_HZ / 1_000);
+        let sine = Sine::new(frequency_hz, RINGBACK_AMPLITUDE);
+        Self { sine, position: 0, on: samples(on_ms), cycle: samples(on_ms + off_ms).max(1) }
+    }
+}
+
+impl Iterator for Cadence {
+    type Item = i16;
+    fn next(&mut self) -> Option<i16> {
+        let sounding = self.position < self.on;
+        self.position = (self.position + 1) % self.cycle;
+        if sounding { self.sine.next() } else { Some(0) }
+    }
+}
+
 /// The share of the samples' power that lies at a frequency: 1 for a pure tone, near 0 for anything
 /// else.
 pub fn power_at(frequency_hz: u32, samples: &[i16]) -> f64 {
@@ -103,6 +130,16 @@ mod tests {
         assert!((9_990..=10_000).contains(&peak), "{peak}");
         assert_eq!(samples[0], 0);
         assert!(power_at(440, &[0; 160]) < 0.01);
+    }
+
+    #[test]
+    fn a_cadence_comes_and_goes() {
+        let samples: Vec<i16> = Cadence::new(425, 500, 500).take(12_000).collect();
+        assert!(power_at(425, &samples[..4_000]) > 0.99);
+        assert!(samples[4_000..8_000].iter().all(|sample| *sample == 0));
+        assert!(power_at(425, &samples[8_000..]) > 0.99);
+        let samples: Vec<i16> = Cadence::new(425, 1_000, 0).take(24_000).collect();
+        assert!(power_at(425, &samples) > 0.99);
     }
 
     #[test]

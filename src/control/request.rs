@@ -218,6 +218,14 @@ pub enum Hears {
 pub enum Tone {
     /// 425 Hz, 1 s on, 4 s off.
     Ringback,
+    /// 425 Hz, 500 ms on and off. Like those that follow since version 2.
+    Busy,
+    /// 425 Hz, 250 ms on and off.
+    Congestion,
+    /// 425 Hz without end.
+    Dial,
+    /// 1,000 Hz, 200 ms on, 4.8 s off: somebody waits.
+    Beep,
 }
 
 /// Something done once in the life of a session.
@@ -251,7 +259,7 @@ impl Request {
     /// The first version that has it.
     pub fn since(&self) -> u16 {
         match self {
-            Self::Apply(apply) if apply.spec.is_secured() => 2,
+            Self::Apply(apply) if apply.spec.is_secured() || apply.spec.has_new_tone() => 2,
             Self::Apply(_) | Self::Release(_) => 1,
             Self::Resume(_) => 2,
         }
@@ -263,6 +271,15 @@ impl SessionSpec {
     fn is_secured(&self) -> bool {
         let mut streams = self.legs.iter().flat_map(|leg| &leg.streams);
         streams.any(|stream| stream.srtp.is_some())
+    }
+
+    /// Some phone hears a tone that version 1 does not know.
+    fn has_new_tone(&self) -> bool {
+        let mut streams = self.legs.iter().flat_map(|leg| &leg.streams);
+        streams.any(|stream| match stream.hears {
+            Hears::Tone(tone) => tone != Tone::Ringback,
+            Hears::Nothing | Hears::Leg(_) | Hears::Echo => false,
+        })
     }
 
     /// The SRTP of its streams.

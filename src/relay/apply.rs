@@ -8,7 +8,7 @@ use super::session::Session;
 use super::stream::{Hearing, Stream, is_same_codec};
 use super::{Channel, Endpoint, Output};
 use crate::control::{
-    Act, Apply, Codec, Hears, LegSpec, Refusal, Resume, SessionSpec, SessionState, StreamSpec, Tone,
+    Act, Apply, Codec, Hears, LegSpec, Refusal, Resume, SessionSpec, SessionState, StreamSpec,
 };
 use crate::ids::{Epoch, LegId, Rev};
 use crate::limits::{LEGS_PER_CALL, STREAMS_PER_LEG};
@@ -214,24 +214,26 @@ impl Stream {
     /// `heard`: the codec of whom the phone hears.
     fn connect(&mut self, heard: Option<&Codec>, now: Timestamp) {
         let codec = self.spec.codec.clone();
-        self.hearing = match (self.spec.hears, codec.as_ref(), heard) {
+        let hears = self.spec.hears;
+        self.hearing = match (hears, codec.as_ref(), heard) {
             (Hears::Nothing, ..) | (_, None, _) | (Hears::Leg(_) | Hears::Echo, _, None) => {
                 Hearing::Nothing
             }
             (Hears::Echo, Some(_), Some(_)) => Hearing::Echo,
             (Hears::Leg(_), Some(own), Some(other)) if is_same_codec(own, other) => Hearing::Relay,
-            (Hears::Leg(_) | Hears::Tone(Tone::Ringback), Some(_), _) => Hearing::Made,
+            (Hears::Leg(_) | Hears::Tone(_), Some(_), _) => Hearing::Made,
         };
         let Some(codec) = codec.filter(|_| self.hearing == Hearing::Made) else {
             self.playout = None;
             return;
         };
-        if self.playout.as_ref().is_some_and(|playout| playout.serves(&codec, heard)) {
+        if self.playout.as_ref().is_some_and(|playout| playout.serves(&codec, hears, heard)) {
             return;
         }
-        self.playout = match heard {
-            Some(heard) => Playout::transcoder(&codec, heard),
-            None => Playout::ringback(&codec, now),
+        self.playout = match (hears, heard) {
+            (Hears::Tone(tone), _) => Playout::tone(&codec, tone, now),
+            (_, Some(heard)) => Playout::transcoder(&codec, heard),
+            (_, None) => None,
         };
     }
 }

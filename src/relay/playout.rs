@@ -6,11 +6,11 @@
 
 use super::jitter_buffer::{JitterBuffer, Pulled};
 use super::outbound::{Origin, Outbound};
-use crate::codec::tone::Ringback;
+use crate::codec::tone::{Cadence, Ringback};
 use crate::codec::{
     Decoder, Encoder, Kind, MOST_PAYLOAD_BYTES, MOST_SAMPLES, SAMPLE_RATE_HZ, SAMPLES_PER_MS,
 };
-use crate::control::Codec;
+use crate::control::{Codec, Hears, Tone};
 use crate::rtp::Header;
 use crate::time::Timestamp;
 use core::time::Duration;
@@ -30,6 +30,7 @@ const FIRST_PACKET_SAMPLES: usize = 20 * SAMPLES_PER_MS;
 enum Source {
     Tone(Ringback),
     Heard(Box<Heard>),
+    Cadence(Tone, Cadence),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,9 +70,17 @@ pub(super) fn kind_of(codec: &Codec) -> Option<Kind> {
 }
 
 impl Playout {
-    /// Ringback in the phone's codec.
-    pub(super) fn ringback(codec: &Codec, now: Timestamp) -> Option<Self> {
-        let mut playout = Self::new(codec, Source::Tone(Ringback::default()))?;
+    /// A tone in the phone's codec.
+    pub(super) fn tone(codec: &Codec, tone: Tone, now: Timestamp) -> Option<Self> {
+        let cadence = |hz, on, off| Source::Cadence(tone, Cadence::new(hz, on, off));
+        let source = match tone {
+            Tone::Ringback => Source::Tone(Ringback::default()),
+            Tone::Busy => cadence(425, 500, 500),
+            Tone::Congestion => cadence(425, 250, 250),
+            Tone::Dial => cadence(425, 1_000, 0),
+            Tone::Beep => cadence(1_000, 200, 4_800),
+        };
+        let mut playout = Self::new(codec, source)?;
         playout.next_tick = Some(now);
         Some(playout)
     }
@@ -116,7 +125,7 @@ impl Playout {
         let has_encoder = encoder.is_some();
         self.encoder = encoder;
         match &mut self.source {
-            Source::Tone(_) => has_encoder,
+            Source::Tone(_) | Source::Cadence(..) => has_encoder,
             Source::Heard(heard) => {
                 heard.decoder = heard.kind.decoder();
                 has_encoder && heard.decoder.is_some()
@@ -125,9 +134,10 @@ impl Playout {
     }
 
     /// Goes on unchanged under this wish: nothing that is heard breaks off at a repeated spec.
-    pub(super) fn serves(&self, codec: &Codec, heard: Option<&Codec>) -> bool {
+    pub(super) fn serves(&self, codec: &Codec, hears: Hears, heard: Option<&Codec>) -> bool {
         let same_source = match &self.source {
-            Source::Tone(_) => heard.is_none(),
+            Source::Tone(_) => hears == Hears::Tone(Tone::Ringback),
+            Source::Cadence(tone, _) => hears == Hears::Tone(*tone),
             Source::Heard(source) => heard.and_then(kind_of) == Some(source.kind),
         };
         same_source && self.codec == *codec
@@ -212,6 +222,7 @@ impl Playout {
         let missing = self.frame_samples.saturating_sub(self.pending.len());
         match &mut self.source {
             Source::Tone(tone) => self.pending.extend(tone.take(missing)),
+            Source::Cadence(_, tone) => self.pending.extend(tone.take(missing)),
             Source::Heard(heard) => {
                 while self.pending.len() < self.frame_samples {
                     if !heard.pull(&mut self.pending) {

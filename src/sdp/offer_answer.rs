@@ -139,7 +139,8 @@ fn is_voice(format: &Format) -> bool {
     !format.is_telephone_event() && !format.is_comfort_noise()
 }
 
-fn is_transcodable(encoding: &str) -> bool {
+/// The media node can decode and encode it.
+pub fn is_transcodable(encoding: &str) -> bool {
     TRANSCODABLE.iter().any(|name| encoding.eq_ignore_ascii_case(name))
 }
 

@@ -83,7 +83,11 @@ impl Worker {
                     self.move_as_wanted(call);
                 }
             }
-            Steering::Hold { .. } | Steering::Unhold { .. } | Steering::Dial { .. } => {
+            Steering::Hold { .. }
+            | Steering::Unhold { .. }
+            | Steering::Dial { .. }
+            | Steering::Play { .. }
+            | Steering::Stop { .. } => {
                 self.step(call, |call| done = call.steer(wish, now).map_err(Refused::conflict));
             }
         }

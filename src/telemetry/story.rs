@@ -30,16 +30,7 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             let act = if *held { "holds" } else { "resumes" };
             info!(call.id = %call, call.leg = %leg, "call {call}: leg {leg} {act}");
         }
-        Event::CallSteered { call, act, role } => {
-            let whom = role.map_or("both phones, or the call", side_of);
-            info!(call.id = %call, "call {call}: an operator wants {act:?} for {whom}");
-        }
-        Event::CallTransferred { call, role, to, status } => {
-            let to = personal.wrap(to);
-            let (whose, end) = (side_of(*role), if *status == 200 { "done" } else { "failed" });
-            info!(call.id = %call, sip.status = status,
-                "call {call}: transfer of the {whose}'s place to {to} {end}");
-        }
+        Event::CallSteered { .. } | Event::CallTransferred { .. } => tell_steering(event, personal),
         Event::CallReanchored { call, node } => {
             info!(call.id = %call, media.node = %node, "call {call}: its media is at {node} now");
         }
@@ -91,6 +82,20 @@ const fn side_of(role: LegRole) -> &'static str {
     match role {
         LegRole::Caller => "caller",
         LegRole::Callee => "callee",
+    }
+}
+
+/// What an operator did, and what came of it.
+fn tell_steering(event: &Event, personal: Personal) {
+    if let Event::CallSteered { call, act, role } = event {
+        let whom = role.map_or("both phones, or the call", side_of);
+        info!(call.id = %call, "call {call}: an operator wants {act:?} for {whom}");
+    }
+    if let Event::CallTransferred { call, role, to, status } = event {
+        let to = personal.wrap(to);
+        let (whose, end) = (side_of(*role), if *status == 200 { "done" } else { "failed" });
+        info!(call.id = %call, sip.status = status,
+            "call {call}: transfer of the {whose}'s place to {to} {end}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Live calls in the API.
 
 use super::Rfc3339;
-use super::steer::TransferView;
+use super::steer::{ToneName, TransferView};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -196,6 +196,9 @@ pub struct LegView {
     pub user_agent: Option<String>,
     pub last_status: Option<u16>,
     pub held: bool,
+    /// What an operator plays to it.
+    #[serde(default)]
+    pub playing: Option<ToneName>,
     pub streams: Vec<StreamView>,
 }
 

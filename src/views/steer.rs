@@ -32,11 +32,41 @@ pub enum Steering {
         /// Who comes, as a person dials it, or a SIP URI.
         to: String,
     },
+    /// A tone in place of what a phone hears, or both.
+    Play {
+        /// Whose; none: both.
+        leg: Option<LegRole>,
+        /// Which.
+        tone: ToneName,
+        /// So long; none: until it is stopped.
+        duration_ms: Option<u32>,
+    },
+    /// The end of that.
+    Stop {
+        /// Whose; none: both.
+        leg: Option<LegRole>,
+    },
     /// The media session moves to another node.
     Move {
         /// Which; none: the freest of another host.
         node: Option<String>,
     },
+}
+
+/// Tones that can be played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ToneName {
+    /// 425 Hz, 1 s on, 4 s off.
+    Ringback,
+    /// 425 Hz, 500 ms on and off.
+    Busy,
+    /// 425 Hz, 250 ms on and off.
+    Congestion,
+    /// 425 Hz without end.
+    Dial,
+    /// 1,000 Hz, 200 ms every five seconds.
+    Beep,
 }
 
 /// What was done to a call.
@@ -49,6 +79,8 @@ pub enum SteeringAct {
     Dtmf,
     Transfer,
     Move,
+    Play,
+    Stop,
 }
 
 impl Steering {
@@ -60,6 +92,8 @@ impl Steering {
             Self::Unhold { leg } => format!("unhold {}", whom(leg)),
             Self::Dial { leg, .. } => format!("digits to the {}", name(leg)),
             Self::Transfer { leg, to } => format!("transfer the {}'s place to {to}", name(leg)),
+            Self::Play { leg, tone, .. } => format!("play {tone:?} to {}", whom(leg)),
+            Self::Stop { leg } => format!("stop playing to {}", whom(leg)),
             Self::Move { node: Some(node) } => format!("move to media node {node}"),
             Self::Move { node: None } => "move to another media node".to_owned(),
         }

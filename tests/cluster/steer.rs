@@ -109,3 +109,15 @@ fn a_transfer_outlives_the_owner() {
         assert_eq!(cdrs[0]["transfers"][0]["sip_status"], status, "{cdrs:#?}");
     }
 }
+
+#[test]
+fn a_tone_plays_on_when_the_owner_is_gone_and_ends_in_its_time() {
+    let mut switch = Switch::start();
+    let (mut pair, call) = talking(&switch);
+    does(&switch, &call, "play", &json!({"leg": "caller", "tone": "dial", "duration_ms": 4_000}));
+    switch.take_owner().signaling.kill();
+    pair.caller.talk.hears(425);
+    pair.hear_each_other();
+    pair.callee.hangs_up_on(&mut pair.caller);
+    check_record(&switch.survivor().cdrs(1), 1);
+}

@@ -132,6 +132,16 @@ fn a_call_is_begun_held_and_transferred_by_buttons() {
     browser.fill("dialog input[name=digits]", "5");
     browser.click("dialog button", "Send");
     common::eventually("a digit", common::SOON, || (callee.digits() == [5]).then_some(()));
+    browser.click("button", "Play");
+    browser.value("document.querySelector('dialog select[name=leg]').value = 'callee'");
+    browser.value("document.querySelector('dialog select[name=tone]').value = 'dial'");
+    browser.click("dialog button", "Play");
+    callee.hears(425);
+    browser.wait_for("dial tone");
+    browser.click("button", "Play");
+    browser.value("document.querySelector('dialog select[name=tone]').value = ''");
+    browser.click("dialog button", "Play");
+    browser.wait("!document.body.innerText.includes('dial tone')");
     browser.click("button", "Transfer");
     browser.value("document.querySelector('dialog select[name=leg]').value = 'callee'");
     browser.fill("dialog input[name=to]", "1003");

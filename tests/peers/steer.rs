@@ -37,6 +37,8 @@ fn a_phone_that_is_held_hears_nothing_and_is_not_heard_until_it_is_let_go() {
     assert_eq!(free["parked"], "none", "{free}");
     pair.callee.takes_offer("sendrecv", "sendrecv");
     pair.hear_each_other();
+    let ladder = server.api("GET", &format!("/calls/{call}/ladder"), None).1.to_string();
+    assert!(ladder.contains("an operator: hold callee"), "{ladder}");
     // Both, and one after the other back again.
     let held = does(&server, &call, "hold", &json!({}));
     assert_eq!(held["parked"], "both", "{held}");
@@ -323,4 +325,34 @@ fn the_command_line_steers_too() {
     assert!(!nobody.status.success(), "{nobody:?}");
     let nowhere = server.command(&["call", "move", &call]);
     assert!(!nowhere.status.success(), "{nowhere:?}");
+}
+
+const TONE_HZ: u32 = 425;
+
+#[test]
+fn a_tone_is_heard_in_place_of_the_other_until_it_is_stopped_or_its_time_is_over() {
+    let server = Server::start();
+    let (mut pair, call) = talking(&server, ["udp", "udp"]);
+    let told = does(&server, &call, "play", &json!({"leg": "callee", "tone": "dial"}));
+    let playing: Vec<&Value> =
+        told["legs"].as_array().expect("legs").iter().map(|leg| &leg["playing"]).collect();
+    assert_eq!(playing, [&Value::Null, &json!("dial")], "{told}");
+    pair.callee.talk.hears(TONE_HZ);
+    pair.caller.talk.hears(CALLEE_HZ);
+    // While it is held too.
+    does(&server, &call, "hold", &json!({"leg": "callee"}));
+    pair.callee.takes_offer("sendonly", "recvonly");
+    pair.callee.talk.hears(TONE_HZ);
+    pair.caller.talk.hears_nothing();
+    does(&server, &call, "unhold", &json!({}));
+    pair.callee.takes_offer("sendrecv", "sendrecv");
+    pair.callee.talk.hears(TONE_HZ);
+    let (status, told) = server.api("DELETE", &format!("/calls/{call}/play?leg=callee"), None);
+    assert_eq!(status, 202, "{told}");
+    pair.hear_each_other();
+    let wish = json!({"tone": "dial", "duration_ms": 1_500});
+    does(&server, &call, "play", &wish);
+    pair.caller.talk.hears(TONE_HZ);
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
 }

@@ -68,6 +68,7 @@ export function call(main, id) {
         talks && view.parked !== 'both' && h('button', { onclick: act(hold) }, 'Hold'),
         talks && view.parked !== 'none' && h('button', { onclick: act(letGo) }, 'Let go'),
         talks && h('button', { onclick: act(dial) }, 'Digits'),
+        talks && h('button', { onclick: act(play) }, 'Play'),
         talks && !view.transfer && h('button', { onclick: act(transfer) }, 'Transfer'),
         talks && h('button', { onclick: act(move) }, 'Move media'),
         h('button', { class: 'danger', onclick: act(hangUp) }, 'Hang up')));
@@ -144,6 +145,19 @@ export function call(main, id) {
     const fields = [sides(), ['digits', 'Digits', '0-9 * # A-D']];
     const given = await ask('Send digits', 'Only that phone gets them.', 'Send', { fields });
     if (given) await steer('dtmf', { ...given, digits: given.digits.trim().toUpperCase() });
+  }
+
+  async function play() {
+    const tones = ['beep', 'ringback', 'busy', 'congestion', 'dial'].map((tone) => [tone, tone]);
+    const fields = [sides(['', 'Both']), ['tone', 'Tone', [...tones, ['', 'Nothing any more']]], ['seconds', 'Seconds', 'until it is stopped']];
+    const given = await ask('Play a tone', 'In place of what the phone would hear.', 'Play', { fields });
+    if (!given) return;
+    const wish = { leg: given.leg || null, tone: given.tone, duration_ms: given.seconds ? Math.round(Number(given.seconds) * 1000) : null };
+    if (given.tone) await steer('play', wish);
+    else {
+      await remove(`/calls/${id}/play${given.leg ? `?leg=${given.leg}` : ''}`);
+      await look();
+    }
   }
 
   async function transfer() {
@@ -254,6 +268,7 @@ function leg(one) {
         && h('span', { class: 'mono' }, stream.remote_signalled)],
       ['Our sound port', stream?.local && h('span', { class: 'mono' }, stream.local)],
       ['Direction', stream?.direction],
+      ['Hears', one.playing && h('span', { class: 'tag warn' }, `${one.playing} tone`)],
       ['Call-ID', h('span', { class: 'mono' }, one.call_id)],
     ]));
 }
