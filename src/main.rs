@@ -71,6 +71,7 @@ fn client(
         token: context.settings.admin_token,
         credentials: credentials.as_ref().and_then(|all| serde_json::to_value(all).ok()),
         health: context.health,
+        sockets: context.sockets,
     };
     ExitCode::from(cli::run(connection, &known, command))
 }

@@ -37,7 +37,7 @@ pub(super) struct CallsQuery {
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<Limit>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
     cursor: Option<Cursor>,
 }
 
@@ -142,6 +142,7 @@ impl From<Refused> for Problem {
 #[into_params(parameter_in = Query)]
 pub(super) struct HangupQuery {
     /// In words, for the phones and the CDR: at most 128 characters.
+    #[param(max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     reason: Option<String>,
 }
 

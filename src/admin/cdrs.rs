@@ -29,6 +29,7 @@ pub(super) struct CdrsQuery {
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Rfc3339>,
     /// Of the caller, the callee or a leg.
+    #[param(pattern = "^[A-Za-z0-9._+-]{1,64}$")]
     extension: Option<String>,
     /// What became of the call.
     disposition: Option<Disposition>,
@@ -42,7 +43,7 @@ pub(super) struct CdrsQuery {
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<Limit>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
     cursor: Option<Cursor>,
 }
 

@@ -95,7 +95,8 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
             return Ok(Self(T::default()));
         }
         require_type(&parts.headers, |kind| kind == "application/json")?;
-        parse(&bytes).map(Self)
+        // Null is none too.
+        parse::<Option<T>>(&bytes).map(|given| Self(given.unwrap_or_default()))
     }
 }
 

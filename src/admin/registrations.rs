@@ -26,12 +26,13 @@ pub(super) fn router() -> Router<Arc<Admin>> {
 #[into_params(parameter_in = Query)]
 pub(super) struct RegistrationsQuery {
     /// Of one user.
+    #[param(pattern = "^[A-Za-z0-9._+-]{1,64}$")]
     extension: Option<String>,
     /// Items a page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<Limit>,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
     cursor: Option<Cursor>,
 }
 

@@ -122,6 +122,8 @@ pub struct ClientContext {
     /// Where the live processes of this container, or of this machine, tell their health: a socket of that process
     /// alone (not in older releases), and an address that others may share.
     pub health: Vec<(Option<PathBuf>, String)>,
+    /// Sockets of those of them that answer for the cluster.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// Reads settings and data directory for a client.
@@ -130,10 +132,13 @@ pub fn client_context(file: Option<&Path>) -> anyhow::Result<ClientContext> {
     let settings = config::client_settings(&sources);
     let mut holders = DataDir::holders_here(&settings.data_dir);
     holders.retain(|holder| settings.node.as_ref().is_none_or(|node| *node == holder.name));
+    let answer = holders.iter().filter(|holder| holder.mode != "media");
+    let sockets =
+        answer.filter_map(|holder| DataDir::health_socket(&settings.data_dir, holder)).collect();
     let health = holders
         .into_iter()
         .map(|holder| (DataDir::health_socket(&settings.data_dir, &holder), holder.admin_url))
         .collect();
     let credentials = Credentials::read(&settings.data_dir)?;
-    Ok(ClientContext { settings, credentials, health })
+    Ok(ClientContext { settings, credentials, health, sockets })
 }

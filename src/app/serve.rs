@@ -188,7 +188,7 @@ fn listen(config: &Config, admin: &Arc<Admin>, slot: &Slot) -> anyhow::Result<Se
     })?;
     let socket = slot.health_socket();
     let server = match admin::bind_own(&socket) {
-        Ok(own) => Server::start_with_own(listener, router, (own, admin::health_router(admin)))?,
+        Ok(own) => Server::start_with_own(listener, router.clone(), (own, router))?,
         Err(error) => {
             let socket = socket.display();
             tracing::warn!("`holdfast health` cannot ask this process alone: {socket}: {error}");

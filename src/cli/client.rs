@@ -1,11 +1,12 @@
 //! HTTP to the admin API, and exit codes from its answers.
 
-use super::{Connection, Known};
+use super::{Connection, Known, local};
 use core::time::Duration;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 /// Failed.
 const FAILED: u8 = 1;
@@ -38,8 +39,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Flags win over the environment, and that over `credentials.json`.
+    /// Flags win over the environment, that over a process of this machine, and that over `credentials.json`.
     pub(super) fn new(connection: &Connection, known: &Known) -> Self {
+        let settings = [&connection.url, &known.url, &connection.token, &known.token];
+        if settings.iter().all(|setting| setting.is_none())
+            && let Some(client) = known.sockets.iter().find_map(|socket| Self::local(socket))
+        {
+            return client;
+        }
         let kept = |key: &str| {
             let value = known.credentials.as_ref()?.get(key)?.as_str()?;
             (!value.is_empty()).then(|| value.to_owned())
@@ -53,15 +60,25 @@ impl Client {
 
     /// Of a certain address.
     pub(super) fn at(url: &str, token: Option<String>) -> Self {
-        let agent = ureq::Agent::config_builder()
+        let url = url.trim_end_matches('/').trim_end_matches("/api/v1").to_owned();
+        Self { agent: Self::config().into(), url, token }
+    }
+
+    /// By the socket of a process of this machine, which needs no token.
+    fn local(socket: &Path) -> Option<Self> {
+        let agent = local::agent(Self::config(), socket)?;
+        // Every address leads to the socket.
+        Some(Self { agent, url: "http://127.0.0.1".to_owned(), token: None })
+    }
+
+    fn config() -> ureq::config::Config {
+        ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(3)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .proxy(None)
             .max_redirects(0)
-            .build();
-        let url = url.trim_end_matches('/').trim_end_matches("/api/v1").to_owned();
-        Self { agent: agent.into(), url, token }
+            .build()
     }
 
     /// Path under `/api/v1`.

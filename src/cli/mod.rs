@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod events;
 mod health;
+mod local;
 mod table;
 mod trace;
 mod webhooks;
@@ -63,6 +64,8 @@ pub struct Known {
     /// Where processes of this container, or of this machine, tell their health: a socket of that process alone, and an
     /// address that others may share, for a release without the socket.
     pub health: Vec<(Option<PathBuf>, String)>,
+    /// Where those of them that answer for the cluster take what this user asks, without a token.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// Form of the output.

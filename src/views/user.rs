@@ -54,19 +54,25 @@ pub struct UserView {
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// 1-64 of `A-Z a-z 0-9 . _ + -`.
+    #[schema(pattern = "^[A-Za-z0-9._+-]{1,64}$")]
     pub extension: String,
     /// 8-128 characters; generated when absent.
+    #[schema(min_length = 8, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub password: Option<String>,
     /// Empty when absent.
     #[serde(default)]
+    #[schema(max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub display_name: String,
     /// True when absent.
     pub enabled: Option<bool>,
     /// See `UserView`.
+    #[schema(minimum = 1, maximum = 100)]
     pub max_contacts: Option<u32>,
     /// See `UserView`.
+    #[schema(minimum = 1, maximum = 10_000)]
     pub max_calls: Option<u32>,
     /// See `UserView`.
+    #[schema(minimum = 1_000, maximum = 3_600_000)]
     pub ring_timeout_ms: Option<u64>,
     /// See `UserView`.
     #[serde(default)]
@@ -81,19 +87,24 @@ pub struct NewUser {
 #[serde(deny_unknown_fields)]
 pub struct UserChange {
     /// A new password.
+    #[schema(min_length = 8, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub password: Option<String>,
     /// See `UserView`.
+    #[schema(max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub display_name: Option<String>,
     /// See `UserView`.
     pub enabled: Option<bool>,
     /// See `UserView`.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
     pub max_contacts: Option<Option<u32>>,
     /// See `UserView`.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 10_000)]
     pub max_calls: Option<Option<u32>>,
     /// See `UserView`.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u64>, minimum = 1_000, maximum = 3_600_000)]
     pub ring_timeout_ms: Option<Option<u64>>,
     /// See `UserView`.
     pub codecs: Option<Vec<String>>,

@@ -11,6 +11,8 @@ mod calls;
 mod check_sync;
 /// The harness judged by itself: phones without a server between them.
 mod harness;
+/// The command line beside a process.
+mod local_socket;
 /// Calls that an operator begins.
 mod originate;
 /// Two phones of our own in a call.
