@@ -90,7 +90,9 @@ fn a_start_tells_what_is_not_well_with_names_and_database() {
     server.signaling.says(
         "sip_advertise: pbx.invalid has no address: sip_advertise leads nowhere; fix: correct",
     );
-    // Before anything is bound it was looked at what the settings say of themselves.
+    // Before anything is bound it was looked at what the settings say of themselves; what phones are told is said with
+    // its source in any case.
+    server.signaling.says("sip_advertise: pbx.invalid (environment), a name");
     let server = Server::start_with(&[("HOLDFAST_MEDIA_ADVERTISE", "169.254.1.1")]);
     server.signaling.says("media_advertise: 169.254.1.1 (environment) is link-local");
 }

@@ -134,10 +134,14 @@ pub async fn examine(config: &Config, host: &Host, echo: &[String]) -> Report {
     Report::of(findings)
 }
 
-/// For the log of a start: what the start does not find out by itself, and is not well.
+/// For the log of a start: which addresses phones are told and why, and what the start does not find out by itself and
+/// is not well.
 pub fn at_start(config: &Config, host: &Host) {
     let (system, holders) = (System::default(), Vec::new());
     let patient = Patient { config, host, system, holders, by_start: true };
+    for finding in addresses::check(&patient).iter().filter(|one| one.status == Status::Ok) {
+        tracing::info!("{}: {}", finding.check, finding.detail);
+    }
     tell(&before_start(&patient));
 }
 
