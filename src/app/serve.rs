@@ -347,15 +347,19 @@ fn exporter_config(base: &Base, store: &Store, holder: Incarnation) -> Option<Ex
 /// terminal, and for who reads what a container said: it is no line of the log, which is on standard output alone.
 #[allow(clippy::print_stderr, reason = "the answer to `holdfast serve`")]
 async fn welcome(operator: &Operator, credentials: &Credentials) {
-    let mut told = Vec::new();
+    let (mut seen, mut told) = (Vec::new(), Vec::new());
     loop {
         match operator.ask(Command::Readiness).await {
             Ok(Readiness::Ready | Readiness::Degraded(_)) => break,
-            Ok(Readiness::Starting(reasons)) if reasons != told => {
-                tracing::info!("not ready yet: {}", reasons.join("; "));
-                told = reasons;
+            Ok(Readiness::Starting(reasons)) => {
+                // What is over at the next look is not worth a line.
+                if reasons == seen && reasons != told {
+                    tracing::info!("not ready yet: {}", reasons.join("; "));
+                    told.clone_from(&reasons);
+                }
+                seen = reasons;
             }
-            Ok(Readiness::Starting(_)) | Err(_) => {}
+            Err(_) => {}
             Ok(Readiness::Draining) => return,
         }
         tokio::time::sleep(LOOKS).await;
