@@ -64,7 +64,8 @@ impl Call {
         let of_leg = |leg: &Leg| {
             let id = leg.id;
             let heard = leg.statistics.iter().zip(0_u8..);
-            let heard = heard.filter(|(known, _)| known.latched.is_some());
+            let heard =
+                heard.filter(|(known, _)| known.latched.is_some() || known.packets_received > 0);
             heard.map(move |(known, index)| (id, index, known.clone())).collect::<Vec<_>>()
         };
         let all = self.record.legs.iter().filter(|leg| leg.is_live()).flat_map(of_leg);

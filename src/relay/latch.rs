@@ -183,9 +183,10 @@ impl Latch {
         former.or(self.signalled).or(self.candidate.map(|candidate| candidate.source))
     }
 
-    /// Who is or seems to be the phone.
+    /// Who is or seems to be the phone. One that said it is elsewhere is not where it was, though it is silent.
     pub(super) fn latched(&self) -> Option<SocketAddr> {
-        self.pinned.or(self.candidate.map(|candidate| candidate.source)).or(self.former)
+        let former = if self.moved { None } else { self.former };
+        self.pinned.or(self.candidate.map(|candidate| candidate.source)).or(former)
     }
 }
 
@@ -289,6 +290,7 @@ mod tests {
         let moved = "192.0.2.77:5000";
         latch.describe(peer, Some((address(moved), 3)), now);
         assert_eq!(latch.destination(), Some(address(moved)));
+        assert_eq!(latch.latched(), None, "an heir of this session does not look for it there");
         for at in [1_000, 1_020, 1_040, 1_060, 1_080] {
             check(&mut latch, &[(at, NAT, true, Accepted)]);
         }

@@ -160,7 +160,8 @@ impl World {
 
     fn silence_bound(&self) -> u64 {
         match self.theme {
-            Theme::Deaths | Theme::MediaDeaths => SHORT_SILENCE,
+            // Without a survivor nobody tells a media node what phones agreed on last.
+            Theme::Deaths | Theme::MediaDeaths if !self.is_bereft(self.now) => SHORT_SILENCE,
             _ => LONG_SILENCE,
         }
     }

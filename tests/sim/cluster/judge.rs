@@ -53,7 +53,7 @@ impl World {
         for answer in answers {
             let address = self.phones[at].address.clone();
             self.count.add("phones: requests answered");
-            let is_bereft = self.bereft_at > 0 && self.now < self.bereft_at + BEREFT;
+            let is_bereft = self.is_bereft(self.now);
             let is_slow = answer.waited > LONGEST_WAIT && answer.method == "BYE";
             if is_slow && self.weather.is_mild && !is_bereft {
                 let (method, waited) = (&answer.method, answer.waited / MS);
@@ -67,6 +67,11 @@ impl World {
                 ));
             }
         }
+    }
+
+    /// Then no node that was there long enough was left: calls wait for a lease.
+    pub fn is_bereft(&self, at: u64) -> bool {
+        self.bereft_at > 0 && at < self.bereft_at + BEREFT
     }
 
     /// Neither side of the call has said or heard its end.
@@ -223,7 +228,7 @@ impl World {
             }
         }
         if let Some(over) = line.over_at.filter(|_| answered) {
-            let is_bereft = self.bereft_at > 0 && over < self.bereft_at + BEREFT;
+            let is_bereft = self.is_bereft(over);
             // The end is told before it is saved: who dies in between leaves it to the RTP that stays away.
             let died = self.deaths.iter().any(|at| over < *at + S && *at < over + 2 * S);
             let is_mild = self.weather.is_mild && !is_bereft && !died;
