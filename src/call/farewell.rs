@@ -10,9 +10,9 @@ use super::record::{CallRecord, End, Party, Phase};
 use super::refresh::open_invite;
 use super::send::via;
 use super::{Settings, Transmit};
-use crate::ids::{CallId, ClusterKey, Epoch, Locator, Rev};
+use crate::ids::{CallId, ClusterKey, Epoch, Flow, Locator, Rev};
 use crate::sip::transaction::cancel_for;
-use crate::sip::{HeaderName, Method, Request, Status};
+use crate::sip::{HeaderName, Method, Request, Response, Status};
 use crate::time::Timestamp;
 use crate::views::{Cdr, Disposition, EndCause, EndedBy};
 use bytes::Bytes;
@@ -94,6 +94,28 @@ pub fn farewell(
         leg.ended_at.get_or_insert(now);
     }
     Farewell { transmits, cdr: cdr(settings, (id, epoch), &head, now, why) }
+}
+
+/// A phone rings, as this response to our INVITE says, for a call that is over: who was to cancel it died. Made of the
+/// response alone; a phone finds its INVITE by our branch (RFC 3261 §9.2). `None`: it does not ring.
+pub fn cancel_unknown(settings: &Settings, response: &Response, flow: &Flow) -> Option<Bytes> {
+    let (cseq, to) = (response.cseq()?, response.to()?);
+    let rings = response.status.is_provisional() && response.status != Status(100);
+    if !rings || cseq.method != Method::Invite {
+        return None;
+    }
+    let (locator, number) = settings.key.locate_branch(response.top_via()?.branch()?)?;
+    let target = response.contact().map_or_else(|| to.uri.clone(), |contact| contact.uri);
+    let mut cancel = Request::new(Method::Cancel, target);
+    let fields = &mut cancel.headers;
+    fields.push(HeaderName::Via, via(settings, flow, locator, number));
+    fields.push(HeaderName::MaxForwards, "70");
+    fields.push(HeaderName::From, response.headers.get(&HeaderName::From)?);
+    fields.push(HeaderName::To, format!("<{}>", to.uri.as_str()));
+    fields.push(HeaderName::CallId, response.call_id()?);
+    fields.push(HeaderName::CSeq, format!("{} CANCEL", cseq.number));
+    describe_request(&mut cancel, &settings.product);
+    Some(cancel.to_bytes())
 }
 
 fn part_from(settings: &Settings, call: CallId, leg: &mut Leg) -> Option<Transmit> {

@@ -45,7 +45,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use farewell::{Farewell, farewell};
+pub use farewell::{Farewell, cancel_unknown, farewell};
 pub use headers::{ACCEPT, ALLOW};
 pub use io::{
     Answer, Input, Invitation, Origination, Output, Query, Save, Settings, Told, Transmit,

@@ -8,7 +8,7 @@ use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::peers::Life;
 use super::worker::Worker;
-use crate::call::Input;
+use crate::call::{Input, cancel_unknown};
 use crate::control::PeerFrame;
 use crate::control::peer::FORWARDS;
 use crate::event::Event;
@@ -192,18 +192,20 @@ impl Worker {
     }
 
     /// Nobody owns its call: 481 to a request, nothing to an ACK. A response may be for a node where the call, over for
-    /// everybody else, lingers: it still wants to cancel what rings.
+    /// everybody else, lingers. That one may have died: what rings is cancelled here.
     fn refuse_stray(&mut self, stray: &Stray) {
         match Message::parse(&stray.bytes) {
             Ok(Message::Request(mut request)) if request.method != Method::Ack => {
                 crate::sip::address::stamp_via(&mut request, &stray.flow);
                 self.refuse(&request, &stray.flow, 481);
             }
-            Ok(Message::Response(_)) => self.peers.broadcast(&PeerFrame::Forward {
-                flow: stray.flow,
-                bytes: stray.bytes.clone(),
-                hops: FORWARDS,
-            }),
+            Ok(Message::Response(response)) => {
+                if let Some(cancel) = cancel_unknown(&self.settings, &response, &stray.flow) {
+                    self.transmit(stray.flow, cancel);
+                }
+                let (flow, bytes) = (stray.flow, stray.bytes.clone());
+                self.peers.broadcast(&PeerFrame::Forward { flow, bytes, hops: FORWARDS });
+            }
             Ok(Message::Request(_)) | Err(_) => {
                 self.emit(&Event::Malformed { what: "a message of a call that nobody has" });
             }
@@ -294,5 +296,37 @@ impl Worker {
             PeerFrame::InviteSeen { key, here } => self.take_invite_seen(link, &key, here),
             PeerFrame::Ended { call, by, cause } => self.input(call, Input::Ended { by, cause }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{LegId, Purpose};
+    use crate::signaling::samples;
+
+    #[tokio::test]
+    async fn what_rings_for_a_call_that_is_over_is_cancelled() {
+        let mut worker = samples::worker();
+        let (_, flow) = samples::invite();
+        let locator = Locator { call: CallId(7), leg: LegId(1), node: 3 };
+        let branch = worker.settings.key.token(locator, Purpose::Branch(2));
+        let mut said = |status: &str| {
+            let text = format!(
+                "SIP/2.0 {status}\r\nVia: SIP/2.0/UDP 10.0.0.1;branch={branch};received=10.0.0.7\r\n\
+                 From: <sip:1@pbx>;tag=a\r\nTo: <sip:2@pbx>;tag=b\r\nCall-ID: c\r\n\
+                 CSeq: 1 INVITE\r\n\r\n"
+            );
+            let stray = Stray::new(&locator, flow, &Bytes::from(text), 0);
+            worker.handle_stray_found(stray, Whereabouts::Over);
+            core::mem::take(&mut worker.sockets.driver().sent)
+        };
+        assert_eq!(said("100 Trying").len() + said("486 Busy Here").len(), 0);
+        let said = said("180 Ringing");
+        let [(to, bytes)] = said.as_slice() else { panic!("one message: {said:?}") };
+        let Ok(Message::Request(cancel)) = Message::parse(bytes) else { panic!("a request") };
+        assert_eq!((to.remote, &cancel.method), (flow.remote, &Method::Cancel));
+        assert_eq!(cancel.top_via().and_then(|via| via.branch().map(str::to_owned)), Some(branch));
+        assert_eq!(cancel.to().and_then(|to| to.tag().map(|tag| tag.into_owned())), None);
     }
 }
