@@ -194,6 +194,7 @@ impl Call {
                 self.resume_media(then);
                 self.resume_dialling();
                 self.start_probes();
+                self.probe_soon();
             }
             Phase::Ended => {}
         }

@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 
 /// A silent phone is asked so often whether it is there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(60);
+/// The same after a takeover: its former owner may have told it the end, and died before it told anybody else.
+const ADOPTED_PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// A caller that waits, and whose CANCEL would go to an address that is no more, is asked so often.
 const WAITING_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// So many unanswered probes end the call.
@@ -209,6 +211,14 @@ impl Call {
                 (true, Some(_)) => leg.probe,
                 (true, None) => Probe { next_at: Some(at), unanswered: 0 },
             };
+        }
+    }
+
+    /// Another owner had the call until now.
+    pub(super) fn probe_soon(&mut self) {
+        let soon = self.now + ADOPTED_PROBE_INTERVAL;
+        for leg in &mut self.record.legs {
+            leg.probe.next_at = leg.probe.next_at.map(|at| at.min(soon));
         }
     }
 

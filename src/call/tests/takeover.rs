@@ -82,6 +82,19 @@ fn an_answer_that_did_not_leave_reaches_the_phone_that_asked() {
     }
 }
 
+/// The dead may have told one of them the end.
+#[test]
+fn a_held_phone_is_asked_soon_after_a_takeover() {
+    let mut bench = held(CALLER, &callee(), (4_000, 5_000), true);
+    bench.wait(Duration::from_secs(3));
+    bench.is_taken_over();
+    bench.heard(&callee());
+    bench.wait(Duration::from_secs(11));
+    assert_eq!(bench.heard(&callee()).last().map(String::as_str), Some("OPTIONS"));
+    bench.answer_with(&callee(), &Method::Options, 481, "", "");
+    assert_eq!(bench.heard(CALLER).last().map(String::as_str), Some("BYE"));
+}
+
 #[test]
 fn a_refused_reinvite_is_over_for_the_next_owner_too() {
     for (from, to, own, other) in both_ways() {
