@@ -318,6 +318,14 @@ impl Leg {
         self.clients.iter_mut().find(|client| client.is_open_invite())
     }
 
+    /// Our INVITE with that number had no offer: its 2xx has one.
+    pub fn asked_for_offer(&self, sequence: u32) -> bool {
+        let number = |client: &Client| client.request.cseq().map(|cseq| cseq.number);
+        let asked =
+            |client: &&Client| client.method == Method::Invite && number(client) == Some(sequence);
+        self.clients.iter().find(asked).is_some_and(|client| client.request.body.is_empty())
+    }
+
     /// One offer at a time: nothing may be offered now (RFC 3261 §14.1).
     pub fn is_negotiating(&self) -> bool {
         self.awaits_ack() || self.is_offering()

@@ -503,6 +503,11 @@ impl Call {
     pub(super) fn end_stray_answer(&mut self, id: LegId, response: &Response) {
         let cseq = response.cseq().filter(|cseq| cseq.method == Method::Invite);
         if let Some(cseq) = cseq.filter(|_| response.status.is_success()) {
+            if let Some(leg) =
+                self.record.leg_mut(id).filter(|leg| leg.asked_for_offer(cseq.number))
+            {
+                leg.owed_answer = Body::of_response(response).description().map(Box::new);
+            }
             self.acknowledge(id, cseq.number, None, None);
             if self.record.leg(id).is_some_and(|leg| leg.state == LegState::Ended) {
                 self.send_bye(id, None);

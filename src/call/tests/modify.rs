@@ -293,3 +293,15 @@ fn a_reinvite_that_overtakes_the_ack_waits_for_it() {
     assert_eq!(bench.heard(CALLER), ["100", "200 sdp"]);
     assert_eq!(bench.call.view(bench.now).hold, HoldState::None);
 }
+
+/// Its 200 crossed our BYE (RFC 3261 §13.2.1: an offer in a 2xx is answered in the ACK).
+#[test]
+fn an_offer_that_comes_after_the_end_is_answered_all_the_same() {
+    let mut bench = Bench::answered();
+    bench.wait(Duration::from_secs(3));
+    bench.ask(CALLER, "INVITE", 2, "", "");
+    bench.ask(CALLER, "BYE", 3, "", "");
+    bench.heard(&callee());
+    bench.answer(&callee(), 200, &sdp(5_000, 2, ""));
+    assert!(bench.heard(&callee()).contains(&"ACK sdp".to_owned()));
+}
