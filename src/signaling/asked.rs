@@ -254,5 +254,7 @@ mod tests {
         assert!(!is_admitted(&mut worker), "there may be more");
         worker.peers.note_known(core::iter::empty());
         assert!(is_admitted(&mut worker));
+        drop(told);
+        assert!(ask(&mut worker) && !is_admitted(&mut worker), "who is not heard comes back");
     }
 }

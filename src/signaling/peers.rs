@@ -339,9 +339,10 @@ impl Peers {
         self.up.get(name).is_some_and(reads) && self.send(name, question.clone())
     }
 
-    /// Whether all are known that live: the store has told who is there, and who has no link is not being dialled.
+    /// Whether all are known that live: the store told who is there, no link is broken, nobody is being dialled.
     pub(super) fn are_met(&self) -> bool {
-        self.unheard.is_some() && self.dialling.is_empty()
+        let is_broken = |peer: &Peer| peer.sender.is_closed();
+        self.unheard.is_some() && self.dialling.is_empty() && !self.up.values().any(is_broken)
     }
 
     /// Frames that its link takes now.
