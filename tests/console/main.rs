@@ -14,7 +14,18 @@ use holdfast::sip::Method;
 use pair::Pair;
 use std::time::{Duration, Instant};
 
-const VIEWS: [&str; 7] = ["", "calls", "registrations", "users", "cdrs", "events", "nodes"];
+const VIEWS: [&str; 10] = [
+    "",
+    "calls",
+    "registrations",
+    "users",
+    "cdrs",
+    "events",
+    "nodes",
+    "webhooks",
+    "tokens",
+    "audit",
+];
 /// Browsers tell of every answer that is an error, also of those that are meant.
 const REFUSED: &str = "status of 401";
 const OVER: &str = "status of 404";
@@ -180,6 +191,59 @@ fn a_user_is_made_and_its_phone_registers_with_what_is_shown() {
     browser.wait_for("No user is like that.");
     let (status, _) = server.api("GET", "/users/2001", None);
     assert_eq!(status, 404);
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
+fn a_token_is_made_shown_once_and_revoked_and_the_log_tells() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    // By keyboard.
+    browser.press("g");
+    browser.press("t");
+    browser.wait_for("There is only the admin token.");
+    browser.fill("input[name=name]", "<b>billing</b>");
+    browser.value("document.querySelector('select[name=role]').value = 'cdr'");
+    browser.click("form button", "Create");
+    browser.wait_for("It is not shown again.");
+    let token = browser.value("document.querySelector('.typed .mono').textContent");
+    let token = token.as_str().expect("a token").to_owned();
+    let works = |path: &str| {
+        let request = ureq::get(format!("http://{}/api/v1{path}", server.admin));
+        request.header("Authorization", format!("Bearer {token}")).call().is_ok()
+    };
+    assert!(works("/cdrs") && !works("/calls"), "it is of the role that was chosen");
+    browser.click("button", "Done");
+    browser.value("location.reload()");
+    browser.wait_for("<b>billing</b>");
+    assert_eq!(browser.value(&format!("document.body.innerText.includes('{token}')")), false);
+    browser.click("tbody button", "Revoke");
+    browser.click("dialog button", "Revoke");
+    browser.wait_for("There is only the admin token.");
+    go(&mut browser, "audit");
+    browser.wait_for("DELETE /tokens/");
+    browser.wait_for("POST /tokens");
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
+fn a_webhook_is_made_turned_off_and_deleted() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "webhooks");
+    browser.wait_for("Nobody is told of events.");
+    browser.click("button", "New webhook");
+    browser.fill("dialog input[name=url]", "http://127.0.0.1:9/hook");
+    browser.fill("dialog input[name=types]", "call.ended, call.steered");
+    browser.click("dialog button", "Create");
+    browser.wait_for("whsec_");
+    let (_, made) = server.api("GET", "/webhooks", None);
+    assert_eq!(made["items"][0]["types"], serde_json::json!(["call.ended", "call.steered"]));
+    browser.click("button", "Turn off");
+    browser.wait_for("Off");
+    browser.click("button", "Delete");
+    browser.click("dialog button", "Delete");
+    browser.wait_for("Nobody is told of events.");
     assert_eq!(browser.complaints(&[]), [""; 0]);
 }
 

@@ -10,7 +10,9 @@ import { dashboard } from './dashboard.js';
 import { events } from './events.js';
 import { nodes } from './nodes.js';
 import { registrations } from './registrations.js';
+import { audit, tokens } from './tokens.js';
 import { users } from './users.js';
+import { webhooks } from './webhooks.js';
 
 /** Path, name, key after `g`, view. */
 const VIEWS = [
@@ -21,6 +23,9 @@ const VIEWS = [
   ['cdrs', 'History', 'h', cdrs],
   ['events', 'Events', 'e', events],
   ['nodes', 'Nodes', 'n', nodes],
+  ['webhooks', 'Webhooks', 'w', webhooks],
+  ['tokens', 'Tokens', 't', tokens],
+  ['audit', 'Audit', 'a', audit],
 ];
 const THEMES = ['auto', 'light', 'dark'];
 const READY_MS = 5000;
