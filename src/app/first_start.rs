@@ -22,9 +22,11 @@ pub struct Credentials {
     pub admin_url: String,
     /// Of the REST API.
     pub admin_token: String,
-    /// Server addresses as phones on the LAN type them: one of each family that is bound.
+    /// Server address as phones on the LAN type it.
+    pub sip_address: String,
+    /// Others, when several are bound: of IPv6 beside IPv4.
     #[serde(default)]
-    pub sip_addresses: Vec<String>,
+    pub other_sip_addresses: Vec<String>,
     /// Digest realm.
     pub realm: String,
     /// The users of the first start.
@@ -73,11 +75,10 @@ impl Credentials {
     /// For a person.
     pub fn welcome(&self) -> String {
         let mut text = "Holdfast is ready.\n\n".to_owned();
-        for (index, address) in self.sip_addresses.iter().enumerate() {
-            text += &match index {
-                0 => format!("  SIP server   {address}   (UDP or TCP, realm {})\n", self.realm),
-                _ => format!("       or by   {address}\n"),
-            };
+        text +=
+            &format!("  SIP server   {}   (UDP or TCP, realm {})\n", self.sip_address, self.realm);
+        for address in &self.other_sip_addresses {
+            text += &format!("       or by   {address}\n");
         }
         for user in &self.users {
             text += &format!("  User {}    password {}\n", user.extension, user.password);
@@ -186,7 +187,8 @@ mod tests {
         let credentials = Credentials {
             admin_url: "http://127.0.0.1:8080".to_owned(),
             admin_token: "t0ken".to_owned(),
-            sip_addresses: vec!["192.168.1.5:5060".to_owned(), "[2001:db8::5]:5060".to_owned()],
+            sip_address: "192.168.1.5:5060".to_owned(),
+            other_sip_addresses: vec!["[2001:db8::5]:5060".to_owned()],
             realm: "holdfast".to_owned(),
             users: vec![planned("1001", &Credentials::default())],
         };

@@ -301,10 +301,12 @@ async fn start(
     let realm = realm
         .await
         .map_err(|error| anyhow::Error::new(Exit::Usage).context(format!("{error:#}")))?;
+    let mut addresses = first_start::sip_addresses(config, host).into_iter();
     let known = Credentials {
         admin_url: admin_url.to_owned(),
         admin_token: base.token.expose().to_owned(),
-        sip_addresses: first_start::sip_addresses(config, host),
+        sip_address: addresses.next().unwrap_or_default(),
+        other_sip_addresses: addresses.collect(),
         realm: realm.clone(),
         users: Vec::new(),
     };
