@@ -119,9 +119,19 @@ fn what_cannot_be_done_is_refused() {
     let unknown = "/calls/0192f0c1-8c5e-7000-8000-000000000001/hold";
     assert_eq!(server.api("POST", unknown, Some(&json!({}))).0, 404);
     let (_pair, call) = talking(&server, ["udp", "udp"]);
-    for (act, body, pointer) in
-        [("hold", json!({"leg": "nobody"}), "/leg"), ("unhold", json!({"legs": "caller"}), "/legs")]
-    {
+    for (act, body, pointer) in [
+        ("hold", json!({"leg": "nobody"}), "/leg"),
+        ("unhold", json!({"legs": "caller"}), "/legs"),
+        ("dtmf", json!({"leg": "caller"}), "/digits"),
+        ("dtmf", json!({"leg": "caller", "digits": "12x"}), "/digits"),
+        ("dtmf", json!({"digits": "1"}), "/leg"),
+        ("transfer", json!({"leg": "caller", "to": "4711"}), "/to"),
+        ("transfer", json!({"leg": "caller", "to": "*43"}), "/to"),
+        ("transfer", json!({"leg": "caller", "to": ""}), "/to"),
+        ("move", json!({"node": "nowhere"}), "/node"),
+        ("play", json!({"tone": "jingle"}), "/tone"),
+        ("play", json!({"tone": "beep", "duration_ms": 1}), "/duration_ms"),
+    ] {
         let path = format!("/calls/{call}/{act}");
         let (status, problem) = server.api("POST", &path, Some(&body));
         assert_eq!(status, 422, "{act} {body}: {problem}");
