@@ -6,7 +6,7 @@ use super::record::{End, Phase};
 use super::send::pass;
 use super::{Call, headers};
 use crate::event::Event;
-use crate::ids::LegId;
+use crate::ids::{LegId, Rev};
 use crate::sdp::offer_answer::Disagreement;
 use crate::sip::{HeaderName, Status};
 use crate::views::{Disposition, EndCause, EndedBy};
@@ -254,6 +254,11 @@ impl Call {
 
     /// BYE to a dialog, CANCEL to an INVITE that is open.
     pub(super) fn end_leg(&mut self, id: LegId, told: Option<&str>) {
+        self.end_leg_behind(id, told, None);
+    }
+
+    /// The same, the BYE not before that rev is committed.
+    pub(super) fn end_leg_behind(&mut self, id: LegId, told: Option<&str>, behind: Option<Rev>) {
         let now = self.now;
         self.cancel_invites(id, told);
         let Some(leg) = self.record.leg_mut(id) else { return };
@@ -270,7 +275,7 @@ impl Call {
         if let Some(sequence) = leg.owed_ack.take() {
             self.acknowledge(id, sequence, None, None);
         }
-        self.send_bye(id, told);
+        self.send_bye_behind(id, told, behind);
     }
 
     fn announce_end(&mut self, end: &End) {

@@ -57,6 +57,7 @@ impl Call {
         let (id, state) = (call.record.id, call.state());
         call.emit(Event::CallAdopted { call: id, state });
         call.forget_half_answer();
+        call.end_left_behind();
         call.abandon_reinvites();
         call.reopen_transactions();
         call.name_refreshes();

@@ -265,6 +265,16 @@ impl Call {
 
     /// BYE on a leg; the dialog is over for us.
     pub(super) fn send_bye(&mut self, leg: LegId, reason: Option<&str>) {
+        self.send_bye_behind(leg, reason, None);
+    }
+
+    /// The same, not before that rev is committed.
+    pub(super) fn send_bye_behind(
+        &mut self,
+        leg: LegId,
+        reason: Option<&str>,
+        behind: Option<Rev>,
+    ) {
         let Some(record) = self.record.leg_mut(leg) else { return };
         let mut bye = record.dialog.request(Method::Bye);
         if let Some(reason) = reason {
@@ -273,7 +283,7 @@ impl Call {
         // Numbers on a dialog only rise: what still waits for its commit there goes first.
         let requests = record.clients.iter().filter_map(|client| client.behind);
         let acknowledgements = record.acknowledgements.iter().filter_map(|ack| ack.behind);
-        let behind = requests.chain(acknowledgements).max();
+        let behind = requests.chain(acknowledgements).chain(behind).max();
         self.send_request(leg, bye, Purpose::Bye, behind);
     }
 }

@@ -4,7 +4,8 @@
 //! refuse it, and what became of it would not be known here.
 //!
 //! Invariants: until somebody answers the call is as it was, and so it stays when nobody does; the staying phone is
-//! bound to the codec that it talks, and is told nothing unless what it may hear and say changes.
+//! bound to the codec that it talks, and is told nothing unless what it may hear and say changes; the phone that leaves
+//! gets its BYE when the call is stored without it, from whoever owns the call then.
 
 use super::answer::bind_offerer;
 use super::leg::{Leg, LegState};
@@ -159,13 +160,29 @@ impl Call {
         }
         self.start_probes();
         self.apply_media(Then::Nothing);
+        // The phone that leaves is in it as one that talks: who takes over from here owes it a BYE.
         let rev = self.save();
         let owed = self.record.leg_mut(id).and_then(|leg| leg.owed_ack.take());
         if let Some(sequence) = owed {
             self.acknowledge(id, sequence, None, Some(rev));
         }
-        self.end_leg(transfer.leaves, Some(TRANSFERRED));
+        self.end_leg_behind(transfer.leaves, Some(TRANSFERRED), Some(rev));
+        self.save_within(LAZY_SAVE);
         self.refresh_targets();
+    }
+
+    /// Another owner carries it on: phones that left, and were not told so, perhaps.
+    pub(super) fn end_left_behind(&mut self) {
+        let Bridge::Leg(callee) = self.record.bridge else { return };
+        if self.record.phase != Phase::Confirmed {
+            return;
+        }
+        let talk = [self.record.caller_leg(), callee];
+        let left = self.record.legs.iter().filter(|leg| leg.state == LegState::Confirmed);
+        let left: Vec<LegId> = left.map(|leg| leg.id).filter(|id| !talk.contains(id)).collect();
+        for id in left {
+            self.end_leg(id, Some(TRANSFERRED));
+        }
     }
 
     fn hears_otherwise(&self, leg: &Leg) -> bool {

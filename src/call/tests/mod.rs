@@ -8,6 +8,7 @@ mod fork;
 mod modify;
 mod refresh;
 mod srtp;
+mod steer;
 mod takeover;
 mod versions;
 
