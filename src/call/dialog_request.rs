@@ -366,6 +366,9 @@ impl Call {
 
     fn take_response(&mut self, id: LegId, purpose: &Purpose, response: &Response) {
         let status = response.status;
+        if self.has_outlived(id, purpose) {
+            return self.take_late_word(id, response);
+        }
         match purpose {
             Purpose::Invite if status.is_provisional() => self.branch_provisional(id, response),
             Purpose::Invite if status.is_success() => {
@@ -401,6 +404,20 @@ impl Call {
         }
     }
 
+    /// It was asked of a leg that is over: what its phone says to it, or does not, changes nothing for who talks on.
+    fn has_outlived(&self, id: LegId, purpose: &Purpose) -> bool {
+        let asks = matches!(purpose, Purpose::Modify | Purpose::Refresh | Purpose::Probe);
+        asks && self.record.leg(id).is_some_and(|leg| leg.state == LegState::Ended)
+    }
+
+    fn take_late_word(&mut self, id: LegId, response: &Response) {
+        if response.status.is_provisional() {
+            self.send_wanted_cancels(id);
+        } else if !(response.status.is_success() && self.repeat_acknowledgement(id, response)) {
+            self.end_stray_answer(id, response);
+        }
+    }
+
     fn relay_answer(&mut self, to: LegId, method: &Method, sequence: u32, response: &Response) {
         let status = match response.status.0 {
             401 | 407 | 300..=399 => Status(500),
@@ -428,6 +445,7 @@ impl Call {
     /// A request of ours got no answer, by time-out (408) or for want of a way (503).
     pub(super) fn client_failed(&mut self, id: LegId, client: Client, status: Status) {
         match client.purpose {
+            _ if self.has_outlived(id, &client.purpose) => {}
             Purpose::Invite => self.branch_failed(id, status, Vec::new()),
             Purpose::Modify if client.in_doubt => self.give_up_inherited(id),
             Purpose::Modify => {

@@ -220,9 +220,6 @@ impl Call {
 
     /// A final response to a refresh.
     pub(super) fn refresh_answered(&mut self, id: LegId, response: &Response) {
-        if self.record.phase == Phase::Ended {
-            return self.end_stray_answer(id, response);
-        }
         if response.status.is_success() {
             return self.refresh_accepted(id, response);
         }

@@ -221,6 +221,9 @@ impl Call {
         if let Some(sequence) = open.map(|server| server.sequence) {
             self.refuse(leaves, &Method::Invite, sequence, 487);
         }
+        if let Some(leg) = self.record.leg_mut(leaves) {
+            (leg.moving, leg.steered) = (None, None);
+        }
         let added = &mut self.record.added_5;
         added.parked.retain(|leg| *leg != leaves);
         added.untold.retain(|leg| *leg != leaves);

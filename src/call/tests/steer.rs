@@ -3,6 +3,7 @@
 use super::*;
 use crate::control::Hears;
 use crate::views::call::LegRole;
+use crate::views::steer::Steering;
 
 fn callee() -> String {
     phone(1002, 1)
@@ -20,6 +21,11 @@ impl Bench {
         let phones = [binding(to, &phone(number, 1))];
         let transfer = self.call.transfer(leaves, to, (&user, &phones), self.now);
         transfer.expect("a transfer");
+        self.drain();
+    }
+
+    fn steers(&mut self, wish: &Steering) {
+        self.call.steer(wish, self.now).expect("it can be done");
         self.drain();
     }
 
@@ -65,4 +71,71 @@ fn a_phone_that_left_is_told_so_by_the_next_owner() {
     assert_eq!(bench.heard(&callee()), [""; 0], "that is known");
     bench.ask(&callee(), "BYE", 2, "", "");
     bench.must_talk_with(2);
+}
+
+/// What the phone that left was asked before, by whom, and what it says to it: nothing, too.
+#[test]
+fn what_a_phone_that_left_says_does_not_concern_the_call() {
+    let hold = |bench: &mut Bench| {
+        bench.steers(&Steering::Hold { leg: Some(LegRole::Callee) });
+    };
+    let reinvite = |bench: &mut Bench| bench.ask(CALLER, "INVITE", 2, "", &sdp(4_400, 2, ""));
+    let moves = |bench: &mut Bench| {
+        bench.media_node = 2;
+        bench.input(Input::MediaMoves { lives: false });
+        bench.answer(CALLER, 200, &sdp(4_000, 1, ""));
+    };
+    for asks in [&hold as &dyn Fn(&mut Bench), &reinvite, &moves] {
+        for status in [481, 408, 488, 200, 0] {
+            let mut bench = ringing();
+            asks(&mut bench);
+            let asked = bench.request(&callee(), &Method::Invite);
+            bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+            bench.heard(&callee());
+            let mut response = asked.response(Status(status), Some("t10x0x2x1x5060"));
+            match status {
+                0 => {}
+                200 => {
+                    response.headers.push(HeaderName::ContentType, "application/sdp");
+                    response.body = Bytes::from(sdp(5_000, 2, ""));
+                    bench.respond_raw(&callee(), response);
+                    assert_eq!(bench.heard(&callee()), ["ACK", "BYE"]);
+                }
+                _ => {
+                    bench.respond_raw(&callee(), response);
+                    assert_eq!(bench.heard(&callee()), ["ACK"], "{status}");
+                }
+            }
+            // It is told of another media node, if there is one.
+            bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+            bench.wait(Duration::from_secs(40));
+            bench.must_talk_with(2);
+        }
+    }
+}
+
+/// It refused another media node, and was given time; one that is silent is asked whether it is there.
+#[test]
+fn what_a_phone_that_left_was_given_time_for_ends_nothing() {
+    let mut bench = ringing();
+    bench.media_node = 2;
+    bench.input(Input::MediaMoves { lives: false });
+    bench.answer(CALLER, 200, &sdp(4_000, 1, ""));
+    bench.answer(&callee(), 488, "");
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    bench.wait(Duration::from_secs(40));
+    bench.must_talk_with(2);
+    let mut bench = Bench::answered();
+    bench.ask(&callee(), "INVITE", 2, "", &sdp(5_000, 2, "a=sendonly\r\n"));
+    bench.answer(CALLER, 200, &sdp(4_000, 2, "a=recvonly\r\n"));
+    bench.ask(&callee(), "ACK", 2, "", "");
+    bench.wait(Duration::from_secs(50));
+    bench.transfers(LegRole::Caller, "1003");
+    bench.wait(Duration::from_secs(15));
+    let asked = bench.request(CALLER, &Method::Options);
+    bench.answer(&coming(), 200, &sdp(6_000, 1, "a=recvonly\r\n"));
+    let gone = asked.response(Status(481), None);
+    bench.respond_raw(CALLER, gone);
+    assert_eq!(bench.call.state(), CallState::Confirmed);
 }
