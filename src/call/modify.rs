@@ -10,7 +10,7 @@ use super::record::{Bridge, Phase};
 use super::send::{Reply, retry_after_seconds, set_sdp, set_sdp_request};
 use super::{Call, headers};
 use crate::event::Event;
-use crate::ids::LegId;
+use crate::ids::{LegId, Rev};
 use crate::sdp::offer_answer::{self, Disagreement, Spoken};
 use crate::sdp::{Description, LegDescription};
 use crate::sip::{HeaderName, Method, Response, Status};
@@ -499,6 +499,43 @@ impl Call {
         }
     }
 
+    /// The ACK that a phone is owed. An offer in its 2xx whose answer nobody gives any more is answered by what is in
+    /// force between it and its peer; one that has none is refused.
+    pub(super) fn pay_in_force(&mut self, id: LegId, behind: Option<Rev>) {
+        let Some(leg) = self.record.leg_mut(id) else { return };
+        let Some(sequence) = leg.owed_ack.take() else { return };
+        let peer = self.record.peer_of(id).filter(|_| self.record.phase == Phase::Confirmed);
+        let agreement = peer.map(|peer| self.agreement(id, peer));
+        let sdp = agreement.zip(self.record.leg_mut(id)).and_then(|(agreement, leg)| {
+            let (offer, local) = (leg.owed_answer.as_ref()?, leg.local_addresses());
+            Some(offer_answer::answer(offer, &mut leg.description, &agreement, &local))
+        });
+        self.acknowledge(id, sequence, sdp.as_deref(), behind);
+    }
+
+    /// An exchange that ends before its time: as agreed if its answer is settled, refused otherwise. True: refused, and
+    /// what a phone was told of it does not hold.
+    pub(super) fn cut_exchange(&mut self) -> bool {
+        let Some(stage) = self.exchange.as_ref().map(|exchange| exchange.stage) else {
+            return false;
+        };
+        let is_late = self.awaited.iter().any(|(_, then)| *then == Then::LateAnswer);
+        for (_, then) in &mut self.awaited {
+            if matches!(then, Then::Offer | Then::Exchange | Then::LateAnswer) {
+                *then = Then::Nothing;
+            }
+        }
+        match stage {
+            Stage::Applying if is_late => self.finish_late_answer(),
+            Stage::Applying => self.finish_exchange(),
+            Stage::Offered | Stage::Retry(_) | Stage::AwaitingAck => {
+                self.refuse_exchange(Status(491), &[]);
+                return true;
+            }
+        }
+        false
+    }
+
     /// A 2xx to a re-INVITE that nobody waits for any more; an UPDATE has no ACK.
     pub(super) fn end_stray_answer(&mut self, id: LegId, response: &Response) {
         let cseq = response.cseq().filter(|cseq| cseq.method == Method::Invite);
@@ -508,7 +545,10 @@ impl Call {
             {
                 leg.owed_answer = Body::of_response(response).description().map(Box::new);
             }
-            self.acknowledge(id, cseq.number, None, None);
+            if let Some(leg) = self.record.leg_mut(id) {
+                leg.owed_ack = Some(cseq.number);
+            }
+            self.pay_in_force(id, None);
             if self.record.leg(id).is_some_and(|leg| leg.state == LegState::Ended) {
                 self.send_bye(id, None);
             }

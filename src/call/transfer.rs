@@ -149,25 +149,28 @@ impl Call {
             self.end_leg(id, Some(&why.to_string()));
             return self.fail_transfer(Status(488));
         }
-        self.part_from(transfer.leaves);
         match transfer.leaves == self.record.caller_leg() {
             true => self.record.added_5.caller = Some(id),
             false => self.record.bridge = Bridge::Leg(id),
         }
         self.note_transfer(200);
-        if self.record.leg(stays).is_some_and(|leg| self.hears_otherwise(leg)) {
-            self.tell_phone(stays);
+        let is_cut = self.part_from(transfer.leaves);
+        // What the staying phone said since it was offered to who comes is news to that one.
+        for leg in [id, stays] {
+            let hears_otherwise = self.record.leg(leg).is_some_and(|leg| self.hears_otherwise(leg));
+            if hears_otherwise || is_cut && leg == stays {
+                self.tell_phone(leg);
+            }
         }
         self.start_probes();
         self.apply_media(Then::Nothing);
         // The phone that leaves is in it as one that talks: who takes over from here owes it a BYE.
         let rev = self.save();
-        let owed = self.record.leg_mut(id).and_then(|leg| leg.owed_ack.take());
-        if let Some(sequence) = owed {
-            self.acknowledge(id, sequence, None, Some(rev));
-        }
+        self.pay_in_force(id, Some(rev));
+        self.pay_in_force(stays, Some(rev));
         self.end_leg_behind(transfer.leaves, Some(TRANSFERRED), Some(rev));
         self.save_within(LAZY_SAVE);
+        self.next_exchange();
         self.refresh_targets();
     }
 
@@ -211,12 +214,13 @@ impl Call {
         Ok(())
     }
 
-    /// What was under way with the phone that leaves comes to nothing.
-    fn part_from(&mut self, leaves: LegId) {
-        if self.exchange.as_ref().is_some_and(|one| one.from == leaves || one.to == leaves) {
-            self.refuse_exchange(Status(491), &[]);
-        }
+    /// What was under way with the phone that leaves comes to nothing, but for what both phones have agreed on. True:
+    /// the one that stays may have been told what does not hold.
+    fn part_from(&mut self, leaves: LegId) -> bool {
         self.queued.retain(|queued| *queued != leaves);
+        let concerns =
+            self.exchange.as_ref().is_some_and(|one| [one.from, one.to].contains(&leaves));
+        let is_cut = concerns && self.cut_exchange();
         let open = self.record.leg_mut(leaves).and_then(|leg| leg.open_server_invite());
         if let Some(sequence) = open.map(|server| server.sequence) {
             self.refuse(leaves, &Method::Invite, sequence, 487);
@@ -229,6 +233,7 @@ impl Call {
         added.untold.retain(|leg| *leg != leaves);
         added.dialling.retain(|one| one.leg != leaves);
         added.playing.retain(|one| one.leg != leaves);
+        is_cut
     }
 
     /// Nobody came: the call goes on as it was.

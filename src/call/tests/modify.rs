@@ -9,7 +9,7 @@ fn callee() -> String {
 }
 
 /// The direction a description names for its audio.
-fn direction(body: &[u8]) -> String {
+pub(super) fn direction(body: &[u8]) -> String {
     let text = text(body);
     let directions = ["sendrecv", "sendonly", "recvonly", "inactive"];
     let named = directions.iter().find(|name| text.contains(&format!("a={name}\r\n")));

@@ -1,5 +1,6 @@
 //! What an operator does to a call, next to what its phones and its owners do meanwhile.
 
+use super::modify::direction;
 use super::*;
 use crate::control::Hears;
 use crate::views::call::LegRole;
@@ -138,4 +139,113 @@ fn what_a_phone_that_left_was_given_time_for_ends_nothing() {
     let gone = asked.response(Status(481), None);
     bench.respond_raw(CALLER, gone);
     assert_eq!(bench.call.state(), CallState::Confirmed);
+}
+
+const HOLD: &str = "a=sendonly\r\n";
+const HELD: &str = "a=recvonly\r\n";
+
+/// What the phone was told last is that it is to talk and to listen.
+fn must_be_told_all(bench: &mut Bench, phone: &str, port: u16) {
+    assert_eq!(bench.heard(phone).last().map(String::as_str), Some("INVITE sdp"));
+    let offer = bench.request(phone, &Method::Invite).body;
+    assert_eq!(direction(&offer), "sendrecv", "{}", text(&offer));
+    assert!(!text(&offer).contains("m=audio 0"), "{}", text(&offer));
+    bench.answer(phone, 200, &sdp(port, 3, ""));
+    assert_eq!(bench.heard(phone), ["ACK"]);
+}
+
+/// It asked for a hold, and its place is taken before the other phone answered, or before that was in force.
+#[test]
+fn a_hold_that_a_transfer_overtakes_is_not_in_force() {
+    for late in [false, true] {
+        let body = if late { String::new() } else { sdp(5_000, 2, HOLD) };
+        let mut bench = ringing();
+        bench.ask(&callee(), "INVITE", 2, "", &body);
+        bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+        assert_eq!(bench.heard(&callee()), ["100", "491", "BYE"]);
+        let asked = if late { "INVITE" } else { "INVITE sdp" };
+        assert_eq!(bench.heard(CALLER), [asked], "one offer at a time");
+        let answer = if late { sdp(4_000, 2, "") } else { sdp(4_000, 2, HELD) };
+        bench.answer(CALLER, 200, &answer);
+        let ack = if late { "ACK sdp" } else { "ACK" };
+        let next = "INVITE sdp";
+        assert_eq!(bench.heard(CALLER), [ack, next], "{late}");
+        bench.wait(Duration::from_millis(600));
+        must_be_told_all(&mut bench, CALLER, 4_000);
+        bench.must_talk_with(2);
+    }
+}
+
+/// Its own 200 waits for the media node, which is slow.
+#[test]
+fn what_both_agreed_on_is_answered_before_one_leaves() {
+    for from in [CALLER.to_owned(), callee()] {
+        let (to, own, other) = match from == CALLER {
+            true => (callee(), 4_000, 5_000),
+            false => (CALLER.to_owned(), 5_000, 4_000),
+        };
+        let mut bench = ringing();
+        bench.media_silent = true;
+        bench.ask(&from, "INVITE", 2, "", &sdp(own, 2, HOLD));
+        bench.answer(&to, 200, &sdp(other, 2, HELD));
+        assert_eq!((bench.heard(&from), bench.heard(&to).len()), (vec!["100".to_owned()], 1));
+        bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+        assert_eq!(bench.heard(&from)[0], "200 sdp");
+        assert_eq!(bench.heard(&to)[0], "ACK");
+        bench.ask(&from, "ACK", 2, "", "");
+        bench.media_returns();
+        bench.wait(Duration::from_millis(600));
+        bench.must_talk_with(2);
+    }
+}
+
+/// The answer would have come with the ACK of the phone that left.
+#[test]
+fn a_late_offer_of_who_stays_is_answered_though_who_asked_left() {
+    let mut bench = ringing();
+    bench.ask(&callee(), "INVITE", 2, "", "");
+    bench.answer(CALLER, 200, &sdp(4_000, 2, ""));
+    assert_eq!(bench.heard(&callee()), ["100", "200 sdp"]);
+    assert_eq!(bench.heard(CALLER), ["INVITE"]);
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    assert_eq!(bench.heard(CALLER)[0], "ACK sdp");
+    let answer = bench.request(CALLER, &Method::Ack).body;
+    assert!(text(&answer).contains("m=audio 20"), "{}", text(&answer));
+    assert_eq!(bench.heard(&callee()), [""; 0], "its ACK first");
+    bench.ask(&callee(), "ACK", 2, "", &sdp(5_000, 2, HOLD));
+    assert_eq!(bench.heard(&callee()), ["BYE"]);
+    bench.must_talk_with(2);
+}
+
+/// The staying phone resumes, or holds, while the new one rings with what it said before.
+#[test]
+fn who_comes_is_told_what_the_staying_phone_said_since() {
+    for (before, since, told) in [(HOLD, "", "sendrecv"), ("", HOLD, "sendonly")] {
+        let mut bench = Bench::answered();
+        let mirror = |wish: &str| if wish == HOLD { HELD } else { "" };
+        bench.ask(CALLER, "INVITE", 2, "", &sdp(4_000, 2, before));
+        if !before.is_empty() {
+            bench.answer(&callee(), 200, &sdp(5_000, 2, mirror(before)));
+        }
+        bench.ask(CALLER, "ACK", 2, "", "");
+        bench.wait(Duration::from_secs(3));
+        bench.transfers(LegRole::Callee, "1003");
+        bench.answer(&coming(), 180, "");
+        bench.ask(CALLER, "INVITE", 3, "", &sdp(4_000, 3, since));
+        bench.answer(&callee(), 200, &sdp(5_000, 3, mirror(since)));
+        bench.ask(CALLER, "ACK", 3, "", "");
+        bench.heard(&coming());
+        bench.answer(&coming(), 200, &sdp(6_000, 1, mirror(before)));
+        assert_eq!(bench.heard(&coming()), ["ACK", "INVITE sdp"]);
+        assert_eq!(direction(&bench.request(&coming(), &Method::Invite).body), told);
+        bench.answer(&coming(), 200, &sdp(6_000, 2, mirror(since)));
+        bench.must_talk_with(2);
+        let sides = |leg: u16| {
+            let leg = bench.call.record.leg(LegId(leg)).expect("a leg");
+            let side = leg.streams[0].side.as_ref().expect("agreed");
+            (side.direction.sends(), side.direction.receives())
+        };
+        let both = if since == HOLD { [(true, false), (false, true)] } else { [(true, true); 2] };
+        assert_eq!([sides(0), sides(2)], both);
+    }
 }
