@@ -472,7 +472,8 @@ impl Call {
         self.forget_plans();
         self.note_media_node(anchor.from.clone());
         self.outputs.push_back(Output::MediaBack(anchor.from));
-        self.apply_media(Then::Nothing);
+        // Who is to take a phone's place may have waited for ports at the other one.
+        self.apply_media(if self.is_transferring() { Then::Invite } else { Then::Nothing });
     }
 
     /// What phones were to be told is out of date; what they are asked is answered first.

@@ -12,14 +12,15 @@ use crate::ids::LegId;
 use crate::sip::{HeaderName, Method};
 use crate::views::call::LegRole;
 
-/// Of digits that wait.
+/// Wishes of digits that wait for one phone.
 const WAITING: usize = 8;
 const TOO_MANY: &str = "digits are on their way to that phone already";
 
 impl Call {
     pub(super) fn dial(&mut self, role: LegRole, digits: &str) -> Result<(), &'static str> {
         let legs = self.connected(Some(role))?;
-        if self.record.added_5.dialling.len() >= WAITING {
+        let waiting = self.record.added_5.dialling.iter().filter(|one| legs.contains(&one.leg));
+        if waiting.count() >= WAITING {
             return Err(TOO_MANY);
         }
         for leg in legs {

@@ -144,7 +144,9 @@ impl Call {
             }
             Reply::Refused { rev, .. } if rev < self.record.media.rev => {}
             // No room for one more: the call is as it was.
-            Reply::Refused { .. } if self.is_transferring() => self.fail_transfer(Status(503)),
+            Reply::Refused { .. } if self.is_transferring() && self.opening.is_none() => {
+                self.fail_transfer(Status(503));
+            }
             Reply::Refused { .. } => {
                 // The first wish was refused: there is no session. Later ones leave it as it was.
                 let begun = self.record.legs.iter().any(|leg| !leg.streams.is_empty());

@@ -240,11 +240,12 @@ impl Call {
         self.extensions().chain(parties.filter_map(|party| party.extension.as_deref()))
     }
 
-    /// The caller's extension while the call counts against its limit.
+    /// Extension of who is the caller now, while the call counts against its limit: a transfer may have changed it.
     pub fn caller_extension(&self) -> Option<&str> {
-        (self.record.phase != Phase::Ended)
-            .then_some(self.record.caller.extension.as_deref())
-            .flatten()
+        let leg = self.record.leg(self.record.caller_leg());
+        let now = leg.and_then(|leg| leg.extension.as_deref());
+        let extension = now.or(self.record.caller.extension.as_deref());
+        extension.filter(|_| self.record.phase != Phase::Ended)
     }
 
     /// Emits the row as it is now; what follows may wait for the returned rev.

@@ -337,7 +337,9 @@ impl Call {
             let sequence = request.cseq()?.number;
             (leg.owed_ack != Some(sequence)).then_some((leg.id, request, sequence, leg.flow))
         };
-        let legs = self.record.legs.iter().filter(|leg| leg.stale.is_some());
+        // What rings, and asks to take a phone's place, is not one of them.
+        let talks = |leg: &&Leg| leg.stale.is_some() && leg.state == LegState::Confirmed;
+        let legs = self.record.legs.iter().filter(talks);
         for (id, request, sequence, flow) in legs.filter_map(ours).collect::<Vec<_>>() {
             let bytes = cancel_for(&request).to_bytes();
             let cancel = Transmit { flow, bytes, leg: id, behind: None, request: None };
@@ -347,8 +349,14 @@ impl Call {
     }
 
     /// Branches that ring at phones which answer to an address that is no more: CANCEL with the Via that they know,
-    /// and another INVITE under another Call-ID, which no phone takes for a merged request. True: some ring anew.
+    /// and another INVITE under another Call-ID, which no phone takes for a merged request. One that waits for its
+    /// ports was asked nothing yet: its first INVITE tells it our address. True: some are to be invited.
     pub(super) fn ring_anew(&mut self) -> bool {
+        let is_waiting = |leg: &Leg| leg.is_ringing() && leg.state == LegState::Waiting;
+        for leg in self.record.legs.iter_mut().filter(|leg| is_waiting(leg)) {
+            leg.stale = None;
+        }
+        let waits = self.record.legs.iter().any(is_waiting);
         let stale = self.record.legs.iter().filter(|leg| leg.stale.is_some() && leg.is_ringing());
         let stale: Vec<LegId> = stale.map(|leg| leg.id).collect();
         for id in &stale {
@@ -371,7 +379,7 @@ impl Call {
             }
             self.record.legs.extend(successor);
         }
-        !stale.is_empty()
+        waits || !stale.is_empty()
     }
 
     /// A new leg to the same phone, as it was before it was invited.

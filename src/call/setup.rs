@@ -274,7 +274,7 @@ impl Call {
                 let user = party.extension.clone().unwrap_or_default();
                 (self.coming_role(), identity(&party, &domain), user)
             }
-            (false, None) => (LegRole::Callee, self.caller_party(&domain), self.caller_user()),
+            (false, None) => (self.coming_role(), self.caller_party(&domain), self.caller_user()),
         };
         let remote_target = Uri::parse(&binding.contact).ok()?;
         let dialog = Dialog {

@@ -179,6 +179,10 @@ impl Call {
     pub(super) fn steering_refused(&mut self, id: LegId, again: Option<Timestamp>) {
         let Some(leg) = self.record.leg_mut(id) else { return };
         let Some(steered) = leg.steered else { return };
+        if again.is_none() && steered.due_at.is_some() {
+            // It was about an earlier wish: the one that has come since is to be told.
+            return;
+        }
         leg.steered = again.map(|at| Steered { due_at: Some(at), attempts: steered.attempts + 1 });
         if again.is_none() {
             self.record.added_5.untold.retain(|known| *known != id);

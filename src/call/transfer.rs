@@ -146,7 +146,7 @@ impl Call {
         let answer = Body::of_response(response).description();
         let agreed = answer.ok_or(Disagreement::NoAudio);
         if let Err(why) = agreed.and_then(|answer| self.agree_with_coming(stays, id, &answer)) {
-            self.end_leg(id, Some(&why.to_string()));
+            self.end_leg(id, Some(&format!("SIP;cause=488;text=\"{why}\"")));
             return self.fail_transfer(Status(488));
         }
         match transfer.leaves == self.record.caller_leg() {

@@ -189,7 +189,7 @@ impl Calls {
         self.by_user.get(user).map_or(&[], Vec::as_slice)
     }
 
-    /// Calls that this user began and that are not over.
+    /// Calls that this user is the caller of and that are not over.
     pub(super) fn begun_by(&self, user: &str) -> usize {
         let begun = |id: &&CallId| {
             self.slots.get(id).is_some_and(|slot| slot.call.caller_extension() == Some(user))

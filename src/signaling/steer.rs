@@ -70,10 +70,12 @@ impl Worker {
         match wish {
             Steering::Transfer { leg, to } => {
                 let (user, phones) = self.coming(to)?;
-                self.calls.add_user(call, &user.extension);
                 let whom = (&*user, &*phones);
                 let transfer = |call: &mut Call| call.transfer(*leg, to, whom, now);
                 self.step(call, |call| done = transfer(call).map_err(Refused::conflict));
+                if done.is_ok() {
+                    self.calls.add_user(call, &user.extension);
+                }
             }
             Steering::Move { node } => {
                 let node = self.new_media_node(call, node.as_deref())?;

@@ -152,7 +152,9 @@ export function call(main, id) {
     const fields = [sides(['', 'Both']), ['tone', 'Tone', [...tones, ['', 'Nothing any more']]], ['seconds', 'Seconds', 'until it is stopped']];
     const given = await ask('Play a tone', 'In place of what the phone would hear.', 'Play', { fields });
     if (!given) return;
-    const wish = { leg: given.leg || null, tone: given.tone, duration_ms: given.seconds ? Math.round(Number(given.seconds) * 1000) : null };
+    const seconds = given.seconds.trim();
+    if (seconds && !(Number(seconds) > 0)) throw new Error(`"${seconds}" is no number of seconds.`);
+    const wish = { leg: given.leg || null, tone: given.tone, duration_ms: seconds ? Math.round(Number(seconds) * 1000) : null };
     if (given.tone) await steer('play', wish);
     else {
       await remove(`/calls/${id}/play${given.leg ? `?leg=${given.leg}` : ''}`);

@@ -249,3 +249,120 @@ fn who_comes_is_told_what_the_staying_phone_said_since() {
         assert_eq!([sides(0), sides(2)], both);
     }
 }
+
+/// The branch that rings is cancelled and rings anew, as any other; it is no re-INVITE.
+#[test]
+fn who_rings_for_a_transfer_rings_anew_from_another_address() {
+    let mut bench = ringing();
+    bench.wait(Duration::from_secs(1));
+    bench.heard(&coming());
+    bench.moves_elsewhere();
+    assert_eq!(bench.heard(&coming()), ["CANCEL", "INVITE sdp"]);
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    assert_eq!(bench.heard(&coming())[0], "ACK");
+    bench.must_talk_with(3);
+    // Its ports were awaited when the owner died.
+    let mut bench = Bench::answered();
+    bench.wait(Duration::from_secs(3));
+    bench.media_silent = true;
+    bench.transfers(LegRole::Callee, "1003");
+    bench.media_silent = false;
+    bench.moves_elsewhere();
+    assert_eq!(bench.heard(&coming()), ["INVITE sdp"]);
+    let invite = bench.request(&coming(), &Method::Invite);
+    let contact = invite.contact().expect("a Contact");
+    assert!(contact.uri.as_str().contains(ELSEWHERE), "{contact:?}");
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    bench.must_talk_with(2);
+}
+
+/// The ports of who comes were asked for at a node that does not take the session.
+#[test]
+fn a_media_move_that_fails_does_not_forget_who_is_to_ring() {
+    for refused in [false, true] {
+        let mut bench = Bench::answered();
+        bench.media_silent = true;
+        bench.transfers(LegRole::Callee, "1003");
+        bench.input(Input::MediaMoves { lives: true });
+        bench.media_silent = false;
+        let (session, epoch) = (bench.call.session(), bench.call.record.epoch);
+        let (rev, reason) = (bench.call.record.media.rev, control::Refusal::Capacity);
+        let reply = control::Reply::Refused { session, epoch, rev, reason };
+        bench.input(match refused {
+            true => Input::Media { node: NodeName("m-2".into()), reply },
+            false => Input::MediaLost,
+        });
+        assert_eq!(bench.heard(&coming()), ["INVITE sdp"], "{refused}");
+        bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+        bench.must_talk_with(2);
+    }
+}
+
+/// A phone says no to what an operator does not want any more.
+#[test]
+fn a_refusal_of_an_older_wish_is_not_one_of_the_newer() {
+    let mut bench = Bench::answered();
+    let wish = |hold| {
+        let leg = Some(LegRole::Callee);
+        if hold { Steering::Hold { leg } } else { Steering::Unhold { leg } }
+    };
+    bench.steers(&wish(true));
+    bench.answer(&callee(), 200, &sdp(5_000, 2, HELD));
+    bench.steers(&wish(false));
+    bench.steers(&wish(true));
+    bench.heard(&callee());
+    bench.answer(&callee(), 488, "");
+    assert_eq!(bench.heard(&callee()), ["ACK", "INVITE sdp"]);
+    assert_eq!(direction(&bench.request(&callee(), &Method::Invite).body), "sendonly");
+    assert!(!bench.call.record.added_5.untold.is_empty(), "the next owner knows it too");
+}
+
+#[test]
+fn the_caller_that_was_transferred_away_has_one_call_less() {
+    let mut bench = Bench::answered();
+    assert_eq!(bench.call.caller_extension(), Some("1001"));
+    bench.transfers(LegRole::Caller, "1003");
+    assert_eq!(bench.call.caller_extension(), Some("1001"), "until somebody comes");
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    assert_eq!(bench.call.caller_extension(), Some("1003"));
+    bench.ask(&coming(), "BYE", 1, "", "");
+    assert_eq!(bench.call.caller_extension(), None);
+}
+
+/// RFC 3326: a protocol, its cause, and words.
+#[test]
+fn who_comes_and_cannot_be_understood_is_told_why() {
+    let mut bench = ringing();
+    bench.answer(&coming(), 200, "");
+    let bye = bench.request(&coming(), &Method::Bye);
+    let reason = bye.headers.get(&HeaderName::Reason);
+    assert_eq!(reason, Some("SIP;cause=488;text=\"no audio stream offered\""));
+    assert_eq!(bench.hears(LegId::CALLER), Hears::Leg(LegId(1)), "the call goes on");
+}
+
+/// The first caller comes back as the callee, and the other phone leaves.
+#[test]
+fn who_takes_a_place_has_its_role_whoever_stays() {
+    let mut bench = Bench::answered();
+    bench.transfers(LegRole::Caller, "1003");
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    bench.transfers(LegRole::Callee, "1001");
+    bench.answer(&phone(1001, 1), 200, &sdp(7_000, 1, ""));
+    bench.transfers(LegRole::Caller, "1004");
+    let roles = bench.call.record.legs.iter().map(|leg| leg.role);
+    let expect = [LegRole::Caller, LegRole::Callee, LegRole::Caller, LegRole::Callee];
+    assert_eq!(roles.collect::<Vec<_>>(), [&expect[..], &[LegRole::Caller]].concat());
+}
+
+#[test]
+fn digits_that_wait_for_one_phone_do_not_stand_in_the_others_way() {
+    let mut bench = Bench::answered();
+    bench.media_silent = true;
+    let dial = |leg| Steering::Dial { leg, digits: "1".to_owned() };
+    for _ in 0..8 {
+        bench.steers(&dial(LegRole::Caller));
+    }
+    let now = bench.now;
+    assert!(bench.call.steer(&dial(LegRole::Caller), now).is_err());
+    bench.steers(&dial(LegRole::Callee));
+}
