@@ -56,9 +56,10 @@ pub struct Holder {
     pub mode: String,
     /// Where its health is served; other processes may serve theirs there too.
     pub admin_url: String,
-    /// Name, beside its slot, of the socket at which this very process tells its health.
+    /// Name, beside its slot, of the socket at which this very process is asked; `None` of a release that serves its
+    /// API nowhere else than at its ports.
     #[serde(default)]
-    pub health_socket: Option<String>,
+    pub own_socket: Option<String>,
 }
 
 /// A place among the processes of a host; given up when dropped.
@@ -166,9 +167,9 @@ impl DataDir {
         all
     }
 
-    /// Where a holder tells its health itself; `None` of a release that does not.
-    pub fn health_socket(path: &Path, holder: &Holder) -> Option<PathBuf> {
-        Some(path.join("slots").join(holder.health_socket.as_ref()?))
+    /// Where a holder itself is asked; `None` of a release that has no such place.
+    pub fn own_socket(path: &Path, holder: &Holder) -> Option<PathBuf> {
+        Some(path.join("slots").join(holder.own_socket.as_ref()?))
     }
 
     /// One process at a time on an embedded database. The lock is held until the file is dropped.
@@ -275,9 +276,9 @@ impl Slot {
         self.path.with_extension("sock")
     }
 
-    /// Our unix socket for those who ask how this very process is.
-    pub fn health_socket(&self) -> PathBuf {
-        self.path.with_extension("health")
+    /// Our unix socket for those of this host who ask this very process.
+    pub fn own_socket(&self) -> PathBuf {
+        self.path.with_extension("own")
     }
 
     /// Tells others where this process serves its health.
@@ -289,8 +290,8 @@ impl Slot {
             name: self.name.clone(),
             mode: mode.name().to_owned(),
             admin_url: admin_url.to_owned(),
-            health_socket: self
-                .health_socket()
+            own_socket: self
+                .own_socket()
                 .file_name()
                 .and_then(|name| Some(name.to_str()?.to_owned())),
         };

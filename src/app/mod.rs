@@ -134,10 +134,10 @@ pub fn client_context(file: Option<&Path>) -> anyhow::Result<ClientContext> {
     holders.retain(|holder| settings.node.as_ref().is_none_or(|node| *node == holder.name));
     let answer = holders.iter().filter(|holder| holder.mode != "media");
     let sockets =
-        answer.filter_map(|holder| DataDir::health_socket(&settings.data_dir, holder)).collect();
+        answer.filter_map(|holder| DataDir::own_socket(&settings.data_dir, holder)).collect();
     let health = holders
         .into_iter()
-        .map(|holder| (DataDir::health_socket(&settings.data_dir, &holder), holder.admin_url))
+        .map(|holder| (DataDir::own_socket(&settings.data_dir, &holder), holder.admin_url))
         .collect();
     let credentials = Credentials::read(&settings.data_dir)?;
     Ok(ClientContext { settings, credentials, health, sockets })

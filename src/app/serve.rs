@@ -29,6 +29,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const STORE_BACKOFF: Duration = Duration::from_secs(5);
 /// Between two looks whether calls can be made.
 const LOOKS: Duration = Duration::from_millis(100);
+/// A node that is not ready by then may want to know what is wrong with its surroundings.
+const EXPECTED_READY: Duration = Duration::from_secs(30);
 /// A port of a process's own is the first free one of so many.
 const OWN_PORTS: u16 = 20;
 
@@ -186,7 +188,7 @@ fn listen(config: &Config, admin: &Arc<Admin>, slot: &Slot) -> anyhow::Result<Se
     let listener = listener.with_context(|| {
         format!("admin_bind {address}: free that port, or set HOLDFAST_ADMIN_BIND")
     })?;
-    let socket = slot.health_socket();
+    let socket = slot.own_socket();
     let server = match admin::bind_own(&socket) {
         Ok(own) => Server::start_with_own(listener, router.clone(), (own, router))?,
         Err(error) => {
@@ -232,10 +234,18 @@ async fn live(
     admin.set_phase(Phase::Running);
     let Started { halves, operator, credentials } = started;
     let welcomes = async {
-        if let (Some(operator), Some(credentials)) = (&operator, &credentials) {
-            welcome(operator, credentials).await;
-        }
+        let welcomed = async {
+            if let (Some(operator), Some(credentials)) = (&operator, &credentials) {
+                welcome(operator, credentials).await;
+            }
+        };
+        tokio::pin!(welcomed);
+        // What keeps it from being ready may be what the doctor finds.
+        let in_time = tokio::time::timeout(EXPECTED_READY, &mut welcomed).await;
         doctor::after_start(&base.config, host);
+        if in_time.is_err() {
+            welcomed.await;
+        }
         core::future::pending::<()>().await;
     };
     let replaces = async {

@@ -243,7 +243,8 @@ mod tests {
     }
     #[test]
     fn a_name_is_looked_up_beside_the_sender() {
-        let collector = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        // Of the address that the name leads to first.
+        let collector = UdpSocket::bind("localhost:0").expect("a port");
         collector.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
         let address = collector.local_addr().expect("bound");
         let target = format!("localhost:{}", address.port());

@@ -14,7 +14,7 @@ const MOST: usize = 100_000;
 /// The orders by which they were released.
 #[derive(Debug, Default)]
 pub struct Released {
-    orders: HashMap<SessionId, (Epoch, Rev)>,
+    orders: HashMap<SessionId, (Timestamp, (Epoch, Rev))>,
     by_time: VecDeque<(Timestamp, SessionId)>,
 }
 
@@ -22,28 +22,30 @@ impl Released {
     /// A session was released by that order: it is not here any more, or never was.
     pub fn note(&mut self, id: SessionId, order: (Epoch, Rev), now: Timestamp) {
         self.forget(now);
-        if self.by_time.len() >= MOST
-            && let Some((_, oldest)) = self.by_time.pop_front()
-        {
-            self.orders.remove(&oldest);
+        while self.by_time.len() >= MOST {
+            self.forget_oldest();
         }
-        let known = self.orders.get(&id).copied();
-        if known.is_none() {
-            self.by_time.push_back((now, id));
-        }
-        self.orders.insert(id, known.map_or(order, |known| known.max(order)));
+        let known = self.orders.get(&id).map_or(order, |(_, known)| order.max(*known));
+        self.orders.insert(id, (now, known));
+        self.by_time.push_back((now, id));
     }
 
     /// A wish of that order came too late.
     pub fn is_over(&self, id: SessionId, order: (Epoch, Rev)) -> bool {
-        self.orders.get(&id).is_some_and(|released| order < *released)
+        self.orders.get(&id).is_some_and(|(_, released)| order < *released)
     }
 
     fn forget(&mut self, now: Timestamp) {
-        while let Some((at, id)) = self.by_time.front().copied()
-            && now.saturating_since(at) > REMEMBERED
-        {
-            self.by_time.pop_front();
+        let is_old = |(at, _): &(Timestamp, SessionId)| now.saturating_since(*at) > REMEMBERED;
+        while self.by_time.front().is_some_and(is_old) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Unless it was released once more since.
+    fn forget_oldest(&mut self) {
+        let Some((noted_at, id)) = self.by_time.pop_front() else { return };
+        if self.orders.get(&id).is_some_and(|(at, _)| *at == noted_at) {
             self.orders.remove(&id);
         }
     }
@@ -69,8 +71,12 @@ mod tests {
         // A repeat that came late takes nothing back.
         released.note(one, order(1, 1), now);
         assert!(released.is_over(one, order(2, 4)));
+        // A minute after the last of its releases.
+        released.note(one, order(2, 6), now + Duration::from_secs(30));
         released.note(other, order(1, 1), now + Duration::from_secs(61));
+        assert!(released.is_over(one, order(2, 5)));
+        released.note(other, order(1, 1), now + Duration::from_secs(91));
         assert!(!released.is_over(one, order(1, 1)));
-        assert_eq!((released.orders.len(), released.by_time.len()), (1, 1));
+        assert_eq!((released.orders.len(), released.by_time.len()), (1, 2));
     }
 }

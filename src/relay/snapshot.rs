@@ -26,6 +26,8 @@ impl Session {
         postcard::to_extend(self, bytes).expect("sessions hold nothing that postcard refuses")
     }
 
+    /// Fields of a later version are to be taken from what is left of `body` when the version says that they are there,
+    /// as records do; what stands behind those that are known is the next release's.
     /// `None`: bytes of a version that is not read, of no session, or a codec that does not open here.
     pub fn restored(bytes: &[u8]) -> Option<Self> {
         let (version, body) = bytes.split_first_chunk::<2>()?;

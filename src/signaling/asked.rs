@@ -1,8 +1,9 @@
 //! INVITEs that may be repeats of what another node has a call of, which the store need not know yet: its node is asked
 //! before one of them begins a call here (design §4 "Finding a call").
 //!
-//! Invariants: nobody is asked for longer than `PATIENCE`, and while no node comes, goes or stands still nobody at all;
-//! of two nodes that ask each other for one INVITE the first by name has it.
+//! Invariants: an INVITE waits for `PATIENCE` at most, at a node that meets its peers until it has met them or
+//! `MEETING` after its start; while no node comes, goes or stands still none waits. Of two nodes that ask each other
+//! for one INVITE the first by name has it. A CANCEL goes where its INVITE goes.
 
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
@@ -30,11 +31,22 @@ struct Asked {
     flow: Flow,
     /// As it came.
     bytes: Bytes,
+    /// The caller gave up meanwhile.
+    cancel: Option<Cancel>,
     /// Peers may be missing that are about to be met.
     is_meeting: bool,
     /// Peers that have not answered.
     waiting: BTreeSet<NodeName>,
     until: Timestamp,
+}
+
+/// A CANCEL of what waits.
+#[derive(Debug)]
+struct Cancel {
+    request: Request,
+    flow: Flow,
+    /// As it came.
+    bytes: Bytes,
 }
 
 /// Those that wait, by key.
@@ -65,13 +77,14 @@ impl AskedInvites {
 impl Worker {
     /// It began a moment ago, and does not know everybody yet.
     pub(super) fn is_newcomer(&self) -> bool {
-        self.now.saturating_since(self.started_at) < MEETING && !self.store.is_embedded()
+        self.now < self.started_at + MEETING && !self.store.is_embedded()
     }
 
-    /// There may be peers that are to be met yet.
-    fn is_meeting(&self) -> bool {
-        let is_new = self.is_newcomer() || self.now < self.repeats.asked.meets_until;
-        is_new && !self.peers.are_met()
+    /// Until when there may be peers that are to be met yet.
+    fn meets_until(&self) -> Option<Timestamp> {
+        let began = self.is_newcomer().then_some(self.started_at + MEETING);
+        let until = began.unwrap_or_default().max(self.repeats.asked.meets_until);
+        (self.now < until && !self.peers.are_met()).then_some(until)
     }
 
     /// Asks who may have a call of this INVITE. False: nobody, it is new.
@@ -82,7 +95,9 @@ impl Worker {
         request: &Request,
         flow: Flow,
     ) -> bool {
-        let is_meeting = self.is_meeting();
+        // An emergency is not kept waiting for nodes that nobody knows of.
+        let meets_until = self.meets_until().filter(|_| !self.is_emergency(request));
+        let is_meeting = meets_until.is_some();
         let is_expected = is_meeting || self.repeats.are_expected(self.now);
         if !is_expected || self.repeats.asked.of.len() >= limits::ASKED_INVITES {
             return false;
@@ -91,13 +106,24 @@ impl Worker {
         if waiting.is_empty() && !is_meeting {
             return false;
         }
-        let patience = if is_meeting { MEETING } else { PATIENCE };
+        let until = (self.now + PATIENCE).max(meets_until.unwrap_or_default());
         let (caller, request) = (Arc::clone(caller), request.clone());
-        let (bytes, until) = (self.arrived.clone(), self.now + patience);
-        self.repeats
-            .asked
-            .of
-            .insert(key, Asked { caller, request, flow, bytes, is_meeting, waiting, until });
+        let (bytes, cancel) = (self.arrived.clone(), None);
+        let asked = Asked { caller, request, flow, bytes, cancel, is_meeting, waiting, until };
+        self.repeats.asked.of.insert(key, asked);
+        true
+    }
+
+    /// Keeps the CANCEL of what waits. False: it does not wait.
+    pub(super) fn cancel_asked(
+        &mut self,
+        key: &[u8; 16],
+        request: &Request,
+        flow: Flow,
+        bytes: &Bytes,
+    ) -> bool {
+        let Some(asked) = self.repeats.asked.of.get_mut(key) else { return false };
+        asked.cancel = Some(Cancel { request: request.clone(), flow, bytes: bytes.clone() });
         true
     }
 
@@ -130,9 +156,23 @@ impl Worker {
         let Some(name) = self.peers.name_of(link).cloned() else { return };
         let Some(asked) = self.repeats.asked.of.get_mut(key) else { return };
         asked.waiting.remove(&name);
-        if here && let Some(Asked { flow, bytes, .. }) = self.repeats.asked.of.remove(key) {
+        let (flow, bytes) = (asked.flow, asked.bytes.clone());
+        // Where it cannot be sent on, its wait goes on: the phone asks again, or the store tells of the other call.
+        if !here || !self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: 1 }) {
+            return;
+        }
+        let asked = self.repeats.asked.of.remove(key);
+        if let Some(Cancel { flow, bytes, .. }) = asked.and_then(|asked| asked.cancel) {
             self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: 1 });
         }
+    }
+
+    /// The process ends: nothing waits any longer.
+    pub(super) fn stop_asking(&mut self) {
+        for asked in self.repeats.asked.of.values_mut() {
+            asked.until = self.now;
+        }
+        self.end_asking();
     }
 
     /// Those that nobody knows, or that have waited long enough.
@@ -146,13 +186,20 @@ impl Worker {
         };
         let due = self.repeats.asked.of.extract_if(.., |_, asked| is_due(asked));
         for (key, asked) in due.collect::<Vec<_>>() {
-            let Asked { caller, request, flow, bytes, .. } = asked;
+            let Asked { caller, request, flow, bytes, cancel, .. } = asked;
             self.arrived = bytes;
-            if self.calls.has_key(&key) {
-                // It came here meanwhile.
-                self.handle_invite(request, flow);
-            } else {
-                self.admit_invite(key, caller, request, flow);
+            let came_here = self.calls.has_key(&key) || self.entrusted.has_key(&key, self.now);
+            match &cancel {
+                _ if came_here => self.handle_invite(request, flow),
+                None => self.admit_invite(key, caller, request, flow),
+                Some(Cancel { request: cancel, flow: from, .. }) => {
+                    self.refuse(cancel, from, 200);
+                    self.refuse(&request, &flow, 487);
+                    continue;
+                }
+            }
+            if let Some(Cancel { request, flow, bytes }) = cancel {
+                self.handle_cancel(request, flow, &bytes, 0);
             }
         }
     }
@@ -256,5 +303,38 @@ mod tests {
         assert!(is_admitted(&mut worker));
         drop(told);
         assert!(ask(&mut worker) && !is_admitted(&mut worker), "who is not heard comes back");
+    }
+    #[tokio::test]
+    async fn who_gives_up_while_it_waits_rings_nobody() {
+        let mut worker = worker();
+        let mut told = samples::peer(&mut worker);
+        assert!(ask(&mut worker));
+        let cancel = |worker: &mut Worker| {
+            let (mut request, flow) = samples::invite();
+            request.method = crate::sip::Method::Cancel;
+            worker.cancel_asked(&KEY, &request, flow, &Bytes::from_static(b"CANCEL"))
+        };
+        assert!(cancel(&mut worker));
+        worker.handle_peer(1, PeerFrame::InviteSeen { key: KEY, here: false });
+        worker.end_asking();
+        let sent = core::mem::take(&mut worker.sockets.driver().sent);
+        let statuses: Vec<_> = sent.iter().map(|(_, bytes)| bytes[8..11].to_vec()).collect();
+        assert_eq!(statuses, [b"200", b"487"]);
+        assert!(!cancel(&mut worker), "it waits no more");
+        // One that a peer has goes there, and its CANCEL after it.
+        assert!(ask(&mut worker) && cancel(&mut worker));
+        heard(&mut told);
+        worker.handle_peer(1, PeerFrame::InviteSeen { key: KEY, here: true });
+        use PeerFrame::Forward;
+        assert!(matches!(heard(&mut told)[..], [Forward { .. }, Forward { .. }]));
+    }
+
+    #[tokio::test]
+    async fn a_stop_answers_what_waits() {
+        let mut worker = samples::worker();
+        assert!(ask(&mut worker) && !is_admitted(&mut worker));
+        worker.stop();
+        assert!(!core::mem::take(&mut worker.sockets.driver().sent).is_empty());
+        assert!(!worker.repeats.asked.has(&KEY));
     }
 }

@@ -142,6 +142,8 @@ impl Worker {
             |slot: &Slot| slot.stored.0 > 0 && slot.stored == slot.saved && !slot.call.lingers();
         let ids = self.calls.ids(is_given);
         ids.iter().for_each(|id| self.let_go(*id));
+        // What phones repeat here is of calls that others have.
+        self.expect_repeats();
         self.peers.tell_takers(&PeerFrame::HandOver);
         self.given_up.told(self.now);
         self.given_up.is_watched = true;

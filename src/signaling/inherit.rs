@@ -25,7 +25,9 @@ impl Worker {
 
     /// Its own socket tells sooner than its link that it is dead.
     pub(super) fn sibling_is_gone(&mut self, incarnation: Incarnation) {
-        self.peers.lose(incarnation);
+        if let Some(name) = self.peers.lose(incarnation) {
+            self.peer_left(name);
+        }
         self.peer_is_dead(incarnation);
     }
 

@@ -28,6 +28,7 @@ impl Worker {
                 self.note_received(call, LegId::CALLER, flow);
                 self.input(call, Input::Request { leg: LegId::CALLER, request, flow });
             }
+            Known::New if self.cancel_asked(&key, &request, flow, bytes) => {}
             // Another node may have the INVITE.
             Known::New if self.look_for_key(key, flow, bytes.clone(), hops) => {}
             Known::Merged | Known::New => self.refuse(&request, &flow, 481),
@@ -105,7 +106,7 @@ impl Worker {
     }
 
     /// Never shed: what cannot be served fails in the call itself.
-    fn is_emergency(&self, request: &Request) -> bool {
+    pub(super) fn is_emergency(&self, request: &Request) -> bool {
         let dialled = request.uri.user();
         dialled.is_some_and(|dialled| self.settings.emergency_numbers.contains(&dialled))
             || request.uri.as_str().to_ascii_lowercase().starts_with("urn:service:sos")

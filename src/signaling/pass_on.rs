@@ -103,6 +103,9 @@ impl Worker {
     pub(super) fn handle_stray_found(&mut self, stray: Stray, found: Whereabouts) {
         if stray.bytes.is_empty() {
             self.end_own_claim(stray.call);
+            if self.calls.get(stray.call).is_some() {
+                return;
+            }
         }
         if self.calls.get(stray.call).is_some() {
             return self.handle_message_hopped(&stray.bytes, stray.flow, FORWARDS);
@@ -212,7 +215,7 @@ impl Worker {
         }
     }
 
-    /// A CANCEL, or a repeated INVITE, names no call: its key does.
+    /// A CANCEL names no call: its key does.
     pub(super) fn look_for_key(
         &mut self,
         key: [u8; 16],

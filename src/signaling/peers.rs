@@ -112,8 +112,11 @@ impl Peers {
     }
 
     /// Its process is gone, whatever its link says.
-    pub(super) fn lose(&mut self, incarnation: Incarnation) {
-        self.up.retain(|_, peer| peer.hello.incarnation != incarnation);
+    pub(super) fn lose(&mut self, incarnation: Incarnation) -> Option<NodeName> {
+        let is_it = |(_, peer): &(&NodeName, &Peer)| peer.hello.incarnation == incarnation;
+        let name = self.up.iter().find(is_it)?.0.clone();
+        self.up.remove(&name);
+        Some(name)
     }
 
     /// Whose link it is.

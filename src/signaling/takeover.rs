@@ -338,11 +338,16 @@ impl Worker {
 
     /// The link to a peer broke: whether it lives is found out at once.
     pub(super) fn peer_down(&mut self, peer: PeerAddress) {
-        self.peers.note_left(peer.name.clone(), self.now);
-        self.expect_repeats();
-        self.ask_no_more(&peer.name);
+        self.peer_left(peer.name.clone());
         tracing::warn!(node = %peer.name, "the link with signaling node {} broke", peer.name);
         self.errands.run(Errand::Judge(peer));
+    }
+
+    /// It answers nobody any more, and phones may say here what they said there.
+    pub(super) fn peer_left(&mut self, name: NodeName) {
+        self.expect_repeats();
+        self.ask_no_more(&name);
+        self.peers.note_left(name, self.now);
     }
 
     /// Proven: its calls are anybody's.
@@ -368,6 +373,7 @@ impl Worker {
 
     /// Its owner lives and gave it up.
     pub(super) fn claim_given(&mut self, from: Incarnation) {
+        self.expect_repeats();
         self.claim(from, Some(CLAIMED_WITHIN));
     }
 

@@ -395,6 +395,7 @@ impl Worker {
         let deadline_at = self.now + LAST_COMMIT;
         self.drain_self(true, false);
         self.draining = Some(Drain { started_at: self.now, deadline_at });
+        self.stop_asking();
         deadline_at
     }
 

@@ -122,8 +122,13 @@ fn told_by(place: &Machine, folder: &Folder, way: &[&str]) -> Vec<Value> {
         let doctor = holdfast(folder);
         let mut command = std::process::Command::new(way[0]);
         command.args(&way[1..]).arg(doctor.get_program()).args(["doctor", "--json"]);
-        command.env("HOLDFAST_DATA_DIR", folder.file("data")).current_dir(folder.path());
-        command.output().expect("runs")
+        for (name, value) in doctor.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(folder.path()).output().expect("runs")
     });
     let report: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));

@@ -74,7 +74,7 @@ impl Exporter {
         let (stop, stopped) = watch::channel(false);
         // The operator named the collector: no address is denied.
         let http = HttpClient::new(Arc::default());
-        let work = Work { config: Arc::new(config), http, failures: 0 };
+        let work = Work { config: Arc::new(config), http, failures: 0, told: Posted::Taken };
         let run = move || {
             runtime.block_on(work.run(stopped));
             // A post that the collector holds up holds nobody else up.
@@ -117,6 +117,8 @@ struct Work {
     config: Arc<ExporterConfig>,
     http: HttpClient,
     failures: u32,
+    /// What was said of the last post that was not taken.
+    told: Posted,
 }
 
 impl Work {
@@ -194,11 +196,11 @@ impl Work {
             Err(why) => (Posted::Later, why),
         };
         if posted == Posted::Taken {
-            self.failures = 0;
+            (self.failures, self.told) = (0, posted);
             return posted;
         }
         self.failures = self.failures.saturating_add(1);
-        if self.failures == 1 {
+        if core::mem::replace(&mut self.told, posted) != posted {
             let lost = if posted == Posted::Never { "; these are lost" } else { "" };
             tracing::warn!("the collector of traces takes nothing: {why}{lost}");
         }

@@ -18,6 +18,8 @@ pub enum Sabotage {
     KeepMedia,
     /// What a node passes on to the owner is lost.
     DeafPeers,
+    /// Who is asked for a repeated INVITE says that it has no call of it.
+    NobodyHasIt,
     /// A peer that is silent counts as dead.
     SilenceIsDeath,
     /// After a gap a node believes that all is still its own.
@@ -47,13 +49,14 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::EarlyCommit,
         Self::NoFence,
         Self::LooseCdrs,
         Self::NoKeys,
         Self::KeepMedia,
         Self::DeafPeers,
+        Self::NobodyHasIt,
         Self::SilenceIsDeath,
         Self::NoProof,
         Self::EmptyJournal,
@@ -72,8 +75,7 @@ impl Sabotage {
 
 impl Sabotage {
     /// No seed is known yet that shows these.
-    pub const UNSHOWN: [Self; 6] = [
-        Self::AbsentForError,
+    pub const UNSHOWN: [Self; 5] = [
         Self::LateClaims,
         Self::OwnKeys,
         Self::EarlyHandOver,

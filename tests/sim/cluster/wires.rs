@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    pub fn send_frame(&mut self, link: u64, end: usize, frame: Frame) {
+    pub fn send_frame(&mut self, link: u64, end: usize, mut frame: Frame) {
         let delay = self.random.between(50, 800);
         let now = self.now;
         let forwards = matches!(frame, Frame::Peer(PeerFrame::Forward { .. }));
@@ -76,6 +76,11 @@ impl World {
         }
         if forwards && self.sabotage == Some(Sabotage::DeafPeers) {
             return;
+        }
+        if self.sabotage == Some(Sabotage::NobodyHasIt)
+            && let Frame::Peer(PeerFrame::InviteSeen { here, .. }) = &mut frame
+        {
+            *here = false;
         }
         if matches!(frame, Frame::Peer(PeerFrame::HandOver)) {
             self.count.add("links: calls handed over");
