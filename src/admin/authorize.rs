@@ -1,7 +1,8 @@
 //! Who may ask, and how often: tokens, roles, rates, the audit log.
 //!
 //! Invariants: a request without a token that is known reaches nothing; who tries tokens is slowed down by its address
-//! and keeps nobody out who used a good one from there; what may change something is in the audit log with its outcome.
+//! and keeps nobody out who used a good one from there; what may change something is in the audit log with its outcome,
+//! whoever waits for that.
 
 use super::Admin;
 use super::problem::Problem;
@@ -12,7 +13,7 @@ use crate::net::clock;
 use crate::views::Rfc3339;
 use crate::views::token::AuditView;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use core::net::IpAddr;
@@ -101,18 +102,33 @@ pub(super) async fn authorize(
         Ok(identity) => identity,
         Err(problem) => return problem.into_response(),
     };
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let path = uri.path().strip_prefix("/api/v1").unwrap_or(uri.path());
     request.extensions_mut().insert(identity.clone());
-    let response = match identity.may(&method, path) {
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return run(&identity, request, next).await;
+    }
+    // On its own: it comes to its end, and into the log, though nobody waits for it any more.
+    let work = tokio::spawn(async move { run_and_note(&admin, identity, request, next).await });
+    work.await.unwrap_or_else(|_| broken())
+}
+
+/// What the role allows is done.
+async fn run(identity: &Identity, request: Request, next: Next) -> Response {
+    match identity.may(request.method(), path_of(request.uri())) {
         true => next.run(request).await,
         false => {
             let detail = format!("a token of role {} may not do that", identity.role.name());
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
-    };
-    let changes = method != Method::GET && method != Method::HEAD;
-    if let Some(services) = admin.services.get().filter(|_| changes) {
+    }
+}
+
+async fn run_and_note(admin: &Admin, identity: Identity, request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let by = identity.clone();
+    // A task of its own again: what breaks off is in the log too.
+    let work = tokio::spawn(async move { run(&by, request, next).await });
+    let response = work.await.unwrap_or_else(|_| broken());
+    if let Some(services) = admin.services.get() {
         let entry = AuditView {
             sequence: 0,
             at: Rfc3339(clock::now()),
@@ -126,6 +142,14 @@ pub(super) async fn authorize(
         tokens::note(&services.store, &entry).await;
     }
     response
+}
+
+fn broken() -> Response {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request broke off").into_response()
+}
+
+fn path_of(uri: &Uri) -> &str {
+    uri.path().strip_prefix("/api/v1").unwrap_or(uri.path())
 }
 
 fn token_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
