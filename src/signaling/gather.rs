@@ -1,11 +1,12 @@
 //! What operators ask of calls, whoever owns them: every peer is asked over its link, and what came within the patience
 //! of an operator is the answer.
 //!
-//! Invariants: a question waits for peers that were there when it was asked, and not longer than `PATIENCE`; an answer
-//! comes in parts that fit a frame.
+//! Invariants: a question waits for peers that were there when it was asked, and no longer than its patience; an answer
+//! comes in parts that fit a frame; that nobody has a call is said only when all peers said so.
 
 use super::errand::Errand;
 use super::media_pool::LinkNumber;
+use super::steer;
 use super::worker::Worker;
 use crate::capture::ENTRIES;
 use crate::control::PeerFrame;
@@ -64,7 +65,7 @@ impl Worker {
         let question = serde_json::to_string(filter).unwrap_or_default();
         let limit = filter.limit.unwrap_or(usize::MAX);
         let ask = |id| PeerFrame::AskCalls { id, filter: question.clone() };
-        let id = self.ask_peers(own, limit, asker, ask);
+        let id = self.ask_peers(own, (limit, PATIENCE), asker, ask);
         self.finish_if_complete(id);
     }
 
@@ -77,7 +78,7 @@ impl Worker {
     ) {
         let (call, reason) = (call.to_owned(), reason.map(str::to_owned));
         let ask = |id| PeerFrame::AskHangup { id, call: call.clone(), reason: reason.clone() };
-        let id = self.ask_peers(Vec::new(), 0, Asker::Hangup(answer), ask);
+        let id = self.ask_peers(Vec::new(), (0, PATIENCE), Asker::Hangup(answer), ask);
         self.finish_if_complete(id);
     }
 
@@ -88,16 +89,21 @@ impl Worker {
         wish: &Steering,
         answer: oneshot::Sender<Result<CallView, Refused>>,
     ) {
+        if let Err(refused) = self.may_steer() {
+            // Who asked may have gone.
+            let _ = answer.send(Err(refused));
+            return;
+        }
         let wish = serde_json::to_string(wish).unwrap_or_default();
         let ask = |id| PeerFrame::AskSteer { id, call, wish: wish.clone() };
-        let id = self.ask_peers(Vec::new(), 0, Asker::Steer(answer), ask);
+        let id = self.ask_peers(Vec::new(), (0, steer::PATIENCE), Asker::Steer(answer), ask);
         self.finish_if_complete(id);
     }
 
     fn ask_peers(
         &mut self,
         found: Vec<CallView>,
-        limit: usize,
+        (limit, patience): (usize, Duration),
         asker: Asker,
         question: impl Fn(u64) -> PeerFrame,
     ) -> u64 {
@@ -106,7 +112,7 @@ impl Worker {
         let names: Vec<NodeName> = self.peers.iter().map(|(name, _)| name.clone()).collect();
         let waiting =
             names.into_iter().filter(|name| self.peers.send(name, question(id))).collect();
-        let until = self.now + PATIENCE;
+        let until = self.now + patience;
         self.gathering
             .open
             .insert(id, Open { asker, found, entries: Vec::new(), waiting, until, limit });
@@ -116,7 +122,7 @@ impl Worker {
     /// Asks every host what it keeps of a call's signaling; this one's files are read beside the worker.
     pub(super) fn gather_ladder(&mut self, call: CallId, answer: oneshot::Sender<Vec<Entry>>) {
         let ask = |id| PeerFrame::AskLadder { id, call };
-        let id = self.ask_peers(Vec::new(), 0, Asker::Ladder(answer), ask);
+        let id = self.ask_peers(Vec::new(), (0, PATIENCE), Asker::Ladder(answer), ask);
         let own = self.settings.node.clone();
         if let Some(open) = self.gathering.open.get_mut(&id) {
             open.waiting.insert(own);
@@ -179,7 +185,10 @@ impl Worker {
         }
         if last {
             open.waiting.remove(&name);
-            self.finish_if_complete(id);
+        }
+        match matches!(open.asker, Asker::Call(_)) && !open.found.is_empty() {
+            true => self.finish(id),
+            false => self.finish_if_complete(id),
         }
     }
 
@@ -231,7 +240,7 @@ impl Worker {
 
     fn finish(&mut self, id: u64) {
         let Some(open) = self.gathering.open.remove(&id) else { return };
-        let Open { asker, mut found, mut entries, limit, .. } = open;
+        let Open { asker, mut found, mut entries, waiting, limit, .. } = open;
         // Ids sort by time.
         found.sort_by(|one, other| one.id.cmp(&other.id));
         // A call that moved between two answers is in both.
@@ -240,6 +249,9 @@ impl Worker {
         // Who asked may have gone.
         match asker {
             Asker::Calls(answer) => _ = answer.send(found),
+            // Dropped: that is no answer. A silent peer may have the call, and may have done what was wanted.
+            Asker::Call(_) | Asker::Hangup(_) | Asker::Steer(_)
+                if found.is_empty() && !waiting.is_empty() => {}
             Asker::Call(answer) => _ = answer.send(found.into_iter().next()),
             Asker::Hangup(answer) => _ = answer.send(false),
             Asker::Steer(answer) => _ = answer.send(Err(Refused::Gone)),

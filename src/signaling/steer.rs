@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 /// The first version of records that tells what operators did.
 const KNOWN_SINCE: u16 = 5;
 /// Who asked has gone by then.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who wants something done to a call.
 #[derive(Debug)]
@@ -62,10 +62,16 @@ impl Worker {
         }
     }
 
-    fn begin_steering(&mut self, call: CallId, wish: &Steering) -> Result<Rev, Refused> {
-        if self.record_version < KNOWN_SINCE {
-            return Err(Refused::not_now(MIXED, 60));
+    /// All nodes read records that tell of it.
+    pub(super) fn may_steer(&self) -> Result<(), Refused> {
+        match self.record_version < KNOWN_SINCE {
+            true => Err(Refused::not_now(MIXED, 60)),
+            false => Ok(()),
         }
+    }
+
+    fn begin_steering(&mut self, call: CallId, wish: &Steering) -> Result<Rev, Refused> {
+        self.may_steer()?;
         let (now, mut done) = (self.now, Err(Refused::Gone));
         match wish {
             Steering::Transfer { leg, to } => {

@@ -121,3 +121,27 @@ fn a_tone_plays_on_when_the_owner_is_gone_and_ends_in_its_time() {
     pair.callee.hangs_up_on(&mut pair.caller);
     check_record(&switch.survivor().cdrs(1), 1);
 }
+
+/// It may have the call, and may have done what was wanted: that is not 404, and a repetition does not do it again.
+#[test]
+fn an_owner_that_does_not_answer_is_not_no_call() {
+    let switch = Switch::start();
+    let (_pair, call) = talking(&switch);
+    let owner = switch.owner();
+    let other = &switch.signaling[1 - owner];
+    let path = format!("/calls/{call}");
+    let hold = format!("{path}/hold");
+    switch.signaling[owner].signaling.freeze();
+    std::thread::scope(|scope| {
+        let ask = |method, path| scope.spawn(move || other.api(method, path, None));
+        for asked in [ask("GET", &path), ask("DELETE", &path), ask("POST", &hold)] {
+            let (status, answer) = asked.join().expect("no panic");
+            assert_eq!(status, 503, "{answer}");
+        }
+    });
+    let nobody = "/calls/01920000-0000-7000-8000-000000000001";
+    switch.signaling[owner].signaling.thaw();
+    eventually("there is none when all say so", SOON, || {
+        (other.api("GET", nobody, None).0 == 404).then_some(())
+    });
+}
