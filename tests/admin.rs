@@ -118,6 +118,10 @@ async fn worker(
             Command::Originate(wish, answer) => {
                 note("originate".to_owned());
                 let _may = calls.lock().await;
+                if wish.from == "lost" {
+                    // It may have been begun all the same.
+                    continue;
+                }
                 let later = Refused::NotNow { reason: "later".into(), seconds: 1 };
                 let known = serde_json::from_value(call()).expect("a call");
                 let _ = answer.send(if wish.from == "later" { Err(later) } else { Ok(known) });

@@ -108,7 +108,7 @@ pub(super) async fn authorize(
     }
     // On its own: it comes to its end, and into the log, though nobody waits for it any more.
     let work = tokio::spawn(async move { run_and_note(&admin, identity, request, next).await });
-    work.await.unwrap_or_else(|_| broken())
+    work.await.unwrap_or_else(|_| Problem::broken().into_response())
 }
 
 /// What the role allows is done.
@@ -127,7 +127,7 @@ async fn run_and_note(admin: &Admin, identity: Identity, request: Request, next:
     let by = identity.clone();
     // A task of its own again: what breaks off is in the log too.
     let work = tokio::spawn(async move { run(&by, request, next).await });
-    let response = work.await.unwrap_or_else(|_| broken());
+    let response = work.await.unwrap_or_else(|_| Problem::broken().into_response());
     if let Some(services) = admin.services.get() {
         let entry = AuditView {
             sequence: 0,
@@ -142,10 +142,6 @@ async fn run_and_note(admin: &Admin, identity: Identity, request: Request, next:
         tokens::note(&services.store, &entry).await;
     }
     response
-}
-
-fn broken() -> Response {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request broke off").into_response()
 }
 
 fn path_of(uri: &Uri) -> &str {

@@ -24,7 +24,7 @@ pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn deadline(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::unavailable("no answer in time").into_response(),
+        Err(_) => Problem::no_answer("no answer in time").into_response(),
     }
 }
 

@@ -1,17 +1,19 @@
 //! `Idempotency-Key`: a POST that is repeated is done once, whichever nodes take it, and answered alike.
 //!
 //! Invariants: an answer is kept a day, by token and key, and sealed, for it may hold a password; who hangs up does not
-//! stop what was begun; an answer that says "later" (408, 429, 5xx) is not kept, and whoever repeats it begins anew.
+//! stop what was begun; an answer that says that nothing was done yet (408, 429, most 503) is not kept, and whoever
+//! repeats it begins anew; where nobody knows what was done it is not done again.
 
 use super::Admin;
 use super::Services;
 use super::extract;
-use super::problem::Problem;
+use super::problem::{Problem, Untouched};
 use super::tokens::Identity;
 use crate::net::clock;
 use crate::store::{Answered, Asked};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::response::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -31,12 +33,19 @@ const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header
 /// What answers are sealed for.
 const PURPOSE: &str = "answer";
 
-/// An answer as it is kept.
+/// An answer as it is kept; a 5xx says only that nobody knows what was done.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     status: u16,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
+}
+
+impl Kept {
+    fn unknown() -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+        Self { status, headers: Vec::new(), body: Vec::new() }
+    }
 }
 
 /// Does a POST with a key once.
@@ -79,11 +88,11 @@ async fn answer(admin: &Admin, request: Request, next: Next) -> Result<Response,
         Answered::Before(sealed) => return replay(&services, &asked, &sealed),
     }
     let request = Request::from_parts(parts, Body::from(body));
-    // On its own: it comes to its end though nobody waits for it any more.
-    let work =
-        tokio::spawn(async move { finish(&services, &asked, next.run(request).await).await });
-    let broken = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request broke off");
-    work.await.map_err(broken)?
+    // A task of its own, so that one that breaks off is answered too. `authorize` sees to it that this comes to its
+    // end though nobody waits for it any more.
+    let work = tokio::spawn(next.run(request));
+    let response = work.await.unwrap_or_else(|_| Problem::broken().into_response());
+    Ok(finish(&services, &asked, response).await)
 }
 
 fn read_key(value: Option<&HeaderValue>) -> Result<String, Problem> {
@@ -94,30 +103,43 @@ fn read_key(value: Option<&HeaderValue>) -> Result<String, Problem> {
     Err(Problem::bad_request("an Idempotency-Key has 1-128 printable characters of ASCII"))
 }
 
-async fn finish(
-    services: &Services,
-    asked: &Asked,
-    response: Response,
-) -> Result<Response, Problem> {
+async fn finish(services: &Services, asked: &Asked, response: Response) -> Response {
     let (parts, body) = response.into_parts();
-    let body = axum::body::to_bytes(body, ANSWER_BYTES).await;
-    let body = body.map_err(|error| Problem::unavailable(format!("no whole answer: {error}")))?;
-    let again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-    let counts = !parts.status.is_server_error() && !again.contains(&parts.status);
-    let sealed = counts.then(|| {
-        let headers = HEADERS.iter().filter_map(|name| {
-            let value = parts.headers.get(name)?;
-            Some((name.to_string(), value.as_bytes().to_vec()))
-        });
-        let (status, headers) = (parts.status.as_u16(), headers.collect());
-        let kept = Kept { status, headers, body: body.to_vec() };
+    let (response, kept) = match axum::body::to_bytes(body, ANSWER_BYTES).await {
+        Ok(body) => {
+            let kept = keep(&parts, &body);
+            (Response::from_parts(parts, Body::from(body)), kept)
+        }
+        Err(error) => {
+            let problem = Problem::no_answer(format!("no whole answer: {error}"));
+            (problem.into_response(), Some(Kept::unknown()))
+        }
+    };
+    let sealed = kept.map(|kept| {
         let plain = postcard::to_stdvec(&kept).expect("an answer is plain data");
         services.key.seal(PURPOSE, &about(asked), plain)
     });
     if let Err(error) = services.store.end_answer(asked, sealed).await {
         tracing::warn!("an answer is not kept for those who repeat the request: {error}");
     }
-    Ok(Response::from_parts(parts, Body::from(body)))
+    response
+}
+
+/// What those who repeat the request are told; `None`: it is begun anew.
+fn keep(parts: &Parts, body: &Bytes) -> Option<Kept> {
+    if parts.status.is_server_error() {
+        let is_untouched = parts.extensions.get::<Untouched>().is_some();
+        return (!is_untouched).then(Kept::unknown);
+    }
+    if [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&parts.status) {
+        return None;
+    }
+    let headers = HEADERS.iter().filter_map(|name| {
+        let value = parts.headers.get(name)?;
+        Some((name.to_string(), value.as_bytes().to_vec()))
+    });
+    let (status, headers) = (parts.status.as_u16(), headers.collect());
+    Some(Kept { status, headers, body: body.to_vec() })
 }
 
 fn replay(services: &Services, asked: &Asked, sealed: &[u8]) -> Result<Response, Problem> {
@@ -129,6 +151,11 @@ fn replay(services: &Services, asked: &Asked, sealed: &[u8]) -> Result<Response,
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    if status.is_server_error() {
+        let detail = "nobody knows whether what was asked under this Idempotency-Key was done: \
+                      see what is there, and ask again under another";
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
     let mut response = (status, body).into_response();
     response.headers_mut().remove(header::CONTENT_TYPE);
     for (name, value) in headers {

@@ -26,7 +26,14 @@ pub struct Problem {
     /// Seconds until it may be asked again.
     #[serde(skip)]
     retry_after: u64,
+    /// Refused before anything was begun.
+    #[serde(skip)]
+    is_untouched: bool,
 }
+
+/// Marks an answer of which it is certain that nothing was done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Untouched;
 
 /// A wrong field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -52,6 +59,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: 1,
+            is_untouched: false,
         }
     }
 
@@ -68,8 +76,19 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// Not now: nothing was begun.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self { is_untouched: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
+    /// Nobody knows what was done, or will be.
+    pub(super) fn no_answer(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// A fault of ours, in the middle of it.
+    pub(super) fn broken() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request broke off")
     }
 
     /// 400: which parameter of the query, and why.
@@ -100,7 +119,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after;
+        let (retry_after, is_untouched) = (self.retry_after, self.is_untouched);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
@@ -112,13 +131,16 @@ impl IntoResponse for Problem {
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
+        if is_untouched {
+            response.extensions_mut().insert(Untouched);
+        }
         response
     }
 }
 
 impl From<NoAnswer> for Problem {
     fn from(error: NoAnswer) -> Self {
-        Self::unavailable(error.to_string())
+        Self::no_answer(error.to_string())
     }
 }
 

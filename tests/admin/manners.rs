@@ -89,6 +89,13 @@ fn two_at_once_make_one_call_and_an_answer_that_says_later_is_not_kept() {
         assert_problem(&keyed(&api, "later", "/calls", &later), 503, "not now");
         assert_eq!(api.times_told("originate"), times, "it was tried again");
     }
+    // Not answered: it may have been done, so it is not done again.
+    let lost = json!({"from": "lost", "to": "1002"});
+    assert_problem(&keyed(&api, "lost", "/calls", &lost), 503, "no answer");
+    for _ in 0..2 {
+        assert_problem(&keyed(&api, "lost", "/calls", &lost), 409, "nobody knows");
+    }
+    assert_eq!(api.times_told("originate"), 4);
 }
 
 #[test]

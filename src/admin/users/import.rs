@@ -131,7 +131,7 @@ pub(in crate::admin) async fn import(
         Ok::<_, Problem>(import)
     };
     let (fed, stored) = tokio::join!(feed, store);
-    let parsed = parser.await.map_err(|_| Problem::unavailable("the import was stopped"))?;
+    let parsed = parser.await.map_err(|_| Problem::no_answer("the import was stopped"))?;
     let import = stored?;
     if import.result.created + import.result.updated > 0 && !import.query.dry_run {
         tell(&import.services, Command::UsersImported).await;
