@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use core::time::Duration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use utoipa::IntoParams;
 
@@ -78,7 +78,12 @@ impl Identity {
 
 /// Tokens that the store knew a moment ago.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<[u8; 32], Entry>>);
+pub(super) struct Known {
+    /// Those that were used.
+    used: Mutex<HashMap<[u8; 32], Entry>>,
+    /// All of them at that time.
+    listed: Mutex<(Timestamp, HashSet<[u8; 32]>)>,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -118,12 +123,32 @@ impl Known {
         Ok(Some(identity))
     }
 
+    /// Whether it is one, as far as is known without a question to the store for each that is tried.
+    pub(super) async fn has(&self, store: &Store, hash: &[u8; 32]) -> bool {
+        if self.get(hash).is_some() {
+            return true;
+        }
+        {
+            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = clock::now();
+            if now.saturating_since(listed.0) < TRUSTED {
+                return listed.1.contains(hash);
+            }
+            listed.0 = now;
+        }
+        let Ok(tokens) = store.tokens().await else { return false };
+        let all: HashSet<[u8; 32]> = tokens.iter().map(|token| token.hash).collect();
+        let is_one = all.contains(hash);
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).1 = all;
+        is_one
+    }
+
     fn get(&self, hash: &[u8; 32]) -> Option<Entry> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
     }
 
     fn put(&self, hash: [u8; 32], entry: Option<Entry>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN {
             known.clear();
         }
