@@ -28,6 +28,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const KEY_LENGTH: usize = 128;
 /// Bytes of an answer: that of an import has up to 10,000 failures.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// A longer body is not kept, so that all answers of a day are no more than a database holds with ease.
+const KEPT_BYTES: usize = 64 * 1024;
 /// Headers of an answer that are repeated.
 const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
 /// What answers are sealed for.
@@ -134,12 +136,15 @@ fn keep(parts: &Parts, body: &Bytes) -> Option<Kept> {
     if [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&parts.status) {
         return None;
     }
-    let headers = HEADERS.iter().filter_map(|name| {
+    let is_long = body.len() > KEPT_BYTES;
+    let names = HEADERS.iter().filter(|name| !is_long || **name != header::CONTENT_TYPE);
+    let headers = names.filter_map(|name| {
         let value = parts.headers.get(name)?;
         Some((name.to_string(), value.as_bytes().to_vec()))
     });
     let (status, headers) = (parts.status.as_u16(), headers.collect());
-    Some(Kept { status, headers, body: body.to_vec() })
+    let body = if is_long { Vec::new() } else { body.to_vec() };
+    Some(Kept { status, headers, body })
 }
 
 fn replay(services: &Services, asked: &Asked, sealed: &[u8]) -> Result<Response, Problem> {

@@ -134,18 +134,17 @@ fn header_parameter(name: &str, description: &str, most: usize) -> Parameter {
 fn add_idempotency(operation: &mut Operation) {
     let text = "A name for this request. Repeated within a day under the same name, by the same \
                 token and to any node, it is not done again: the answer is the first one's, with \
-                Idempotency-Replayed. Another request under it is 422; one that is under way is \
-                409. What was answered by 408, 429 or a 503 that says that nothing was done is \
-                begun anew; after another 5xx nobody knows what was done, and the repetition \
-                is 409.";
+                Idempotency-Replayed, without its body when that has more than 64 KiB. Another \
+                request under it is 422; one that is under way is 409. What was answered by 408, \
+                429 or a 503 that says that nothing was done is begun anew, as is one whose node \
+                died over it, after a minute; after another 5xx nobody knows what was done, and \
+                the repetition is 409.";
     let key = header_parameter("Idempotency-Key", text, 128);
     operation.parameters.get_or_insert_default().push(key);
     let responses = &mut operation.responses.responses;
-    let conflict = || {
-        RefOr::T(problem(
-            "A request with this Idempotency-Key is under way, or nobody knows what came of it",
-        ))
-    };
+    let unsure =
+        "A request with this Idempotency-Key is under way, or nobody knows what came of it";
+    let conflict = || RefOr::T(problem(unsure));
     responses.entry("409".to_owned()).or_insert_with(conflict);
     let other =
         || RefOr::T(problem("A field is wrong, or the Idempotency-Key was another request's"));

@@ -66,6 +66,13 @@ fn a_repeated_request_is_done_once_and_answered_alike() {
         let done = api.send("POST", "/api/v1/users/import", &csv, lines);
         assert_eq!((done.status, &done.body["created"]), (200, &json!(1)), "{}", done.text);
     }
+    // An answer as long as this is told without its body.
+    let long = [("Authorization", &*other), csv[1], ("Idempotency-Key", "long")];
+    let lines = format!("extension,password\n{}", "wrong,\n".repeat(1_500));
+    let [first, again] = [(), ()].map(|()| api.send("POST", "/api/v1/users/import", &long, &lines));
+    assert!(first.status == 200 && first.text.len() > 64 * 1024, "{}", first.text.len());
+    assert_eq!((again.status, &*again.text, &*again.kind), (200, "", ""));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
     let big = format!("extension,password\n{}", "x".repeat(1_100_000));
     assert_problem(&api.send("POST", "/api/v1/users/import", &csv, &big), 413, "a large import");
 }
