@@ -72,17 +72,12 @@ impl Worker {
         }
         let after: Option<CallId> = filter.after.as_deref().and_then(|id| id.parse().ok());
         let is_owner = filter.owner.as_deref().is_none_or(|owner| *owner == *self.settings.node.0);
-        let is_wanted = |call: &Call| {
-            is_owner
-                && after.is_none_or(|after| call.id() > after)
-                && !call.lingers()
-                && views::matches(call, filter)
-        };
-        let mut wanted: Vec<&Call> =
-            self.calls.iter().map(|(_, slot)| &slot.call).filter(|call| is_wanted(call)).collect();
-        // Ids sort by time.
-        wanted.sort_unstable_by_key(|call| call.id());
-        let wanted = wanted.into_iter().take(filter.limit.unwrap_or(usize::MAX));
+        if !is_owner {
+            return Vec::new();
+        }
+        let is_wanted = |call: &Call| !call.lingers() && views::matches(call, filter);
+        let limit = filter.limit.unwrap_or(usize::MAX);
+        let wanted = self.calls.page(after, limit, is_wanted).into_iter();
         match filter.brief {
             true => wanted.map(|call| call.brief_view(self.now)).collect(),
             false => wanted.map(|call| call.view(self.now)).collect(),
