@@ -10,6 +10,8 @@ const OLD_NODE: &str = "
     insert into nodes (name, incarnation, mode, control, seen_at, view)
     values ('old-9', 1, 'signaling', '{}', 9000000000000000,
         '{\"name\": \"old-9\", \"record_version\": 1, \"control_version\": 1}')";
+/// To a call that no node of this release has.
+const SOMEBODYS: &str = "/calls/01920000-0000-7000-8000-000000000001/hold";
 /// Of the only call.
 const VERSION: &str = "select get_byte(record, 1) from calls where ended_at is null";
 
@@ -26,6 +28,13 @@ fn records_are_of_the_lowest_version_among_live_nodes() {
     }
     let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
     assert_eq!(switch.postgres.number(VERSION), 1);
+    // The old node may have any call, and cannot be asked for this.
+    for server in &switch.signaling {
+        let (status, answer) = server.api("POST", SOMEBODYS, None);
+        assert_eq!(status, 503, "{answer}");
+        let why = answer["detail"].as_str().expect("words");
+        assert!(why.contains("older release"), "{why}");
+    }
     // Such a record is carried on like any other.
     let mut owner = switch.take_owner();
     owner.signaling.kill();
