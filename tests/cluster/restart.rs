@@ -60,6 +60,8 @@ fn all_signaling_processes_are_killed_and_started_again() {
     let mut switch = Switch::start();
     let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
     pair.hear_each_other();
+    // All stand still first, or one would claim of another before it dies.
+    switch.signaling.iter().for_each(|server| server.signaling.freeze());
     for mut server in switch.signaling.drain(..) {
         server.signaling.kill();
     }
