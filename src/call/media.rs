@@ -18,6 +18,9 @@ use core::time::Duration;
 
 /// A media node that does not answer so long is not waited for, except by a call whose sound flows.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer by one that somebody has answered: both phones wait, the callee's repeats its 200 for 32 s, and a media node
+/// that stands still or is started again is mostly back by then.
+const ANSWERED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The last statistics are worth no more than this to a call that ended.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1_000);
 
@@ -44,6 +47,23 @@ pub(super) enum Then {
     Listen,
     /// Nothing waits.
     Nothing,
+}
+
+impl Then {
+    /// How long the media node is waited for.
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::EarlyAnswer { .. } | Self::Answer { .. } => ANSWERED_TIMEOUT,
+            Self::Invite
+            | Self::Echo
+            | Self::Offer
+            | Self::Exchange
+            | Self::LateAnswer
+            | Self::Anchor
+            | Self::Listen
+            | Self::Nothing => MEDIA_TIMEOUT,
+        }
+    }
 }
 
 impl Call {
@@ -85,9 +105,12 @@ impl Call {
         self.record.media.open = true;
         let rev = self.record.media.rev;
         let spec = self.session_spec();
-        self.awaited.push_back((rev, then));
         self.media_is_stale = false;
-        self.media_deadline = Some(self.now + MEDIA_TIMEOUT);
+        let patience = then.patience();
+        self.awaited.push_back((rev, then));
+        // What waits for an earlier wish waits for this one.
+        let former = self.media_deadline.filter(|_| self.awaited.len() > 1);
+        self.media_deadline = Some(self.now + patience).max(former);
         Apply { session: self.session(), epoch: self.record.epoch, rev, spec }
     }
 

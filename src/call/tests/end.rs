@@ -168,8 +168,27 @@ fn a_silent_media_node_is_told_to_release() {
     let mut bench = Bench::plain();
     bench.media_silent = true;
     bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
-    bench.wait(Duration::from_millis(3_100));
+    bench.wait(Duration::from_millis(9_900));
+    assert!(!released(&bench));
+    bench.wait(Duration::from_millis(200));
     assert!(released(&bench));
     assert_eq!(bench.heard(CALLER), ["100", "503"]);
+    bench.must_end();
+}
+
+/// One that stands still for some seconds while a callee answers costs seconds, not the call.
+#[test]
+fn an_answer_waits_for_a_media_node_that_comes_back() {
+    let mut bench = Bench::plain();
+    bench.media_silent = true;
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    bench.wait(Duration::from_millis(8_000));
+    assert_eq!(bench.heard(CALLER), ["100"]);
+    bench.media_returns();
+    assert_eq!(bench.heard(CALLER), ["200 sdp"]);
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp", "ACK"]);
+    bench.acknowledge(1, "");
+    bench.ask(CALLER, "BYE", 2, "", "");
+    bench.answer_with(&callee(), &Method::Bye, 200, "", "");
     bench.must_end();
 }
