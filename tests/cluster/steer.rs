@@ -110,6 +110,38 @@ fn a_transfer_outlives_the_owner() {
     }
 }
 
+/// Its owner dies as soon as who came is acknowledged: the phone that left is in the record still, and is no third one.
+#[test]
+fn a_phone_that_left_stays_away_when_the_owner_dies_then() {
+    const COMING_HZ: u32 = 1_300;
+    let mut switch = Switch::start();
+    let mut coming = phone(switch.survivor(), "1003", "udp");
+    let (Pair { mut caller, mut callee }, call) = talking(&switch);
+    does(&switch, &call, "transfer", &json!({"leg": "callee", "to": "1003"}));
+    let invite = coming.request_of(&Method::Invite);
+    let talk = Talk::new(COMING_HZ);
+    talk.told(&invite.body);
+    coming.respond(&invite, 200, "unused", Some(&talk.sdp(1, "sendrecv")));
+    coming.request_of(&Method::Ack);
+    switch.take_owner().signaling.kill();
+    let dialog = callee_dialog(&invite, "unused");
+    let mut coming = Side { phone: coming, talk, dialog, version: 1 };
+    let bye = callee.phone.request_of(&Method::Bye);
+    callee.phone.respond(&bye, 481, "unused", None);
+    let survivor = switch.survivor();
+    let legs = || {
+        let (_, seen) = survivor.api("GET", &format!("/calls/{call}"), None);
+        (seen["owner"] == survivor.node()).then(|| seen["legs"].clone())
+    };
+    let legs = eventually("it is carried on", SOON, legs);
+    let talks = legs.as_array().expect("legs").iter().filter(|leg| leg["state"] == "confirmed");
+    assert_eq!(talks.count(), 2, "{legs:#}");
+    caller.talk.hears(COMING_HZ);
+    coming.talk.hears(CALLER_HZ);
+    coming.hangs_up_on(&mut caller);
+    check_record(&survivor.cdrs(1), 1);
+}
+
 #[test]
 fn a_tone_plays_on_when_the_owner_is_gone_and_ends_in_its_time() {
     let mut switch = Switch::start();
