@@ -199,6 +199,25 @@ fn what_both_agreed_on_is_answered_before_one_leaves() {
     }
 }
 
+/// The media node's late word on the exchange with the phone that left is none on the next one.
+#[test]
+fn a_reinvite_that_waited_goes_to_who_came_and_is_answered_by_nobody_else() {
+    let mut bench = ringing();
+    bench.media_silent = true;
+    bench.ask(&callee(), "INVITE", 2, "", &sdp(5_002, 2, ""));
+    bench.answer(CALLER, 200, &sdp(4_000, 2, ""));
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4_400, 3, ""));
+    bench.heard(CALLER);
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    assert_eq!(bench.heard(&coming()), ["INVITE sdp", "ACK", "INVITE sdp"]);
+    assert_eq!(bench.heard(CALLER), ["ACK", "100"]);
+    bench.media_returns();
+    assert_eq!(bench.heard(CALLER), [""; 0], "its answer is not here yet");
+    bench.answer(&coming(), 200, &sdp(6_000, 2, ""));
+    assert_eq!(bench.heard(CALLER), ["200 sdp"]);
+    bench.must_talk_with(2);
+}
+
 /// The answer would have come with the ACK of the phone that left.
 #[test]
 fn a_late_offer_of_who_stays_is_answered_though_who_asked_left() {
