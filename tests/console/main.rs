@@ -144,6 +144,10 @@ fn a_call_is_begun_held_and_transferred_by_buttons() {
     browser.click("dialog button", "Send");
     common::eventually("a digit", common::SOON, || (callee.digits() == [5]).then_some(()));
     browser.click("button", "Play");
+    browser.fill("dialog input[name=seconds]", "5s");
+    browser.click("dialog button", "Play");
+    browser.wait_for("is no number of seconds");
+    browser.click("button", "Play");
     browser.value("document.querySelector('dialog select[name=leg]').value = 'callee'");
     browser.value("document.querySelector('dialog select[name=tone]').value = 'dial'");
     browser.click("dialog button", "Play");

@@ -286,6 +286,30 @@ fn a_caller_is_transferred_while_the_callee_holds() {
     );
 }
 
+/// It rang with what the staying phone said before.
+#[test]
+fn who_comes_hears_a_phone_that_resumed_while_it_rang() {
+    let server = Server::start();
+    let mut coming = phone(&server, "1003", "udp");
+    let (Pair { mut caller, mut callee }, call) = talking(&server, ["udp", "udp"]);
+    reinvite(&mut caller, &mut callee, "sendonly", "recvonly", false);
+    does(&server, &call, "transfer", &json!({"leg": "callee", "to": "1003"}));
+    let invite = coming.request_of(&Method::Invite);
+    coming.respond(&invite, 180, "coming", None);
+    reinvite(&mut caller, &mut callee, "sendrecv", "sendrecv", false);
+    let talk = Talk::new(COMING_HZ);
+    talk.told(&invite.body);
+    coming.respond(&invite, 200, "coming", Some(&talk.sdp(1, "recvonly")));
+    coming.request_of(&Method::Ack);
+    let dialog = callee_dialog(&invite, "coming");
+    let mut coming = Side { phone: coming, talk, dialog, version: 1 };
+    leaves(&mut callee);
+    coming.takes_offer("sendrecv", "sendrecv");
+    caller.talk.hears(COMING_HZ);
+    coming.talk.hears(CALLER_HZ);
+    coming.hangs_up_on(&mut caller);
+}
+
 #[test]
 fn when_nobody_comes_the_call_goes_on_as_it_was() {
     let server = Server::start();
