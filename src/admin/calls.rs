@@ -77,9 +77,11 @@ pub(super) async fn list(
     operation_id = "get_call", params(("id" = String, Path)),
     responses((status = 200, body = CallView), (status = 404, body = Problem)))]
 pub(super) async fn one(services: Services, Name(id): Name) -> Result<Json<CallView>, Problem> {
-    let id = call_id(&id)?;
-    let call = services.operator.ask(|answer| Command::Call(id, answer)).await?;
-    call.map(Json).ok_or_else(no_call)
+    let id = parsed_id(&id)?;
+    match services.operator.ask(|answer| Command::Call(id.to_string(), answer)).await? {
+        Some(call) => Ok(Json(call)),
+        None => Err(nobody_has(&services, id).await),
+    }
 }
 
 /// A call to be begun.
@@ -162,7 +164,9 @@ pub(super) async fn hang_up(
     Name(id): Name,
     Query(query): Query<HangupQuery>,
 ) -> Result<(StatusCode, Json<HangingUp>), Problem> {
-    let id = call_id(&id)?;
+    let call = parsed_id(&id)?;
+    // In the form in which ids are given out.
+    let id = call.to_string();
     let is_plain = |text: &str| text.chars().count() <= 128 && !text.chars().any(char::is_control);
     if !query.reason.as_deref().is_none_or(is_plain) {
         let detail = "has at most 128 characters, no control characters";
@@ -172,12 +176,16 @@ pub(super) async fn hang_up(
     if services.operator.ask(|answer| Command::Hangup(named, query.reason, answer)).await? {
         return Ok((StatusCode::ACCEPTED, Json(HangingUp { id })));
     }
-    Err(no_call())
+    Err(nobody_has(&services, call).await)
 }
 
-/// In the form in which ids are given out.
-fn call_id(text: &str) -> Result<String, Problem> {
-    parsed_id(text).map(|id| id.to_string())
+/// No node has it. What is stored was a dead node's, or its node has no link with others: there will be another.
+pub(super) async fn nobody_has(services: &Services, id: CallId) -> Problem {
+    match services.store.owner(id).await {
+        Ok(Some(_)) => Problem::unavailable("the node of that call is gone: another takes it over"),
+        // A store that does not answer leaves it at what the nodes say.
+        Ok(None) | Err(_) => no_call(),
+    }
 }
 
 pub(super) fn parsed_id(text: &str) -> Result<CallId, Problem> {

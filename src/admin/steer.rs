@@ -1,11 +1,11 @@
 //! `/calls/{id}/…`: what operators do to live calls. Any node takes it, the call's owner does it; the answer comes when
 //! what was done is stored, with the call as it is then.
 
-use super::calls::parsed_id;
+use super::calls::{nobody_has, parsed_id};
 use super::extract::{Body, Name, OptionalBody, Query};
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
-use crate::operator::Command;
+use crate::operator::{Command, Refused};
 use crate::views::call::LegRole;
 use crate::views::steer::ToneName;
 use crate::views::{CallView, Steering};
@@ -207,6 +207,9 @@ pub(super) async fn stop(
 
 async fn steer(services: &Services, id: &str, wish: Steering) -> Done {
     let id = parsed_id(id)?;
-    let call = services.operator.ask(|answer| Command::Steer(id, wish, answer)).await??;
-    Ok((StatusCode::ACCEPTED, Json(call)))
+    match services.operator.ask(|answer| Command::Steer(id, wish, answer)).await? {
+        Ok(call) => Ok((StatusCode::ACCEPTED, Json(call))),
+        Err(Refused::Gone) => Err(nobody_has(services, id).await),
+        Err(refused) => Err(refused.into()),
+    }
 }

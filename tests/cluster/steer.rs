@@ -177,3 +177,29 @@ fn an_owner_that_does_not_answer_is_not_no_call() {
         (other.api("GET", nobody, None).0 == 404).then_some(())
     });
 }
+
+/// Until another node has claimed it nobody has the call, and it is there all the same.
+#[test]
+fn a_call_whose_owner_died_a_moment_ago_is_not_gone() {
+    let mut switch = Switch::start();
+    let (pair, call) = talking(&switch);
+    switch.take_owner().signaling.kill();
+    let survivor = switch.survivor();
+    let mut refused = 0;
+    eventually("it is held", SOON, || {
+        for (method, path) in [("GET", ""), ("POST", "/hold")] {
+            let (status, answer) = survivor.api(method, &format!("/calls/{call}{path}"), None);
+            match status {
+                200 | 202 => {}
+                503 => refused += 1,
+                _ => panic!("{method} {path}: {answer}"),
+            }
+            if status == 202 {
+                return Some(());
+            }
+        }
+        None
+    });
+    assert!(refused > 0, "nobody was asked in time");
+    pair.caller.talk.hears_nothing();
+}
