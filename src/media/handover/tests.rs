@@ -9,6 +9,7 @@ use crate::ids::{Epoch, LegId, Rev};
 use crate::media::ports::Ports;
 use crate::media::worker::{self, Asked, Command, Handle};
 use crate::media::{Addresses, PortRange, Shared};
+use crate::net::clock;
 use crate::net::descriptor_link::DescriptorLink;
 use crate::relay::SNAPSHOT_VERSION;
 use crate::rtp::Header;
@@ -80,6 +81,15 @@ impl Node {
         };
         let carried = Carried { leg: LegId(0), index: 0, statistics, sent: None };
         self.ask(rev, Request::Resume(Resume { apply, carried: vec![carried] }))
+    }
+
+    /// Its worker has what its thread said that it took.
+    fn has_it(&self) {
+        let since = clock::now();
+        while self.shared.sessions.load(core::sync::atomic::Ordering::Relaxed) == 0 {
+            assert!(clock::now().saturating_since(since) < PATIENCE, "it came to no worker");
+            std::thread::yield_now();
+        }
     }
 
     fn ask(&self, rev: u64, request: Request) -> Option<[SocketAddr; 2]> {
@@ -282,6 +292,8 @@ fn the_heir_goes_on_where_the_other_stopped() {
         last = Some(now);
     }
     assert_eq!(heir.apply(2, &phones), Some(legs), "the same ports");
+    // A later question is answered after what was ordered before.
+    assert_eq!(leaving.apply(3, &phones), None, "it is the heir's");
     let room = |node: &Node| node.shared.sessions.load(core::sync::atomic::Ordering::Relaxed);
     assert_eq!((room(&leaving), room(&heir)), (0, 1));
 }
@@ -302,6 +314,7 @@ fn of_those_who_leave_at_once_one_gathers_what_the_others_have() {
     // Nobody ends while it waits for others, nor between the heir's word and its worker's.
     assert_eq!(give(1), Some(1));
     assert!(!nodes[0].shared.is_empty());
+    nodes[0].has_it();
     assert_eq!(nodes[0].apply(2, &phones), Some(legs), "the same ports");
     assert!(!nodes[0].shared.is_empty());
     assert_eq!(give(0), None, "it does not go to and fro");
@@ -372,6 +385,9 @@ fn a_wish_of_before_its_release_makes_no_session() {
         matches!(late, Frame::Reply { reply: Reply::Refused { reason: Refusal::Stale, .. }, .. });
     assert!(is_stale, "{late:?}");
     assert_eq!(node.shared.sessions.load(core::sync::atomic::Ordering::Relaxed), 0);
-    // One that comes back, as a call whose move failed does, is newer.
-    node.apply(4, &phones).expect("applied");
+    // One that comes back, as a call whose move failed does, is newer. (A busy machine refuses what is no emergency.)
+    let mut newer = wish(4, &phones);
+    newer.spec.emergency = true;
+    let applied = told(Request::Apply(newer));
+    assert!(matches!(applied, Frame::Reply { reply: Reply::Applied(_), .. }), "{applied:?}");
 }
