@@ -9,6 +9,7 @@ use crate::store::rows::{CallRow, bindings_document, call_id, signed, stored_cal
 use crate::store::{CallOutcome, StoreError, StoredCall};
 use crate::time::Timestamp;
 use crate::views::EventView;
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// Writes calls. An update is fenced by owner, epoch and rev; a first save is an insert that a taken key turns into
@@ -44,14 +45,26 @@ with input as (
 /// No call ended: half of the statement is left out, which the server would otherwise set up for nothing.
 const CALLS: &str = concat!(calls_done!(), " select id from done");
 
+/// `cdr_sequence` of this transaction, written out: a function in SQL is parsed and planned anew by each statement that
+/// calls it, which was a quarter of a commit.
+macro_rules! sequence {
+    () => {
+        "(select (pg_current_xact_id()::text::bigint + coalesce(
+            (select value::bigint from settings where name = 'cdr_sequence_offset'), 0)) * 65536)"
+    };
+}
+
 /// Events in one row, in their order: of calls that were written, and of none. One that waited for a later save than
 /// its own (`late`) may be stored already: `calls` is as it was before this statement.
 macro_rules! told {
     () => {
-        "
+        concat!(
+            "
 , told as (
     insert into events (sequence, written_at, document)
-    select (select cdr_sequence(pg_current_xact_id())),
+    select ",
+            sequence!(),
+            ",
         (extract(epoch from clock_timestamp()) * 1e6)::bigint,
         string_agg(e.document, ',' order by e.place)
     from unnest($8::bytea[], $9::bigint[], $10::bigint[], $11::boolean[], $12::text[])
@@ -61,6 +74,7 @@ macro_rules! told {
         select from calls c where c.id = e.call_id and c.epoch = e.epoch and c.rev >= e.rev)))
     having count(*) > 0
 )"
+        )
     };
 }
 
@@ -73,7 +87,9 @@ const CALLS_AND_MORE: &str = concat!(
     told!(),
     ", cdr as (
     insert into cdrs (sequence, id, created_at, extensions, disposition, document)
-    select (select cdr_sequence(pg_current_xact_id())) + row_number() over (),
+    select ",
+    sequence!(),
+    " + row_number() over (),
         c.id, c.created_at, string_to_array(c.extensions, ' '), c.disposition, c.document
     from unnest($13::bytea[], $14::text[], $15::bigint[], $16::text[], $17::text[], $18::text[])
         as c (call_id, id, created_at, extensions, disposition, document)
@@ -95,60 +111,60 @@ select extension, document from unnest($1::text[], $2::bytea[]) as b (extension,
 order by extension
 on conflict (extension) do update set document = excluded.document";
 
-/// The arrays of one commit.
+/// The arrays of one commit. What the batch holds already is borrowed from it.
 #[derive(Default)]
-struct Columns {
-    id: Vec<Vec<u8>>,
-    key: Vec<Vec<u8>>,
+struct Columns<'a> {
+    id: Vec<[u8; 16]>,
+    key: Vec<[u8; 16]>,
     owner: Vec<i64>,
     epoch: Vec<i64>,
     rev: Vec<i64>,
     ended_at: Vec<Option<i64>>,
-    record: Vec<Vec<u8>>,
-    told_call: Vec<Option<Vec<u8>>>,
+    record: Vec<&'a [u8]>,
+    told_call: Vec<Option<[u8; 16]>>,
     told_epoch: Vec<i64>,
     told_rev: Vec<i64>,
     told_late: Vec<bool>,
-    told: Vec<String>,
-    cdr_call: Vec<Vec<u8>>,
+    told: Vec<Cow<'a, str>>,
+    cdr_call: Vec<[u8; 16]>,
     cdrs: CdrColumns,
-    extension: Vec<String>,
+    extension: Vec<&'a str>,
     bindings: Vec<Vec<u8>>,
 }
 
-impl Columns {
-    fn of(part: Part<'_>) -> Self {
+impl<'a> Columns<'a> {
+    fn of(part: Part<'a>) -> Self {
         let mut columns = Self::default();
         for save in part.calls {
-            let id = save.id.0.to_be_bytes().to_vec();
+            let id = save.id.0.to_be_bytes();
             columns.ended_at.push(save.cdr.as_ref().map(|cdr| signed(cdr.ended_at.0.as_micros())));
             for told in &save.told {
-                columns.tell(Some(save), told.rev, told.document.clone());
+                columns.tell(Some(save), told.rev, told.document.as_str().into());
             }
             if let Some(cdr) = &save.cdr {
-                columns.tell(Some(save), save.rev, EventView::call_ended(cdr).document());
-                columns.cdr_call.push(id.clone());
+                columns.tell(Some(save), save.rev, EventView::call_ended(cdr).document().into());
+                columns.cdr_call.push(id);
                 columns.cdrs.push(cdr);
             }
             columns.id.push(id);
-            columns.key.push(save.key.to_vec());
+            columns.key.push(save.key);
             columns.owner.push(signed(save.owner.0));
             columns.epoch.push(signed(save.epoch.0));
             columns.rev.push(signed(save.rev.0));
-            columns.record.push(save.record.clone());
+            columns.record.push(&save.record);
         }
         for document in part.told {
-            columns.tell(None, Rev(0), document.clone());
+            columns.tell(None, Rev(0), document.as_str().into());
         }
         for write in part.storable_bindings() {
-            columns.extension.push(write.extension.clone());
+            columns.extension.push(&write.extension);
             columns.bindings.push(bindings_document(&write.bindings));
         }
         columns
     }
 
-    fn tell(&mut self, save: Option<&Save>, rev: Rev, document: String) {
-        self.told_call.push(save.map(|save| save.id.0.to_be_bytes().to_vec()));
+    fn tell(&mut self, save: Option<&Save>, rev: Rev, document: Cow<'a, str>) {
+        self.told_call.push(save.map(|save| save.id.0.to_be_bytes()));
         self.told_epoch.push(save.map_or(0, |save| signed(save.epoch.0)));
         self.told_rev.push(signed(rev.0));
         self.told_late.push(save.is_some_and(|save| rev < save.rev));
