@@ -4,6 +4,8 @@
 //! Floors 0 to 3 are sans-io: no tokio, sockets, clock, randomness, environment, locks or channels in them.
 
 // Floor 0: what everything stands on.
+/// Plain data as bytes.
+pub mod encoding;
 /// Identities, and tokens derived from them.
 pub mod ids;
 /// Every bound by name.

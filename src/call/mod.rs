@@ -164,6 +164,9 @@ impl Call {
             Input::Hangup { reason } => self.hang_up(reason),
             Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),
         }
+        if self.saved_end {
+            self.forget_sound();
+        }
         self.refresh_targets();
     }
 

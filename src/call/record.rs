@@ -8,6 +8,7 @@
 use super::anchor::Anchor;
 use super::leg::Leg;
 use super::sealed::unseal;
+use crate::encoding::append;
 use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
 use crate::rtp::srtp::Seed;
 use crate::sdp::Description;
@@ -232,6 +233,9 @@ pub(super) struct End {
     pub reason: Option<String>,
 }
 
+/// Bytes of most records.
+const ROOM: usize = 4_096;
+
 const PLAIN: &str = "records hold nothing that postcard refuses";
 
 /// The same record as an older release reads it; what cannot be read or is sealed stays as it is.
@@ -272,27 +276,28 @@ impl CallRecord {
 
     fn encode_plain(&self, version: u16) -> Vec<u8> {
         let version = version.clamp(FIRST, VERSION);
-        self.extend(version.to_be_bytes().to_vec(), version)
+        let mut bytes = Vec::with_capacity(ROOM);
+        bytes.extend(version.to_be_bytes());
+        self.extend(bytes, version)
     }
 
-    /// `postcard::to_extend` would push byte by byte.
-    fn extend(&self, mut bytes: Vec<u8>, version: u16) -> Vec<u8> {
-        let fields = match self.legs.iter().any(|leg| leg.stale.is_some()) {
-            false => postcard::to_stdvec(self),
-            true => postcard::to_stdvec(&self.as_phones_know_it()),
-        };
-        bytes.extend(fields.expect(PLAIN));
+    fn extend(&self, bytes: Vec<u8>, version: u16) -> Vec<u8> {
+        let mut bytes = match self.legs.iter().any(|leg| leg.stale.is_some()) {
+            false => append(bytes, self),
+            true => append(bytes, &self.as_phones_know_it()),
+        }
+        .expect(PLAIN);
         if version >= 2 {
-            bytes.extend(postcard::to_stdvec(&self.added_2).expect(PLAIN));
+            bytes = append(bytes, &self.added_2).expect(PLAIN);
         }
         if version >= 3 {
-            bytes.extend(postcard::to_stdvec(&self.added_3).expect(PLAIN));
+            bytes = append(bytes, &self.added_3).expect(PLAIN);
         }
         if version >= 4 {
-            bytes.extend(postcard::to_stdvec(&self.added_4).expect(PLAIN));
+            bytes = append(bytes, &self.added_4).expect(PLAIN);
         }
         if version >= 5 {
-            bytes.extend(postcard::to_stdvec(&self.added_5).expect(PLAIN));
+            bytes = append(bytes, &self.added_5).expect(PLAIN);
         }
         bytes
     }

@@ -1,11 +1,13 @@
 //! What time does to a call: retransmissions, time-outs, ringing, probes, lazy saves.
 
-use super::leg::{Client, LegState, Probe, Purpose};
+use super::leg::{Client, Leg, LegState, Probe, Purpose};
 use super::modify::Stage;
 use super::record::{Bridge, Phase};
+use super::sound::Sound;
 use super::{Call, Output, Transmit, fork};
 use crate::event::Event;
 use crate::ids::LegId;
+use crate::sdp::{LegDescription, Security};
 use crate::sip::transaction::TimerAction;
 use crate::sip::{Method, Status};
 use crate::time::Timestamp;
@@ -53,6 +55,22 @@ impl Call {
             self.outputs = VecDeque::new();
         }
         self.sound.give_room_back();
+    }
+
+    /// An ended call lingers for half a minute, and on a busy node most are such: what only a live one's sound, record
+    /// and CDR need goes.
+    pub(super) fn forget_sound(&mut self) {
+        if !self.lingers() || self.record.legs.iter().any(Leg::awaits_ack) {
+            return;
+        }
+        for leg in &mut self.record.legs {
+            leg.description = LegDescription::new(leg.description.session_id, Security::default());
+            (leg.streams, leg.statistics) = (Vec::new(), Vec::new());
+            (leg.open_invite, leg.owed_answer) = (None, None);
+        }
+        (self.record.offer, self.caller_answer) = (None, None);
+        (self.record.passed, self.sent) = (Vec::new(), Vec::new());
+        self.sound = Sound::default();
     }
 
     /// When, and why.

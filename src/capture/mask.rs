@@ -27,6 +27,10 @@ pub(super) fn masked(message: &[u8]) -> Vec<u8> {
 }
 
 fn mask_line(line: &mut [u8]) {
+    // Most lines begin with none of these.
+    if !matches!(line.first(), Some(b'A' | b'a' | b'P' | b'p' | b'K' | b'k' | b'S' | b's')) {
+        return;
+    }
     let is_field =
         |name: &[u8]| line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
     let Some((_, before, after)) = SECRETS.iter().find(|(name, ..)| is_field(name)) else { return };

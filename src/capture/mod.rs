@@ -30,6 +30,9 @@ use transactions::Transactions;
 
 /// Messages that wait for the writer.
 const QUEUE: usize = 16_384;
+/// The writer rests so long before it looks again: to wake it for each message would cost the SIP thread as much as the
+/// message costs the writer.
+pub const PACE: Duration = Duration::from_millis(10);
 /// Entries of one call that are read; more are left out.
 pub const ENTRIES: usize = 5_000;
 
@@ -136,7 +139,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Until nobody writes any more. What is written is seen by readers as soon as nothing waits.
+    /// Until nobody writes any more. What is written is seen by readers as soon as nothing waits, `PACE` later at most.
     fn run(mut self, inlet: &Receiver<Note>) {
         loop {
             let note = match inlet.try_recv() {
@@ -145,6 +148,7 @@ impl Writer {
                     self.flush();
                     self.tell_lost();
                     let Ok(note) = inlet.recv() else { return };
+                    std::thread::sleep(PACE);
                     note
                 }
                 Err(TryRecvError::Disconnected) => return self.flush(),

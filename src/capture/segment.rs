@@ -2,6 +2,7 @@
 //! old, and removed when all of it is too old or there is too much.
 
 use super::{CaptureConfig, ENTRIES};
+use crate::encoding::append;
 use crate::ids::CallId;
 use crate::time::Timestamp;
 use crate::views::ladder::Entry;
@@ -19,6 +20,10 @@ const HEAD: usize = 4 + 16;
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// A segment is not removed before its youngest entry may be: the shorter, the less is kept for nothing.
 const SEGMENT_LIFE: Duration = Duration::from_secs(600);
+/// Written at once.
+const BUFFER: usize = 64 * 1024;
+/// Bytes of most entries.
+const ROOM: usize = 2_048;
 /// An entry larger than this is none.
 const ENTRY_BYTES: usize = 128 * 1024;
 /// A file that was last written so long before a call began holds nothing of it, clocks aside.
@@ -61,10 +66,10 @@ impl Segments {
             }
         }
         let Some(open) = &mut self.open else { return };
-        let mut bytes = vec![0; HEAD];
+        let mut bytes = Vec::with_capacity(ROOM);
+        bytes.extend([0; HEAD]);
         bytes.push(VERSION);
-        let bytes = postcard::to_extend(entry, bytes).expect("entries are plain data");
-        let mut bytes = bytes;
+        let mut bytes = append(bytes, entry).expect("entries are plain data");
         let length = u32::try_from(bytes.len() - HEAD).unwrap_or(u32::MAX).to_le_bytes();
         bytes[..4].copy_from_slice(&length);
         bytes[4..HEAD].copy_from_slice(&call.0.to_be_bytes());
@@ -90,7 +95,7 @@ impl Segments {
         let name = format!("{}-{:06}.seg", self.name, self.count);
         let path = self.config.folder.join(name);
         let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
-        Ok(Open { file: BufWriter::new(file), began: at, bytes: 0 })
+        Ok(Open { file: BufWriter::with_capacity(BUFFER, file), began: at, bytes: 0 })
     }
 
     /// Also what processes left that are gone.

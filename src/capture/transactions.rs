@@ -99,8 +99,10 @@ impl Transactions {
 
     fn begin(&mut self, key: Key, at: Timestamp) {
         let life = TRANSACTION_TIMEOUT * LIFE;
-        while let Some((began, _)) = self.order.front()
-            && (self.order.len() >= OPEN || at.saturating_since(*began) > life)
+        while let Some((began, oldest)) = self.order.front()
+            && (self.order.len() >= OPEN
+                || at.saturating_since(*began) > life
+                || self.began.get(oldest) != Some(began))
             && let Some((began, old)) = self.order.pop_front()
         {
             if self.began.get(&old) == Some(&began) {
@@ -148,6 +150,7 @@ mod tests {
         let ack = message("ACK sip:2@x SIP/2.0", "ACK", VIA);
         assert_eq!(open.see(&ack, at(3_600), true), None);
         assert!(open.began.is_empty(), "nothing waits for an answer to ACK: {open:?}");
+        assert!(open.order.len() < 2, "what has ended is forgotten: {open:?}");
         let short = "v: SIP/2.0/TCP [2001:db8::1] ;Branch=z9hG4bK2, SIP/2.0/UDP x;branch=z9hG4bK3";
         let bye = message("BYE sip:2@x SIP/2.0", "BYE", short);
         let ok = message("SIP/2.0 200 OK", "BYE", short);

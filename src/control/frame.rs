@@ -2,6 +2,7 @@
 
 use super::hello::{Capacity, Hello};
 use super::{PeerFrame, Reply, Report, Request};
+use crate::encoding::append;
 use crate::ids::{NodeName, SessionId};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,9 @@ pub enum Frame {
     },
 }
 
+/// Bytes of most frames.
+const ROOM: usize = 512;
+
 /// Why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -95,11 +99,9 @@ impl Frame {
     /// Version (two bytes, big endian), then postcard.
     pub fn encode(&self, version: u16) -> Vec<u8> {
         let version = version.clamp(super::OLDEST, super::VERSION);
-        let mut bytes = version.to_be_bytes().to_vec();
-        bytes.extend_from_slice(
-            &postcard::to_stdvec(self).expect("frames hold nothing that postcard refuses"),
-        );
-        bytes
+        let mut bytes = Vec::with_capacity(ROOM);
+        bytes.extend(version.to_be_bytes());
+        append(bytes, self).expect("frames hold nothing that postcard refuses")
     }
 
     /// Never panics, whatever the bytes.

@@ -20,6 +20,7 @@ pub(super) use leave::hand_over;
 #[cfg(test)]
 mod tests;
 
+use crate::encoding::append;
 use crate::ids::{NodeName, SessionId};
 use crate::relay::Endpoint;
 use crate::time::Timestamp;
@@ -97,7 +98,7 @@ impl Word {
     /// Version (two bytes, big endian), then postcard.
     fn encode(&self) -> Vec<u8> {
         let bytes = VERSION.to_be_bytes().to_vec();
-        postcard::to_extend(self, bytes).expect("words hold nothing that postcard refuses")
+        append(bytes, self).expect("words hold nothing that postcard refuses")
     }
 
     fn decode(bytes: &[u8]) -> io::Result<Self> {

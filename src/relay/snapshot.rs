@@ -8,6 +8,7 @@
 
 use super::session::Session;
 use super::stream::Stream;
+use crate::encoding::append;
 
 /// Of the form that this release writes.
 pub const SNAPSHOT_VERSION: u16 = 1;
@@ -23,7 +24,7 @@ impl Session {
     /// The whole state; outputs have been drained.
     pub fn snapshot(&self) -> Vec<u8> {
         let bytes = SNAPSHOT_VERSION.to_be_bytes().to_vec();
-        postcard::to_extend(self, bytes).expect("sessions hold nothing that postcard refuses")
+        append(bytes, self).expect("sessions hold nothing that postcard refuses")
     }
 
     /// Fields of a later version are to be taken from what is left of `body` when the version says that they are there,

@@ -25,6 +25,8 @@ const PACE: Duration = Duration::from_millis(2);
 /// worth waiting for company. Whoever comes after a pause waits for nothing.
 const PATIENCE: Duration = Duration::from_millis(5);
 const WORTH_A_COMMIT: usize = 24;
+/// The same while nobody waits for any of them.
+const LEISURE: Duration = Duration::from_millis(20);
 /// The first wait after an error; doubled up to `LONGEST_BACK_OFF`.
 const BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
@@ -487,8 +489,18 @@ impl Committer {
         if self.in_flight.is_some() || (self.owed() == 0 && self.told.is_empty()) {
             return None;
         }
-        let pace = if self.owed() < WORTH_A_COMMIT { PATIENCE } else { PACE };
+        let pace = match self.owed() {
+            WORTH_A_COMMIT.. => PACE,
+            _ if self.somebody_waits() => PATIENCE,
+            _ => LEISURE,
+        };
         Some(self.not_before.max(self.last_began + pace))
+    }
+
+    /// Something leaves when it is stored. Of a call that ended its phones know already.
+    fn somebody_waits(&self) -> bool {
+        let mut calls = self.calls.values.values();
+        !self.bindings.order.is_empty() || !calls.all(|save| save.ended)
     }
 }
 
@@ -541,6 +553,19 @@ mod tests {
         assert_eq!(committer.next_timeout(), Some(at(5)));
         committer.write_bindings("1001", Vec::new());
         assert_eq!(committer.next_timeout(), Some(at(2)));
+    }
+
+    #[test]
+    fn the_end_of_a_call_waits_for_those_that_somebody_waits_for() {
+        let mut committer = Committer::default();
+        committer.save(save(0, 1));
+        committer.poll_batch(at(0)).expect("after a pause at once");
+        committer.finish(true, at(1)).expect("was under way");
+        committer.save(Save { ended: true, ..save(1, 2) });
+        assert_eq!(committer.next_timeout(), Some(at(20)));
+        committer.save(save(2, 1));
+        assert_eq!(committer.next_timeout(), Some(at(5)));
+        assert_eq!(revs(&committer.poll_batch(at(5)).expect("due")), [(1, 2), (2, 1)]);
     }
 
     #[test]

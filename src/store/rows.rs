@@ -5,6 +5,7 @@ use super::{
     StoredWebhook,
 };
 use crate::directory::{Binding, User};
+use crate::encoding::append;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
 use crate::views::Cdr;
@@ -12,6 +13,8 @@ use std::collections::BTreeSet;
 
 /// First byte of a bindings document.
 const BINDINGS_VERSION: u8 = 1;
+/// Bytes of most bindings documents.
+const BINDINGS_ROOM: usize = 512;
 /// Longest extension that a CDR is found by; those of users are shorter.
 const EXTENSION_BYTES: usize = 128;
 
@@ -33,9 +36,9 @@ pub(super) fn user(document: &str) -> Result<User, StoreError> {
 }
 
 pub(super) fn bindings_document(bindings: &[Binding]) -> Vec<u8> {
-    let mut document = vec![BINDINGS_VERSION];
-    document.extend(postcard::to_stdvec(bindings).expect("bindings are plain data"));
-    document
+    let mut document = Vec::with_capacity(BINDINGS_ROOM);
+    document.push(BINDINGS_VERSION);
+    append(document, bindings).expect("bindings are plain data")
 }
 
 pub(super) fn bindings(document: &[u8]) -> Result<Vec<Binding>, StoreError> {

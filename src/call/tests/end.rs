@@ -26,6 +26,20 @@ fn either_phone_hangs_up() {
     }
 }
 
+#[test]
+fn a_call_that_lingers_answers_repeats_and_keeps_little() {
+    let mut bench = Bench::answered();
+    bench.ask(CALLER, "BYE", 5, "", "");
+    bench.answer_with(&callee(), &Method::Bye, 200, "", "");
+    bench.heard(CALLER);
+    assert!(bench.call.lingers());
+    let legs = &bench.call.record.legs;
+    assert!(legs.iter().all(|leg| leg.description.sent.is_none() && leg.streams.is_empty()));
+    bench.ask(CALLER, "BYE", 5, "", "");
+    assert_eq!(bench.heard(CALLER), ["200"]);
+    bench.must_end();
+}
+
 /// RFC 3261 §15: the callee of a dialog sends no BYE before the ACK; so we, towards the caller.
 #[test]
 fn bye_waits_for_the_ack() {
