@@ -67,7 +67,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Ready, linked, with its users.
     pub(crate) fn start(world: &World, plan: &Plan) -> Self {
-        let postgres = Postgres::start(world);
+        let postgres = Postgres::start(world, &[]);
         let database = postgres.fresh(NAME);
         let mut cluster = Self {
             sip: local(),

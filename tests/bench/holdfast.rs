@@ -22,6 +22,10 @@ const MEDIA_PORTS: &str = "10000-31999";
 pub(crate) enum Keeps {
     Sqlite,
     Postgres,
+    /// In the server that is a peer's otherwise.
+    Beside,
+    /// In a PostgreSQL that counts what its statements take.
+    Watched,
 }
 
 /// How the processes are run.
@@ -33,12 +37,24 @@ pub(crate) enum Runs {
     Counted,
 }
 
+/// Settings besides the usual ones: a process refuses those of the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings<'a> {
+    pub(crate) signaling: &'a [(&'a str, &'a str)],
+    pub(crate) media: &'a [(&'a str, &'a str)],
+}
+
+/// A core is said to be enough for 2,000 calls with sound; those of the bench have none.
+pub(crate) const MANY_CALLS: (&str, &str) = ("HOLDFAST_MAX_CALLS", "50000");
+
 /// A switch of two processes.
 pub(crate) struct Holdfast {
     pub(crate) sip: SocketAddrV4,
     pub(crate) meter: Meter,
     /// Where its processes leave things.
     pub(crate) folder: PathBuf,
+    /// Where each process tells its figures.
+    pub(crate) figures: [SocketAddrV4; 2],
     admin: SocketAddrV4,
     _signaling: Daemon,
     _media: Daemon,
@@ -52,10 +68,17 @@ pub(crate) fn binary() -> PathBuf {
 impl Holdfast {
     /// Ready, with its users imported.
     pub(crate) fn start(world: &World, keeps: Keeps, users: usize) -> Self {
-        Self::start_as(world, Runs::Plainly, keeps, users)
+        Self::start_as(world, Runs::Plainly, keeps, users, &Settings::default())
     }
 
-    pub(crate) fn start_as(world: &World, runs: Runs, keeps: Keeps, users: usize) -> Self {
+    /// With more settings.
+    pub(crate) fn start_as(
+        world: &World,
+        runs: Runs,
+        keeps: Keeps,
+        users: usize,
+        more: &Settings<'_>,
+    ) -> Self {
         let folder = world.folder("holdfast");
         let local = || SocketAddrV4::new(Ipv4Addr::LOCALHOST, port());
         let (sip, admin, control) = (local(), local(), local());
@@ -66,18 +89,26 @@ impl Holdfast {
             .env("HOLDFAST_ADMIN_BIND", admin.to_string())
             .env("HOLDFAST_ADMIN_TOKEN", TOKEN);
         let mut groups = Vec::new();
-        if keeps == Keeps::Postgres {
-            let database = world.database(Side::Holdfast);
+        let side = match keeps {
+            Keeps::Sqlite => None,
+            Keeps::Postgres => Some(Side::Holdfast),
+            Keeps::Beside => Some(Side::Peer),
+            Keeps::Watched => Some(Side::Watched),
+        };
+        if let Some(database) = side.map(|side| world.database(side)) {
             signaling.env("HOLDFAST_DATABASE_URL", database.fresh("holdfast"));
             groups.push(("database", database.id()));
         }
+        let media_admin = local();
         let mut media = command_as(&folder, runs, "media");
         media
             .env("HOLDFAST_JOIN", control.to_string())
             .env("HOLDFAST_CONTROL_BIND", local().to_string())
-            .env("HOLDFAST_ADMIN_BIND", local().to_string())
+            .env("HOLDFAST_ADMIN_BIND", media_admin.to_string())
             .env("HOLDFAST_MEDIA_BIND", "127.0.0.1")
             .env("HOLDFAST_MEDIA_PORTS", MEDIA_PORTS);
+        signaling.envs(more.signaling.iter().copied());
+        media.envs(more.media.iter().copied());
         let mut signaling = Daemon::start("signaling", Signal::SIGTERM, &folder, &signaling);
         signaling.until("serves health", || get(admin, "/live").is_some());
         // Told politely it would wait for its sessions.
@@ -86,8 +117,15 @@ impl Holdfast {
         groups.insert(1, ("media", media.id()));
         let ready = || get(admin, "/ready").is_some_and(|text| text.contains("\"ready\""));
         signaling.until("is ready", ready);
-        let switch =
-            Self { sip, meter: Meter(groups), folder, admin, _signaling: signaling, _media: media };
+        let switch = Self {
+            sip,
+            meter: Meter(groups),
+            folder,
+            figures: [admin, media_admin],
+            admin,
+            _signaling: signaling,
+            _media: media,
+        };
         switch.import(users);
         switch
     }
@@ -106,6 +144,17 @@ impl Holdfast {
             .header("Authorization", format!("Bearer {TOKEN}"))
             .header("Content-Type", "application/json")
             .send("{\"srtp\":\"mandatory\"}");
+        answer.expect("the API answers");
+    }
+
+    /// Asks the API for something.
+    pub(crate) fn post(&self, path: &str, body: &str) {
+        let url = format!("http://{}/api/v1{path}", self.admin);
+        let answer = agent()
+            .post(&url)
+            .header("Authorization", format!("Bearer {TOKEN}"))
+            .header("Content-Type", "application/json")
+            .send(body);
         answer.expect("the API answers");
     }
 

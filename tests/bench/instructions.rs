@@ -4,7 +4,7 @@
 //! User space alone: neither the kernel nor a cache miss counts. Valgrind knows no SHA instructions: a SHA-256 weighs here
 //! many times what it costs.
 
-use super::holdfast::{Holdfast, Keeps, Runs};
+use super::holdfast::{Holdfast, Keeps, Runs, Settings};
 use super::options::Options;
 use super::phones::{Kind, Phones, Plan};
 use super::world::{World, printed};
@@ -32,7 +32,8 @@ pub(crate) fn instructions(options: &Options, world: &World) {
 
 fn count(options: &Options, world: &World, name: &str, kind: Kind) {
     let users = options.users().min(200);
-    let holdfast = Holdfast::start_as(world, Runs::Counted, Keeps::Postgres, users);
+    let holdfast =
+        Holdfast::start_as(world, Runs::Counted, Keeps::Postgres, users, &Settings::default());
     let mut phones = Phones::new(holdfast.sip, users);
     phones.register_all(RATE * 5);
     let plan =

@@ -17,6 +17,8 @@ mod cluster;
 mod common;
 /// What befalls containers.
 mod containers;
+/// What PostgreSQL does.
+mod database;
 /// Docker and Compose as programs.
 #[path = "../containers/engine.rs"]
 #[allow(dead_code, reason = "tests use the rest of it")]
@@ -33,8 +35,12 @@ mod machine;
 mod media;
 /// Memory of what is idle.
 mod memory;
+/// Everything that watches calls, on and off.
+mod observed;
 /// What is to be measured.
 mod options;
+/// How many calls a second, and what each costs below that.
+mod peak;
 /// Phones by the thousand in one thread.
 mod phones;
 /// A database server for each contender.
@@ -81,6 +87,9 @@ fn main() {
             Work::Call => signaling::calls(&options, &world),
             Work::Relay => relay::relays(&options, &world),
             Work::Instructions => instructions::instructions(&options, &world),
+            Work::Database => database::database(&options, &world),
+            Work::Peak => peak::peak(&options, &world),
+            Work::Observed => observed::observed(&options, &world),
             Work::Memory => memory::memory(&options, &world),
             Work::Survival => survival::survival(&options, &world),
             Work::Takeover => takeover::takeover(&options, &world),

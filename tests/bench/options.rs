@@ -15,6 +15,12 @@ pub(crate) enum Work {
     Relay,
     /// Instructions a registration and a call (callgrind); only when named.
     Instructions,
+    /// What PostgreSQL does for a registration and a call; only when named.
+    Database,
+    /// The highest rate of stored calls, and what a call costs at shares of it; only when named.
+    Peak,
+    /// What a call costs with everything on that watches calls, and with all off; only when named.
+    Observed,
     /// Bytes an idle registration and an idle call; only when named.
     Memory,
     /// What calls and phones feel of a process that dies; only when named.

@@ -23,7 +23,8 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    pub(crate) fn start(world: &World) -> Self {
+    /// With these settings besides.
+    pub(crate) fn start(world: &World, settings: &[&str]) -> Self {
         let folder = world.folder("postgres");
         let data = folder.join("data");
         fs::create_dir_all(&data).expect("a folder");
@@ -40,7 +41,7 @@ impl Postgres {
         let port = port();
         let mut server = as_owner(owner.as_ref(), &program("postgres"));
         server.arg("-D").arg(&data).current_dir("/");
-        for setting in [
+        let usual = [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "shared_buffers=256MB",
@@ -48,7 +49,8 @@ impl Postgres {
             "checkpoint_timeout=15min",
             "max_connections=100",
             &format!("port={port}"),
-        ] {
+        ];
+        for setting in usual.iter().chain(settings) {
             server.args(["-c", setting]);
         }
         let mut postgres = Self { daemon: None, server, folder, port };

@@ -64,6 +64,12 @@ impl Figures {
         self.parts.iter().map(|(_, used)| used).sum()
     }
 
+    /// All was done, nothing twice, and all but one in a hundred within this time.
+    pub(crate) fn is_clean(&self, within_ms: f64) -> bool {
+        let kept_up = self.units as f64 >= self.offered as f64 * KEPT_UP;
+        kept_up && self.failed == 0 && self.repeated == 0 && self.p99_ms < within_ms
+    }
+
     fn part(&self, name: &str) -> Option<f64> {
         self.parts.iter().find(|(found, _)| *found == name).map(|(_, used)| *used)
     }
@@ -91,35 +97,10 @@ impl Case {
     /// A table: medians, and least and most in brackets where they differ.
     pub(crate) fn print(&self) {
         println!("\n**{}** ({} pairs; CPU in us a {})\n", self.title, self.pairs.len(), self.unit);
-        println!(
-            "| | CPU | signaling | media | database | p50 ms | p99 ms | done | failed | repeated \
-             | late p99 ms | generator cores | strangers' cores |"
-        );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+        print_head("");
         for (side, name) in self.names.iter().enumerate() {
             let runs: Vec<&Figures> = self.pairs.iter().map(|pair| &pair[side]).collect();
-            let spread = |digits: usize, of: &dyn Fn(&Figures) -> f64| {
-                range(runs.iter().map(|run| of(run)).collect(), digits)
-            };
-            let part = |name: &str| match runs.first().and_then(|run| run.part(name)) {
-                Some(_) => spread(1, &|run| run.part(name).unwrap_or(0.0)),
-                None => "-".to_owned(),
-            };
-            println!(
-                "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                spread(1, &Figures::total),
-                part("signaling"),
-                part("media"),
-                part("database"),
-                spread(2, &|run| run.p50_ms),
-                spread(2, &|run| run.p99_ms),
-                spread(0, &|run| run.units as f64),
-                spread(0, &|run| run.failed as f64),
-                spread(0, &|run| run.repeated as f64),
-                spread(2, &|run| run.late_ms),
-                spread(2, &|run| run.generator),
-                spread(2, &|run| run.strangers),
-            );
+            print_row(name, &runs);
         }
         let ratios = self.pairs.iter().map(|[peer, ours]| ours.total() / peer.total()).collect();
         println!("\nCPU of Holdfast / peer, median of pairs: {}", range(ratios, 2));
@@ -141,6 +122,41 @@ impl Case {
             }
         }
     }
+}
+
+/// Head of a table of `print_row`.
+pub(crate) fn print_head(what: &str) {
+    println!(
+        "| {what} | CPU | signaling | media | database | p50 ms | p99 ms | done | failed | repeated \
+         | late p99 ms | generator cores | strangers' cores |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+}
+
+/// Runs of the same: medians, and least and most in brackets where they differ.
+pub(crate) fn print_row(name: &str, runs: &[&Figures]) {
+    let spread = |digits: usize, of: &dyn Fn(&Figures) -> f64| {
+        range(runs.iter().map(|run| of(run)).collect(), digits)
+    };
+    let part = |name: &str| match runs.first().and_then(|run| run.part(name)) {
+        Some(_) => spread(1, &|run| run.part(name).unwrap_or(0.0)),
+        None => "-".to_owned(),
+    };
+    println!(
+        "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        spread(1, &Figures::total),
+        part("signaling"),
+        part("media"),
+        part("database"),
+        spread(2, &|run| run.p50_ms),
+        spread(2, &|run| run.p99_ms),
+        spread(0, &|run| run.units as f64),
+        spread(0, &|run| run.failed as f64),
+        spread(0, &|run| run.repeated as f64),
+        spread(2, &|run| run.late_ms),
+        spread(2, &|run| run.generator),
+        spread(2, &|run| run.strangers),
+    );
 }
 
 fn range(mut values: Vec<f64>, digits: usize) -> String {

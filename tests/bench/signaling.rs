@@ -104,7 +104,7 @@ fn run(options: &Options, world: &World, kind: Kind, rate: u32, pairings: &[Pair
         let users = options.users();
         let holdfast_name = match pairing.keeps {
             Keeps::Sqlite => "Holdfast, SQLite",
-            Keeps::Postgres => "Holdfast, PostgreSQL",
+            Keeps::Postgres | Keeps::Beside | Keeps::Watched => "Holdfast, PostgreSQL",
         };
         let title = format!("{name}, {rate}/s");
         let mut case = Case::new(title, unit, pairing.peer, holdfast_name);
@@ -121,7 +121,7 @@ fn run(options: &Options, world: &World, kind: Kind, rate: u32, pairings: &[Pair
     }
 }
 
-fn measured(phones: &mut Phones, plan: &Plan, meter: &Meter) -> Figures {
+pub(super) fn measured(phones: &mut Phones, plan: &Plan, meter: &Meter) -> Figures {
     // Anew before each run: what was registered before the other's run may have expired.
     phones.register_all(FIRST_RATE);
     let seen = phones.run(plan, meter);

@@ -29,7 +29,7 @@ const MANNERS: Duration = Duration::from_secs(5);
 /// What is there for a whole run.
 pub(crate) struct World {
     /// A server for each contender, so that neither pays for the other.
-    databases: [OnceCell<Postgres>; 2],
+    databases: [OnceCell<Postgres>; 3],
     folder: PathBuf,
 }
 
@@ -38,6 +38,8 @@ pub(crate) struct World {
 pub(crate) enum Side {
     Peer,
     Holdfast,
+    /// One that counts what its statements take.
+    Watched,
 }
 
 impl World {
@@ -47,14 +49,19 @@ impl World {
         fs::create_dir_all(&folder).expect("a folder for temporary files");
         end_on_signal(folder.clone());
         pin(GENERATOR_CORE);
-        Self { databases: [OnceCell::new(), OnceCell::new()], folder }
+        Self { databases: Default::default(), folder }
     }
 
-    /// From now on with all cores for servers, as many descriptors as may be had, and a network of its own where that is
-    /// permitted: nobody else's ports are in the way then.
+    /// From now on with all cores for servers, and with room.
     /// False: others' ports are there, and hosts of our own are not had.
     pub(crate) fn make_room(&self) -> bool {
         ANYWHERE.store(true, Ordering::Relaxed);
+        self.make_ports()
+    }
+
+    /// As many descriptors as may be had, and a network of its own where that is permitted: nobody else's ports are in
+    /// the way then.
+    pub(crate) fn make_ports(&self) -> bool {
         if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
         }
@@ -77,13 +84,17 @@ impl World {
     }
 
     pub(crate) fn database(&self, side: Side) -> &Postgres {
-        self.databases[side as usize].get_or_init(|| Postgres::start(self))
+        let settings: &[&str] = match side {
+            Side::Peer | Side::Holdfast => &[],
+            Side::Watched => &["shared_preload_libraries=pg_stat_statements"],
+        };
+        self.databases[side as usize].get_or_init(|| Postgres::start(self, settings))
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.databases = [OnceCell::new(), OnceCell::new()];
+        self.databases = Default::default();
         if thread::panicking() {
             eprintln!("logs are in {}", self.folder.display());
         } else {

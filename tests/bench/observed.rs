@@ -1,0 +1,148 @@
+//! What a call costs with everything on that watches calls, next to all of it off: ladders, a collector of HEP and one of
+//! traces, a webhook, a reader of the stream of events, figures scraped each second. Who reads all that is here, on the
+//! generator's core.
+//!
+//! What no setting turns off is on in both: events are written, sound is judged.
+
+use super::holdfast::{Holdfast, Keeps, Runs, Settings, TOKEN, get};
+use super::options::Options;
+use super::phones::{Kind, Phones, Plan};
+use super::report::Case;
+use super::signaling::measured;
+use super::world::World;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const CALLS_A_SECOND: u32 = 400;
+const SCRAPE: Duration = Duration::from_secs(1);
+/// A billing system is told of ends; who wants to follow calls reads the stream.
+const WEBHOOK: &str = r#""types":["call.ended"],"description":"bench""#;
+
+pub(crate) fn observed(options: &Options, world: &World) {
+    let (users, rate) = (options.users(), options.rate(CALLS_A_SECOND));
+    let off = Settings { signaling: &[("HOLDFAST_LADDER_BYTES", "0")], ..Settings::default() };
+    let plain = Holdfast::start_as(world, Runs::Plainly, Keeps::Beside, users, &off);
+    let watchers = Watchers::start();
+    let (hep, otlp) = (watchers.hep.to_string(), format!("http://{}/v1/traces", watchers.http));
+    let hep = ("HOLDFAST_HEP_TARGET", hep.as_str());
+    let on =
+        Settings { signaling: &[hep, ("HOLDFAST_OTLP_ENDPOINT", otlp.as_str())], media: &[hep] };
+    let watched = Holdfast::start_as(world, Runs::Plainly, Keeps::Postgres, users, &on);
+    watched.post("/webhooks", &format!("{{\"url\":\"http://{}/in\",{WEBHOOK}}}", watchers.http));
+    watchers.watch(&watched);
+    let mut of_plain = Phones::new(plain.sip, users);
+    let mut of_watched = Phones::new(watched.sip, users);
+    let title = format!("observed, {rate}/s");
+    let mut case = Case::new(title, "call", "everything off", "everything on");
+    let plan = Plan {
+        kind: Kind::Call,
+        rate,
+        warmup: options.warmup(),
+        window: options.window(),
+        hold: options.hold(),
+    };
+    for _ in 0..options.runs() {
+        let first = measured(&mut of_plain, &plan, &plain.meter);
+        let second = measured(&mut of_watched, &plan, &watched.meter);
+        case.push(first, second);
+    }
+    case.print();
+    watchers.print();
+}
+
+/// Who is told, and how often.
+struct Watchers {
+    hep: SocketAddr,
+    http: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    packets: AtomicU64,
+    posts: AtomicU64,
+    events: AtomicU64,
+    scrapes: AtomicU64,
+}
+
+impl Watchers {
+    fn start() -> Self {
+        let counts = Arc::new(Counts::default());
+        let collector = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let hep = collector.local_addr().expect("an address");
+        let counted = Arc::clone(&counts);
+        thread::spawn(move || {
+            let mut packet = vec![0; 65_536];
+            while collector.recv(&mut packet).is_ok() {
+                counted.packets.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let http = listener.local_addr().expect("an address");
+        let counted = Arc::clone(&counts);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let counted = Arc::clone(&counted);
+                thread::spawn(move || serve(stream, &counted));
+            }
+        });
+        Self { hep, http, counts }
+    }
+
+    /// Reads what the switch offers to who asks.
+    fn watch(&self, switch: &Holdfast) {
+        let counted = Arc::clone(&self.counts);
+        let figures = switch.figures;
+        thread::spawn(move || {
+            while figures.iter().all(|at| get(*at, "/metrics").is_some()) {
+                counted.scrapes.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(SCRAPE);
+            }
+        });
+        let counted = Arc::clone(&self.counts);
+        let url = format!("http://{}/api/v1/events", switch.figures[0]);
+        thread::spawn(move || {
+            let config = ureq::Agent::config_builder().timeout_global(None).build();
+            let request = ureq::Agent::new_with_config(config).get(&url);
+            let answer = request.header("Authorization", format!("Bearer {TOKEN}")).call();
+            let mut answer = answer.expect("the stream of events");
+            for line in BufReader::new(answer.body_mut().as_reader()).lines() {
+                let Ok(line) = line else { return };
+                let is_event = u64::from(line.starts_with("id:"));
+                counted.events.fetch_add(is_event, Ordering::Relaxed);
+            }
+        });
+    }
+
+    fn print(&self) {
+        let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { packets, posts, events, scrapes } = &*self.counts;
+        let all = [packets, posts, events, scrapes].map(told);
+        println!("packets of HEP, posts, events, scrapes: {all:?}");
+        assert!(all.iter().all(|count| *count > 0), "somebody was told nothing");
+    }
+}
+
+/// One connection, request after request.
+fn serve(mut stream: TcpStream, counts: &Counts) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    loop {
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        reader.read_exact(&mut vec![0; length]).ok()?;
+        counts.posts.fetch_add(1, Ordering::Relaxed);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()?;
+    }
+}
