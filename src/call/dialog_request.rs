@@ -22,13 +22,13 @@ impl Call {
             self.handle_ack(id, &request, cseq.number);
         } else if request.method == Method::Cancel {
             self.handle_cancel(id, &request, cseq.number, flow);
-        } else if !self.repeat_response(id, &request, cseq.number) {
+        } else if !self.repeat_response(id, &request, cseq.number, flow) {
             self.handle_new_request(id, request, cseq.number, flow);
         }
     }
 
-    /// A request that is open or was answered: its last response again.
-    fn repeat_response(&mut self, id: LegId, request: &Request, sequence: u32) -> bool {
+    /// A request that is open or was answered: its last response again, where it came from now.
+    fn repeat_response(&mut self, id: LegId, request: &Request, sequence: u32, flow: Flow) -> bool {
         let now = self.now;
         let Some(leg) = self.record.leg_mut(id) else { return false };
         let Some(server) = leg
@@ -38,6 +38,7 @@ impl Call {
         else {
             return false;
         };
+        server.flow = crate::sip::address::reply_flow(request, &flow);
         if server.transaction.handle_retransmission(now) == RequestAction::Retransmit
             && let Some(bytes) = server.last_response.clone()
         {
@@ -120,7 +121,8 @@ impl Call {
         }
         let Some(leg) = self.record.leg_mut(id) else { return };
         // It found us: it knows our address.
-        (leg.flow, leg.stale) = (flow, None);
+        leg.move_to(flow);
+        leg.stale = None;
         if is_invite && let Some(contact) = request.contact() {
             leg.dialog.refresh_target(&contact);
         }
@@ -463,18 +465,23 @@ impl Call {
         }
     }
 
-    /// A registration moved: dialogs whose remote target it is follow.
+    /// A registration moved: dialogs whose remote target it is follow. What a connection took with it is said again.
     pub(super) fn move_flow(&mut self, contact: &str, flow: Flow) {
-        let mut moved = false;
+        let mut moved = Vec::new();
         for leg in &mut self.record.legs {
-            if leg.is_live() && leg.dialog.remote_target.as_str() == contact {
-                moved |= leg.flow != flow;
+            let speaks = leg.is_live() || leg.clients.iter().any(|it| it.transaction.is_pending());
+            if speaks && leg.dialog.remote_target.as_str() == contact {
+                moved.extend((leg.flow != flow).then_some(leg.id));
                 leg.follow(flow, self.now);
             }
         }
-        if moved {
-            self.save_within(super::LAZY_SAVE);
+        if moved.is_empty() {
+            return;
         }
+        if flow.transport.is_reliable() {
+            self.say_again(|leg| moved.contains(&leg.id));
+        }
+        self.save_within(super::LAZY_SAVE);
     }
 
     /// A proxy recorded itself: requests go to its address (design "Where a request goes").

@@ -84,7 +84,8 @@ impl Call {
     /// A phone said BYE.
     pub(super) fn end_by_phone(&mut self, by: EndedBy) {
         let end = self.answered_end(by, EndCause::Bye, 16, None);
-        self.finish(end, None, &[]);
+        let told_at = self.told_at.filter(|at| Some(*at) >= self.record.answered_at);
+        self.finish(End { at: told_at.unwrap_or(end.at), ..end }, None, &[]);
     }
 
     /// We end an answered call.

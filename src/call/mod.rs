@@ -115,6 +115,8 @@ pub struct Call {
     untold: Vec<String>,
     /// How it sounded so far.
     sound: Sound,
+    /// A phone said its end then, when nobody was there to take it.
+    told_at: Option<Timestamp>,
 }
 
 impl Call {
@@ -141,6 +143,7 @@ impl Call {
             sent: Vec::new(),
             untold: Vec::new(),
             sound: Sound::default(),
+            told_at: None,
         }
     }
 
@@ -168,6 +171,11 @@ impl Call {
             self.forget_sound();
         }
         self.refresh_targets();
+    }
+
+    /// The BYE that comes next was said first at that time: the call ended then.
+    pub fn was_told(&mut self, at: Timestamp) {
+        self.told_at = Some(at);
     }
 
     /// What would be saved with something else, or later, is saved now.

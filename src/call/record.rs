@@ -6,7 +6,7 @@
 //! reads all of them; of a record of the next release it reads what it knows.
 
 use super::anchor::Anchor;
-use super::leg::Leg;
+use super::leg::{Leg, LegState};
 use super::sealed::unseal;
 use crate::encoding::append;
 use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
@@ -250,12 +250,14 @@ pub fn in_version(record: &[u8], version: u16) -> Vec<u8> {
 const PASSED_OVER: u32 = 100;
 
 /// The same record, for a store that went back in time: the next CSeq and SDP version of ours are greater than any that
-/// its phones saw. What is in flight keeps its number: its text is in the record.
+/// its phones saw. What is in flight keeps its number, and an SDP that its phone may know its version.
 pub fn passing_over(record: &[u8], key: &ClusterKey) -> Vec<u8> {
     let Some(mut call) = CallRecord::decode(record, key) else { return record.to_vec() };
     for leg in &mut call.legs {
         leg.dialog.local_seq = leg.dialog.local_seq.saturating_add(PASSED_OVER);
-        leg.description.version = leg.description.version.saturating_add(PASSED_OVER.into());
+        if leg.state == LegState::Confirmed && leg.open_invite.is_none() {
+            leg.description.pass_over(PASSED_OVER.into());
+        }
     }
     call.encode(VERSION, key)
 }

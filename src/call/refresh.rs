@@ -103,13 +103,7 @@ impl Leg {
         let (stage, flow) = match (place.reach)(&self.way()) {
             Reach::AsBefore => return,
             // Its connection is another one, to the address that it knows.
-            Reach::By(flow) if flow.local == self.flow.local => {
-                let former = core::mem::replace(&mut self.flow, flow);
-                for server in self.servers.iter_mut().filter(|server| server.flow == former) {
-                    server.flow = flow;
-                }
-                return;
-            }
+            Reach::By(flow) if flow.local == self.flow.local => return self.move_to(flow),
             Reach::By(flow) => (Stage::Due(place.refresh_at), flow),
             Reach::Lost => (Stage::Waiting, self.flow),
         };
@@ -121,9 +115,17 @@ impl Leg {
         self.flow = flow;
     }
 
+    /// Its phone has another flow, by which it hears what it asked by the former one.
+    pub(super) fn move_to(&mut self, flow: Flow) {
+        let former = core::mem::replace(&mut self.flow, flow);
+        for server in self.servers.iter_mut().filter(|server| server.flow == former) {
+            server.flow = flow;
+        }
+    }
+
     /// The phone comes by another flow: what it could not be told before it is told now.
     pub(super) fn follow(&mut self, flow: Flow, now: Timestamp) {
-        self.flow = flow;
+        self.move_to(flow);
         if let Some(stale) = self.stale.as_mut().filter(|stale| stale.stage == Stage::Waiting) {
             (stale.stage, stale.attempts) = (Stage::Due(now), 0);
         }

@@ -1,8 +1,8 @@
 //! A call carried on by another process: from its record, with what it owes.
 //!
-//! Open INVITEs begin again from T1: the phone repeats its last answer. A 200 without ACK is sent again; an ACK is made
-//! again when the phone repeats its 200. A deadline that passed meanwhile is due no earlier than `GRACE` from now. At
-//! another address phones do not hear from us by themselves: what is open there begins anew (`refresh`).
+//! Open INVITEs are said again, from T1: the phone repeats its last answer. A 200 without ACK is sent again; an ACK is
+//! made again when the phone repeats its 200. A deadline that passed meanwhile is due no earlier than `GRACE` from now.
+//! At another address phones do not hear from us by themselves: what is open there begins anew (`refresh`).
 
 use super::fork::COMPLETED_ELSEWHERE;
 use super::leg::{Cancel, Client, LegState, Purpose, Server};
@@ -110,7 +110,8 @@ impl Call {
                 Some((_, number)) => {
                     let mut transaction = ClientTransaction::new(true, reliable, now);
                     let in_doubt = leg.state == LegState::Confirmed;
-                    if in_doubt {
+                    // On a connection it is not repeated: what was answered to it is to be heard here too.
+                    if in_doubt || reliable {
                         let (flow, bytes) = (leg.flow, request.to_bytes());
                         let request = Some(number);
                         let again = Transmit { flow, bytes, leg: leg.id, behind: None, request };

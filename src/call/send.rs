@@ -204,6 +204,29 @@ impl Call {
         self.outputs.push_back(Output::Send(ack));
     }
 
+    /// Flows by which requests of ours are open.
+    pub fn open_flows(&self) -> impl Iterator<Item = &Flow> {
+        let open = |leg: &&Leg| leg.clients.iter().any(|client| client.transaction.is_pending());
+        self.record.legs.iter().filter(open).map(|leg| &leg.flow)
+    }
+
+    /// Another process had the connections until now: it may not have sent what it was to send.
+    pub fn say_again_by(&mut self, is_lost: impl Fn(&Flow) -> bool) {
+        self.say_again(|leg| is_lost(&leg.flow));
+    }
+
+    /// Open requests of ours to these phones; again does no harm.
+    pub(super) fn say_again(&mut self, is_lost: impl Fn(&Leg) -> bool) {
+        for leg in self.record.legs.iter().filter(|leg| is_lost(leg)) {
+            let open = leg.clients.iter().filter(|client| client.transaction.is_pending());
+            self.outputs.extend(open.map(|client| {
+                let (flow, bytes, behind) = (leg.flow, client.bytes.clone(), client.behind);
+                let request = Some(client.number);
+                Output::Send(Transmit { flow, bytes, leg: leg.id, behind, request })
+            }));
+        }
+    }
+
     /// Cancels every open INVITE of ours on a leg, at once or as soon as a provisional came.
     pub(super) fn cancel_invites(&mut self, leg: LegId, reason: Option<&str>) {
         let Some(leg) = self.record.leg_mut(leg) else { return };

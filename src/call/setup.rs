@@ -25,6 +25,9 @@ use crate::views::call::LegRole;
 use core::time::Duration;
 use std::sync::Arc;
 
+/// An invitation is good for so long after its ring timeout: who takes the call over may let it ring on a little.
+const INVITED_LONGER: Duration = Duration::from_secs(64);
+
 /// A question that was asked.
 #[derive(Clone, Debug)]
 pub(super) enum Question {
@@ -319,6 +322,13 @@ impl Call {
         known.unwrap_or_else(|| "anonymous".to_owned())
     }
 
+    /// Seconds that a phone may ring (RFC 3261 §13.3.1). It stops by itself if who was to cancel it died, and the
+    /// CANCEL was lost.
+    fn invited_for(&self) -> u64 {
+        let deadline = self.transfer_deadline().unwrap_or(self.record.ring_deadline);
+        (deadline.saturating_since(self.now) + INVITED_LONGER).as_secs()
+    }
+
     fn branch_invite(&mut self, id: LegId) -> Result<Request, Status> {
         let offer = self.record.offer.clone();
         let offering = self.staying().unwrap_or_else(|| self.record.caller_leg());
@@ -328,7 +338,7 @@ impl Call {
         let passed = self.record.passed.clone();
         let presented = self.presented();
         let private = self.record.private && presented.is_none();
-        let max_forwards = self.record.max_forwards;
+        let (max_forwards, expires) = (self.record.max_forwards, self.invited_for());
         let domain = self.record.leg(id).map(|leg| leg.domain.clone()).unwrap_or_default();
         let identity = identity(presented.as_ref().unwrap_or(&self.record.caller), &domain);
         let Some(leg) = self.record.leg_mut(id) else { return Err(Status(500)) };
@@ -358,6 +368,7 @@ impl Call {
         fields.push(HeaderName::To, leg.dialog.remote_party.as_str());
         fields.push(HeaderName::CallId, leg.dialog.call_id.as_str());
         fields.push(HeaderName::CSeq, "1 INVITE");
+        fields.push(HeaderName::Expires, expires.to_string());
         if let Some(asking) = calls_caller {
             headers::add_passed(fields, &asking);
         } else if private {

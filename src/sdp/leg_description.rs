@@ -137,6 +137,14 @@ impl LegDescription {
         Some(self.say(text))
     }
 
+    /// Its phone may have seen so many versions more: the last text is ours under a later one.
+    pub fn pass_over(&mut self, versions: u64) {
+        let former = self.origin();
+        self.version = self.version.saturating_add(versions);
+        let origin = self.origin();
+        self.sent = self.sent.take().map(|sent| sent.replacen(&former, &origin, 1));
+    }
+
     /// The phone was told these addresses of ours, or none yet.
     pub fn names(&self, local: &[SocketAddr]) -> bool {
         self.sent.as_ref().is_none_or(|sent| self.at(sent, local) == *sent)

@@ -96,6 +96,11 @@ impl Worker {
         });
         self.given_up.retry_at = self.now;
         self.peers.broadcast(&PeerFrame::Draining(drain));
+        if !drain && self.given_up.is_watched {
+            // What nobody has taken yet nobody is to take.
+            self.peers.broadcast(&PeerFrame::TakenBack);
+            self.given_up.take_back();
+        }
         if drain && end_calls {
             self.ending = self.calls.ids(|_| true).into();
         }
@@ -203,6 +208,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Frame;
     use crate::signaling::errand::{Claim, Errand};
     use crate::signaling::pass_on::{Stray, Whereabouts};
     use crate::signaling::samples;
@@ -231,6 +237,23 @@ mod tests {
         assert!(stops.iter().any(|errand| matches!(errand, Errand::StopClaim(_))));
         worker.claim_from(handed[0].from);
         assert_eq!(claims(&mut worker)[0].patience, None, "of a dead one");
+    }
+
+    #[tokio::test]
+    async fn an_undrained_node_says_that_it_takes_its_calls_back() {
+        let mut worker = samples::worker();
+        let mut told = samples::peer(&mut worker);
+        let mut takes_back = |worker: &mut Worker| {
+            worker.drain_self(true, false);
+            worker.drain_self(false, false);
+            let frames = core::iter::from_fn(|| told.try_recv().ok()).collect::<Vec<_>>();
+            frames.iter().any(|frame| matches!(frame, Frame::Peer(PeerFrame::TakenBack)))
+        };
+        assert!(!takes_back(&mut worker), "nothing was given up");
+        worker.given_up.told(worker.now);
+        worker.given_up.watch_from(worker.now);
+        assert!(takes_back(&mut worker));
+        assert!(!worker.given_up.are_theirs(worker.now));
     }
 
     #[tokio::test]

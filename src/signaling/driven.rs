@@ -10,7 +10,8 @@ use super::journal::Keeping;
 use super::sockets::{Received, Sockets};
 use super::worker::{Doors, Worker};
 use crate::call::{Call, Settings};
-use crate::ids::{CallId, Flow};
+use crate::directory::Binding;
+use crate::ids::{CallId, ConnectionId, Flow};
 use crate::net::tcp::TcpEvent;
 use crate::net::udp::Datagram;
 use crate::operator::Command;
@@ -91,7 +92,12 @@ impl DrivenNode {
                 self.note_connection(&event);
                 self.received.streams.push(event);
             }
-            Some(Incoming::Wakeup(wakeup)) => self.wakeups.push(wakeup),
+            Some(Incoming::Wakeup(wakeup)) => {
+                if let Wakeup::Inherited(_, connections) = &wakeup {
+                    self.worker.sockets.driver().open.extend(connections);
+                }
+                self.wakeups.push(wakeup);
+            }
             Some(Incoming::Command(command)) => self.commands.push(command),
             None => {}
         }
@@ -167,6 +173,17 @@ impl DrivenNode {
     /// What is the same for all its calls.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.worker.settings
+    }
+
+    /// Phones of a user, as it knows them.
+    pub fn bindings(&self, extension: &str) -> &[Binding] {
+        self.worker.directory.bindings(extension)
+    }
+
+    /// A sibling took these connections: they are not read here any more.
+    pub fn lose_connections(&mut self, connections: &[ConnectionId]) {
+        let open = &mut self.worker.sockets.driver().open;
+        open.retain(|id| !connections.contains(id));
     }
 
     /// It as operators see it.

@@ -10,7 +10,7 @@ use super::ledger::Work;
 use super::links::{self, Links, PeerAddress};
 use super::media_pool::LinkNumber;
 use super::names;
-use super::pass_on::{PAUSE, Stray, Whereabouts};
+use super::pass_on::{Stray, Whereabouts};
 use super::quarantine::say_again;
 use super::refuge::AT_ONCE;
 use super::sockets::Dialer;
@@ -384,7 +384,7 @@ impl Tasks {
 
     async fn find_owner_of(&self, stray: Stray) -> Wakeup {
         if stray.tries > 0 {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(stray.pause()).await;
         }
         let found = self.find_owner(stray.call).await;
         Wakeup::StrayFound(Box::new((stray, found)))

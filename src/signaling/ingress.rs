@@ -124,6 +124,10 @@ impl Worker {
         }
         let (call, leg) = (locator.call, locator.leg);
         self.note_received(call, leg, flow);
+        let first_said = self.peers.passed.first_said(call, bytes, self.now);
+        if let Some((slot, at)) = self.calls.get_mut(call).zip(first_said) {
+            slot.call.was_told(at);
+        }
         self.input(call, Input::Request { leg, request, flow });
         self.release_stranded(call, flow, |waiting| {
             waiting.request.is_some() && waiting.leg == leg

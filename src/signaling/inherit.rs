@@ -5,7 +5,7 @@ use super::worker::Worker;
 use crate::call::Transmit;
 use crate::control::PeerFrame;
 use crate::directory::Binding;
-use crate::ids::{ConnectionId, Incarnation, NodeName};
+use crate::ids::{ConnectionId, Flow, Incarnation, NodeName};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
@@ -73,7 +73,22 @@ impl Worker {
         self.send_stranded(&numbers);
     }
 
-    /// What waited for connections of these nodes leaves, if somebody has them.
+    /// A link is there again: what was to leave by it for phones on connections may not have.
+    pub(super) fn say_again_by_peer(&mut self, name: &NodeName) {
+        let open = self.calls.iter().flat_map(|(_, slot)| slot.call.open_flows());
+        let held = |one: &ConnectionId| self.peers.holders(*one).any(|holder| holder == name);
+        let lost: HashSet<ConnectionId> =
+            open.filter_map(|flow| flow.connection).filter(held).collect();
+        self.say_again_by(|flow| flow.connection.is_some_and(|one| lost.contains(&one)));
+    }
+
+    fn say_again_by(&mut self, is_lost: impl Fn(&Flow) -> bool) {
+        for id in self.calls.ids(|slot| slot.call.open_flows().any(&is_lost)) {
+            self.change(id, |call| call.say_again_by(&is_lost));
+        }
+    }
+
+    /// What waited for connections of these nodes leaves, if somebody has them, and what may not have left.
     fn send_stranded(&mut self, numbers: &HashSet<u16>) {
         let is_theirs = |transmit: &Transmit| {
             transmit.flow.connection.is_some_and(|one| numbers.contains(&one.node()))
@@ -83,5 +98,6 @@ impl Worker {
                 self.send(id, transmit);
             }
         }
+        self.say_again_by(|flow| flow.connection.is_some_and(|it| numbers.contains(&it.node())));
     }
 }

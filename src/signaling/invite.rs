@@ -154,7 +154,11 @@ impl Worker {
     /// The user that the sender proved to be. `None`: it was answered (challenged, refused).
     pub(super) fn authenticate(&mut self, request: &Request, flow: &Flow) -> Option<Arc<User>> {
         if !self.loaded {
-            self.refuse_for_now(request, flow, "Starting", SOON_SECONDS);
+            // Who says it again finds us ready; and another node may have a call of it.
+            let is_repeated = !flow.transport.is_reliable() && self.is_newcomer();
+            if !is_repeated {
+                self.refuse_for_now(request, flow, "Starting", SOON_SECONDS);
+            }
             return None;
         }
         let directory = &self.directory;

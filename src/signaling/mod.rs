@@ -42,6 +42,7 @@ mod originate;
 mod out_of_dialog;
 mod outputs;
 mod pass_on;
+mod passed;
 mod peers;
 mod pings;
 mod places;

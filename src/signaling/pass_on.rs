@@ -12,16 +12,18 @@ use crate::call::{Input, cancel_unknown};
 use crate::control::PeerFrame;
 use crate::control::peer::FORWARDS;
 use crate::event::Event;
-use crate::ids::{CallId, Flow, Incarnation, Locator, Transport};
+use crate::ids::{CallId, Flow, Incarnation, Locator, NodeName, Transport};
 use crate::sip::{Message, Method};
 use crate::store::ClaimedCall;
 use bytes::Bytes;
 use core::time::Duration;
 
-/// A call that is between two owners is looked for so often.
-const TRIES: u8 = 40;
-/// And after such a pause.
-pub(super) const PAUSE: Duration = Duration::from_millis(50);
+/// A call that is between two owners is looked for so often: for two seconds.
+const TRIES: u8 = 24;
+/// For a phone that says nothing twice: ten seconds, longer than the lease of an owner that stands still.
+const TRIES_OF_STREAM: u8 = 60;
+/// Before the first of them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A message on its way to its call.
 #[derive(Clone, Debug)]
@@ -51,7 +53,12 @@ impl Stray {
         let address = core::net::SocketAddr::from(([0, 0, 0, 0], 0));
         let (transport, connection) = (Transport::Udp, None);
         let flow = Flow { transport, local: address, remote: address, connection };
-        Self { call, hint: 0, flow, bytes: Bytes::new(), hops: FORWARDS, tries: TRIES }
+        Self { call, hint: 0, flow, bytes: Bytes::new(), hops: FORWARDS, tries: u8::MAX }
+    }
+
+    /// Before it is looked for again.
+    pub fn pause(&self) -> Duration {
+        PAUSE * u32::from(self.tries / 10 + 1).min(5)
     }
 }
 
@@ -76,21 +83,30 @@ impl Worker {
         if self.store.is_embedded() {
             return false;
         }
+        self.peers.passed.note_end(&stray, self.now);
         if stray.hops >= FORWARDS || self.pass_to_refuge(stray.flow, &stray.bytes, stray.hops) {
             return true;
         }
         let likely = self.peers.likely_owner(stray.call, stray.hint);
         if stray.hops == 0
             && let Some(name) = likely
+            && self.forward(&name, &stray)
         {
-            let Stray { flow, bytes, .. } = &stray;
-            let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.clone(), hops: 1 };
-            if self.peers.send(&name, frame) {
-                return true;
-            }
+            return true;
         }
         self.look_for(stray);
         true
+    }
+
+    /// To that node, by its link.
+    fn forward(&mut self, name: &NodeName, stray: &Stray) -> bool {
+        let Stray { flow, bytes, hops, .. } = stray;
+        let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.clone(), hops: hops + 1 };
+        let is_sent = self.peers.send(name, frame);
+        if is_sent && flow.transport.is_reliable() {
+            self.peers.passed.note(name, stray.clone(), self.now);
+        }
+        is_sent
     }
 
     /// Asks the store for the owner.
@@ -129,10 +145,9 @@ impl Worker {
         match self.peers.life(owner) {
             Life::Up(name) => {
                 self.peers.learn(stray.call, name.clone());
-                let Stray { flow, bytes, hops, .. } = stray;
-                self.peers.send(&name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
+                self.forward(&name, &stray);
             }
-            Life::Dead | Life::Silent if self.is_leaving() => self.leave_to_another(stray),
+            Life::Dead | Life::Silent if self.is_leaving() => self.leave_to_another(&stray),
             // Given up, or on its way here by a claim under way.
             Life::Unsure if owner == self.settings.incarnation => {
                 self.doubt_claims();
@@ -147,11 +162,9 @@ impl Worker {
     }
 
     /// An owner that we have no link with may have one with somebody else: who lives for that one is not claimed from.
-    fn pass_by_another(&self, stray: &Stray) -> bool {
-        let Stray { flow, bytes, hops: 0, .. } = stray else { return false };
-        let Some(name) = self.peers.taker() else { return false };
-        let frame = PeerFrame::Forward { flow: *flow, bytes: bytes.clone(), hops: 1 };
-        self.peers.send(name, frame)
+    fn pass_by_another(&mut self, stray: &Stray) -> bool {
+        let name = self.peers.taker().filter(|_| stray.hops == 0).cloned();
+        name.is_some_and(|name| self.forward(&name, stray))
     }
 
     /// The store does not know the call. Who made it may not have saved it yet, or it is on its way through another
@@ -164,10 +177,7 @@ impl Worker {
         match self.peers.by_number(stray.hint).cloned() {
             // It came a long way: by the next repeat the shorter one is known.
             Some(_) if stray.hops + 1 >= FORWARDS => self.look_again_if_reliable(stray),
-            Some(maker) => {
-                let Stray { flow, bytes, hops, .. } = stray;
-                self.peers.send(&maker, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
-            }
+            Some(maker) => _ = self.forward(&maker, &stray),
             None => self.refuse_stray(&stray),
         }
     }
@@ -181,17 +191,18 @@ impl Worker {
 
     /// The call is between two owners: where it is will be known soon.
     fn look_again(&mut self, stray: Stray) {
-        if stray.call != CallId(0) && stray.tries < TRIES {
+        let most = if stray.flow.transport.is_reliable() { TRIES_OF_STREAM } else { TRIES };
+        if stray.call != CallId(0) && stray.tries < most {
             let tries = stray.tries + 1;
             self.look_for(Stray { tries, ..stray });
         }
     }
 
     /// Whoever takes calls claims this one.
-    fn leave_to_another(&self, stray: Stray) {
-        let Some(name) = self.peers.taker() else { return };
-        let Stray { flow, bytes, hops, .. } = stray;
-        self.peers.send(name, PeerFrame::Forward { flow, bytes, hops: hops + 1 });
+    fn leave_to_another(&mut self, stray: &Stray) {
+        if let Some(name) = self.peers.taker().cloned() {
+            self.forward(&name, stray);
+        }
     }
 
     /// Nobody owns its call: 481 to a request, nothing to an ACK. A response may be for a node where the call, over for

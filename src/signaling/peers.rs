@@ -5,6 +5,7 @@
 
 use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
+use super::passed::Passed;
 use crate::control::hello::Hello;
 use crate::control::{Frame, PeerFrame};
 use crate::ids::{CallId, ConnectionId, Incarnation, NodeName};
@@ -75,6 +76,8 @@ pub(super) struct Peers {
     left: HashMap<NodeName, Timestamp>,
     /// Users whose bindings a node that is here again is to be told of.
     pub untold: VecDeque<(NodeName, String)>,
+    /// What was passed on to them lately.
+    pub passed: Passed,
     /// Who inherited connections of a node, by its number.
     heirs: HashMap<u16, HashSet<NodeName>>,
 }

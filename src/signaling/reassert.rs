@@ -15,7 +15,7 @@ use std::collections::{HashSet, VecDeque};
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// At most so many: more than end within the lag of any replica that is fit to take over.
 const KEPT: usize = 10_000;
-/// Records claimed so long after a change may be older than what their phones saw.
+/// Records claimed so long after that may be older than what their phones saw.
 const OLD_RECORDS: Duration = Duration::from_secs(60);
 
 /// What is known of the server that takes our writes.
@@ -23,8 +23,8 @@ const OLD_RECORDS: Duration = Duration::from_secs(60);
 pub(super) struct Server {
     /// Which, as the store counts them.
     number: u64,
-    /// When another took the place of the first.
-    changed_at: Option<Timestamp>,
+    /// When another took the place of the first, or an owner was missed that may have been cut off from it.
+    doubted_at: Option<Timestamp>,
     /// Ends that were stored lately.
     ended: VecDeque<(Timestamp, Save)>,
 }
@@ -39,9 +39,14 @@ impl Server {
         self.ended.push_back((now, save.clone()));
     }
 
-    /// A record may lack what its owner did last: numbers that its phones may have seen are passed over.
+    /// Records that are claimed may lack what their owner did last.
+    pub(super) fn doubt_records(&mut self, now: Timestamp) {
+        self.doubted_at = Some(now);
+    }
+
+    /// Numbers that phones may have seen are passed over then.
     pub(super) fn may_be_old(&self, now: Timestamp) -> bool {
-        self.changed_at.is_some_and(|at| now.saturating_since(at) <= OLD_RECORDS)
+        self.doubted_at.is_some_and(|at| now.saturating_since(at) <= OLD_RECORDS)
     }
 }
 
@@ -55,7 +60,7 @@ impl Worker {
         if is_first {
             return;
         }
-        self.server.changed_at = Some(self.now);
+        self.server.doubt_records(self.now);
         let saves = self.rows();
         let ended = core::mem::take(&mut self.server.ended);
         let (calls, ends) = (saves.len(), ended.len());

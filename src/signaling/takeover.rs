@@ -240,7 +240,8 @@ impl Worker {
     }
 
     /// Who let its lease run out may be gone, or cut off and speaking: its calls are claimed one by one, as phones
-    /// speak to us of them. Silent for a second lease it is dead: a node that lives has found itself out by then.
+    /// speak to us of them. Silent for a second lease it is dead: a node that lives has found itself out by then. What
+    /// it did meanwhile may be in its journal alone.
     fn judge_silence<'a>(&mut self, now: Timestamp, rows: impl Iterator<Item = &'a NodeRow>) {
         let (mut silent, mut dead) = (HashSet::new(), Vec::new());
         for row in rows {
@@ -252,12 +253,14 @@ impl Worker {
             }
         }
         if self.peers.set_silent(silent) {
+            self.server.doubt_records(self.now);
             tracing::warn!(
                 "the lease of a signaling node ran out: its calls are claimed as phones ask"
             );
         }
         for incarnation in dead {
             if self.peers.bury_silent(incarnation) {
+                self.server.doubt_records(self.now);
                 self.take_from_dead(incarnation);
             }
         }
@@ -331,6 +334,7 @@ impl Worker {
             let numbers = self.inherited.iter().copied().collect();
             self.peers.send(&name, PeerFrame::Inherited(numbers));
         }
+        self.say_again_by_peer(&name);
         if let Some(former) = former {
             self.claim_from(former);
         }
@@ -347,6 +351,7 @@ impl Worker {
     pub(super) fn peer_left(&mut self, name: NodeName) {
         self.expect_repeats();
         self.ask_no_more(&name);
+        self.pass_on_again(&name);
         self.peers.note_left(name, self.now);
     }
 
@@ -482,6 +487,31 @@ fn adopted_session(node: NodeName, id: CallId, epoch: Epoch) -> Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signaling::samples;
+
+    #[tokio::test]
+    async fn records_of_a_silent_owner_may_lack_what_it_did_last() {
+        let mut worker = samples::worker();
+        let (own, lease) = (worker.settings.incarnation, worker.lease);
+        let begun = Timestamp::from_millis(1_000_000);
+        let row = |incarnation, seen_at| NodeRow {
+            name: NodeName(format!("n-{incarnation:?}").into()),
+            incarnation,
+            mode: "signaling".to_owned(),
+            control: Vec::new(),
+            seen_at,
+            view: String::new(),
+        };
+        let mut look = |after: Duration| {
+            let now = begun + after;
+            let rows = vec![row(own, now), row(Incarnation(own.0 + 1), begun)];
+            worker.handle_nodes(Judgement { now, rows, owners: None, server: 1 });
+            worker.server.may_be_old(worker.now)
+        };
+        let looks = [0, 1, 2, 3].map(|third| look(lease * third / 3));
+        assert_eq!(looks, [false; 4], "its lease is good");
+        assert!(look(lease * 4 / 3), "it may be cut off, and speak");
+    }
 
     #[test]
     fn a_node_is_silent_before_it_is_dead() {

@@ -269,6 +269,9 @@ fn header_fields_pass_by_one_table() {
     ] {
         assert_eq!(invite.headers.get(&HeaderName::from(name)), value, "{name}");
     }
+    let expires: u64 =
+        invite.headers.get(&HeaderName::Expires).unwrap_or_default().parse().expect("s");
+    assert!((183..=184).contains(&expires), "the ring timeout and 64 s: {expires}");
     let allow = invite.headers.get(&HeaderName::Allow).unwrap_or_default();
     assert!(!allow.contains("PRACK") && !allow.contains("UPDATE"), "{allow}");
     let extra =

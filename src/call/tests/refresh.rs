@@ -126,6 +126,20 @@ fn a_phone_that_cannot_be_reached_is_told_when_it_comes_back() {
     assert_eq!(number(&bench.request("10.0.2.1:6000", &Method::Invite)), 4);
 }
 
+/// Its connection broke while its hold was under way.
+#[test]
+fn a_phone_that_came_back_hears_there_what_it_asked_before() {
+    let mut bench = at_rest();
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4_000, 2, "a=sendonly\r\n"));
+    assert_eq!(bench.heard(CALLER), ["100"]);
+    let leg = bench.call.record.leg(LegId::CALLER).expect("the caller");
+    let contact = leg.dialog.remote_target.as_str().to_owned();
+    let back = "10.0.9.9:7000";
+    bench.input(Input::FlowMoved { contact, flow: flow(back) });
+    bench.answer(&callee(), 200, &sdp(6_000, 2, "a=recvonly\r\n"));
+    assert_eq!((bench.heard(CALLER), bench.heard(back)), (vec![], vec!["200 sdp".to_owned()]));
+}
+
 #[test]
 fn what_a_phone_says_anew_holds() {
     let mut bench = at_rest();

@@ -227,3 +227,44 @@ fn a_number_that_may_have_gone_is_not_used_again() {
     let info = bench.request(&callee(), &Method::Info);
     assert_eq!(info.cseq().map(|cseq| cseq.number), Some(3), "2 may have been a BYE");
 }
+
+/// A record may be older than what its phones saw.
+#[test]
+fn numbers_that_phones_may_have_seen_are_passed_over() {
+    let mut bench = Bench::answered();
+    bench.wait(Duration::from_secs(3));
+    let known = origin(&bench.response(CALLER, 200).body);
+    let record = &bench.saves.last().expect("a save").record;
+    let passed = record_passing_over(record, &settings().key);
+    let place = Place::as_before();
+    let restored = Call::restore(Arc::new(settings()), &passed, Epoch(2), bench.now, &place);
+    bench.call = restored.expect("a record of ours");
+    bench.drain();
+    bench.ask(&phone(1002, 1), "INVITE", 1, "", &sdp(5_000, 2, "a=sendonly\r\n"));
+    let invite = bench.request(CALLER, &Method::Invite);
+    assert!(invite.cseq().expect("a CSeq").number > 100);
+    let told = origin(&invite.body);
+    let version = |origin: &str| -> u64 {
+        origin.split(' ').nth(2).expect("a version").parse().expect("a number")
+    };
+    assert!(version(&told) > version(&known) + 100, "{told}");
+    let rest = |origin: &str| origin.replacen(&format!(" {} ", version(origin)), " ", 1);
+    assert_eq!(rest(&told), rest(&known), "nothing else of the line changes (RFC 3264 §8)");
+}
+
+/// There it is not repeated by itself, and without a word to this owner it could not be cancelled.
+#[test]
+fn what_rings_on_a_connection_is_asked_again_once() {
+    let mut bench = Bench::plain();
+    bench.answer(&callee(), 100, "");
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp"]);
+    bench.call.record.leg_mut(LegId(1)).expect("the callee").flow.transport = Transport::Tcp;
+    bench.call.save();
+    bench.drain();
+    bench.is_taken_over();
+    bench.wait(Duration::from_secs(5));
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp"]);
+    bench.answer(&callee(), 100, "");
+    bench.input(Input::Hangup { reason: None });
+    assert_eq!(bench.heard(&callee()), ["CANCEL"]);
+}
