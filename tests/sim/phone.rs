@@ -1,13 +1,15 @@
-//! A phone of the simulator: one UA over UDP with its own transactions, strict about what RFC 3261 and 3264 promise it.
+//! A phone of the simulator: one UA over UDP or a connection, with its own transactions, strict about what RFC 3261 and 3264 promise it.
 //! It shares no transaction or dialog code with the switch.
 
 mod called;
 mod calling;
+mod registering;
 
 use crate::count::Count;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use holdfast::sip::{HeaderName, Message, Method, Request, Status, Uri};
+use registering::Registration;
 use std::collections::VecDeque;
 
 const T1: u64 = 500_000;
@@ -132,6 +134,8 @@ pub struct Line {
     pub was_promised: bool,
     /// It said or heard the end.
     pub over_at: Option<u64>,
+    /// It rang until its INVITE expired.
+    pub expired: bool,
     pub final_status: Option<u16>,
     invite: Option<Request>,
     incoming: Option<Request>,
@@ -171,6 +175,8 @@ impl Line {
 pub enum Act {
     Ring,
     Final(u16),
+    /// The INVITE is not good any more (RFC 3261 §13.3.1).
+    Expire,
     Cancel,
     Bye,
     /// sendonly, inactive, or c=0.0.0.0.
@@ -212,6 +218,9 @@ pub struct Phone {
     pub challenge: Option<(String, &'static str)>,
     /// Finals of its requests within dialogs.
     pub answers: Vec<Answered>,
+    /// It speaks by a connection: what it says once arrives, or the connection breaks.
+    pub by_connection: bool,
+    pub registration: Option<Registration>,
 }
 
 /// A request within a dialog was answered.
@@ -241,6 +250,8 @@ impl Phone {
             when_answered: Vec::new(),
             challenge: None,
             answers: Vec::new(),
+            by_connection: false,
+            registration: None,
         }
     }
 
@@ -253,6 +264,19 @@ impl Phone {
         self.counter += 1;
         let host = self.address.split(':').next().unwrap_or_default();
         format!("{what}{}x{}.{host}", self.user, self.counter)
+    }
+
+    fn via(&self, branch: &str) -> String {
+        let (transport, rport) = match self.by_connection {
+            true => ("TCP", ""),
+            false => ("UDP", ";rport"),
+        };
+        format!("SIP/2.0/{transport} {};branch={branch}{rport}", self.address)
+    }
+
+    fn contact(&self) -> String {
+        let transport = if self.by_connection { ";transport=tcp" } else { "" };
+        format!("<sip:{}@{}{transport}>", self.user, self.address)
     }
 
     fn voice(&self) -> Voice {
@@ -307,7 +331,8 @@ impl Phone {
     pub fn next_due(&self) -> Option<u64> {
         let pending = self.pending.iter().map(|pending| pending.due);
         let plans = self.lines.iter().filter_map(|line| line.plan.front().map(|(at, _)| *at));
-        pending.chain(plans).min()
+        let registers = self.registration.as_ref().map(|registration| registration.due);
+        pending.chain(plans).chain(registers).min()
     }
 
     /// Nothing is open on a line.
@@ -319,6 +344,7 @@ impl Phone {
 
     pub fn handle_time(&mut self, now: u64) {
         let mut given_up = Vec::new();
+        self.time_registration(now);
         for pending in &mut self.pending {
             if pending.due > now {
                 continue;
@@ -327,7 +353,9 @@ impl Phone {
                 given_up.push((pending.call_id.clone(), pending.cseq, pending.kind));
                 continue;
             }
-            if pending.kind != Kind::InviteProceeding {
+            // A connection loses nothing; a 2xx is said until its ACK comes all the same (RFC 3261 §13.3.1.4).
+            let is_said_once = self.by_connection && pending.kind != Kind::Success;
+            if pending.kind != Kind::InviteProceeding && !is_said_once {
                 self.count.add("phones: retransmissions");
                 self.outbox.push(pending.bytes.clone());
             }
@@ -371,6 +399,10 @@ impl Phone {
         match act {
             Act::Ring if state == State::Ringing => self.ring(at),
             Act::Final(status) if state == State::Ringing => self.answer(at, *status, now),
+            Act::Expire if state == State::Ringing => {
+                self.lines[at].expired = true;
+                self.answer(at, 487, now);
+            }
             Act::Cancel
                 if state == State::Calling
                     || (state == State::Ringing && self.lines[at].caller) =>
@@ -389,6 +421,7 @@ impl Phone {
             Act::AnswerReinvite => self.answer_reinvite(at, now),
             Act::Vanish if state != State::Over => self.vanish(at),
             Act::Info if state == State::Up => self.info(at, now),
+            Act::Expire => {}
             Act::Ring
             | Act::Final(_)
             | Act::Cancel
@@ -416,18 +449,19 @@ impl Phone {
 
     fn dialog_request(&mut self, at: usize, method: Method) -> Request {
         let branch = self.token("z9hG4bK");
+        let (via, contact) = (self.via(&branch), self.contact());
         let line = &mut self.lines[at];
         line.local_seq += 1;
         let uri = Uri::parse(&line.target).expect("target");
         let mut request = Request::new(method.clone(), uri);
         let fields = &mut request.headers;
-        fields.push(HeaderName::Via, format!("SIP/2.0/UDP {};branch={branch};rport", self.address));
+        fields.push(HeaderName::Via, via);
         fields.push(HeaderName::MaxForwards, "70");
         fields.push(HeaderName::From, format!("<{}>;tag={}", line.local_uri, line.local_tag));
         fields.push(HeaderName::To, format!("<{}>;tag={}", line.remote_uri, line.remote_tag));
         fields.push(HeaderName::CallId, line.call_id.as_str());
         fields.push(HeaderName::CSeq, format!("{} {method}", line.local_seq));
-        fields.push(HeaderName::Contact, format!("<sip:{}@{}>", self.user, self.address));
+        fields.push(HeaderName::Contact, contact);
         request
     }
 
@@ -454,9 +488,7 @@ impl Phone {
     fn respond(&mut self, request: &Request, status: u16, tag: &str, sdp: Option<String>) -> Bytes {
         let mut response = request.response(Status(status), Some(tag));
         if request.method == Method::Invite && status < 300 {
-            response
-                .headers
-                .push(HeaderName::Contact, format!("<sip:{}@{}>", self.user, self.address));
+            response.headers.push(HeaderName::Contact, self.contact());
         }
         if status == 302
             && let Some(contact) = &self.manners.redirect_to

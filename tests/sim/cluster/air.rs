@@ -3,10 +3,9 @@
 
 use super::faults::Theme;
 use super::media::Ports;
-use super::world::{Happening, MS, S, World, host_of};
+use super::world::{Happening, MS, NODES, S, World, host_of};
 use crate::phone::State;
 use holdfast::control::Frame;
-use holdfast::ids::ClusterKey;
 use holdfast::time::Timestamp;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -66,7 +65,7 @@ impl World {
         if let Some(call) = self.calls_by_tag.get(tag) {
             return *call;
         }
-        let located = ClusterKey::new(b"of the cluster").locate_tag(tag);
+        let located = (0..NODES).find_map(|at| self.key_of(at).locate_tag(tag));
         let call = located.map_or(0, |locator| locator.call.0);
         self.calls_by_tag.insert(tag.clone(), call);
         call

@@ -19,8 +19,9 @@ const DEADLINE: u64 = 3 * S;
 const COMMIT_DEADLINE: u64 = 10 * S;
 /// What a store that is not slow takes.
 const AT_ONCE: u64 = 500 * MS;
-/// A peer that does not answer is dialled for so long.
+/// A peer that does not answer is dialled for so long; its kernel is asked again each second.
 const JUDGING: u64 = 15 * S;
+const DIALLED_EVERY: u64 = S;
 
 /// How a statement fares.
 enum Way {
@@ -49,6 +50,15 @@ fn patience(errand: &Errand) -> u64 {
         Errand::AskAgain(_, patience) => u64::try_from(patience.as_micros()).unwrap_or(u64::MAX),
         _ => u64::MAX,
     }
+}
+
+/// What is looked for again is not looked for at once.
+fn pause(errand: &Errand) -> u64 {
+    let pause = match errand {
+        Errand::FindOwner(stray) if stray.tries > 0 => stray.pause(),
+        _ => return 0,
+    };
+    u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl World {
@@ -117,8 +127,8 @@ impl World {
             Errand::StopClaim(from) => _ = self.given.remove(&(life, from)),
             // Nobody asks for ladders here.
             Errand::ReadLadder { .. } => {}
-            Errand::Dial(peer) => self.dial(node, life, &peer, false),
-            Errand::Judge(peer) => self.dial(node, life, &peer, true),
+            Errand::Dial(peer) => self.dial(node, life, peer, false, self.now + DEADLINE),
+            Errand::Judge(peer) => self.dial(node, life, peer, true, self.now + JUDGING),
             Errand::Probe { node: media, probes, peer } => {
                 let reaches = |at: usize| !self.is_cut(Place::Node(node), Place::Media(at));
                 let is_near = self.media_named(&media.0).is_some_and(reaches);
@@ -154,6 +164,7 @@ impl World {
                 // There are few claims beside commits.
                 let lost = claims(&errand) && self.random.chance(self.weather.doubt * 10);
                 let heard = heard && !lost;
+                let there = there + pause(&errand);
                 if there * 2 > patience(&errand) {
                     return self.fail_errand(node, life, patience(&errand), errand);
                 }
@@ -275,7 +286,9 @@ impl World {
             Errand::Prove => Wakeup::Proven(Ok(self.owned(node, own))),
             Errand::LookUp { call, number, uri, extension } => {
                 let user = self.users.iter().find(|user| user.extension == extension);
-                let result = Ok((user.cloned(), Vec::new()));
+                let mut bindings = self.stored_bindings();
+                bindings.retain(|binding| binding.extension == extension);
+                let result = Ok((user.cloned(), bindings));
                 Wakeup::Found(Box::new(Found { call, number, uri, extension, result }))
             }
             Errand::Sweep(now) => return self.store.sweep(now - TOMBSTONE_LIFE),
@@ -455,24 +468,21 @@ impl World {
     }
 
     /// A link to a peer is tried; after a break it is judged by what answers.
-    fn dial(&mut self, node: usize, life: u64, peer: &PeerAddress, judges: bool) {
-        if let Some(media) = self.media_named(&peer.name.0) {
-            return self.judge_media(node, life, media, peer);
-        }
-        let Some(other) = (0..self.nodes.len()).find(|at| self.nodes[*at].name() == peer.name)
-        else {
-            return;
+    pub fn dial(&mut self, node: usize, life: u64, peer: PeerAddress, judges: bool, until: u64) {
+        let is_there = |at: &usize| self.nodes[*at].name() == peer.name;
+        let Some(other) = (0..self.nodes.len()).find(is_there) else {
+            return self.judge_media(node, life, peer, until);
         };
         let after = self.random.between(200, 2 * MS);
         let (one, two) = (Place::Node(node), Place::Node(other));
         let is_dead = Wakeup::PeerDead(peer.incarnation);
         let there = self.nodes[other].process.as_ref();
         match there.map(|process| (process.life, process.is_frozen)) {
-            _ if self.is_cut(one, two) => self.not_dialled(node, life, peer, judges),
+            _ if self.is_cut(one, two) => self.dial_on(node, life, peer, judges, until),
             // Nobody listens there.
             None if judges => self.answer(node, life, after, is_dead),
             None => self.answer(node, life, after, Wakeup::NotDialled(peer.incarnation)),
-            Some((_, true)) => self.not_dialled(node, life, peer, judges),
+            Some((_, true)) => self.dial_on(node, life, peer, judges, until),
             Some((theirs, false)) => {
                 if judges && theirs != peer.incarnation.0 {
                     self.answer(node, life, after, is_dead);
@@ -483,29 +493,35 @@ impl World {
     }
 
     /// The link with a media node broke. Without its host nobody says that nobody listens.
-    fn judge_media(&mut self, node: usize, life: u64, media: usize, peer: &PeerAddress) {
+    fn judge_media(&mut self, node: usize, life: u64, peer: PeerAddress, until: u64) {
+        let Some(media) = self.media_named(&peer.name.0) else { return };
         let after = self.random.between(200, 2 * MS);
         let is_cut = self.is_cut(Place::Node(node), Place::Media(media));
         let there = &self.medias[media];
         let is_later = there.is_up && !there.is_frozen && there.life != peer.incarnation.0;
         let wakeup = match self.media_lives(media, node) {
             _ if !is_cut && (!there.is_up || is_later) => {
-                Wakeup::MediaDead(peer.name.clone(), peer.incarnation)
+                Wakeup::MediaDead(peer.name, peer.incarnation)
             }
-            true => Wakeup::MediaLives(peer.name.clone()),
-            false => return self.not_dialled(node, life, peer, true),
+            true => Wakeup::MediaLives(peer.name),
+            false => return self.dial_on(node, life, peer, true, until),
         };
         self.answer(node, life, after, wakeup);
     }
 
-    /// Silence proves nothing.
-    fn not_dialled(&mut self, node: usize, life: u64, peer: &PeerAddress, judges: bool) {
-        let wakeup = match self.sabotage {
-            Some(Sabotage::SilenceIsDeath) if judges => Wakeup::PeerDead(peer.incarnation),
-            _ => Wakeup::NotDialled(peer.incarnation),
-        };
-        let after = if judges { JUDGING } else { DEADLINE };
-        let after = if self.sabotage == Some(Sabotage::SilenceIsDeath) { 100 * MS } else { after };
-        self.answer(node, life, after, wakeup);
+    /// Nothing answers there, which proves nothing: it is tried again until then.
+    fn dial_on(&mut self, node: usize, life: u64, peer: PeerAddress, judges: bool, until: u64) {
+        if self.sabotage == Some(Sabotage::SilenceIsDeath) {
+            let wakeup = match judges {
+                true => Wakeup::PeerDead(peer.incarnation),
+                false => Wakeup::NotDialled(peer.incarnation),
+            };
+            return self.answer(node, life, 100 * MS, wakeup);
+        }
+        if self.now + DIALLED_EVERY < until {
+            let again = Happening::Dial { node, life, peer, judges, until };
+            return self.schedule(DIALLED_EVERY, again);
+        }
+        self.answer(node, life, until - self.now, Wakeup::NotDialled(peer.incarnation));
     }
 }

@@ -5,6 +5,7 @@ use super::hosts::Break;
 use super::link::Place;
 use super::world::{HOSTS, Happening, MEDIAS, MS, NODES, S, Weather, World};
 use crate::random::Random;
+use holdfast::operator::Command;
 use holdfast::signaling::driven::Incoming;
 
 /// Nobody claims from a store that is new to the owners of calls.
@@ -48,6 +49,15 @@ pub enum Fault {
     Leave {
         node: usize,
         back: Option<u64>,
+    },
+    /// An operator drains a node, and takes that back.
+    Drain {
+        node: usize,
+        time: u64,
+    },
+    Undrain {
+        node: usize,
+        life: u64,
     },
     /// Between two nodes, or a node and a media node.
     Cut(Place, Place, u64),
@@ -173,12 +183,13 @@ impl Theme {
             Self::Store => [0, 4, 4, 3][random.between(0, 4) as usize],
             Self::Media => [0, 5, 6, 7, 8, 8, 9, 10, 10, 11][random.between(0, 10) as usize],
             Self::MediaDeaths => return Self::media_death(random),
-            Self::All => random.between(0, 12),
+            Self::All => random.between(0, 13),
         };
         match all {
             0 if random.chance(250) => {
                 Fault::Leave { node, back: Some(random.between(100 * MS, 8 * S)) }
             }
+            0 if random.chance(200) => Self::drain(node, random),
             0 => kill(random),
             1 => Fault::Freeze { node, time: random.between(100 * MS, 12 * S) },
             2 => {
@@ -211,11 +222,16 @@ impl Theme {
                 let host = random.between(0, HOSTS as u64) as usize;
                 Fault::LoseHost { host, time: random.between(500 * MS, 25 * S) }
             }
+            12 => Self::drain(node, random),
             _ => {
                 let time = random.between(100 * MS, 1_400 * MS);
                 Fault::Stall(Place::Node(node), Place::Media(media), time)
             }
         }
+    }
+
+    fn drain(node: usize, random: &mut Random) -> Fault {
+        Fault::Drain { node, time: random.between(10 * MS, 12 * S) }
     }
 
     /// One process of each host stays.
@@ -278,10 +294,18 @@ impl World {
                 process.is_frozen = true;
                 self.count.add("faults: node froze");
                 self.silence(Place::Node(node));
+                self.miss_streams(node, life);
                 self.schedule(time, Happening::Fault(Fault::Thaw { node, life }));
             }
             Fault::Thaw { node, life } => self.thaw(node, life),
             Fault::Leave { node, back } => self.leave(node, back),
+            Fault::Drain { node, time } => {
+                let life = self.nodes[node].life();
+                self.count.add("faults: node drained");
+                self.order_drain(node, life, true);
+                self.schedule(time, Happening::Fault(Fault::Undrain { node, life }));
+            }
+            Fault::Undrain { node, life } => self.order_drain(node, life, false),
             fault => self.befall_around(fault),
         }
     }
@@ -371,6 +395,14 @@ impl World {
         }
     }
 
+    fn order_drain(&mut self, node: usize, life: u64, drain: bool) {
+        // Nobody waits for the answer.
+        let (answer, _) = tokio::sync::oneshot::channel();
+        let name = self.nodes[node].name().to_string();
+        let order = Command::Drain { node: name, drain, end_calls: false, answer };
+        self.turn(node, life, Some(Incoming::Command(order)));
+    }
+
     /// What waited in its sockets and tasks comes all at once.
     fn thaw(&mut self, node: usize, life: u64) {
         if self.nodes[node].life() != life {
@@ -385,6 +417,7 @@ impl World {
             backlog.swap(0, first);
         }
         self.turn(node, life, None);
+        self.read_on(node, life);
         for incoming in backlog {
             match incoming {
                 Incoming::Datagram(_) => self.turn(node, life, Some(incoming)),

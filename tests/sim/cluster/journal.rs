@@ -5,6 +5,7 @@ use super::sabotage::Sabotage;
 use super::world::World;
 use crate::store_model::StoreModel;
 use holdfast::call::Save;
+use holdfast::directory::Binding;
 use holdfast::ids::CallId;
 use holdfast::signaling::driven::Work;
 use holdfast::store::{Batch, BindingsWrite, CallOutcome};
@@ -19,7 +20,7 @@ pub struct Journal {
 
 impl Journal {
     pub fn is_empty(&self) -> bool {
-        self.saves.is_empty()
+        self.saves.is_empty() && self.bindings.is_empty()
     }
 
     fn write(&mut self, batch: &Batch) -> Vec<CallOutcome> {
@@ -78,7 +79,7 @@ impl World {
     /// Gives the store what a journal holds.
     pub fn replay(&mut self, at: usize) {
         let Journal { saves, bindings, .. } = core::mem::take(&mut self.nodes[at].journal);
-        if saves.is_empty() {
+        if saves.is_empty() && bindings.is_empty() {
             return;
         }
         self.count.add("journal: replayed");
@@ -89,6 +90,13 @@ impl World {
             ..Batch::default()
         };
         self.store.commit(&batch);
+    }
+
+    /// What the store knows of phones: those that registered, and those that did before the world began.
+    pub fn stored_bindings(&self) -> Vec<Binding> {
+        let is_stored = |binding: &&Binding| self.store.bindings.contains_key(&binding.extension);
+        let before = self.bindings.iter().filter(|binding| !is_stored(binding));
+        self.store.bindings.values().flatten().chain(before).cloned().collect()
     }
 
     /// Journals of processes of this host that are gone.

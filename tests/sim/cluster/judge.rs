@@ -2,6 +2,7 @@
 
 use super::world::{MS, S, World};
 use crate::phone::State;
+use holdfast::directory::Binding;
 use holdfast::sip::{Message, Method};
 use holdfast::views::{Cdr, Disposition};
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ const LONGEST_WAIT: u64 = 2 * S;
 const BEREFT: u64 = 20 * S;
 /// An end, or an answer, is in the CDR as it was on the phones, within a transaction's time and an adoption.
 const LONGEST_DELAY: u64 = 70 * S;
+/// A store that takes no writes lets nobody adopt.
+const LONGEST_OUTAGE: u64 = 15 * S;
 
 impl World {
     /// CSeq of new requests on a dialog only rises, whoever sends them (a known branch is a repeat).
@@ -136,25 +139,28 @@ impl World {
         if wrong.is_empty() {
             self.judge_ends(&mut wrong);
             self.judge_cdrs(&mut wrong);
+            self.judge_registrations(&mut wrong);
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
     fn judge_ends(&self, wrong: &mut Vec<String>) {
-        // A BYE that was lost on the way is repeated by who sent it: nobody does when that one dies too.
-        let bye_may_be_lost = self.weather.loss > 0 && !self.deaths.is_empty();
+        // A word of the end that was lost on the way is repeated by who said it: nobody does when that one dies too.
+        let is_lost = self.weather.loss > 0 && !self.deaths.is_empty();
         // A call that only a dead node's journal held, or whose phone answers where nobody knows of the call.
-        let may_ring = self.died_in_outage || self.peers_were_cut;
+        let may_expire = is_lost || self.died_in_outage || self.peers_were_cut;
         for phone in &self.phones {
             let left = |line: &&crate::phone::Line| match line.state {
-                State::Over => false,
-                State::Up => !bye_may_be_lost,
-                State::Ringing => line.caller || !may_ring,
-                State::Calling => true,
+                State::Over => line.expired && !may_expire,
+                State::Up => !is_lost,
+                State::Ringing | State::Calling => true,
             };
             for line in phone.lines.iter().filter(left) {
                 let (address, call_id, state) = (&phone.address, &line.call_id, line.state);
-                wrong.push(format!("phone {address} thinks call {call_id} is {state:?}"));
+                wrong.push(match line.expired {
+                    true => format!("phone {address} rang until the INVITE of {call_id} expired"),
+                    false => format!("phone {address} thinks call {call_id} is {state:?}"),
+                });
             }
         }
         for (id, row) in self.store.calls.iter().filter(|(_, row)| row.ended_at.is_none()) {
@@ -204,6 +210,29 @@ impl World {
         }
     }
 
+    /// A REGISTER that was acknowledged is known to the store, and to every node that lives.
+    fn judge_registrations(&self, wrong: &mut Vec<String>) {
+        for phone in &self.phones {
+            let acknowledged = phone.registration.as_ref().and_then(|it| it.acknowledged);
+            let Some(acknowledged) = acknowledged else { continue };
+            let (address, contact) = (&phone.address, phone.contact_uri());
+            let knows = |bindings: &[Binding]| {
+                bindings.iter().any(|it| it.contact == contact && it.cseq >= acknowledged)
+            };
+            let stored = self.store.bindings.get(&phone.user).map(Vec::as_slice);
+            if !knows(stored.unwrap_or_default()) {
+                wrong.push(format!("the store lacks REGISTER {acknowledged} of phone {address}"));
+            }
+            for node in &self.nodes {
+                let process = node.process.iter();
+                if process.into_iter().any(|it| !knows(it.driven.bindings(&phone.user))) {
+                    let at = node.number;
+                    wrong.push(format!("node {at} lacks REGISTER {acknowledged} of {address}"));
+                }
+            }
+        }
+    }
+
     /// One call, one true CDR.
     fn judge_cdr(&self, line: &crate::phone::Line, cdr: &Cdr, wrong: &mut Vec<String>) {
         let call_id = &line.call_id;
@@ -232,7 +261,11 @@ impl World {
             // The end is told before it is saved: who dies in between leaves it to the RTP that stays away.
             let died = self.deaths.iter().any(|at| over < *at + S && *at < over + 2 * S);
             let is_mild = self.weather.is_mild && !is_bereft && !died;
-            let delay = if is_mild { 3 * S } else { LONGEST_DELAY };
+            let delay = match is_mild {
+                true => 3 * S,
+                false if self.died_in_outage => LONGEST_DELAY + LONGEST_OUTAGE,
+                false => LONGEST_DELAY,
+            };
             if ended > over + delay + SKEW {
                 let late = (ended - over) / MS;
                 wrong

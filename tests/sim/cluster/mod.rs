@@ -9,6 +9,7 @@
 mod air;
 mod errands;
 mod faults;
+mod happening;
 mod hosts;
 mod journal;
 mod judge;
@@ -16,6 +17,7 @@ mod link;
 mod media;
 mod node;
 mod sabotage;
+mod streams;
 mod wires;
 mod world;
 
@@ -42,8 +44,11 @@ const BROKEN_IN_A_THOUSAND: u64 = 1;
 /// A run with so many broken seeds has told enough.
 const MOST_BROKEN: usize = 200;
 const SECRET: &str = "secret";
+/// Of a thousand phones so many speak by a connection, and of the others so many register while the world is watched.
+const ON_TCP: u64 = 250;
+const REGISTERS: u64 = 300;
 /// Without these a run proves little.
-const MUST_HAPPEN: [&str; 51] = [
+const MUST_HAPPEN: [&str; 56] = [
     "audio: heard",
     "calls: adopted Confirmed",
     "calls: adopted Early",
@@ -67,6 +72,7 @@ const MUST_HAPPEN: [&str; 51] = [
     "faults: media left",
     "faults: node cut from the store",
     "faults: node died between two outputs",
+    "faults: node drained",
     "faults: node froze",
     "faults: node left",
     "faults: store Gone",
@@ -90,7 +96,11 @@ const MUST_HAPPEN: [&str; 51] = [
     "media: stale",
     "network: lost",
     "phones: UPDATE answered",
+    "phones: connected",
+    "phones: connections broken",
+    "phones: connections inherited",
     "phones: re-INVITE not answered at all",
+    "phones: registered",
     "phones: retransmissions",
     "store: claim in doubt",
     "store: commit in doubt",
@@ -112,10 +122,6 @@ fn populate(world: &mut World, random: &mut Random) {
         world.users.push(user);
         for contact in 0..random.between(1, 4) {
             let address = format!("10.0.{number}.{}:5060", contact + 1);
-            let mut binding = crate::binding(&extension, &address);
-            let node = random.between(0, NODES as u64) + 1;
-            binding.node = NodeName(format!("sim-{node}").into());
-            world.bindings.push(binding);
             let rtp_port = 4_000 + (number * 100 + contact * 10) as u16;
             let manners = Manners {
                 keeps_address: random.chance(50),
@@ -125,7 +131,22 @@ fn populate(world: &mut World, random: &mut Random) {
             };
             let mut phone = Phone::new(&extension, &address, rtp_port, manners);
             phone.challenge = Some((challenge.clone(), SECRET));
+            phone.by_connection = random.chance(ON_TCP);
+            if phone.by_connection || random.chance(REGISTERS) {
+                let due = START + random.between(50 * MS, 4_000 * MS);
+                phone.register_from(due, random.between(5_000 * MS, 30_000 * MS));
+            } else {
+                let mut binding = crate::binding(&extension, &address);
+                let node = random.between(0, NODES as u64) + 1;
+                binding.node = NodeName(format!("sim-{node}").into());
+                world.bindings.push(binding);
+            }
+            let dials = phone.by_connection.then(|| random.between(20 * MS, 2_000 * MS));
             world.add_phone(phone);
+            if let Some(after) = dials {
+                let phone = world.phones.len() - 1;
+                world.schedule(after, Happening::Connect { phone });
+            }
         }
     }
 }

@@ -87,12 +87,12 @@ impl Node {
     }
 }
 
-fn config(node: &Node, life: u64, key: &[u8]) -> Config {
+fn config(node: &Node, life: u64, key: ClusterKey) -> Config {
     Config {
         node: node.name(),
         incarnation: Incarnation(life),
         mode: "signaling",
-        key: ClusterKey::new(key),
+        key,
         secrets: Secrets(Arc::new([])),
         sip_bind: Vec::new(),
         advertise: Advertise::default(),
@@ -100,7 +100,7 @@ fn config(node: &Node, life: u64, key: &[u8]) -> Config {
         product: "Holdfast".to_owned(),
         ring_timeout: Duration::from_secs(30),
         rtp_timeout: Duration::from_secs(60),
-        registration_max: Duration::from_secs(300),
+        registration_max: Duration::from_secs(3_600),
         max_contacts: 10,
         emergency_numbers: Vec::new(),
         control_bind: ([10, 0, 0, 1], 7070 + node.number as u16).into(),
@@ -128,12 +128,7 @@ impl World {
         self.lives += 1;
         let life = self.lives;
         let ahead = self.random.between(0, 50 * MS);
-        let own = format!("of node {at}");
-        let key = match self.sabotage {
-            Some(Sabotage::OwnKeys) => own.as_bytes(),
-            _ => b"of the cluster",
-        };
-        let config = config(&self.nodes[at], life, key);
+        let config = config(&self.nodes[at], life, self.key_of(at));
         let events = Arc::new(move |event: &Event| tell_event(at, event));
         let now = Timestamp::from_micros(self.now + ahead);
         let driven = DrivenNode::new(config, self.background.clone(), draw_call_id, events, now);
@@ -150,12 +145,20 @@ impl World {
             ahead,
         });
         self.note(|| format!("node {at} starts as {life}"));
-        let loaded = Wakeup::Loaded(self.users.clone(), self.bindings.clone());
+        let loaded = Wakeup::Loaded(self.users.clone(), self.stored_bindings());
         let incoming = Incoming::Wakeup(loaded);
         self.schedule(2 * MS, Happening::ToNode { node: at, life, incoming });
         self.schedule(MS, Happening::WriteRow { node: at, life });
         self.schedule(4 * MS, Happening::Look { node: at, life });
         self.schedule(5 * MS, Happening::Relink);
+    }
+
+    /// The key that a node derives its tokens under.
+    pub fn key_of(&self, at: usize) -> ClusterKey {
+        match self.sabotage {
+            Some(Sabotage::OwnKeys) => ClusterKey::new(format!("of node {at}").as_bytes()),
+            _ => ClusterKey::new(b"of the cluster"),
+        }
     }
 
     /// Something comes to a process of a node, or its time has come.
@@ -234,7 +237,7 @@ impl World {
         }
         for output in outputs {
             match output {
-                Output::Send(flow, bytes) => self.transmit(at, &flow, &bytes),
+                Output::Send(flow, bytes) => self.transmit(at, life, &flow, &bytes),
                 Output::Errand(errand) => self.run_errand(at, life, errand),
                 Output::Frame { link, end, frame } => self.send_frame(link, end, frame),
             }
@@ -246,9 +249,7 @@ impl World {
     }
 
     pub fn kill(&mut self, at: usize, back: Option<u64>) {
-        if self.nodes[at].process.take().is_none() {
-            return;
-        }
+        let Some(process) = self.nodes[at].process.take() else { return };
         (self.last_fault, self.hurt_at) = (self.now, self.now);
         let old = |process: &Process| process.born_at + SETTLED < self.now && !process.is_frozen;
         if !self.nodes.iter().filter_map(|node| node.process.as_ref()).any(old) {
@@ -259,6 +260,7 @@ impl World {
         self.count.add("faults: node died");
         self.note(|| format!("node {at} is dead"));
         self.break_links(Place::Node(at));
+        self.leave_streams(at, process.life, process.leaving.is_none());
         if let Some(back) = back {
             self.schedule(back, Happening::Start { node: at });
         }

@@ -2,12 +2,14 @@
 //! one seed. The nodes are the product's own workers; everything around them is here.
 
 use super::air::Ear;
-use super::faults::{Fault, Mood, Theme};
+use super::faults::{Mood, Theme};
+pub use super::happening::Happening;
 use super::hosts::Break;
 use super::link::{Link, Place};
-use super::media::{Asked, MediaNode, Parcel, Ports};
+use super::media::{MediaNode, Ports};
 use super::node::Node;
 use super::sabotage::Sabotage;
+use super::streams::Stream;
 use crate::count::Count;
 use crate::phone::Phone;
 use crate::random::Random;
@@ -18,9 +20,9 @@ use core::net::SocketAddr;
 use holdfast::control::Frame;
 use holdfast::directory::{Binding, User};
 use holdfast::event::Event;
-use holdfast::ids::{Flow, Incarnation, Transport};
+use holdfast::ids::{ConnectionId, Flow, Incarnation, Transport};
 use holdfast::net::udp::Datagram;
-use holdfast::signaling::driven::{Errand, Incoming};
+use holdfast::signaling::driven::Incoming;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use tokio::runtime::Handle;
@@ -38,94 +40,6 @@ pub const fn host_of(media: usize) -> usize {
 
 /// Far more than a seed needs: a timer that never clears is found.
 const MOST_STEPS: u64 = 400_000;
-
-/// Something that will happen.
-#[derive(Debug)]
-pub enum Happening {
-    /// A datagram reaches the port that the nodes share.
-    ToSwitch {
-        from: SocketAddr,
-        bytes: Bytes,
-    },
-    ToPhone {
-        address: SocketAddr,
-        bytes: Bytes,
-    },
-    ToNode {
-        node: usize,
-        life: u64,
-        incoming: Incoming,
-    },
-    /// The store does what a node wants.
-    Store {
-        node: usize,
-        life: u64,
-        errand: Errand,
-        heard: bool,
-    },
-    /// A node reads the table of nodes.
-    Look {
-        node: usize,
-        life: u64,
-    },
-    /// A node writes its row.
-    WriteRow {
-        node: usize,
-        life: u64,
-    },
-    Frame {
-        link: u64,
-        end: usize,
-        frame: Frame,
-    },
-    /// The holder of that end notices that the link broke.
-    LinkDown {
-        link: u64,
-        end: usize,
-    },
-    /// Link `link` misses heartbeats: who is at that end notices.
-    Silent {
-        link: u64,
-        end: usize,
-    },
-    /// Phones send a packet each.
-    Tick,
-    /// The kernel closed the ports of a media process that died.
-    PortsClosed {
-        media: usize,
-        ports: Vec<u16>,
-    },
-    /// A wish for ports that were taken.
-    PortsAgain {
-        media: usize,
-        life: u64,
-        asked: Asked,
-        until: u64,
-    },
-    /// A media node that leaves gives the next session away.
-    Pass {
-        media: usize,
-        life: u64,
-    },
-    /// It comes to its heir.
-    Passed {
-        media: usize,
-        life: u64,
-        /// Which node, and which start of it.
-        heir: (usize, u64),
-        parcel: Parcel,
-        breaks: Option<Break>,
-    },
-    /// Media nodes look for links they do not have.
-    Relink,
-    Start {
-        node: usize,
-    },
-    StartMedia {
-        media: usize,
-    },
-    Fault(Fault),
-}
 
 /// How unkind the network and the store always are, in a thousand.
 #[derive(Clone, Copy, Debug, Default)]
@@ -188,6 +102,9 @@ pub struct World {
     /// What lines of phones hear.
     pub ears: BTreeMap<(usize, usize), Ear>,
     pub calls_by_tag: HashMap<String, u128>,
+    /// Connections of phones.
+    pub streams: BTreeMap<ConnectionId, Stream>,
+    pub stream_count: u64,
     pub links: BTreeMap<u64, Link>,
     pub link_count: u64,
     pub cuts: BTreeSet<(Place, Place)>,
@@ -233,7 +150,7 @@ pub struct World {
     queue: BinaryHeap<Scheduled<Happening>>,
     order: u64,
     /// Messages between phones and nodes under way.
-    in_flight: u64,
+    pub in_flight: u64,
 }
 
 thread_local! {
@@ -277,6 +194,8 @@ impl World {
             theme,
             ears: BTreeMap::new(),
             calls_by_tag: HashMap::new(),
+            streams: BTreeMap::new(),
+            stream_count: 0,
             links: BTreeMap::new(),
             link_count: 0,
             cuts: BTreeSet::new(),
@@ -332,9 +251,14 @@ impl World {
     }
 
     pub fn schedule(&mut self, after: u64, what: Happening) {
-        if matches!(what, Happening::ToSwitch { .. } | Happening::ToPhone { .. }) {
-            self.in_flight += 1;
-        }
+        let is_message = matches!(
+            what,
+            Happening::ToSwitch { .. }
+                | Happening::ToPhone { .. }
+                | Happening::StreamToSwitch { .. }
+                | Happening::StreamToPhone { .. }
+        );
+        self.in_flight += u64::from(is_message);
         self.order += 1;
         self.queue.push(Scheduled { at: self.now + after, order: self.order, what });
     }
@@ -404,45 +328,13 @@ impl World {
         }
     }
 
-    fn happen(&mut self, what: Happening) {
-        match what {
-            Happening::ToSwitch { from, bytes } => {
-                self.in_flight -= 1;
-                self.reach_switch(from, bytes);
-            }
-            Happening::ToPhone { address, bytes } => {
-                self.in_flight -= 1;
-                let now = self.now;
-                if let Some(at) = self.by_address.get(&address).copied() {
-                    self.touched[at] = now;
-                    self.note(|| format!("   {address} hears {}", first_line(&bytes)));
-                    self.phones[at].handle_bytes(&bytes, now);
-                    self.drain_phone(at);
-                }
-            }
-            Happening::ToNode { node, life, incoming } => self.turn(node, life, Some(incoming)),
-            Happening::Store { node, life, errand, heard } => {
-                self.store_does(node, life, errand, heard);
-            }
-            Happening::Look { node, life } => self.look(node, life),
-            Happening::WriteRow { node, life } => self.write_row(node, life),
-            Happening::Frame { link, end, frame } => self.frame_arrives(link, end, frame),
-            Happening::LinkDown { link, end } => self.link_down(link, end),
-            Happening::Silent { link, end } => self.note_silence(link, end),
-            Happening::Tick => self.tick_air(),
-            Happening::PortsClosed { media, ports } => self.close_ports(media, ports),
-            Happening::PortsAgain { media, life, asked, until } => {
-                self.try_ports(media, life, asked, until);
-            }
-            Happening::Pass { media, life } => self.pass_session(media, life),
-            Happening::Passed { media, life, heir, parcel, breaks } => {
-                self.session_passed((media, life), heir, parcel, breaks);
-            }
-            Happening::Relink => self.relink(),
-            Happening::Start { node } => self.start(node),
-            Happening::StartMedia { media } => self.start_media(media),
-            Happening::Fault(fault) => self.befall(fault),
-        }
+    pub fn phone_hears(&mut self, at: usize, bytes: &Bytes) {
+        let now = self.now;
+        self.touched[at] = now;
+        let address = self.phones[at].address.clone();
+        self.note(|| format!("   {address} hears {}", first_line(bytes)));
+        self.phones[at].handle_bytes(bytes, now);
+        self.drain_phone(at);
     }
 
     fn time_phones(&mut self) {
@@ -460,7 +352,10 @@ impl World {
         for bytes in core::mem::take(&mut self.phones[at].outbox) {
             self.touched[at] = self.now;
             self.note(|| format!("{from} -> switch  {}", first_line(&bytes)));
-            self.carry(|| Happening::ToSwitch { from, bytes: bytes.clone() });
+            match self.phones[at].by_connection {
+                true => self.say_by_stream(at, bytes),
+                false => self.carry(|| Happening::ToSwitch { from, bytes: bytes.clone() }),
+            }
         }
         self.count.merge(&mut self.phones[at].count);
         for complaint in core::mem::take(&mut self.phones[at].complaints) {
@@ -481,7 +376,7 @@ impl World {
     }
 
     /// The kernel chooses among the processes that have the port; one that stands still keeps its share.
-    fn reach_switch(&mut self, from: SocketAddr, bytes: Bytes) {
+    pub fn reach_switch(&mut self, from: SocketAddr, bytes: Bytes) {
         let members: Vec<usize> =
             (0..NODES).filter(|node| self.nodes[*node].process.is_some()).collect();
         if members.is_empty() {
@@ -504,10 +399,13 @@ impl World {
     }
 
     /// A message of a node leaves.
-    pub fn transmit(&mut self, node: usize, flow: &Flow, bytes: &Bytes) {
+    pub fn transmit(&mut self, node: usize, life: u64, flow: &Flow, bytes: &Bytes) {
         let address = flow.remote;
         if let Ok(message) = holdfast::sip::Message::parse(bytes) {
             self.judge_sequence(node, &message);
+        }
+        if self.transmit_by_stream(node, life, flow, bytes) {
+            return;
         }
         self.note(|| format!("node {node} -> {address}  {}", first_line(bytes)));
         self.carry(|| Happening::ToPhone { address, bytes: bytes.clone() });

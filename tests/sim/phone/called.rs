@@ -1,7 +1,7 @@
 //! The phone as one who is called and asked: what it answers to INVITE, re-INVITE, ACK, CANCEL, BYE.
 
 use super::{Act, Kind, Line, Phone, State};
-use holdfast::sip::{Method, Request};
+use holdfast::sip::{HeaderName, Method, Request};
 use std::collections::VecDeque;
 
 impl Phone {
@@ -101,6 +101,10 @@ impl Phone {
         if let Some((status, after)) = self.manners.answer {
             plan.push_back((now + after, Act::Final(status)));
         }
+        let expires = request.headers.get(&HeaderName::Expires).and_then(|text| text.parse().ok());
+        if let Some(seconds) = expires {
+            plan.push_back((now + 1_000_000_u64.saturating_mul(seconds), Act::Expire));
+        }
         let cseq = request.cseq().map_or(0, |cseq| cseq.number);
         self.lines.push(Line {
             call_id: request.call_id().unwrap_or_default().to_owned(),
@@ -125,6 +129,7 @@ impl Phone {
             answered_at: None,
             was_promised: false,
             over_at: None,
+            expired: false,
             final_status: None,
             invite: None,
             incoming: Some(request.clone()),

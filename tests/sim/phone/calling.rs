@@ -12,7 +12,7 @@ impl Phone {
         let uri = Uri::parse(&format!("sip:{callee}@pbx")).expect("URI");
         let mut invite = Request::new(Method::Invite, uri);
         let branch = self.token("z9hG4bK");
-        let via = format!("SIP/2.0/UDP {};branch={branch};rport", self.address);
+        let via = self.via(&branch);
         let local_uri = format!("sip:{}@pbx", self.user);
         let fields = &mut invite.headers;
         fields.push(HeaderName::Via, via);
@@ -21,7 +21,7 @@ impl Phone {
         fields.push(HeaderName::To, format!("<sip:{callee}@pbx>"));
         fields.push(HeaderName::CallId, call_id.as_str());
         fields.push(HeaderName::CSeq, "1 INVITE");
-        fields.push(HeaderName::Contact, format!("<sip:{}@{}>", self.user, self.address));
+        fields.push(HeaderName::Contact, self.contact());
         if !late {
             fields.push(HeaderName::ContentType, "application/sdp");
             invite.body = Bytes::from(self.sdp(1, self.voice()));
@@ -60,6 +60,7 @@ impl Phone {
             answered_at: None,
             was_promised: false,
             over_at: None,
+            expired: false,
             final_status: None,
             invite: Some(invite),
             incoming: None,
@@ -124,6 +125,7 @@ impl Phone {
             Act::Refresh
             | Act::Ring
             | Act::Final(_)
+            | Act::Expire
             | Act::Cancel
             | Act::Bye
             | Act::Info
@@ -182,6 +184,9 @@ impl Phone {
     pub(super) fn handle_response(&mut self, response: &Response, now: u64) {
         let Some(cseq) = response.cseq() else { return };
         let call_id = response.call_id().unwrap_or_default().to_owned();
+        if cseq.method == Method::Register {
+            return self.registered(response, cseq.number, now);
+        }
         let Some(at) = self.lines.iter().position(|line| line.call_id == call_id) else { return };
         if cseq.method != Method::Invite {
             if response.status.is_final() {
@@ -294,13 +299,14 @@ impl Phone {
             self.sdp(version, voice)
         });
         let branch = self.token("z9hG4bK");
+        let via = self.via(&branch);
         let line = &mut self.lines[at];
         if let Some(contact) = contact {
             line.target = contact;
         }
         let mut ack = Request::new(Method::Ack, Uri::parse(&line.target).expect("target"));
         let fields = &mut ack.headers;
-        fields.push(HeaderName::Via, format!("SIP/2.0/UDP {};branch={branch};rport", self.address));
+        fields.push(HeaderName::Via, via);
         fields.push(HeaderName::MaxForwards, "70");
         fields.push(HeaderName::From, format!("<{}>;tag={}", line.local_uri, line.local_tag));
         fields.push(HeaderName::To, format!("<{}>;tag={}", line.remote_uri, line.remote_tag));

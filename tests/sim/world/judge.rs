@@ -107,9 +107,10 @@ impl World {
         let mut wrong = core::mem::take(&mut self.complaints);
         for phone in &self.phones {
             for line in &phone.lines {
-                if line.state != State::Over {
+                if line.state != State::Over || line.expired {
+                    let rang = if line.expired { " (it rang until it expired)" } else { "" };
                     wrong.push(format!(
-                        "phone {} thinks call {} is {:?}",
+                        "phone {} thinks call {} is {:?}{rang}",
                         phone.address, line.call_id, line.state
                     ));
                 }
