@@ -6,8 +6,9 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
-# SIPp, baresip, PostgreSQL, a browser, Wireshark and promtool are the peers that tests talk to.
-TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus
+# SIPp, baresip, PostgreSQL, a browser, Wireshark and promtool are the peers that tests talk to; Schemathesis comes from PyPI.
+TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus \
+  python3 python3-venv
 # Kamailio and rtpengine are what benchmarks compare with.
 BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql valgrind
 

@@ -1,6 +1,8 @@
 //! The REST API over a real socket, on a real SQLite store. The other end of the operator's channel
 //! is played: a worker that knows one call, one registration and one node.
 
+#[path = "admin/audit.rs"]
+mod audit;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "admin/manners.rs"]
@@ -137,6 +139,7 @@ async fn worker(
             Command::Ladder(_, answer) => {
                 let _ = answer.send(Vec::new());
             }
+            Command::Route(_, answer) => _ = answer.send(Err(Refused::Gone)),
             Command::Registrations(_, answer) => {
                 let _ = answer.send(Vec::new());
             }
@@ -543,7 +546,8 @@ fn events_begin_with_what_is_and_go_on_with_what_comes() {
     let [first] = &watching.came()[..] else { panic!("one snapshot") };
     let expect = json!({"type": "snapshot", "id": 0, "last": true, "calls": [{
         "id": CALL, "state": "confirmed", "owner": "test-1", "media_node": null,
-        "caller": call()["caller"], "callee": call()["callee"], "takeovers": 0, "hold": "none", "one_way": null,
+        "caller": call()["caller"], "callee": call()["callee"], "takeovers": 0, "hold": "none",
+        "parked": "none", "one_way": null,
         "created_at": "2026-01-31T12:00:00.000Z", "ringing_at": null, "answered_at": null,
     }]});
     assert_eq!(*first, expect);

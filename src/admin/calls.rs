@@ -6,7 +6,7 @@ use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::ids::CallId;
 use crate::operator::{CallFilter, Command, Origination, Refused};
-use crate::views::{CallState, CallView};
+use crate::views::{CallFlag, CallState, CallView};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -33,6 +33,8 @@ pub(super) struct CallsQuery {
     owner: Option<String>,
     /// With media at this node.
     media_node: Option<String>,
+    /// With this that is not as it should be.
+    flag: Option<CallFlag>,
     /// Items a page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<Limit>,
@@ -61,6 +63,7 @@ pub(super) async fn list(
         extension: query.extension,
         owner: query.owner,
         media_node: query.media_node,
+        flag: query.flag,
         after: query.cursor.as_ref().map(|cursor| cursor.0.clone()),
         // One more tells that there is more.
         limit: Some(query.limit.unwrap_or_default().get() + 1),

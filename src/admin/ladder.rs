@@ -3,24 +3,17 @@
 use super::extract::Name;
 use super::problem::Problem;
 use super::{Admin, Services};
-use crate::capture::{ENTRIES, pcap};
+use crate::capture::{ENTRIES, Said, Watch, pcap};
 use crate::ids::CallId;
 use crate::operator::Command;
 use crate::sip::{Message, Response, Status};
 use crate::views::Rfc3339;
-use crate::views::ladder::{
-    Entry, LadderDirection, LadderFlag, LadderMark, LadderMessage, LadderView, What,
-};
+use crate::views::ladder::{Entry, LadderDirection, LadderMark, LadderMessage, LadderView, What};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use core::net::{IpAddr, SocketAddr};
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-/// So many times the same message is a storm.
-const STORM: u32 = 4;
 
 pub(super) fn router() -> Router<Arc<Admin>> {
     Router::new().route("/calls/{id}/ladder", get(ladder)).route("/calls/{id}/pcap", get(capture))
@@ -63,9 +56,8 @@ async fn entries(services: &Services, id: &str) -> Result<(CallId, Vec<Entry>), 
 }
 
 fn view(id: CallId, entries: &[Entry]) -> LadderView {
-    let mut said: HashMap<(bool, SocketAddr, &[u8]), u32> = HashMap::new();
+    let mut watch = Watch::default();
     let (mut messages, mut marks) = (Vec::new(), Vec::new());
-    let mut flags = BTreeSet::new();
     for entry in entries {
         let (at, node) = (Rfc3339(entry.at), entry.node.clone());
         let What::Message { leg, received, transport, local, remote, text } = &entry.what else {
@@ -74,13 +66,9 @@ fn view(id: CallId, entries: &[Entry]) -> LadderView {
             }
             continue;
         };
-        let times = said.entry((*received, *remote, text)).or_insert(0);
-        *times += 1;
-        if *times == STORM {
-            flags.insert(LadderFlag::RetransmissionStorm);
-        }
+        let (leg, received, remote) = (*leg, *received, *remote);
+        let retransmission = watch.see(&Said { leg, received, remote, text });
         let (method, status, summary) = summary(text);
-        flags.extend(flag_of_sdp(status, text, *remote, *received));
         messages.push(LadderMessage {
             number: u32::try_from(messages.len() + 1).unwrap_or(u32::MAX),
             at,
@@ -96,13 +84,12 @@ fn view(id: CallId, entries: &[Entry]) -> LadderView {
             method,
             status,
             summary,
-            retransmission: *times > 1,
+            retransmission,
             text: String::from_utf8_lossy(text).into_owned(),
         });
     }
-    flags.extend(flags_of_course(&messages));
     let truncated = entries.len() >= ENTRIES;
-    let flags = flags.into_iter().collect();
+    let flags = watch.flags().into_iter().collect();
     LadderView { call_id: id.to_string(), messages, marks, flags, truncated }
 }
 
@@ -124,66 +111,12 @@ fn summary(text: &[u8]) -> (String, Option<u16>, String) {
     }
 }
 
-/// What the session description says that it had better not.
-fn flag_of_sdp(
-    status: Option<u16>,
-    text: &[u8],
-    remote: SocketAddr,
-    received: bool,
-) -> Vec<LadderFlag> {
-    let text = String::from_utf8_lossy(text);
-    let mut flags = Vec::new();
-    let is_private = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local(),
-    };
-    let mut named = text.lines().filter_map(|line| {
-        line.strip_prefix("c=IN IP4 ").or_else(|| line.strip_prefix("c=IN IP6 "))
-    });
-    let names_private = |address: &str| address.trim().parse().is_ok_and(is_private);
-    if received && !is_private(remote.ip().to_canonical()) && named.any(names_private) {
-        flags.push(LadderFlag::PrivateAddressInSdp);
-    }
-    let refuses =
-        |line: &str| line.strip_prefix("m=audio ").is_some_and(|rest| rest.starts_with("0 "));
-    if matches!(status, Some(488 | 606)) || text.lines().any(refuses) {
-        flags.push(LadderFlag::MediaRejected);
-    }
-    flags
-}
-
-/// What only all messages together tell.
-fn flags_of_course(messages: &[LadderMessage]) -> Vec<LadderFlag> {
-    let mut flags = Vec::new();
-    let is_accepted = |message: &&LadderMessage| {
-        message.direction == LadderDirection::Sent
-            && message.method == "INVITE"
-            && message.status.is_some_and(|status| (200..300).contains(&status))
-    };
-    let repeated = messages.iter().filter(is_accepted).filter(|message| message.retransmission);
-    let is_acknowledged = |accepted: &LadderMessage| {
-        messages.iter().any(|message| {
-            message.method == "ACK"
-                && message.direction == LadderDirection::Received
-                && message.leg == accepted.leg
-                && message.number > accepted.number
-        })
-    };
-    if repeated.into_iter().any(|accepted| !is_acknowledged(accepted)) {
-        flags.push(LadderFlag::AckMissing);
-    }
-    let glares = messages.iter().filter(|message| message.status == Some(491));
-    if glares.filter(|message| !message.retransmission).count() > 1 {
-        flags.push(LadderFlag::GlareLoop);
-    }
-    flags
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::{LegId, Transport};
     use crate::time::Timestamp;
+    use crate::views::CallFlag;
 
     fn entry(number: u64, received: bool, text: &str) -> Entry {
         let what = What::Message {
@@ -223,13 +156,13 @@ mod tests {
             view(CallId(1), &entries).flags
         };
         let ok = response(200, "INVITE");
-        assert_eq!(flags(&[(true, invite)]), [LadderFlag::PrivateAddressInSdp]);
+        assert_eq!(flags(&[(true, invite)]), [CallFlag::PrivateAddressInSdp]);
         assert_eq!(flags(&[(false, invite)]), []);
-        assert_eq!(flags(&[(false, &ok), (false, &ok)]), [LadderFlag::AckMissing]);
+        assert_eq!(flags(&[(false, &ok), (false, &ok)]), [CallFlag::AckMissing]);
         assert_eq!(flags(&[(false, &ok), (false, &ok), (true, ack)]), []);
-        assert_eq!(flags(&[(true, ack); 4]), [LadderFlag::RetransmissionStorm]);
+        assert_eq!(flags(&[(true, ack); 4]), [CallFlag::RetransmissionStorm]);
         let refused = response(488, "INVITE");
-        assert_eq!(flags(&[(true, &refused)]), [LadderFlag::MediaRejected]);
+        assert_eq!(flags(&[(true, &refused)]), [CallFlag::MediaRejected]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod page;
 mod problem;
 mod rates;
 mod registrations;
+mod route;
 mod server;
 mod steer;
 mod tokens;
@@ -122,6 +123,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .merge(calls::router())
         .merge(steer::router())
         .merge(ladder::router())
+        .merge(route::router())
         .merge(cdrs::router())
         .merge(nodes::router())
         .merge(events::router())

@@ -3,7 +3,7 @@
 
 use super::problem::Problem;
 use super::{
-    Admin, calls, cdrs, events, health, ladder, nodes, registrations, steer, tokens, users,
+    Admin, calls, cdrs, events, health, ladder, nodes, registrations, route, steer, tokens, users,
     webhooks,
 };
 use axum::routing::get;
@@ -31,7 +31,7 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         calls::list, calls::originate, calls::one, calls::hang_up,
         steer::hold, steer::unhold, steer::dtmf, steer::transfer, steer::move_media, steer::play,
         steer::stop,
-        ladder::ladder, ladder::capture,
+        ladder::ladder, ladder::capture, route::test,
         cdrs::list, cdrs::one,
         events::stream,
         tokens::list, tokens::create, tokens::remove, tokens::audit,

@@ -16,7 +16,7 @@ use super::offer::Body;
 use super::record::{
     Added2, Added3, Added4, Added5, Bridge, CallRecord, MediaRecord, Origin, Party, Phase,
 };
-use super::setup::Question;
+use super::setup::{Question, named};
 use crate::directory::{Binding, User};
 use crate::event::Event;
 use crate::ids::{Epoch, LegId, Rev};
@@ -24,8 +24,7 @@ use crate::limits;
 use crate::routing::{self, Decision, Service};
 use crate::rtp::srtp::Seed;
 use crate::sdp::offer_answer::{self, Spoken};
-use crate::sip::uri::escape_user;
-use crate::sip::{NameAddr, Response, Status, Uri};
+use crate::sip::{Response, Status, Uri};
 use crate::time::Timestamp;
 use crate::views::EndCause;
 use core::net::SocketAddr;
@@ -114,9 +113,7 @@ impl Call {
 
     /// From towards the caller's phones: whom it will talk to, so that redial from its call log works.
     pub(super) fn target_party(&self, domain: &str) -> String {
-        let uri = Uri::parse(&format!("sip:{}@{domain}", escape_user(&self.target_user())));
-        let Ok(uri) = uri else { return "<sip:anonymous@anonymous.invalid>".to_owned() };
-        NameAddr::new(&self.record.callee.display_name, uri).to_string()
+        named(&self.record.callee.display_name, &self.target_user(), domain)
     }
 
     pub(super) fn target_user(&self) -> String {

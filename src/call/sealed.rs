@@ -1,7 +1,7 @@
-//! Records of calls that may have keys: sealed whole under the cluster's key, because keys stand in SDP too, ours and
-//! the phones', and what else a record keeps of messages.
+//! Records of calls that may have keys, or digits that an operator dials: sealed whole under the
+//! cluster's key, because keys stand in SDP too, ours and the phones', and what else a record keeps of messages.
 //!
-//! Invariant: a call one of whose users may have SRTP is never stored in clear.
+//! Invariant: a call one of whose users may have SRTP is never stored in clear, and no digit is.
 
 use super::leg::Leg;
 use super::record::CallRecord;
@@ -40,9 +40,10 @@ struct StreamSecrets {
 }
 
 impl CallRecord {
-    /// Some leg may have keys.
+    /// Some leg may have keys, or digits wait: they are dialled into voice mail and banks.
     pub(super) fn is_secret(&self) -> bool {
-        self.legs.iter().any(|leg| leg.description.security.is_on())
+        !self.added_5.dialling.is_empty()
+            || self.legs.iter().any(|leg| leg.description.security.is_on())
     }
 
     /// What a plain record leaves out, and behind it its fields (`extend`), sealed. `associated` stays in clear

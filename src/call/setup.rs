@@ -390,9 +390,14 @@ impl Call {
 /// A user as a phone that registered with that domain knows it.
 fn identity(party: &Party, domain: &str) -> String {
     let extension = party.extension.as_deref().unwrap_or("anonymous");
-    let uri = format!("sip:{}@{domain}", crate::sip::uri::escape_user(extension));
+    named(&party.display_name, extension, domain)
+}
+
+/// Name and address of somebody at that domain.
+pub(super) fn named(display_name: &str, user: &str, domain: &str) -> String {
+    let uri = format!("sip:{}@{domain}", crate::sip::uri::escape_user(user));
     let Ok(uri) = Uri::parse(&uri) else { return "<sip:anonymous@anonymous.invalid>".into() };
-    NameAddr::new(&party.display_name, uri).to_string()
+    NameAddr::new(display_name, uri).to_string()
 }
 
 fn caller_leg(

@@ -208,9 +208,8 @@ fn connected(target: SocketAddr) -> io::Result<UdpSocket> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_packet_is_chunks_behind_its_length() {
-        let packet = HepPacket {
+    fn packet() -> HepPacket<'static> {
+        HepPacket {
             at: Timestamp::from_micros(1_700_000_000_000_123),
             source: "192.0.2.1:5060".parse().expect("an address"),
             target: "192.0.2.2:5080".parse().expect("an address"),
@@ -218,7 +217,12 @@ mod tests {
             kind: HepKind::Sip,
             correlation: "id",
             payload: b"OPTIONS",
-        };
+        }
+    }
+
+    #[test]
+    fn a_packet_is_chunks_behind_its_length() {
+        let packet = packet();
         let bytes = packet.encode(0x0102_0304, Some("key"));
         let expect = [
             &b"HEP3\x00\x84"[..],
@@ -241,6 +245,7 @@ mod tests {
         assert_eq!(&bytes[6..], &expect[6..]);
         assert_eq!(usize::from(u16::from_be_bytes([bytes[4], bytes[5]])), bytes.len());
     }
+
     #[test]
     fn a_name_is_looked_up_beside_the_sender() {
         // Of the address that the name leads to first.
@@ -249,15 +254,7 @@ mod tests {
         let address = collector.local_addr().expect("bound");
         let target = format!("localhost:{}", address.port());
         let mut sender = HepSender::new(HepConfig { target, agent: 1, password: None });
-        let packet = HepPacket {
-            at: Timestamp::from_millis(1),
-            source: "192.0.2.1:5060".parse().expect("an address"),
-            target: "192.0.2.2:5080".parse().expect("an address"),
-            transport: Transport::Udp,
-            kind: HepKind::Sip,
-            correlation: "id",
-            payload: b"OPTIONS",
-        };
+        let packet = packet();
         let (tell, found) = sync_channel(1);
         sender.looking_up = Some(found);
         assert!(!sender.send(&packet), "lost, and nobody waits");

@@ -5,12 +5,14 @@
 //! bounded in number, size and age; secrets are masked before anything is written; a torn end of a file, left by a
 //! process that was killed, costs its last entry.
 
+mod flags;
 mod hep;
 mod mask;
 mod pcap;
 mod segment;
 mod transactions;
 
+pub use flags::{Said, Watch};
 pub use hep::{HepConfig, HepKind, HepPacket, HepSender};
 pub use pcap::pcap;
 pub use segment::read;
@@ -18,11 +20,14 @@ pub use segment::read;
 use crate::event::{Event, Measure};
 use crate::ids::{CallId, Flow, LegId};
 use crate::time::Timestamp;
+use crate::views::CallFlag;
 use crate::views::ladder::{Entry, What};
 use bytes::Bytes;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+use flags::{Flagged, Watches};
 use segment::Segments;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -64,6 +69,21 @@ pub struct Heard {
     pub bytes: Bytes,
 }
 
+/// A REGISTER, or an answer to one: told to a collector, kept nowhere.
+#[derive(Debug)]
+pub struct Registering {
+    /// What its phone's REGISTERs have in common.
+    pub sip_call_id: String,
+    /// When it came or left.
+    pub at: Timestamp,
+    /// From the phone; else to it.
+    pub received: bool,
+    /// By which flow.
+    pub flow: Flow,
+    /// As it is on the wire.
+    pub bytes: Bytes,
+}
+
 /// What becomes of what is said.
 #[derive(Clone, Debug, Default)]
 pub struct RecorderConfig {
@@ -80,6 +100,7 @@ pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 #[derive(Debug)]
 enum Note {
     Message(Heard),
+    Registering(Registering),
     Mark { call: CallId, at: Timestamp, text: String },
 }
 
@@ -88,6 +109,8 @@ enum Note {
 pub struct Recorder {
     notes: SyncSender<Note>,
     lost: Arc<AtomicU64>,
+    flagged: Flagged,
+    has_collector: bool,
 }
 
 impl Recorder {
@@ -95,10 +118,13 @@ impl Recorder {
     pub fn start(config: RecorderConfig, node: &str, name: &str, observer: Observer) -> Self {
         let (notes, inlet) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
+        let flagged = Flagged::default();
+        let has_collector = config.hep.is_some();
         let writer = Writer {
             segments: config.files.map(|files| Segments::new(files, name)),
             hep: config.hep.map(HepSender::new),
             transactions: Transactions::default(),
+            watches: Watches::new(flagged.clone()),
             observer,
             node: node.to_owned(),
             number: 0,
@@ -108,7 +134,7 @@ impl Recorder {
         if let Err(error) = thread.spawn(move || writer.run(&inlet)) {
             tracing::warn!("no signaling is kept: {error}");
         }
-        Self { notes, lost }
+        Self { notes, lost, flagged, has_collector }
     }
 
     /// A message of a call.
@@ -116,9 +142,21 @@ impl Recorder {
         self.note(Note::Message(heard));
     }
 
+    /// A REGISTER or its answer, made where there is a collector.
+    pub fn registering(&self, told: impl FnOnce() -> Registering) {
+        if self.has_collector {
+            self.note(Note::Registering(told()));
+        }
+    }
+
     /// Something that explains what follows.
     pub fn mark(&self, call: CallId, at: Timestamp, text: String) {
         self.note(Note::Mark { call, at, text });
+    }
+
+    /// What is wrong in the call's signaling, as far as this process heard it.
+    pub fn flags(&self, call: CallId) -> BTreeSet<CallFlag> {
+        self.flagged.of(call)
     }
 
     fn note(&self, note: Note) {
@@ -132,6 +170,7 @@ struct Writer {
     segments: Option<Segments>,
     hep: Option<HepSender>,
     transactions: Transactions,
+    watches: Watches,
     observer: Observer,
     node: String,
     number: u64,
@@ -176,8 +215,11 @@ impl Writer {
     }
 
     fn write(&mut self, note: Note) {
-        self.number += 1;
         let (call, at, what) = match note {
+            Note::Registering(Registering { sip_call_id, at, received, flow, bytes }) => {
+                let masked = mask::masked(&bytes);
+                return self.tell_collector(&sip_call_id, at, received, &flow, &masked);
+            }
             Note::Mark { call, at, text } => (call, at, What::Mark(text)),
             Note::Message(Heard { call, leg, at, received, flow, bytes }) => {
                 let Flow { transport, local, remote, .. } = flow;
@@ -185,11 +227,13 @@ impl Writer {
                     self.measured(measure);
                 }
                 let masked = mask::masked(&bytes);
-                self.tell_collector(call, at, received, &flow, &masked);
+                self.tell_collector(&call.to_string(), at, received, &flow, &masked);
+                self.watches.see(call, at, &Said { leg, received, remote, text: &masked });
                 let text = masked.into();
                 (call, at, What::Message { leg, received, transport, local, remote, text })
             }
         };
+        self.number += 1;
         if let Some(segments) = &mut self.segments {
             let entry = Entry { at, node: self.node.clone(), number: self.number, what };
             segments.write(call, at, &entry);
@@ -198,7 +242,7 @@ impl Writer {
 
     fn tell_collector(
         &mut self,
-        call: CallId,
+        correlation: &str,
         at: Timestamp,
         received: bool,
         flow: &Flow,
@@ -210,7 +254,6 @@ impl Writer {
             false => (flow.local, flow.remote),
         };
         let (kind, transport) = (HepKind::Sip, flow.transport);
-        let correlation = &*call.to_string();
         let packet = HepPacket { at, source, target, transport, kind, correlation, payload };
         if !hep.send(&packet) {
             self.measured(Measure::Lost { queue: "hep", count: 1 });

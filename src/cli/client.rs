@@ -22,11 +22,22 @@ pub(super) const TRY_AGAIN: u8 = 75;
 pub(super) struct Failure {
     pub(super) text: String,
     pub(super) exit: u8,
+    status: Option<u16>,
 }
 
 impl Failure {
     pub(super) fn usage(text: impl Into<String>) -> Self {
-        Self { text: text.into(), exit: USAGE }
+        Self { text: text.into(), exit: USAGE, status: None }
+    }
+
+    /// With an exit code of its own.
+    pub(super) fn new(text: String, exit: u8) -> Self {
+        Self { text, exit, status: None }
+    }
+
+    /// The node knows of no such thing.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.status == Some(404)
     }
 }
 
@@ -148,7 +159,7 @@ impl Client {
         let document = response.body_mut().read_json();
         document
             .map(|document| (document, is_ready))
-            .map_err(|error| Failure { text: format!("{}: {error}", self.url), exit: FAILED })
+            .map_err(|error| Failure::new(format!("{}: {error}", self.url), FAILED))
     }
 
     fn address(&self, path: &str) -> String {
@@ -175,12 +186,13 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(document);
         }
-        Err(Failure { text: problem_text(status, &document), exit: exit_of(status) })
+        let text = problem_text(status, &document);
+        Err(Failure { text, exit: exit_of(status), status: Some(status) })
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         let url = &self.url;
-        Failure { text: format!("{url} cannot be reached: {error}"), exit: UNREACHABLE }
+        Failure::new(format!("{url} cannot be reached: {error}"), UNREACHABLE)
     }
 }
 

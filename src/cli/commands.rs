@@ -6,10 +6,13 @@ use super::client::{Client, Failure, escape};
 use super::events;
 use super::health;
 use super::table::{Column, fields, table};
+use super::tokens;
 use super::trace;
+use super::watch::{self, Whose};
 use super::webhooks;
 use super::{
-    Command, ConfigCommand, Connection, Json, Known, UserFields, UsersCommand, WebhooksCommand,
+    Command, ConfigCommand, Connection, Json, Known, RouteCommand, TokensCommand, UserFields,
+    UsersCommand, WebhooksCommand,
 };
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -30,7 +33,7 @@ const REGISTRATIONS: &[Column] = &[
     ("RTT_MS", "/ping_rtt_ms"),
     ("PHONE", "/user_agent"),
 ];
-const CALLS: &[Column] = &[
+pub(super) const CALLS: &[Column] = &[
     ("ID", "/id"),
     ("STATE", "/state"),
     ("CALLER", "/caller/extension"),
@@ -81,29 +84,23 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         Command::Users { command, json } => {
             users(client, command.unwrap_or(UsersCommand::List), json)
         }
-        Command::Registrations { remove: Some(id), json, .. } => {
-            let done = client.delete(&format!("/registrations/{}", escape(&id)))?;
-            print_done(&done, json, "removed");
+        command @ (Command::Registrations { .. }
+        | Command::Calls { .. }
+        | Command::Call { .. }
+        | Command::Hangup { .. }
+        | Command::Trace { .. }
+        | Command::Route { .. }) => ask_of_phones(client, command),
+        Command::Tokens { command, json } => {
+            tokens::run(client, command.unwrap_or(TokensCommand::List), json)
+        }
+        Command::Audit { limit, json } => {
+            let page = client.get(&format!("/audit?limit={limit}"))?;
+            match (json.json, page.get("items").and_then(Value::as_array)) {
+                (false, Some(items)) => println!("{}", table(items, tokens::AUDIT)),
+                _ => print_json(&page),
+            }
             Ok(())
         }
-        Command::Registrations { check_sync: Some(id), json, .. } => {
-            let path = format!("/registrations/{}/check-sync", escape(&id));
-            show(&client.post(&path, &json!({}))?, json)
-        }
-        Command::Registrations { extension, json, .. } => {
-            list(client, "/registrations", &[("extension", extension)], REGISTRATIONS, json)
-        }
-        Command::Calls { state, extension, json } => {
-            let query = [("state", state), ("extension", extension)];
-            list(client, "/calls", &query, CALLS, json)
-        }
-        Command::Call { id, command, json } => call::run(client, id.as_deref(), command, json),
-        Command::Hangup { id, reason, json } => {
-            let path = format!("/calls/{}{}", escape(&id), query_text(&[("reason", reason)]));
-            print_done(&client.delete(&path)?, json, "hanging up");
-            Ok(())
-        }
-        Command::Trace { id, full, json } => show_ladder(client, &id, full, json),
         Command::Pcap { id, output, .. } => trace::capture(client, &id, output.as_deref()),
         Command::Nodes { name: None, json } => list(client, "/nodes", &[], NODES, json),
         Command::Nodes { name: Some(name), json } => {
@@ -145,6 +142,47 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         | Command::Backup { .. }
         | Command::Restore { .. }
         | Command::Config(_) => Err(Failure::usage("that command asks no node")),
+    }
+}
+
+/// What phones do: registrations and calls.
+fn ask_of_phones(client: &Client, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Registrations { remove: Some(id), json, .. } => {
+            let done = client.delete(&format!("/registrations/{}", escape(&id)))?;
+            print_done(&done, json, "removed");
+            Ok(())
+        }
+        Command::Registrations { check_sync: Some(id), json, .. } => {
+            let path = format!("/registrations/{}/check-sync", escape(&id));
+            show(&client.post(&path, &json!({}))?, json)
+        }
+        Command::Registrations { extension, json, .. } => {
+            list(client, "/registrations", &[("extension", extension)], REGISTRATIONS, json)
+        }
+        Command::Calls { state, extension, flag, watch, json } => {
+            let query = [("state", state), ("extension", extension), ("flag", flag)];
+            match watch {
+                true => watch::calls(client, &query, json),
+                false => list(client, "/calls", &query, CALLS, json),
+            }
+        }
+        Command::Call { id, command, json } => call::run(client, id.as_deref(), command, json),
+        Command::Hangup { id, reason, json } => {
+            let path = format!("/calls/{}{}", escape(&id), query_text(&[("reason", reason)]));
+            print_done(&client.delete(&path)?, json, "hanging up");
+            Ok(())
+        }
+        Command::Trace { id: Some(id), full, json, .. } => show_ladder(client, &id, full, json),
+        Command::Trace { id: None, call, user, ip, full, .. } => {
+            let whose = call.map(Whose::Call).or(user.map(Whose::User)).or(ip.map(Whose::Address));
+            let whose = whose.ok_or_else(|| Failure::usage("whose? see holdfast trace --help"))?;
+            watch::ladders(client, &whose, full)
+        }
+        Command::Route { command: RouteCommand::Test { to }, json } => {
+            show(&client.get(&format!("/route?to={}", escape(&to)))?, json)
+        }
+        _ => Err(Failure::usage("that is about no phone")),
     }
 }
 
@@ -198,7 +236,7 @@ fn user_body(fields: UserFields) -> Map<String, Value> {
     given.collect()
 }
 
-/// Follows cursors to the end.
+/// A whole list.
 pub(super) fn list(
     client: &Client,
     path: &str,
@@ -206,6 +244,21 @@ pub(super) fn list(
     columns: &[Column],
     json: Json,
 ) -> Result<(), Failure> {
+    let items = items(client, path, query)?;
+    if json.json {
+        print_json(&json!({"items": items, "next_cursor": null}));
+    } else {
+        println!("{}", table(&items, columns));
+    }
+    Ok(())
+}
+
+/// All of a list, by its cursors.
+pub(super) fn items(
+    client: &Client,
+    path: &str,
+    query: &[(&str, Option<String>)],
+) -> Result<Vec<Value>, Failure> {
     let mut items: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
@@ -218,15 +271,9 @@ pub(super) fn list(
         }
         cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
         if cursor.is_none() {
-            break;
+            return Ok(items);
         }
     }
-    if json.json {
-        print_json(&json!({"items": items, "next_cursor": null}));
-    } else {
-        println!("{}", table(&items, columns));
-    }
-    Ok(())
 }
 
 fn query_text(query: &[(&str, Option<String>)]) -> String {

@@ -47,7 +47,7 @@ fn own_word(socket: Option<&Path>, url: &str) -> Result<(Value, bool), Failure> 
     let Some(socket) = socket else { return Client::at(url, None).health() };
     ask(socket).map_err(|error| {
         let text = format!("{} cannot be reached: {error}", socket.display());
-        Failure { text, exit: UNREACHABLE }
+        Failure::new(text, UNREACHABLE)
     })
 }
 

@@ -9,11 +9,14 @@ mod events;
 mod health;
 mod local;
 mod table;
+mod tokens;
 mod trace;
+mod watch;
 mod webhooks;
 
 pub use call::{CallCommand, Phone};
 pub use commands::run;
+pub use tokens::{RoleName, TokensCommand};
 pub use webhooks::{WebhookFields, WebhooksCommand};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -109,7 +112,8 @@ pub enum Command {
         json: Json,
     },
     /// Live calls.
-    #[command(after_help = "Example: holdfast calls --state confirmed")]
+    #[command(after_help = "Examples: holdfast calls --state confirmed\n          \
+            holdfast calls --flag one_way_audio --watch")]
     Calls {
         /// trying, early, confirmed or terminating.
         #[arg(long)]
@@ -117,7 +121,14 @@ pub enum Command {
         /// From or to this user.
         #[arg(long)]
         extension: Option<String>,
-        /// Form of the output.
+        /// With that fault: ack_missing, codec_mismatch, glare_loop, media_rejected, one_way_audio,
+        /// private_address_in_sdp or retransmission_storm.
+        #[arg(long)]
+        flag: Option<String>,
+        /// Shows them anew whenever they change, until it is interrupted.
+        #[arg(long, short)]
+        watch: bool,
+        /// Form of the output; watched, a line a change.
         #[command(flatten)]
         json: Json,
     },
@@ -152,14 +163,56 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// What was said in SIP in a call, alive or over, as a ladder.
-    #[command(after_help = "Example: holdfast trace 0192f0c1-8c5e-7000-8000-000000000001 --full")]
+    /// What was said in SIP in a call, alive or over, as a ladder; or the ladders of calls as they grow.
+    #[command(after_help = "Examples: holdfast trace ID --full\n          \
+            holdfast trace --call ID\n          \
+            holdfast trace --user 1001\n          \
+            holdfast trace --ip 192.0.2.7")]
     Trace {
-        /// Id of the call.
-        id: String,
+        /// Id of the call: what was said until now.
+        #[arg(required_unless_present_any = ["call", "user", "ip"])]
+        id: Option<String>,
+        /// Follows this call to its end.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["id", "user", "ip"])]
+        call: Option<String>,
+        /// Follows the calls of this user.
+        #[arg(long, value_name = "EXTENSION", conflicts_with_all = ["id", "ip"])]
+        user: Option<String>,
+        /// Follows the calls of phones at this address; its port may be given too.
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "id")]
+        ip: Option<String>,
         /// Whole messages.
         #[arg(long)]
         full: bool,
+        /// Form of the output; not of what is followed.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// The dial plan, without a call: test.
+    Route {
+        /// What to do.
+        #[command(subcommand)]
+        command: RouteCommand,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Who may use the API: list, add, remove.
+    #[command(after_help = "Example: holdfast tokens add billing --role cdr")]
+    Tokens {
+        /// What to do; list when absent.
+        #[command(subcommand)]
+        command: Option<TokensCommand>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Who asked for a change, and what came of it, newest first.
+    #[command(after_help = "Example: holdfast audit --limit 20")]
+    Audit {
+        /// So many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
         /// Form of the output.
         #[command(flatten)]
         json: Json,
@@ -302,6 +355,17 @@ pub enum Command {
     /// Settings and credentials.
     #[command(subcommand, after_help = "Example: holdfast config credentials --json")]
     Config(ConfigCommand),
+}
+
+/// `holdfast route`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RouteCommand {
+    /// What becomes of a call to a number: whose phones ring, which service answers, or why it is refused.
+    #[command(after_help = "Example: holdfast route test 1002")]
+    Test {
+        /// An extension or number as a person dials it, or a sip: URI.
+        to: String,
+    },
 }
 
 /// What makes a shell complete commands and flags.

@@ -12,30 +12,57 @@ const GAP: usize = 34;
 
 /// The ladder; with `full` each message stands below its arrow.
 pub(super) fn ladder(ladder: &Value, full: bool) -> String {
-    let items =
-        |name: &str| ladder.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let (messages, marks) = (items("messages"), items("marks"));
-    let mut text = String::new();
-    let _ = writeln!(text, "{:<13} {:<GAP$}{:<GAP$}called", "", "caller", "holdfast");
-    let mut marks = marks.iter().peekable();
-    for message in &messages {
-        while let Some(mark) = marks.next_if(|mark| part(mark, "at") <= part(message, "at")) {
-            let _ = writeln!(text, "{:<13} * {}", clock(mark), part(mark, "text"));
-        }
-        let _ = writeln!(text, "{:<13} {}", clock(message), arrow(message));
-        if full {
-            for line in part(message, "text").lines() {
-                let _ = writeln!(text, "    {line}");
+    let mut text = head();
+    text += &Rungs::default().more(ladder, full, None);
+    text
+}
+
+/// Who stands where.
+pub(super) fn head() -> String {
+    format!("{:<13} {:<GAP$}{:<GAP$}called\n", "", "caller", "holdfast")
+}
+
+/// How far a ladder was shown.
+#[derive(Debug, Default)]
+pub(super) struct Rungs {
+    messages: usize,
+    marks: usize,
+    flags: Vec<String>,
+}
+
+impl Rungs {
+    /// What has come since; each line names its call, when one is given.
+    pub(super) fn more(&mut self, ladder: &Value, full: bool, call: Option<&str>) -> String {
+        let items =
+            |name: &str| ladder.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let (messages, marks) = (items("messages"), items("marks"));
+        let mut text = String::new();
+        let mut new = marks.iter().skip(self.marks).peekable();
+        // The last part of an id tells calls apart.
+        let of = call.map(|id| format!("  {}", id.rsplit('-').next().unwrap_or_default()));
+        let of = of.unwrap_or_default();
+        for message in messages.iter().skip(self.messages) {
+            while let Some(mark) = new.next_if(|mark| part(mark, "at") <= part(message, "at")) {
+                let _ = writeln!(text, "{:<13} * {}{of}", clock(mark), part(mark, "text"));
+            }
+            let _ = writeln!(text, "{:<13} {}{of}", clock(message), arrow(message));
+            if full {
+                for line in part(message, "text").lines() {
+                    let _ = writeln!(text, "    {line}");
+                }
             }
         }
+        for mark in new {
+            let _ = writeln!(text, "{:<13} * {}{of}", clock(mark), part(mark, "text"));
+        }
+        let flags: Vec<String> =
+            items("flags").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        for flag in flags.iter().filter(|flag| !self.flags.contains(flag)) {
+            let _ = writeln!(text, "! {}{of}", flag.replace('_', " "));
+        }
+        (self.messages, self.marks, self.flags) = (messages.len(), marks.len(), flags);
+        text
     }
-    for mark in marks {
-        let _ = writeln!(text, "{:<13} * {}", clock(mark), part(mark, "text"));
-    }
-    for flag in items("flags") {
-        let _ = writeln!(text, "! {}", flag.as_str().unwrap_or_default().replace('_', " "));
-    }
-    text
 }
 
 /// The capture, into a file or to standard output.
@@ -99,5 +126,15 @@ mod tests {
         assert_eq!(lines[4], "12:00:02.000  * carried on by b");
         assert_eq!(lines[5], "! glare loop");
         assert!(ladder(&document, true).contains("    A\n    B\n"));
+        let mut rungs = Rungs::default();
+        let mut first = document.clone();
+        first["messages"].as_array_mut().expect("a list").truncate(1);
+        first["marks"] = json!([]);
+        first["flags"] = json!([]);
+        let shown = rungs.more(&first, false, Some("a-b-call"));
+        assert!(shown.contains("INVITE") && shown.ends_with("  call\n"), "{shown}");
+        let rest = rungs.more(&document, false, None);
+        assert_eq!(rest.lines().count(), 4, "what is new: {rest}");
+        assert_eq!(rungs.more(&document, false, None), "");
     }
 }

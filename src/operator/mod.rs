@@ -4,7 +4,7 @@
 use crate::directory::User;
 use crate::ids::CallId;
 use crate::views::ladder::Entry;
-use crate::views::{CallView, NodeView, RegistrationView, Steering};
+use crate::views::{CallFlag, CallView, NodeView, RegistrationView, RouteView, Steering};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +24,8 @@ pub enum Command {
     Originate(Origination, oneshot::Sender<Result<CallView, Refused>>),
     /// Do something to a call. Answered when that is stored.
     Steer(CallId, Steering, oneshot::Sender<Result<CallView, Refused>>),
+    /// What the dial plan makes of a number.
+    Route(String, oneshot::Sender<Result<RouteView, Refused>>),
     /// Bindings, of one user or all.
     Registrations(Option<String>, oneshot::Sender<Vec<RegistrationView>>),
     /// Remove a binding; false: no such.
@@ -105,6 +107,8 @@ pub struct CallFilter {
     pub extension: Option<String>,
     pub owner: Option<String>,
     pub media_node: Option<String>,
+    #[serde(default)]
+    pub flag: Option<CallFlag>,
     /// Ids greater than this.
     #[serde(default)]
     pub after: Option<String>,

@@ -30,8 +30,17 @@ impl Worker {
     /// Sends a response by the way of its request.
     pub(super) fn reply(&mut self, request: &Request, flow: &Flow, response: &Response) {
         if request.method != Method::Ack {
-            self.transmit(reply_flow(request, flow), response.to_bytes());
+            let (flow, bytes) = (reply_flow(request, flow), response.to_bytes());
+            self.note_registering(request, false, flow, &bytes);
+            self.transmit(flow, bytes);
         }
+    }
+
+    /// Sends an answer that waited, or had nothing to wait for.
+    pub(super) fn send_held(&mut self, answer: HeldAnswer) {
+        let HeldAnswer { request, flow, bytes } = answer;
+        self.note_registering(&request, false, flow, &bytes);
+        self.transmit(flow, bytes);
     }
 
     /// Answers with a status and nothing else.

@@ -147,7 +147,8 @@ impl Worker {
     pub(super) fn answer_invite(&self, link: LinkNumber, key: [u8; 16]) {
         let Some(name) = self.peers.name_of(link) else { return };
         let is_first = self.repeats.asked.has(&key) && self.settings.node < *name;
-        let here = is_first || self.calls.has_key(&key) || self.entrusted.has_key(&key, self.now);
+        let here =
+            is_first || self.calls.has_key(&key) || self.entrusted.knows_invite(&key, self.now);
         self.peers.send(name, PeerFrame::InviteSeen { key, here });
     }
 
@@ -188,7 +189,7 @@ impl Worker {
         for (key, asked) in due.collect::<Vec<_>>() {
             let Asked { caller, request, flow, bytes, cancel, .. } = asked;
             self.arrived = bytes;
-            let came_here = self.calls.has_key(&key) || self.entrusted.has_key(&key, self.now);
+            let came_here = self.calls.has_key(&key) || self.entrusted.knows_invite(&key, self.now);
             match &cancel {
                 _ if came_here => self.handle_invite(request, flow),
                 None => self.admit_invite(key, caller, request, flow),

@@ -6,9 +6,10 @@ use super::views;
 use super::worker::Worker;
 use crate::call::{Call, Input};
 use crate::ids::CallId;
-use crate::operator::{CallFilter, Command};
+use crate::operator::{CallFilter, Command, Refused};
+use crate::routing;
 use crate::store::{NodeRow, Store};
-use crate::views::{CallView, NodeState, NodeView, RegistrationView, Rfc3339};
+use crate::views::{CallFlag, CallView, NodeState, NodeView, RegistrationView, Rfc3339, RouteView};
 use core::time::Duration;
 
 /// A row older than this is of a node that is gone.
@@ -41,6 +42,7 @@ impl Worker {
                 true => self.steer(id, &wish, Asking::Here(answer)),
                 false => self.steer_elsewhere(id, &wish, answer),
             },
+            Command::Route(to, answer) => _ = answer.send(self.route_view(&to)),
             Command::Registrations(extension, answer) => {
                 _ = answer.send(self.registrations(extension.as_deref()));
             }
@@ -75,19 +77,35 @@ impl Worker {
         if !is_owner {
             return Vec::new();
         }
-        let is_wanted = |call: &Call| !call.lingers() && views::matches(call, filter);
+        let has_flag =
+            |call: &Call| filter.flag.is_none_or(|flag| self.flags(call).contains(&flag));
+        let is_wanted =
+            |call: &Call| !call.lingers() && views::matches(call, filter) && has_flag(call);
         let limit = filter.limit.unwrap_or(usize::MAX);
         let wanted = self.calls.page(after, limit, is_wanted).into_iter();
         match filter.brief {
             true => wanted.map(|call| call.brief_view(self.now)).collect(),
-            false => wanted.map(|call| call.view(self.now)).collect(),
+            false => wanted.map(|call| self.shown(call)).collect(),
         }
+    }
+
+    /// A call as operators see it.
+    pub(super) fn shown(&self, call: &Call) -> CallView {
+        CallView { flags: self.flags(call), ..call.view(self.now) }
+    }
+
+    /// What is wrong in its sound and in its signaling.
+    fn flags(&self, call: &Call) -> Vec<CallFlag> {
+        let heard = self.recorder.as_ref().map(|recorder| recorder.flags(call.id()));
+        let mut flags = call.flags();
+        flags.extend(heard.into_iter().flatten());
+        flags
     }
 
     fn call_view(&self, id: &str) -> Option<CallView> {
         let id: CallId = id.parse().ok()?;
         let slot = self.calls.get(id).filter(|slot| !slot.call.lingers())?;
-        Some(slot.call.view(self.now))
+        Some(self.shown(&slot.call))
     }
 
     pub(super) fn hang_up(&mut self, id: &str, reason: Option<String>) -> bool {
@@ -96,6 +114,12 @@ impl Worker {
             .ok()
             .filter(|id| self.calls.get(*id).is_some_and(|slot| !slot.call.lingers()));
         id.map(|id| self.input(id, Input::Hangup { reason })).is_some()
+    }
+
+    fn route_view(&self, to: &str) -> Result<RouteView, Refused> {
+        let uri = self.target(to)?;
+        let decision = routing::route(&self.directory, &uri, self.now);
+        Ok(views::route(&uri, decision, &self.settings, self.now))
     }
 
     fn registrations(&self, extension: Option<&str>) -> Vec<RegistrationView> {

@@ -104,8 +104,8 @@ impl Entrusted {
         self.on_the_way.get(&call).is_some_and(|(_, until)| *until > now)
     }
 
-    /// The call of the INVITE with that key is.
-    pub(super) fn has_key(&self, key: &[u8; 16], now: Timestamp) -> bool {
+    /// The call of the INVITE with that key is on its way.
+    pub(super) fn knows_invite(&self, key: &[u8; 16], now: Timestamp) -> bool {
         self.on_the_way.values().any(|(known, until)| known == key && *until > now)
     }
 
@@ -219,9 +219,11 @@ mod tests {
         let (mut entrusted, now) = (Entrusted::default(), Timestamp::from_millis(1));
         entrusted.send(&[save(1, 2), save(2, 2)], now);
         entrusted.arrive(CallId(2));
-        assert!(entrusted.is_on_its_way(CallId(1), now) && entrusted.has_key(&[3; 16], now));
+        assert!(entrusted.is_on_its_way(CallId(1), now) && entrusted.knows_invite(&[3; 16], now));
         assert!(!entrusted.is_on_its_way(CallId(2), now));
         let later = now + ON_THE_WAY;
-        assert!(!entrusted.is_on_its_way(CallId(1), later) && !entrusted.has_key(&[3; 16], later));
+        assert!(
+            !entrusted.is_on_its_way(CallId(1), later) && !entrusted.knows_invite(&[3; 16], later)
+        );
     }
 }

@@ -44,7 +44,7 @@ impl Worker {
             }
             Known::Merged => self.refuse(&request, &flow, 482),
             // Its call is on its way here: the phone asks again.
-            Known::New if self.entrusted.has_key(&key, self.now) => {}
+            Known::New if self.entrusted.knows_invite(&key, self.now) => {}
             Known::New if self.repeats.asked.has(&key) => {}
             Known::New => self.handle_new_invite(key, request, flow),
         }

@@ -132,7 +132,7 @@ impl Worker {
             self.release_journaled(id, rev);
         }
         for answer in kept.replies {
-            self.transmit(answer.flow, answer.bytes);
+            self.send_held(answer);
         }
         self.refuse_held(kept.refused);
         match result {

@@ -5,10 +5,12 @@
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
 use crate::call::Transmit;
-use crate::capture::Heard;
+use crate::capture::{Heard, Registering};
 use crate::control::PeerFrame;
 use crate::ids::{CallId, Flow, LegId, NodeName};
+use crate::sip::{Method, Request};
 use crate::views::ladder::Entry;
+use bytes::Bytes;
 
 /// Entries a frame: an entry is a SIP message at most.
 const BYTES_A_FRAME: usize = 64 * 1024;
@@ -40,6 +42,27 @@ impl Worker {
             let leg = transmit.leg;
             recorder.message(Heard { call, leg, at: self.now, received: false, flow, bytes });
         }
+    }
+
+    /// A REGISTER that came, or an answer to one that leaves.
+    pub(super) fn note_registering(
+        &self,
+        request: &Request,
+        received: bool,
+        flow: Flow,
+        bytes: &Bytes,
+    ) {
+        let Some(recorder) = self.recorder.as_ref().filter(|_| request.method == Method::Register)
+        else {
+            return;
+        };
+        recorder.registering(|| Registering {
+            sip_call_id: request.call_id().unwrap_or_default().to_owned(),
+            at: self.now,
+            received,
+            flow,
+            bytes: bytes.clone(),
+        });
     }
 
     /// Something that explains what follows.

@@ -109,7 +109,7 @@ impl Worker {
         let told = match self.calls.get(id) {
             None => Err(Refused::Gone),
             Some(slot) => match slot.call.refusal() {
-                None => Ok(slot.call.view(self.now)),
+                None => Ok(self.shown(&slot.call)),
                 Some(404 | 416 | 484) => {
                     Err(Refused::field("to", "there is nobody by that number"))
                 }

@@ -299,7 +299,7 @@ impl Worker {
                     self.handle_outcome(save, outcome);
                 }
                 for answer in finished.replies {
-                    self.transmit(answer.flow, answer.bytes);
+                    self.send_held(answer);
                 }
             }
             Err(error) => {

@@ -25,6 +25,7 @@ const RETRY_SECONDS: u64 = 5;
 
 impl Worker {
     pub(super) fn handle_register(&mut self, request: Request, flow: Flow) {
+        self.note_registering(&request, true, flow, &self.arrived);
         let Some(user) = self.authenticate(&request, &flow) else { return };
         let extension = &user.extension;
         let present = self.directory.bindings(extension);
@@ -47,7 +48,7 @@ impl Worker {
             false => Some(held),
         };
         if let Some(answer) = now {
-            self.transmit(answer.flow, answer.bytes);
+            self.send_held(answer);
         }
     }
 

@@ -5,9 +5,11 @@ use crate::directory::Binding;
 use crate::event::Event;
 use crate::ids::CallId;
 use crate::operator::CallFilter;
+use crate::routing::{self, Decision, Service};
+use crate::sip::Uri;
 use crate::time::Timestamp;
 use crate::views::registration::FlowState;
-use crate::views::{CallState, Cdr, RegistrationView, Rfc3339};
+use crate::views::{CallState, Cdr, RegistrationView, Rfc3339, RouteDecision, RouteView};
 
 /// A binding in the API.
 pub(super) fn registration(
@@ -45,6 +47,43 @@ pub(super) fn registration(
         expires_in_ms: u64::try_from(left).unwrap_or(u64::MAX),
         ping_rtt_ms: binding.ping_rtt_us.map(|rtt| f64::from(rtt) / 1_000.0),
     }
+}
+
+/// What the dial plan makes of it.
+pub(super) fn route(
+    uri: &Uri,
+    decision: Decision,
+    settings: &Settings,
+    now: Timestamp,
+) -> RouteView {
+    let mut view = RouteView {
+        uri: uri.as_str().to_owned(),
+        decision: RouteDecision::Refuse,
+        extension: None,
+        service: None,
+        sip_status: None,
+        phones: Vec::new(),
+    };
+    match decision {
+        Decision::Ring { user, bindings } => {
+            view.decision = RouteDecision::Ring;
+            view.extension = Some(user.extension.clone());
+            let phones = bindings.iter().map(|binding| registration(binding, settings, now));
+            view.phones = phones.collect();
+        }
+        Decision::Service(Service::Echo) => {
+            (view.decision, view.service) = (RouteDecision::Service, Some("echo".to_owned()));
+        }
+        Decision::Refuse(status) => view.sip_status = Some(status.0),
+        Decision::Unknown { extension, user_known } => {
+            if user_known {
+                view.decision = RouteDecision::NotRegistered;
+                view.extension = Some(extension);
+            }
+            view.sip_status = Some(routing::unknown(user_known).0);
+        }
+    }
+    view
 }
 
 /// Whether an operator asked for this call, the owner aside.

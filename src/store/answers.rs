@@ -3,14 +3,14 @@
 //! Invariants: of one token and key one run is under way at a time, in the whole cluster; a run that was overtaken
 //! writes nothing; a run of which nothing was heard for `RUN_LIFE` died with its node.
 
-use super::{Backend, DEADLINE, SWEEP_CHUNK, Store, StoreError, within};
+use super::{Backend, DEADLINE, Store, StoreError, within};
 use crate::time::Timestamp;
 use core::time::Duration;
 
 /// How long an answer is kept.
-const ANSWER_LIFE: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const ANSWER_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// Answers at most, however young.
-const ANSWER_ROWS: u32 = 100_000;
+pub(super) const ANSWER_ROWS: u32 = 100_000;
 /// Longer than a request takes.
 const RUN_LIFE: Duration = Duration::from_secs(60);
 
@@ -66,14 +66,5 @@ impl Store {
         answer: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
         ask!(self, DEADLINE, end_answer(asked, answer.as_deref()))
-    }
-
-    /// Forgets what is old.
-    pub(super) async fn sweep_answers(&self, now: Timestamp) -> Result<(), StoreError> {
-        let before = now - ANSWER_LIFE;
-        while ask!(self, DEADLINE, sweep_answers(before, ANSWER_ROWS, SWEEP_CHUNK))?
-            >= u64::from(SWEEP_CHUNK)
-        {}
-        Ok(())
     }
 }

@@ -212,6 +212,21 @@ const SWEEP_CHUNK: u32 = 5_000;
 pub const EVENT_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// Rows of events at most, however young.
 const EVENT_ROWS: u32 = 500_000;
+
+/// Rows that go when they are old, and when there are many.
+#[derive(Clone, Copy, Debug)]
+enum Aged {
+    /// The log of events.
+    Events,
+    /// Requests with a key, and their answers.
+    Answers,
+}
+
+/// How long they stay, and how many.
+const AGED: [(Aged, Duration, u32); 2] = [
+    (Aged::Events, EVENT_LIFE, EVENT_ROWS),
+    (Aged::Answers, answers::ANSWER_LIFE, answers::ANSWER_ROWS),
+];
 /// How long the audit log is kept.
 const AUDIT_LIFE: Duration = Duration::from_secs(400 * 24 * 3_600);
 
@@ -426,12 +441,12 @@ impl Store {
                 break;
             }
         }
-        let before = now - EVENT_LIFE;
-        while ask!(self, DEADLINE, sweep_events(before, EVENT_ROWS, SWEEP_CHUNK))?
-            >= u64::from(SWEEP_CHUNK)
-        {}
+        for (aged, life, rows) in AGED {
+            while ask!(self, DEADLINE, sweep_aged(aged, now - life, rows, SWEEP_CHUNK))?
+                >= u64::from(SWEEP_CHUNK)
+            {}
+        }
         ask!(self, DEADLINE, sweep_audit(now - AUDIT_LIFE, SWEEP_CHUNK))?;
-        self.sweep_answers(now).await?;
         Ok(gone)
     }
 

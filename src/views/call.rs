@@ -47,6 +47,26 @@ pub enum LegRole {
     Callee,
 }
 
+/// What is not as it should be in a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallFlag {
+    /// A 2xx to an INVITE was repeated and is not acknowledged.
+    AckMissing,
+    /// The phones have no codec in common: the media node decodes and encodes.
+    CodecMismatch,
+    /// 491 more than once: both sides change the session again and again.
+    GlareLoop,
+    /// 488 or 606, or a stream refused with port 0.
+    MediaRejected,
+    /// One phone is not heard, though it should send, while the other is.
+    OneWayAudio,
+    /// A phone at a public address names a private one for its sound.
+    PrivateAddressInSdp,
+    /// One message was said four times or more.
+    RetransmissionStorm,
+}
+
 /// One side of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartyView {
@@ -98,6 +118,9 @@ pub struct CallView {
     /// Whose phone is not heard, though it should send, while the other is.
     #[serde(default)]
     pub one_way: Option<LegRole>,
+    /// What is not as it should be, as its owner saw it.
+    #[serde(default)]
+    pub flags: Vec<CallFlag>,
     /// Its media session.
     pub media: MediaView,
     /// Its legs.
@@ -134,6 +157,8 @@ pub struct CallSummary {
     pub takeovers: u32,
     /// Who holds.
     pub hold: HoldState,
+    /// Whose phone an operator holds.
+    pub parked: HoldState,
     /// Whose phone is not heard, though it should send, while the other is.
     pub one_way: Option<LegRole>,
 }
@@ -152,6 +177,7 @@ impl From<CallView> for CallSummary {
             media_node: call.media.node,
             takeovers: call.takeovers,
             hold: call.hold,
+            parked: call.parked,
             one_way: call.one_way,
         }
     }

@@ -1,6 +1,6 @@
 //! The signaling of one call: as it is kept and passed between nodes, and in the API.
 
-use super::Rfc3339;
+use super::{CallFlag, Rfc3339};
 use crate::ids::{LegId, Transport};
 use crate::time::Timestamp;
 use bytes::Bytes;
@@ -69,7 +69,7 @@ pub struct LadderView {
     /// What explains the messages.
     pub marks: Vec<LadderMark>,
     /// What is not as it should be.
-    pub flags: Vec<LadderFlag>,
+    pub flags: Vec<CallFlag>,
     /// There are more than are shown.
     pub truncated: bool,
 }
@@ -123,20 +123,4 @@ pub struct LadderMark {
     pub node: String,
     /// In words.
     pub text: String,
-}
-
-/// What is not as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LadderFlag {
-    /// A 2xx to an INVITE was repeated and never acknowledged.
-    AckMissing,
-    /// 491 more than once: both sides change the session again and again.
-    GlareLoop,
-    /// 488 or 606, or a stream refused with port 0.
-    MediaRejected,
-    /// A phone at a public address names a private one for its sound.
-    PrivateAddressInSdp,
-    /// One message was said four times or more.
-    RetransmissionStorm,
 }

@@ -9,6 +9,7 @@ pub mod event;
 pub mod ladder;
 pub mod node;
 pub mod registration;
+pub mod route;
 pub mod steer;
 pub mod time;
 pub mod token;
@@ -16,12 +17,14 @@ pub mod user;
 pub mod webhook;
 
 pub use call::{
-    CallState, CallSummary, CallView, HoldState, LegView, MediaView, PartyView, StreamView,
+    CallFlag, CallState, CallSummary, CallView, HoldState, LegView, MediaView, PartyView,
+    StreamView,
 };
 pub use cdr::{Cdr, CdrLeg, Disposition, EndCause, EndedBy};
 pub use event::{CallName, EventView, Happening};
 pub use node::{NodeState, NodeView};
 pub use registration::RegistrationView;
+pub use route::{RouteDecision, RouteView};
 pub use steer::{Steering, SteeringAct};
 pub use time::Rfc3339;
 pub use user::{NewUser, UserChange, UserView};

@@ -243,6 +243,16 @@ impl Cluster {
         Some((name, node))
     }
 
+    /// Where that signaling process serves the API.
+    pub(crate) fn admin(&self, number: usize) -> SocketAddrV4 {
+        self.signaling[number].admin
+    }
+
+    /// A page of a list, as that signaling process gives it.
+    pub(crate) fn page(&self, number: usize, path: &str) -> Value {
+        ask(self.signaling[number].admin, "GET", path).expect("an answer")
+    }
+
     /// Asks one signaling process to have itself drained.
     pub(crate) fn drain(&self, number: usize) {
         let admin = self.signaling[number].admin;

@@ -15,6 +15,8 @@ mod cluster;
 /// What tests share: the API, and waiting.
 #[path = "../common/mod.rs"]
 mod common;
+/// The console in a browser, under load.
+mod console;
 /// What befalls containers.
 mod containers;
 /// What PostgreSQL does.
@@ -29,6 +31,8 @@ mod holdfast;
 mod instructions;
 /// The peer in signaling.
 mod kamailio;
+/// What a page of the list of live calls takes.
+mod lists;
 /// Where it was measured, with which versions.
 mod machine;
 /// What phones speak.
@@ -93,6 +97,8 @@ fn main() {
             Work::Memory => memory::memory(&options, &world),
             Work::Survival => survival::survival(&options, &world),
             Work::Takeover => takeover::takeover(&options, &world),
+            Work::Console => console::console(&options, &world),
+            Work::Lists => lists::lists(&options, &world),
             Work::Containers => containers::containers(&options),
         }
     }

@@ -27,6 +27,10 @@ pub(crate) enum Work {
     Survival,
     /// How long it takes until another process has all calls of one; only when named.
     Takeover,
+    /// The console in a browser while calls come and go; only when named.
+    Console,
+    /// What a page of the list of live calls takes; only when named.
+    Lists,
     /// What calls and phones feel of what befalls containers on a real Docker engine; only when named.
     Containers,
 }
@@ -60,7 +64,7 @@ pub(crate) struct Options {
     /// From one packet to the next of a phone in `survival`: a generator can speak for more calls by longer packets.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(10..=200))]
     packet_ms: u32,
-    /// A folder that takes the profiles of `instructions`, for callgrind_annotate.
+    /// A folder that takes the profiles of `instructions`, for callgrind_annotate, and the pictures of `console`.
     #[arg(long)]
     profiles: Option<PathBuf>,
     /// Only cases whose name holds this.

@@ -25,9 +25,8 @@ fn a_collector_is_told_what_was_said() {
         let byes = messages.iter().filter(|message| message["method"] == "BYE");
         (byes.count() == 4).then_some(messages)
     });
-    let sip = |came: &Vec<Hep>| -> Vec<Hep> {
-        came.iter().filter(|packet| packet.is_of(1)).cloned().collect()
-    };
+    let is_of_call = |packet: &&Hep| packet.is_of(1) && packet.text(0x0011) == call;
+    let sip = |came: &Vec<Hep>| came.iter().filter(is_of_call).cloned().collect::<Vec<Hep>>();
     let packets = eventually("the collector has as much", SOON, || {
         Some(sip(&collector.came())).filter(|packets| packets.len() == ladder.len())
     });

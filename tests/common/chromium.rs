@@ -180,6 +180,22 @@ impl Chromium {
         complaints.filter(|text| !expected.iter().any(|known| text.contains(known))).collect()
     }
 
+    /// MiB of what the page's scripts hold, once what is dropped is gone.
+    pub(crate) fn heap(&mut self) -> f64 {
+        self.command("HeapProfiler.collectGarbage", &json!({}));
+        let usage = self.command("Runtime.getHeapUsage", &json!({}));
+        usage["usedSize"].as_f64().expect("a number") / f64::from(1 << 20)
+    }
+
+    /// Saves what a person sees as PNG.
+    pub(crate) fn picture(&mut self, path: &std::path::Path) {
+        use base64::Engine as _;
+        let taken = self.command("Page.captureScreenshot", &json!({"format": "png"}));
+        let text = taken["data"].as_str().expect("a picture");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).expect("base64");
+        std::fs::write(path, bytes).expect("the folder is there");
+    }
+
     fn command(&mut self, method: &str, params: &Value) -> Value {
         let answer = self.answer(method, params);
         assert!(answer["error"].is_null(), "{method}: {answer}");

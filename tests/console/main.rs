@@ -4,14 +4,19 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod kept;
+mod many;
 #[path = "../peers/pair.rs"]
 mod pair;
 
 use common::chromium::Chromium;
 use common::events::Watching;
+use common::receiver::Receiver;
 use common::server::Server;
 use holdfast::sip::Method;
+use kept::Kept;
 use pair::Pair;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 const VIEWS: [&str; 10] = [
@@ -242,13 +247,87 @@ fn a_webhook_is_made_turned_off_and_deleted() {
     browser.click("dialog button", "Create");
     browser.wait_for("whsec_");
     let (_, made) = server.api("GET", "/webhooks", None);
-    assert_eq!(made["items"][0]["types"], serde_json::json!(["call.ended", "call.steered"]));
+    assert_eq!(made["items"][0]["types"], json!(["call.ended", "call.steered"]));
     browser.click("button", "Turn off");
     browser.wait_for("Off");
     browser.click("button", "Delete");
     browser.click("dialog button", "Delete");
     browser.wait_for("Nobody is told of events.");
     assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
+fn what_a_webhook_did_not_take_is_sent_again_by_a_button() {
+    let server = Server::start();
+    let receiver = Receiver::start();
+    receiver.behaves(|_| (503, Duration::ZERO));
+    let (status, hook) = server.api(
+        "POST",
+        "/webhooks",
+        Some(&json!({"url": receiver.url(), "types": ["call.ended"]})),
+    );
+    assert_eq!(status, 201, "{hook}");
+    let hook = hook["id"].as_str().expect("an id");
+    Kept::of(&server).owe(hook, &json!({"type": "call.ended", "call_id": "one"}), 19);
+    common::eventually("it is given up", common::SOON, || {
+        let (_, seen) = server.api("GET", &format!("/webhooks/{hook}"), None);
+        (seen["dead"] == 1).then_some(())
+    });
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "webhooks");
+    browser.wait_for("1 given up");
+    browser.wait("document.querySelector('td[data-name=Tries]')?.textContent === '20'");
+    browser.wait("document.querySelector('td[data-name=Why]')?.textContent.includes('503')");
+    receiver.behaves(|_| (200, Duration::ZERO));
+    browser.click("tbody button", "Send again");
+    assert_eq!(receiver.takes(1)[0]["call_id"], "one");
+    common::eventually("nothing is owed", common::SOON, || {
+        let (_, seen) = server.api("GET", &format!("/webhooks/{hook}"), None);
+        (seen["dead"] == 0 && seen["owed"] == 0).then_some(())
+    });
+    go(&mut browser, "events");
+    go(&mut browser, "webhooks");
+    browser.wait_for("Well");
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+#[test]
+fn what_somebody_else_changed_meanwhile_is_not_changed() {
+    let server = Server::start();
+    server.user("1001");
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "users");
+    browser.wait_for("1001");
+    // By another operator, while this one looks at the list.
+    let change = json!({"display_name": "Anna", "enabled": false});
+    assert_eq!(server.api("PATCH", "/users/1001", Some(&change)).0, 200);
+    let disable = "[...document.querySelectorAll('tbody tr')]\
+        .find((row) => row.textContent.startsWith('1001')).querySelector('button:nth-child(3)')";
+    assert_eq!(browser.value(&format!("{disable}.textContent")), "Disable");
+    browser.value(&format!("{disable}.click()"));
+    browser.wait_for("Somebody changed it since");
+    browser.wait_for("Anna");
+    browser.value(&format!("{disable}.click()"));
+    browser.wait(&format!("{disable}.textContent === 'Disable'"));
+    let (_, seen) = server.api("GET", "/users/1001", None);
+    assert_eq!((&seen["enabled"], &seen["display_name"]), (&json!(true), &json!("Anna")));
+    // The same between its look and its change.
+    browser.value(
+        "(() => { const way = window.fetch; window.fetch = async (path, options) => {
+            if (options?.method !== 'DELETE') return way(path, options);
+            window.fetch = way;
+            window.sent = options.headers['If-Match'];
+            await way(path, { method: 'PATCH', body: '{\"display_name\":\"Berta\"}', headers:
+                { Authorization: options.headers.Authorization, 'Content-Type': 'application/json' } });
+            return way(path, options);
+        }; })()",
+    );
+    browser.value(&format!("{}.click()", disable.replace("nth-child(3)", "nth-child(4)")));
+    browser.click("dialog button", "Delete");
+    browser.wait_for("it was changed since");
+    browser.wait_for("Berta");
+    assert!(browser.value("window.sent").as_str().is_some_and(|tag| tag.starts_with('"')));
+    assert_eq!(browser.complaints(&["status of 412"]), [""; 0]);
 }
 
 #[test]

@@ -24,3 +24,5 @@ mod srtp;
 mod steer;
 /// A media process whose CPU is taken away.
 mod stress;
+/// The command line while calls live.
+mod watching;

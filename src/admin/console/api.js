@@ -48,11 +48,11 @@ async function send(path, options = {}) {
   return answer;
 }
 
-async function json(method, path, body) {
-  const options = { method };
+async function json(method, path, body, headers = {}) {
+  const options = { method, headers };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
-    options.headers = { 'Content-Type': 'application/json' };
+    options.headers = { 'Content-Type': 'application/json', ...headers };
   }
   const answer = await send(`/api/v1${path}`, options);
   return answer.status === 204 ? null : answer.json();
@@ -60,8 +60,20 @@ async function json(method, path, body) {
 
 export const get = (path) => json('GET', path);
 export const post = (path, body) => json('POST', path, body ?? {});
-export const patch = (path, body) => json('PATCH', path, body);
 export const remove = (path) => json('DELETE', path);
+
+/** Changes or removes (no `difference`) a thing as it was seen: when one of these fields is another by now, somebody
+ * changed it since, and nothing is done. */
+export async function alter(path, seen, fields, difference) {
+  const answer = await send(`/api/v1${path}`);
+  const now = await answer.json();
+  if (fields.some((field) => JSON.stringify(now[field]) !== JSON.stringify(seen[field]))) {
+    throw new Error('Somebody changed it since. It is shown as it is now: look at it again.');
+  }
+  const headers = { 'If-Match': answer.headers.get('ETag') };
+  return json(difference ? 'PATCH' : 'DELETE', path, difference, headers);
+}
+
 export const readiness = async () => (await fetch('/ready')).json();
 
 /** Saves what the node gives as a file: a link could not carry the token. */

@@ -48,10 +48,12 @@ export function calls(main) {
   return () => { end(); clearInterval(timer); };
 }
 
+const isHeld = (call) => call.hold !== 'none' || call.parked !== 'none';
+
 function isWanted(call, words, which) {
   const is = {
-    ringing: () => call.state !== 'confirmed', talking: () => call.state === 'confirmed' && call.hold === 'none',
-    held: () => call.hold !== 'none', one_way: () => Boolean(call.one_way),
+    ringing: () => call.state !== 'confirmed', talking: () => call.state === 'confirmed' && !isHeld(call),
+    held: () => isHeld(call), one_way: () => Boolean(call.one_way),
   }[which];
   if (is && !is()) return false;
   const texts = [who(call.caller), who(call.callee), call.caller.display_name, call.callee.display_name, call.owner, call.media_node, call.id];
@@ -66,7 +68,9 @@ function row(call) {
   return leads(h('tr', {},
     cell('Caller', h('a', { href }, party(call.caller))),
     cell('Callee', party(call.callee)),
-    cell('State', [state(...callState(call)), call.one_way && [' ', h('span', { class: 'tag bad' }, `${call.one_way} not heard`)]]),
+    cell('State', [state(...callState(call)),
+      call.parked !== 'none' && [' ', h('span', { class: 'tag warn' }, `${call.parked} held by an operator`)],
+      call.one_way && [' ', h('span', { class: 'tag bad' }, `${call.one_way} not heard`)]]),
     cell('Duration', h('span', { 'data-since': since }, duration(Date.now() - new Date(since))), 'number'),
     cell('Began', clock(call.created_at), 'minor'),
     cell('Owner', [call.owner, call.takeovers > 0 && [' ', h('span', { class: 'tag warn' }, `taken over ${call.takeovers}×`)]], 'nowrap minor'),

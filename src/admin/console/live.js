@@ -60,7 +60,7 @@ const apply = {
     live.calls.set(event.call_id, {
       id: event.call_id, state: 'trying', caller: party(event.caller), callee: party(event.callee),
       created_at: event.at, ringing_at: null, answered_at: null, owner: event.node, media_node: null,
-      takeovers: 0, hold: 'none', one_way: null,
+      takeovers: 0, hold: 'none', parked: 'none', one_way: null,
     });
   },
   'call.ringing'(event) {
@@ -70,10 +70,20 @@ const apply = {
     change(event, (call) => call.state !== 'confirmed' && { state: 'confirmed', answered_at: event.at });
   },
   'call.held'(event) {
-    change(event, (call) => ({ hold: held(call, event.leg, true) }));
+    change(event, (call) => ({ hold: sides(call.hold, role(event.leg), true) }));
   },
   'call.resumed'(event) {
-    change(event, (call) => ({ hold: held(call, event.leg, false) }));
+    change(event, (call) => ({ hold: sides(call.hold, role(event.leg), false) }));
+  },
+  'call.steered'(event) {
+    if (event.act !== 'hold' && event.act !== 'unhold') return;
+    change(event, (call) => ({ parked: event.role ? sides(call.parked, event.role, event.act === 'hold') : event.act === 'hold' ? 'both' : 'none' }));
+  },
+  'call.transferred'(event) {
+    change(event, (call) => ({
+      [event.role]: { extension: event.to, uri: event.to, display_name: null },
+      parked: sides(call.parked, event.role, false), hold: sides(call.hold, event.role, false),
+    }));
   },
   'call.reanchored'(event) {
     change(event, () => ({ media_node: event.media_node }));
@@ -101,12 +111,14 @@ function change(event, difference) {
 }
 
 /** The caller's leg is number 0. */
-function held(call, leg, holds) {
-  const own = leg === 0 ? 'caller' : 'callee';
+const role = (leg) => (leg === 0 ? 'caller' : 'callee');
+
+/** Who of the two is on hold, when one begins or ends to be. */
+function sides(held, own, begins) {
   const other = own === 'caller' ? 'callee' : 'caller';
-  const otherHolds = call.hold === other || call.hold === 'both';
-  if (holds) return otherHolds ? 'both' : own;
-  return otherHolds ? other : 'none';
+  const otherIs = held === other || held === 'both';
+  if (begins) return otherIs ? 'both' : own;
+  return otherIs ? other : 'none';
 }
 
 function sample() {
@@ -134,6 +146,6 @@ export function begin() {
 
 /** A word and a tone for the state of a live call. */
 export function callState(call) {
-  if (call.state === 'confirmed') return call.hold === 'none' ? ['Talking', 'good'] : ['On hold', 'warn'];
+  if (call.state === 'confirmed') return call.hold === 'none' && call.parked === 'none' ? ['Talking', 'good'] : ['On hold', 'warn'];
   return { trying: ['Calling', 'accent'], early: ['Ringing', 'accent'], terminating: ['Ending', 'idle'] }[call.state];
 }

@@ -1,6 +1,6 @@
 // Users: who they are, and what to type into their phones.
 
-import { all, get, patch, post, remove } from './api.js';
+import { all, alter, get, post } from './api.js';
 import { act, ask, card, cell, count, h, head, none, replace, Rows, state, table } from './dom.js';
 
 export function users(main) {
@@ -8,7 +8,7 @@ export function users(main) {
   const search = h('input', { type: 'search', placeholder: 'Extension or name', 'aria-label': 'Filter users', oninput: () => show() });
   const note = h('p', {});
   const body = h('tbody', {});
-  const rows = new Rows(body, (item) => row(item, change, () => tellPhone(typed, item)));
+  const rows = new Rows(body, (item) => row(item, look, (user) => tellPhone(typed, user)));
   const list = table([['User'], ['Name'], ['Phones', 'number'], ['Encryption'], ['State'], ['']], body);
   const empty = none('Loading');
   const typed = h('div', { class: 'hidden' });
@@ -34,10 +34,6 @@ export function users(main) {
   }
   async function made(user) {
     await tellPhone(typed, user);
-    await look();
-  }
-  async function change(user) {
-    if (user) await tellPhone(typed, user);
     await look();
   }
   look();
@@ -99,23 +95,22 @@ async function address() {
 }
 
 function row(user, change, phone) {
-  const path = `/users/${encodeURIComponent(user.extension)}`;
+  const alterSeen = async (difference) => {
+    try {
+      await alter(`/users/${encodeURIComponent(user.extension)}`, user, ['updated_at'], difference);
+    } finally { await change(); }
+  };
   const anew = act(async () => {
     const sure = await ask(`A new password for ${user.extension}?`, 'Its phones must be given the new one. Calls that are up go on.', 'New password');
     if (!sure) return;
     const password = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => (byte % 36).toString(36)).join('');
-    await patch(path, { password });
-    await change({ ...user, password });
+    await alterSeen({ password });
+    await phone({ ...user, password });
   });
-  const toggle = act(async () => {
-    await patch(path, { enabled: !user.enabled });
-    await change();
-  });
+  const toggle = act(() => alterSeen({ enabled: !user.enabled }));
   const drop = act(async () => {
     const sure = await ask(`Delete user ${user.extension}?`, 'Its phones are not called and cannot call any more.', 'Delete', { danger: true });
-    if (!sure) return;
-    await remove(path);
-    await change();
+    if (sure) await alterSeen();
   });
   return h('tr', {},
     cell('User', h('b', {}, user.extension)),
@@ -124,7 +119,7 @@ function row(user, change, phone) {
     cell('Encryption', { off: null, optional: 'optional', mandatory: 'mandatory' }[user.srtp]),
     cell('State', !user.enabled ? state('Disabled', 'bad') : user.registered ? state('Registered', 'good') : state('No phone', 'idle')),
     cell('', h('div', { class: 'bar' },
-      h('button', { class: 'link', onclick: act(phone) }, 'Phone'),
+      h('button', { class: 'link', onclick: act(() => phone(user)) }, 'Phone'),
       h('button', { class: 'link', onclick: anew }, 'New password'),
       h('button', { class: 'link', onclick: toggle }, user.enabled ? 'Disable' : 'Enable'),
       h('button', { class: 'link danger', onclick: drop }, 'Delete'))));

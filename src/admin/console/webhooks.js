@@ -1,6 +1,6 @@
 // Webhooks: who is told of events, what was not taken, and sending it again.
 
-import { get, patch, post, remove } from './api.js';
+import { alter, get, post } from './api.js';
 import { act, ask, card, cell, count, h, head, moment, none, replace, state, table } from './dom.js';
 
 export function webhooks(main) {
@@ -32,11 +32,10 @@ export function webhooks(main) {
 
 function one(hook, dead, look) {
   const path = `/webhooks/${hook.id}`;
-  const then = (work) => act(async () => { await work(); await look(); });
-  const drop = act(async () => {
-    if (!await ask('Delete this webhook?', `${hook.url} is told of nothing any more, and what it is owed is gone.`, 'Delete', { danger: true })) return;
-    await remove(path);
-    await look();
+  const then = (work) => act(async () => { try { await work(); } finally { await look(); } });
+  const alterSeen = (difference) => alter(path, hook, ['url', 'types', 'description', 'enabled'], difference);
+  const drop = then(async () => {
+    if (await ask('Delete this webhook?', `${hook.url} is told of nothing any more, and what it is owed is gone.`, 'Delete', { danger: true })) await alterSeen();
   });
   const again = (event) => then(() => post(`${path}/resend`, event ? { event_id: event } : {}));
   const tone = !hook.enabled ? ['Off', 'idle'] : hook.dead ? [`${count(hook.dead)} given up`, 'bad'] : hook.owed ? [`${count(hook.owed)} owed`, 'warn'] : ['Well', 'good'];
@@ -47,7 +46,7 @@ function one(hook, dead, look) {
     h('header', {}, h('div', { class: 'bar' }, h('h2', {}, hook.description || hook.url), state(...tone)),
       h('div', { class: 'bar' },
         hook.dead > 0 && h('button', { onclick: again() }, 'Send all again'),
-        h('button', { class: 'link', onclick: then(() => patch(path, { enabled: !hook.enabled })) }, hook.enabled ? 'Turn off' : 'Turn on'),
+        h('button', { class: 'link', onclick: then(() => alterSeen({ enabled: !hook.enabled })) }, hook.enabled ? 'Turn off' : 'Turn on'),
         h('button', { class: 'link danger', onclick: drop }, 'Delete'))),
     h('div', { class: 'body' }, h('p', { class: 'mono' }, hook.url), h('p', { class: 'muted small' }, hook.types.length ? hook.types.join(', ') : 'all events')),
     rows.length > 0 && table([['Event'], ['Tried'], ['Tries', 'number'], ['Why'], ['']], h('tbody', {}, rows)));

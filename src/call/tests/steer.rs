@@ -2,6 +2,7 @@
 
 use super::modify::direction;
 use super::*;
+use crate::call::record::{CallRecord, VERSION};
 use crate::control::Hears;
 use crate::views::call::LegRole;
 use crate::views::steer::Steering;
@@ -371,6 +372,25 @@ fn who_takes_a_place_has_its_role_whoever_stays() {
     let roles = bench.call.record.legs.iter().map(|leg| leg.role);
     let expect = [LegRole::Caller, LegRole::Callee, LegRole::Caller, LegRole::Callee];
     assert_eq!(roles.collect::<Vec<_>>(), [&expect[..], &[LegRole::Caller]].concat());
+}
+
+#[test]
+fn digits_that_wait_are_kept_sealed_and_forgotten_when_they_are_sent() {
+    let mut bench = Bench::answered();
+    let key = bench.call.settings.key.clone();
+    let record = |bench: &Bench| bench.call.record.encode(VERSION, &key);
+    let holds =
+        |record: &[u8], digits: &[u8]| record.windows(digits.len()).any(|part| part == digits);
+    let plain = record(&bench);
+    bench.media_silent = true;
+    bench.steers(&Steering::Dial { leg: LegRole::Callee, digits: "73915#".to_owned() });
+    let sealed = record(&bench);
+    assert!(holds(&plain, b"1001") && !holds(&sealed, b"1001"), "sealed whole");
+    assert!(!holds(&sealed, b"73915#"));
+    let read = CallRecord::decode(&sealed, &key).expect("a record of ours");
+    assert_eq!(read.added_5.dialling, bench.call.record.added_5.dialling);
+    bench.call.acts_done();
+    assert_eq!(record(&bench)[..2], plain[..2], "in clear again");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::store::rows::{EVENTS_A_ROW, events_of_row, signed, unsigned};
-use crate::store::{StoreError, StoredEvent};
+use crate::store::{Aged, StoreError, StoredEvent};
 use crate::time::Timestamp;
 
 impl Session {
@@ -44,18 +44,28 @@ impl Session {
         Ok(query.fetch_one(&mut *self.connection).await?)
     }
 
-    pub async fn sweep_events(
+    /// What is older, and what are more than so many.
+    pub async fn sweep_aged(
         &mut self,
+        aged: Aged,
         before: Timestamp,
         rows: u32,
         most: u32,
     ) -> Result<u64, StoreError> {
-        let done = sqlx::query(
-            "delete from events where sequence in (
+        let done = sqlx::query(match aged {
+            Aged::Events => {
+                "delete from events where sequence in (
                  select sequence from events where written_at < $1 or sequence < (
                      select sequence from events order by sequence desc offset $2 limit 1)
-                 order by sequence limit $3)",
-        )
+                 order by sequence limit $3)"
+            }
+            Aged::Answers => {
+                "delete from answers where (token, key) in (
+                 select token, key from answers where at < $1 or at < (
+                     select at from answers order by at desc offset $2 limit 1)
+                 order by at limit $3)"
+            }
+        })
         .bind(signed(before.as_micros()))
         .bind(i64::from(rows))
         .bind(i64::from(most))

@@ -59,24 +59,4 @@ impl Sqlite {
         done.execute(&self.writer).await?;
         Ok(())
     }
-
-    pub async fn sweep_answers(
-        &self,
-        before: Timestamp,
-        rows: u32,
-        most: u32,
-    ) -> Result<u64, StoreError> {
-        let done = sqlx::query(
-            "delete from answers where (token, key) in (
-                 select token, key from answers where at < ?1 or at < (
-                     select at from answers order by at desc limit 1 offset ?2)
-                 order by at limit ?3)",
-        )
-        .bind(signed(before.as_micros()))
-        .bind(i64::from(rows))
-        .bind(i64::from(most))
-        .execute(&self.writer)
-        .await?;
-        Ok(done.rows_affected())
-    }
 }

@@ -4,7 +4,7 @@ use super::Sqlite;
 use crate::call::{Save, Told};
 use crate::ids::CallId;
 use crate::store::rows::{call_id, events_of_row, signed, unsigned};
-use crate::store::{StoreError, StoredEvent};
+use crate::store::{Aged, StoreError, StoredEvent};
 use crate::time::Timestamp;
 use crate::views::EventView;
 use sqlx::{QueryBuilder, SqliteConnection};
@@ -43,18 +43,28 @@ impl Sqlite {
         Ok(query.bind(signed(id)).fetch_one(&self.readers).await?)
     }
 
-    pub async fn sweep_events(
+    /// What is older, and what are more than so many.
+    pub async fn sweep_aged(
         &self,
+        aged: Aged,
         before: Timestamp,
         rows: u32,
         most: u32,
     ) -> Result<u64, StoreError> {
-        let done = sqlx::query(
-            "delete from events where sequence in (
+        let done = sqlx::query(match aged {
+            Aged::Events => {
+                "delete from events where sequence in (
                  select sequence from events where written_at < ?1 or sequence < (
                      select sequence from events order by sequence desc limit 1 offset ?2)
-                 order by sequence limit ?3)",
-        )
+                 order by sequence limit ?3)"
+            }
+            Aged::Answers => {
+                "delete from answers where (token, key) in (
+                 select token, key from answers where at < ?1 or at < (
+                     select at from answers order by at desc limit 1 offset ?2)
+                 order by at limit ?3)"
+            }
+        })
         .bind(signed(before.as_micros()))
         .bind(i64::from(rows))
         .bind(i64::from(most))

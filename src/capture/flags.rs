@@ -1,0 +1,229 @@
+//! What is wrong in the signaling of a call, as its messages come and go: the ladder shows it of one call, the list of
+//! live calls finds all that have it.
+//!
+//! Invariants: calls and messages that are remembered are bounded in number, the oldest make room; a call without a
+//! flag costs no memory once a minute of others has passed.
+
+use crate::ids::{CallId, LegId};
+use crate::time::Timestamp;
+use crate::views::CallFlag;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// So many times the same message is a storm.
+const STORM: u32 = 4;
+/// Retransmissions and quarrels come within this.
+const GENERATION: Duration = Duration::from_secs(64);
+/// Calls whose messages are remembered, in each of two generations.
+const WATCHED: usize = 20_000;
+/// Calls whose flags are remembered.
+const FLAGGED: usize = 20_000;
+
+/// A message of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// Of this leg.
+    pub leg: LegId,
+    /// From the phone; else to it.
+    pub received: bool,
+    /// The phone's address.
+    pub remote: SocketAddr,
+    /// As on the wire.
+    pub text: &'a [u8],
+}
+
+/// Follows one call.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    said: HashMap<u64, u32>,
+    /// Legs whose repeated 2xx has no ACK.
+    unacknowledged: BTreeSet<LegId>,
+    glares: u32,
+    flags: BTreeSet<CallFlag>,
+}
+
+impl Watch {
+    /// The next message, in the order of time. True: the same was said before.
+    pub fn see(&mut self, said: &Said<'_>) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (said.received, said.remote, said.text).hash(&mut hasher);
+        let times = self.said.entry(hasher.finish()).or_insert(0);
+        *times += 1;
+        let (times, is_repeated) = (*times, *times > 1);
+        if times == STORM {
+            self.flags.insert(CallFlag::RetransmissionStorm);
+        }
+        let (method, status) = gist(said.text);
+        // What a repeated message describes was looked at.
+        if !is_repeated {
+            self.look_at_sdp(status, said);
+            self.glares += u32::from(status == Some(491));
+        }
+        let is_accepted = status.is_some_and(|status| (200..300).contains(&status));
+        if method == b"ACK" && said.received {
+            self.unacknowledged.remove(&said.leg);
+        } else if is_repeated && is_accepted && method == b"INVITE" && !said.received {
+            self.unacknowledged.insert(said.leg);
+        }
+        is_repeated
+    }
+
+    /// What is wrong so far.
+    pub fn flags(&self) -> BTreeSet<CallFlag> {
+        let mut flags = self.flags.clone();
+        if !self.unacknowledged.is_empty() {
+            flags.insert(CallFlag::AckMissing);
+        }
+        // Once happens to the best.
+        if self.glares > 1 {
+            flags.insert(CallFlag::GlareLoop);
+        }
+        flags
+    }
+
+    /// What the session description says that it had better not.
+    fn look_at_sdp(&mut self, status: Option<u16>, said: &Said<'_>) {
+        let names = |line: &[u8]| {
+            let address =
+                line.strip_prefix(b"c=IN IP4 ").or_else(|| line.strip_prefix(b"c=IN IP6 "));
+            let address = address.and_then(|address| core::str::from_utf8(address).ok());
+            address.is_some_and(|address| address.trim().parse().is_ok_and(is_private))
+        };
+        let mut lines = said.text.split(|byte| *byte == b'\n');
+        let is_public = !is_private(said.remote.ip().to_canonical());
+        if said.received && is_public && lines.clone().any(names) {
+            self.flags.insert(CallFlag::PrivateAddressInSdp);
+        }
+        if matches!(status, Some(488 | 606)) || lines.any(|line| line.starts_with(b"m=audio 0 ")) {
+            self.flags.insert(CallFlag::MediaRejected);
+        }
+    }
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local(),
+    }
+}
+
+/// The method of CSeq and the status, read where they stand; a request has no status.
+fn gist(text: &[u8]) -> (&[u8], Option<u16>) {
+    let status = text.strip_prefix(b"SIP/2.0 ").and_then(|rest| rest.get(..3));
+    let status = status.and_then(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
+    let is_cseq =
+        |line: &&[u8]| line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"cseq"));
+    let mut head =
+        text.split(|byte| *byte == b'\n').take_while(|line| !line.trim_ascii().is_empty());
+    let cseq = head.find(is_cseq).unwrap_or_default().trim_ascii();
+    let method = cseq.rsplit(|byte| byte.is_ascii_whitespace()).next();
+    (method.unwrap_or_default(), status)
+}
+
+/// What is wrong in which call: written by who records, read by who shows calls.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flagged(Arc<Mutex<BTreeMap<CallId, BTreeSet<CallFlag>>>>);
+
+impl Flagged {
+    pub(super) fn of(&self, call: CallId) -> BTreeSet<CallFlag> {
+        let flagged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flagged.get(&call).cloned().unwrap_or_default()
+    }
+
+    fn put(&self, call: CallId, flags: BTreeSet<CallFlag>) {
+        let mut flagged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match flags.is_empty() {
+            true => _ = flagged.remove(&call),
+            false => _ = flagged.insert(call, flags),
+        }
+        // Ids sort by time.
+        if flagged.len() > FLAGGED {
+            flagged.pop_first();
+        }
+    }
+}
+
+/// Follows all calls of a process.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    young: HashMap<CallId, Watch>,
+    old: HashMap<CallId, Watch>,
+    since: Timestamp,
+    flagged: Flagged,
+}
+
+impl Watches {
+    pub(super) fn new(flagged: Flagged) -> Self {
+        Self { flagged, ..Self::default() }
+    }
+
+    pub(super) fn see(&mut self, call: CallId, at: Timestamp, said: &Said<'_>) {
+        if self.young.len() >= WATCHED || at.saturating_since(self.since) > GENERATION {
+            self.old = core::mem::take(&mut self.young);
+            self.since = at;
+        }
+        if let Some(watch) = self.old.remove(&call) {
+            self.young.insert(call, watch);
+        }
+        let flagged = &self.flagged;
+        let watch = self.young.entry(call).or_insert_with(|| {
+            // What was wrong longer ago stays told.
+            Watch { flags: flagged.of(call), ..Watch::default() }
+        });
+        let before = watch.flags();
+        watch.see(said);
+        let flags = watch.flags();
+        if flags != before {
+            self.flagged.put(call, flags);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Said<'_> {
+        let remote = "203.0.113.7:5060".parse().expect("an address");
+        Said { leg: LegId(0), received: false, remote, text: text.as_bytes() }
+    }
+
+    #[test]
+    fn a_flag_stays_until_it_is_mended_and_calls_make_room() {
+        let head = |line: &str, method: &str| {
+            format!(
+                "{line}\r\nVia: SIP/2.0/UDP 203.0.113.7;branch=z9hG4bK1\r\nFrom: <sip:1@x>;tag=1\r\n\
+                 To: <sip:2@x>\r\nCall-ID: 1\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
+            )
+        };
+        let (ok, ack) = (head("SIP/2.0 200 OK", "INVITE"), head("ACK sip:2@x SIP/2.0", "ACK"));
+        let flagged = Flagged::default();
+        let mut watches = Watches::new(flagged.clone());
+        let (call, at) = (CallId(1), Timestamp::from_millis);
+        let of = |call: u128| Vec::from_iter(flagged.of(CallId(call)));
+        watches.see(call, at(1), &said(&ok));
+        assert_eq!(of(1), []);
+        watches.see(call, at(501), &said(&ok));
+        assert_eq!(of(1), [CallFlag::AckMissing]);
+        watches.see(call, at(502), &Said { received: true, ..said(&ack) });
+        assert_eq!(of(1), []);
+        let busy = head("SIP/2.0 488 Not Acceptable Here", "INVITE");
+        watches.see(call, at(503), &said(&busy));
+        for generation in 1..4 {
+            let now = at(1_000) + GENERATION * 2 * generation;
+            watches.see(CallId(2), now, &said(&ack));
+        }
+        assert!(!watches.young.contains_key(&call) && !watches.old.contains_key(&call));
+        watches.see(call, at(999_000), &said(&ok));
+        watches.see(call, at(999_500), &said(&ok));
+        assert_eq!(of(1), [CallFlag::AckMissing, CallFlag::MediaRejected]);
+        for other in 0..u128::try_from(FLAGGED).expect("few") {
+            flagged.put(CallId(10 + other), BTreeSet::from([CallFlag::GlareLoop]));
+        }
+        assert_eq!((of(1), of(10)), (vec![], vec![CallFlag::GlareLoop]));
+    }
+}

@@ -1,0 +1,71 @@
+//! Every route that may change something leaves its line in the audit log, whatever came of it: the routes are those of
+//! the served OpenAPI document, so one that is added is asked for too.
+
+use super::{Api, TOKEN, start};
+use serde_json::{Value, json};
+
+const CHANGING: [&str; 4] = ["post", "put", "patch", "delete"];
+
+/// Method and path of each, with something in place of parameters.
+fn routes(api: &Api) -> Vec<(String, String)> {
+    let document = api.send("GET", "/api/v1/openapi.json", &[], "").body;
+    let paths = document["paths"].as_object().expect("paths").clone();
+    let below = paths.into_iter().filter_map(|(path, item)| {
+        let path = path.strip_prefix("/api/v1")?.to_owned();
+        let own: Vec<String> = CHANGING
+            .iter()
+            .filter(|method| !item[**method].is_null())
+            .map(|one| one.to_uppercase())
+            .collect();
+        let given = path.split('/').map(|part| if part.starts_with('{') { "1001" } else { part });
+        let given = given.collect::<Vec<_>>().join("/");
+        Some(own.into_iter().map(move |method| (method, given.clone())))
+    });
+    below.flatten().collect()
+}
+
+fn newest(api: &Api) -> Vec<Value> {
+    let log = api.api("GET", "/audit?limit=1000", None);
+    assert_eq!(log.status, 200, "{}", log.text);
+    log.body["items"].as_array().expect("a list").clone()
+}
+
+#[test]
+fn every_route_that_may_change_something_is_in_the_log_with_its_outcome() {
+    let api = start("audit-routes");
+    let readonly = json!({"name": "reader", "role": "readonly"});
+    let made = api.api("POST", "/tokens", Some(readonly)).body;
+    let reader = format!("Bearer {}", made["token"].as_str().expect("a token"));
+    let admin = format!("Bearer {TOKEN}");
+    let routes = routes(&api);
+    assert!(routes.len() > 20, "routes that change something: {routes:?}");
+    let before = newest(&api).len();
+    let mut expect = Vec::new();
+    // Done or refused by what it asks for, not allowed, and broken before anything reads it.
+    for (bearer, name, body) in
+        [(&admin, "admin token", "{}"), (&reader, "reader", "{}"), (&admin, "admin token", "{")]
+    {
+        for (method, path) in &routes {
+            let headers =
+                [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+            let answer = api.send(method, &format!("/api/v1{path}?x=1"), &headers, body);
+            if name == "reader" {
+                assert_eq!(answer.status, 403, "{method} {path}");
+            }
+            expect.push(json!([name, method, format!("{path}?x=1"), answer.status]));
+        }
+    }
+    // What is at no address, or not by that method, is tried all the same.
+    for (method, path) in [("POST", "/nothing"), ("PUT", "/users/1001")] {
+        let headers = [("Authorization", admin.as_str())];
+        let status = api.send(method, &format!("/api/v1{path}"), &headers, "").status;
+        expect.push(json!(["admin token", method, path, status]));
+    }
+    let mut lines = newest(&api);
+    lines.truncate(lines.len() - before);
+    lines.reverse();
+    let told = lines
+        .iter()
+        .map(|line| json!([line["name"], line["method"], line["path"], line["status"]]));
+    assert_eq!(told.collect::<Vec<_>>(), expect);
+}
