@@ -6,9 +6,8 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
-# SIPp, baresip, PostgreSQL, a browser, Wireshark and promtool are the peers that tests talk to; Schemathesis comes from PyPI.
-TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus \
-  python3 python3-venv
+# SIPp, baresip, PostgreSQL, a browser, Wireshark and promtool are the peers that tests talk to.
+TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus
 # Kamailio and rtpengine are what benchmarks compare with.
 BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql valgrind
 
@@ -41,7 +40,7 @@ fi; \
 command -v cargo >/dev/null || { echo "no cargo here; get Rust from https://rustup.rs"; exit 1; }
 endef
 
-.PHONY: run build images test bench lint
+.PHONY: run build images test openapi bench lint
 
 run: build ## Build what is needed and start a server for the phones of this network
 	./target/release/holdfast serve
@@ -60,6 +59,10 @@ test: ## All tests: units, vectors, simulator, both databases, real phones
 	$(call need,$(TEST_PACKAGES) $(DOCKER_PACKAGES))
 	$(need_compose)
 	cargo test --locked --no-fail-fast
+
+openapi: ## Requests of the served OpenAPI document, right and wrong ones, by Schemathesis out of PyPI
+	$(call need,$(TEST_PACKAGES) python3 python3-venv)
+	cargo test --locked --test openapi -- --ignored
 
 bench: ## Load on Holdfast and its peers in turn; BENCH="call --rate 400" chooses, BENCH=--quick only tries it
 	$(call need,$(BENCH_PACKAGES) $(if $(findstring containers,$(BENCH)),$(DOCKER_PACKAGES)))

@@ -164,7 +164,7 @@ async fn worker(
             }
             Command::UserChanged(user) => note(format!("changed {}", user.extension)),
             Command::UserRemoved(extension) => note(format!("removed {extension}")),
-            Command::UsersImported => note("imported".to_owned()),
+            other @ (Command::UsersImported | Command::Tune(_)) => note(format!("{other:?}")),
             Command::Readiness(answer) => {
                 let _ = answer.send(ready.pop().unwrap_or(Readiness::Draining));
             }
@@ -434,11 +434,11 @@ fn ten_thousand_users_come_in_by_csv() {
     }
     let dry = api.import("?dry_run=true", &csv);
     assert_eq!((dry.status, &dry.body["created"]), (200, &json!(10_000)), "{}", dry.text);
-    assert!(!api.was_told("imported"));
+    assert!(!api.was_told("UsersImported"));
     let done = api.import("", &csv);
     let expected = json!({"created": 10_000, "updated": 0, "skipped": 0, "failed": []});
     assert_eq!((done.status, done.body), (200, expected));
-    assert!(api.was_told("imported"));
+    assert!(api.was_told("UsersImported"));
     assert_eq!(api.api("GET", "/users/29999", None).body["display_name"], "User, 9999");
 
     let skipped = api.import("?on_conflict=skip", &csv);

@@ -9,7 +9,7 @@ use core::time::Duration;
 use holdfast::directory::User;
 use holdfast::ids::{ClusterKey, Incarnation, NodeName};
 use holdfast::net::control_link::Secrets;
-use holdfast::operator::{Command, Operator, Readiness};
+use holdfast::operator::{Command, Operator, Readiness, Tuning};
 use holdfast::signaling::{self, Config, SignalingNode};
 use holdfast::sip::digest::Ha1;
 use holdfast::sip::{HeaderName, Message, Method, Response};
@@ -64,15 +64,17 @@ fn config() -> Config {
         advertise: Default::default(),
         realm: REALM.to_owned(),
         product: "Holdfast/test".to_owned(),
-        ring_timeout: Duration::from_secs(30),
-        rtp_timeout: Duration::from_secs(60),
-        registration_max: Duration::from_secs(300),
-        max_contacts: 10,
-        emergency_numbers: Vec::new(),
+        tuning: Tuning {
+            ring_timeout: Duration::from_secs(30),
+            rtp_timeout: Duration::from_secs(60),
+            registration_max: Duration::from_secs(300),
+            max_contacts: 10,
+            emergency_numbers: Vec::new(),
+            drain_timeout: Duration::from_secs(60),
+            reanchor_window: 512,
+        },
         control_bind: "127.0.0.1:0".parse().expect("literal"),
-        drain_timeout: Duration::from_secs(60),
         lease: Duration::from_secs(3),
-        reanchor_window: 512,
         journals: None,
         capture: None,
         hep: None,

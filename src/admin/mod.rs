@@ -21,6 +21,7 @@ mod page;
 mod problem;
 mod rates;
 mod registrations;
+mod reload;
 mod route;
 mod server;
 mod steer;
@@ -30,6 +31,7 @@ pub mod users;
 pub mod webhooks;
 
 pub use health::Phase;
+pub use reload::{Reload, SettingChange, router as reload_router};
 pub use server::{Server, bind_next_free, bind_own, bind_shared};
 
 use crate::ids::ClusterKey;
@@ -82,7 +84,7 @@ impl Admin {
     /// A node that is starting.
     pub fn new(node: &str, mode: &'static str, token: &str, telemetry: Telemetry) -> Arc<Self> {
         telemetry.name(node, mode, env!("CARGO_PKG_VERSION"));
-        let (phase, _) = watch::channel(Phase::Starting("starting".to_owned()));
+        let (phase, _) = watch::channel(Phase::Starting("it has just begun".to_owned()));
         Arc::new(Self {
             node: node.to_owned(),
             mode,

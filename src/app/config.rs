@@ -7,6 +7,7 @@ use super::host::Host;
 use super::mode::Mode;
 use super::settings::{self, Origin, SETTINGS, Sources, Values, is_secret};
 use crate::capture::HepConfig;
+use crate::operator::Tuning;
 use crate::sip::address::{Advertise, Network};
 use crate::telemetry::{LogConfig, LogFormat, Personal};
 use core::net::{IpAddr, SocketAddr};
@@ -165,6 +166,22 @@ pub struct Effective {
     pub value: String,
     /// Where it came from.
     pub origin: String,
+    /// As given, to be compared.
+    #[serde(skip)]
+    given: Option<Secret>,
+}
+
+/// A setting that was read again and is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Key in the file.
+    pub key: &'static str,
+    /// Shown value in force.
+    pub before: String,
+    /// The other.
+    pub after: String,
+    /// It takes effect while the process runs; else at the next start.
+    pub is_now: bool,
 }
 
 /// Every mistake, one a line.
@@ -277,6 +294,58 @@ impl Config {
         Ok(Self { notes, effective, ..config })
     }
 
+    /// What signaling takes while it runs.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            ring_timeout: self.sip.ring_timeout,
+            rtp_timeout: self.sip.rtp_timeout,
+            registration_max: self.sip.registration_max,
+            max_contacts: self.sip.max_contacts,
+            emergency_numbers: self.sip.emergency_numbers.clone(),
+            drain_timeout: self.drain_timeout,
+            reanchor_window: self.reanchor_window,
+        }
+    }
+
+    /// What is other in settings that were read later.
+    pub fn changes(&self, next: &Self) -> Vec<Change> {
+        let pairs = self.effective.iter().zip(&next.effective).zip(SETTINGS);
+        let other = pairs.filter(|((old, new), setting)| {
+            let is_other = old.given != new.given || old.value != new.value;
+            is_other && setting.half.is_of(self.mode)
+        });
+        let change =
+            |((old, new), setting): ((&Effective, &Effective), &settings::Setting)| Change {
+                key: old.key,
+                before: old.value.clone(),
+                after: new.value.clone(),
+                is_now: setting.is_tunable,
+            };
+        other.map(change).collect()
+    }
+
+    /// With everything of later settings that a running process can take.
+    pub fn tuned(self, next: Self) -> Self {
+        let pairs = self.effective.into_iter().zip(next.effective).zip(SETTINGS);
+        let taken = pairs.map(|((old, new), setting)| if setting.is_tunable { new } else { old });
+        Self {
+            effective: taken.collect(),
+            log: LogConfig { filter: next.log.filter, ..self.log },
+            drain_timeout: next.drain_timeout,
+            reanchor_window: next.reanchor_window,
+            media: MediaConfig { max_calls: next.media.max_calls, ..self.media },
+            sip: SipConfig {
+                ring_timeout: next.sip.ring_timeout,
+                rtp_timeout: next.sip.rtp_timeout,
+                registration_max: next.sip.registration_max,
+                max_contacts: next.sip.max_contacts,
+                emergency_numbers: next.sip.emergency_numbers,
+                ..self.sip
+            },
+            ..self
+        }
+    }
+
     /// What can only be judged on this host.
     fn check(&self, values: &mut Values, host: &Host) {
         let mut binds: Vec<(&str, &str, IpAddr)> = vec![
@@ -299,6 +368,7 @@ impl Config {
     }
 
     fn effective(&self, values: &Values) -> Vec<Effective> {
+        let given = |key| values.given(key).map(|value| Secret::new(&value.text));
         let shown = |key: &'static str, default: Option<&'static str>| {
             let Some(value) = values.given(key) else {
                 let text = match (key, default) {
@@ -320,7 +390,8 @@ impl Config {
         };
         let all = SETTINGS.iter().map(|setting: &settings::Setting| {
             let (value, origin) = shown(setting.key, setting.default);
-            Effective { key: setting.key, value, origin: origin.to_string() }
+            let (key, origin) = (setting.key, origin.to_string());
+            Effective { key, value, origin, given: given(key) }
         });
         all.collect()
     }

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod first_start;
 pub mod host;
 pub mod mode;
+mod reload;
 mod replace;
 mod serve;
 pub mod settings;

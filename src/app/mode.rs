@@ -13,6 +13,7 @@ use crate::ids::{ClusterKey, Incarnation, NodeName};
 use crate::media::{self, Collector, MediaNode, PortRange};
 use crate::net::clock;
 use crate::net::control_link::Secrets;
+use crate::net::trial;
 use crate::operator::Command;
 use crate::signaling::{self, SignalingNode};
 use crate::store::Store;
@@ -22,7 +23,6 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
 use core::time::Duration;
-use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -174,6 +174,13 @@ impl Halves {
         self.media.as_ref().is_none_or(MediaNode::is_linked)
     }
 
+    /// Of a media half: sessions at most.
+    pub fn set_max_calls(&self, wished: Option<u32>) {
+        if let Some(media) = &self.media {
+            media.set_max_calls(wished);
+        }
+    }
+
     /// Stops with manners. Signaling gives its calls to others, or parks: they stay in the store. Media gives its
     /// sessions to another process of the host; without one it waits for them to end or for somebody to come, at most
     /// the time given, and as long as there is signaling that could end them: for a process of both halves, that of
@@ -230,15 +237,9 @@ impl Parts<'_> {
             advertise: config.sip.advertise.clone(),
             realm: part.realm,
             product: concat!("Holdfast/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ring_timeout: config.sip.ring_timeout,
-            rtp_timeout: config.sip.rtp_timeout,
-            registration_max: config.sip.registration_max,
-            max_contacts: config.sip.max_contacts,
-            emergency_numbers: config.sip.emergency_numbers.clone(),
+            tuning: config.tuning(),
             control_bind: config.control_bind,
-            drain_timeout: config.drain_timeout,
             lease: config.lease,
-            reanchor_window: config.reanchor_window,
             journals: Some(self.journals.clone()),
             capture: Some(CaptureConfig {
                 folder: self.capture.clone(),
@@ -268,8 +269,7 @@ impl Parts<'_> {
         }
         for address in self.config.sip.bind.iter().filter(|address| address.port() != 0) {
             // Bound without sharing, for a moment: that fails when anybody else is there.
-            let taken = UdpSocket::bind(address)
-                .map(drop)
+            let taken = trial::udp(*address, true)
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse);
             if taken {
                 bail!(

@@ -8,22 +8,24 @@ use super::data_dir::{DataDir, Holder, PortSlice, Slot};
 use super::first_start::{self, Credentials};
 use super::host::Host;
 use super::mode::{Halves, Parts};
+use super::reload::Reloader;
 use super::{Exit, ServeOptions, doctor, replace};
 use crate::admin::traces::{Exporter, ExporterConfig};
 use crate::admin::webhooks::{Courier, CourierConfig};
-use crate::admin::{self, Admin, Phase, Server, Services};
+use crate::admin::{self, Admin, Phase, Reload, Server, Services};
 use crate::ids::Incarnation;
 use crate::net::clock;
 use crate::net::web::HttpClient;
 use crate::operator::{Command, Operator, Readiness};
 use crate::store::{Store, StoreError};
-use crate::telemetry::{self, Personal, Telemetry};
+use crate::telemetry::{self, LogGuard, Personal, Telemetry};
 use anyhow::Context;
 use core::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::File;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// Between two tries to reach the store, at most.
 const STORE_BACKOFF: Duration = Duration::from_secs(5);
@@ -44,8 +46,8 @@ pub fn serve(options: &ServeOptions) -> Exit {
             return Exit::Usage;
         }
     };
-    let _log = telemetry::init(&config.log);
-    match run(config, &host, options.replace) {
+    let log = telemetry::init(&config.log);
+    match run(config, &host, (options, &log)) {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("holdfast cannot start: {error:#}");
@@ -76,24 +78,33 @@ fn raise_descriptors() {
     }
 }
 
-fn run(config: Config, host: &Host, replaces: bool) -> anyhow::Result<Exit> {
+fn run(
+    config: Config,
+    host: &Host,
+    (options, log): (&ServeOptions, &LogGuard),
+) -> anyhow::Result<Exit> {
     tell_settings(&config);
     doctor::at_start(&config, host);
     raise_descriptors();
-    let mut base = prepare(config, host, replaces)?;
+    let mut base = prepare(config, host, options.replace)?;
     let admin = Admin::new(
         &base.slot.name,
         base.config.mode.name(),
         base.token.expose(),
         base.telemetry.clone(),
     );
-    let server = listen(&base.config, &admin, &base.slot)?;
+    let (reloads, wishes) = mpsc::channel(1);
+    let server = listen(&base.config, &admin, &base.slot, reloads)?;
     let admin_url = first_start::admin_url(server.address, host);
     let mode = base.config.mode;
     base.slot.announce(mode, &admin_url).context("slot")?;
     let metrics = listen_for_metrics(&base.config, &admin)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let exit = runtime.block_on(live(&base, host, &admin, &admin_url));
+    let exit = runtime.block_on(async {
+        let of = (options, base.slot.name.as_str(), log);
+        let reloader = Reloader::new(of, base.config.clone(), wishes)?;
+        live(&base, host, (&admin, &admin_url), reloader).await
+    });
     server.stop();
     if let Some(metrics) = metrics {
         metrics.stop();
@@ -178,7 +189,12 @@ pub(super) fn is_loopback(name: &str) -> bool {
     ip.map_or_else(|_| name.split(':').next() == Some("localhost"), |ip| ip.is_loopback())
 }
 
-fn listen(config: &Config, admin: &Arc<Admin>, slot: &Slot) -> anyhow::Result<Server> {
+fn listen(
+    config: &Config,
+    admin: &Arc<Admin>,
+    slot: &Slot,
+    reloads: mpsc::Sender<Reload>,
+) -> anyhow::Result<Server> {
     let address = config.admin.bind;
     let (listener, router) = if config.mode.has_signaling() {
         (admin::bind_shared(address), admin::router(admin))
@@ -190,7 +206,10 @@ fn listen(config: &Config, admin: &Arc<Admin>, slot: &Slot) -> anyhow::Result<Se
     })?;
     let socket = slot.own_socket();
     let server = match admin::bind_own(&socket) {
-        Ok(own) => Server::start_with_own(listener, router.clone(), (own, router))?,
+        Ok(own) => {
+            let own_router = router.clone().merge(admin::reload_router(reloads));
+            Server::start_with_own(listener, router, (own, own_router))?
+        }
         Err(error) => {
             let socket = socket.display();
             tracing::warn!("`holdfast health` cannot ask this process alone: {socket}: {error}");
@@ -220,8 +239,8 @@ fn incarnation(slot: u16) -> Incarnation {
 async fn live(
     base: &Base,
     host: &Host,
-    admin: &Arc<Admin>,
-    admin_url: &str,
+    (admin, admin_url): (&Arc<Admin>, &str),
+    mut reloader: Reloader<'_>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let started = tokio::select! {
@@ -259,11 +278,12 @@ async fn live(
         () = signals.next() => {}
         () = welcomes => {}
         () = replaces => {}
+        () = reloader.follow(&halves, operator.as_ref()) => {}
     }
     tracing::info!("told to stop: takes no new calls; a second signal ends at once");
     admin.set_phase(Phase::Draining);
     tokio::select! {
-        () = halves.stop(base.config.drain_timeout) => {
+        () = halves.stop(reloader.config.drain_timeout) => {
             tracing::info!("stopped");
             Ok(Exit::Success)
         }
@@ -306,6 +326,7 @@ async fn start(
         let halves = Halves::start(&parts, None).await?;
         return Ok(Started { halves, operator: None, credentials: None });
     }
+    admin.set_phase(Phase::Starting("the database has not answered yet".to_owned()));
     let store = connect(admin, &config.database_url).await?;
     let realm = until_there(admin, &store, || first_start::realm(&store, &config.sip));
     let realm = realm
@@ -412,8 +433,8 @@ async fn insist<T>(
             Err(error) => error,
         };
         let Some(StoreError::Unavailable(reason)) = error.downcast_ref() else { return Err(error) };
-        tracing::warn!("the database is not there yet: {reason}; tries again in {pause:?}");
         admin.set_phase(Phase::Starting("the database is not there yet".to_owned()));
+        tracing::warn!("the database is not there yet: {reason}; tries again in {pause:?}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(STORE_BACKOFF);
     }

@@ -20,6 +20,17 @@ pub enum Half {
     Media,
 }
 
+impl Half {
+    /// A process of this mode has it.
+    pub const fn is_of(self, mode: Mode) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Signaling => mode.has_signaling(),
+            Self::Media => mode.has_media(),
+        }
+    }
+}
+
 /// A setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -31,18 +42,26 @@ pub struct Setting {
     pub secret: bool,
     /// Whom it serves.
     pub half: Half,
+    /// `holdfast reload` changes it while the process runs.
+    pub is_tunable: bool,
+}
+
+impl Setting {
+    const fn tunable(self) -> Self {
+        Self { is_tunable: true, ..self }
+    }
 }
 
 const fn setting(key: &'static str, default: &'static str, half: Half) -> Setting {
-    Setting { key, default: Some(default), secret: false, half }
+    Setting { key, default: Some(default), secret: false, half, is_tunable: false }
 }
 
 const fn chosen(key: &'static str, half: Half) -> Setting {
-    Setting { key, default: None, secret: false, half }
+    Setting { key, default: None, secret: false, half, is_tunable: false }
 }
 
 const fn secret(key: &'static str, half: Half) -> Setting {
-    Setting { key, default: None, secret: true, half }
+    Setting { key, default: None, secret: true, half, is_tunable: false }
 }
 
 /// Peers in these networks never get the public address (RFC 1918, RFC 4193).
@@ -71,21 +90,21 @@ pub const SETTINGS: &[Setting] = &[
     secret("admin_token", Half::Any),
     chosen("metrics_bind", Half::Any),
     chosen("admin_url", Half::Any),
-    setting("log", "info", Half::Any),
+    setting("log", "info", Half::Any).tunable(),
     setting("log_format", "text", Half::Any),
     setting("log_personal", "show", Half::Any),
-    setting("ring_timeout_ms", "60000", Half::Signaling),
-    setting("rtp_timeout_ms", "60000", Half::Signaling),
-    setting("drain_timeout_ms", "3600000", Half::Any),
+    setting("ring_timeout_ms", "60000", Half::Signaling).tunable(),
+    setting("rtp_timeout_ms", "60000", Half::Signaling).tunable(),
+    setting("drain_timeout_ms", "3600000", Half::Any).tunable(),
     setting("lease_ms", "3000", Half::Signaling),
     setting("ladder_ms", "86400000", Half::Signaling),
     setting("ladder_bytes", "268435456", Half::Signaling),
-    setting("reanchor_window", "512", Half::Signaling),
-    setting("registration_max_ms", "300000", Half::Signaling),
-    setting("max_contacts", "10", Half::Signaling),
-    chosen("max_calls", Half::Media),
+    setting("reanchor_window", "512", Half::Signaling).tunable(),
+    setting("registration_max_ms", "300000", Half::Signaling).tunable(),
+    setting("max_contacts", "10", Half::Signaling).tunable(),
+    chosen("max_calls", Half::Media).tunable(),
     setting("media_priority", "0", Half::Media),
-    setting("emergency_numbers", "", Half::Signaling),
+    setting("emergency_numbers", "", Half::Signaling).tunable(),
     chosen("hep_target", Half::Any),
     setting("hep_agent", "2001", Half::Any),
     secret("hep_password", Half::Any),
@@ -214,12 +233,8 @@ impl Values {
     pub fn check_halves(&mut self, mode: Mode) -> Vec<String> {
         let mut notes = Vec::new();
         for setting in SETTINGS {
-            let served = match setting.half {
-                Half::Any => true,
-                Half::Signaling => mode.has_signaling(),
-                Half::Media => mode.has_media(),
-            };
-            let Some(value) = self.values.get(setting.key).filter(|_| !served) else { continue };
+            let is_idle = |_: &&Value| !setting.half.is_of(mode);
+            let Some(value) = self.values.get(setting.key).filter(is_idle) else { continue };
             let text = format!("{} has no effect in mode {mode}", setting.key);
             if value.origin == Origin::File {
                 notes.push(text);

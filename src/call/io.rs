@@ -13,7 +13,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// What is the same for all calls of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Tokens are derived under it.
     pub key: ClusterKey,

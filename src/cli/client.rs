@@ -76,7 +76,7 @@ impl Client {
     }
 
     /// By the socket of a process of this machine, which needs no token.
-    fn local(socket: &Path) -> Option<Self> {
+    pub(super) fn local(socket: &Path) -> Option<Self> {
         let agent = local::agent(Self::config(), socket)?;
         // Every address leads to the socket.
         Some(Self { agent, url: "http://127.0.0.1".to_owned(), token: None })

@@ -5,6 +5,7 @@ use super::call;
 use super::client::{Client, Failure, escape};
 use super::events;
 use super::health;
+use super::reload::reload;
 use super::table::{Column, fields, table};
 use super::tokens;
 use super::trace;
@@ -67,6 +68,7 @@ const CDRS: &[Column] = &[
 pub fn run(connection: &Connection, known: &Known, command: Command) -> u8 {
     let done = match command {
         Command::Health { json } => return health::health(connection, known, json),
+        Command::Reload { check, json } => reload(known, check, json),
         Command::Config(ConfigCommand::Credentials { json }) => credentials(known, json),
         command => ask(&Client::new(connection, known), command),
     };
@@ -138,6 +140,7 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         Command::Serve(_)
         | Command::Completions { .. }
         | Command::Health { .. }
+        | Command::Reload { .. }
         | Command::Doctor { .. }
         | Command::Backup { .. }
         | Command::Restore { .. }

@@ -8,6 +8,7 @@ mod commands;
 mod events;
 mod health;
 mod local;
+mod reload;
 mod table;
 mod tokens;
 mod trace;
@@ -320,6 +321,19 @@ pub enum Command {
         /// for those that a media node joins port 5060 is tried.
         #[arg(long, value_name = "HOST:PORT")]
         echo: Vec<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Has the processes here read their settings again. What may change while people talk changes at once, the rest at
+    /// the next start; with a mistake nothing does.
+    #[command(after_help = "Example (in a container): holdfast reload --check\n\
+        At once: log, ring_timeout_ms, rtp_timeout_ms, drain_timeout_ms, registration_max_ms, \
+        max_contacts, emergency_numbers, reanchor_window, max_calls")]
+    Reload {
+        /// Only tells what would change.
+        #[arg(long)]
+        check: bool,
         /// Form of the output.
         #[command(flatten)]
         json: Json,

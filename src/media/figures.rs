@@ -23,7 +23,7 @@ fn of_node(shared: &Shared, groups: &CpuGroups) -> Vec<Figure> {
     tell("media_sessions", "Sessions", level(shared.sessions.load(Relaxed)));
     let transcoded = level(shared.transcoded.load(Relaxed));
     tell("media_sessions_transcoded", "Sessions that are decoded and encoded again", transcoded);
-    tell("media_sessions_most", "Sessions that there may be", level(shared.max_sessions));
+    tell("media_sessions_most", "Sessions that there may be", level(shared.most_sessions()));
     let used_up = level(shared.used_up_percent());
     let help = "CPU used up of what the process may have; 100: it takes no new sessions";
     tell("media_cpu_percent", help, used_up);

@@ -114,7 +114,7 @@ struct Shared {
     sessions: AtomicU32,
     transcoded: AtomicU32,
     ports_in_use: AtomicU32,
-    max_sessions: u32,
+    max_sessions: AtomicU32,
     draining: watch::Sender<bool>,
     events: EventSink,
     /// Of each worker.
@@ -185,7 +185,7 @@ impl Shared {
             sessions: AtomicU32::new(0),
             transcoded: AtomicU32::new(0),
             ports_in_use: AtomicU32::new(0),
-            max_sessions,
+            max_sessions: AtomicU32::new(max_sessions),
             draining: watch::Sender::new(false),
             events,
             vitals: (0..workers).map(|_| Vitals::default()).collect(),
@@ -217,7 +217,7 @@ impl Shared {
         if emergency {
             return Ok(());
         }
-        let what = if self.sessions.load(Ordering::Relaxed) >= self.max_sessions {
+        let what = if self.sessions.load(Ordering::Relaxed) >= self.most_sessions() {
             "media session: as many as there may be"
         } else if let Some(strain) = self.strain.get().or(worker.strain.get()) {
             strain.what()
@@ -295,11 +295,15 @@ impl Shared {
         used.max(u32::try_from(percent).unwrap_or(Capacity::ALL_USED_UP))
     }
 
+    fn most_sessions(&self) -> u32 {
+        self.max_sessions.load(Ordering::Relaxed)
+    }
+
     fn capacity(&self) -> Capacity {
         Capacity {
             sessions: self.sessions.load(Ordering::Relaxed),
             transcoded_sessions: self.transcoded.load(Ordering::Relaxed),
-            max_sessions: self.max_sessions,
+            max_sessions: self.most_sessions(),
             ports: (self.ports.first, self.ports.last),
             ports_in_use: self.ports_in_use.load(Ordering::Relaxed),
             draining: self.is_draining(),
@@ -312,16 +316,21 @@ impl Shared {
 }
 
 /// As wished, or as many as ports and cores are enough for.
-fn most_sessions(config: &Config, pairs: usize, cores: usize) -> u32 {
+fn most_sessions(wished: Option<u32>, ports: PortRange, cores: usize) -> u32 {
+    let PortRange { first, last } = ports;
     // Four ports a call: two legs of RTP and RTCP.
-    let from_ports = u32::try_from(pairs / 2).unwrap_or(u32::MAX);
+    let from_ports = u32::try_from(ports.pairs().len() / 2).unwrap_or(u32::MAX);
     let from_cores = u32::try_from(cores).unwrap_or(1).saturating_mul(2_000);
-    let most = config.max_calls.unwrap_or(from_ports.min(from_cores));
+    let most = wished.unwrap_or(from_ports.min(from_cores));
     if from_ports < most {
-        let PortRange { first, last } = config.ports;
         tracing::warn!("media ports {first}-{last} are enough for {from_ports} calls, not {most}");
     }
     most
+}
+
+/// That this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, core::num::NonZero::get)
 }
 
 /// Starts a media node within a tokio runtime; its packets are handled by threads of their own.
@@ -329,10 +338,10 @@ pub async fn start(config: Config, events: EventSink) -> Result<MediaNode, Start
     if std::net::UdpSocket::bind((config.bind, 0)).is_err() {
         return Err(StartError::Bind(config.bind));
     }
-    let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+    let cores = cores();
     let ports = Ports::new(config.bind, config.ports);
     let count = if config.workers == 0 { cores } else { config.workers };
-    let limits = (most_sessions(&config, ports.size(), cores), count);
+    let limits = (most_sessions(config.max_calls, config.ports, cores), count);
     let shared = Shared::new(limits, config.ports, config.bind, config.advertise, events);
     let shared = Arc::new(Shared { collector: config.collector.clone(), ..shared });
     let wanted = config.control_bind;
@@ -392,6 +401,12 @@ impl MediaNode {
     /// Takes no new sessions, or takes them again.
     pub fn drain(&self, drain: bool) {
         self.shared.set_draining(drain);
+    }
+
+    /// As many sessions from now on; none given: from ports and cores. Those that are there stay.
+    pub fn set_max_calls(&self, wished: Option<u32>) {
+        let most = most_sessions(wished, self.shared.ports, cores());
+        self.shared.max_sessions.store(most, Ordering::Relaxed);
     }
 
     /// Some signaling node has a link with it.

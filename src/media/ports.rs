@@ -23,6 +23,13 @@ pub struct PortRange {
     pub last: u16,
 }
 
+impl PortRange {
+    /// The RTP port of each pair.
+    pub(super) fn pairs(self) -> impl ExactSizeIterator<Item = u16> {
+        (self.first.saturating_add(self.first % 2)..self.last).step_by(2)
+    }
+}
+
 /// A stream's sockets.
 #[derive(Debug)]
 pub(super) struct PortPair {
@@ -43,8 +50,7 @@ pub(super) struct Ports {
 
 impl Ports {
     pub fn new(bind: IpAddr, range: PortRange) -> Self {
-        let first = range.first.saturating_add(range.first % 2);
-        let unused = (first..range.last).step_by(2).collect();
+        let unused = range.pairs().collect();
         Self { bind, range, unused, resting: VecDeque::new(), in_use: HashSet::new() }
     }
 
@@ -54,6 +60,7 @@ impl Ports {
     }
 
     /// Pairs in all.
+    #[cfg(test)]
     pub fn size(&self) -> usize {
         self.unused.len() + self.resting.len() + self.in_use.len()
     }

@@ -13,5 +13,6 @@ pub mod sibling_link;
 pub mod socket_memory;
 pub mod stun;
 pub mod tcp;
+pub mod trial;
 pub mod udp;
 pub mod web;

@@ -5,6 +5,7 @@ use crate::directory::User;
 use crate::ids::CallId;
 use crate::views::ladder::Entry;
 use crate::views::{CallFlag, CallView, NodeView, RegistrationView, RouteView, Steering};
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use tokio::sync::{mpsc, oneshot};
@@ -53,6 +54,27 @@ pub enum Command {
     UsersImported,
     /// Readiness.
     Readiness(oneshot::Sender<Readiness>),
+    /// Other settings from now on.
+    Tune(Box<Tuning>),
+}
+
+/// Settings of signaling that may change while it runs. Calls that are there keep what they began with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Unanswered INVITE.
+    pub ring_timeout: Duration,
+    /// A sending leg without RTP.
+    pub rtp_timeout: Duration,
+    /// Longest registration.
+    pub registration_max: Duration,
+    /// Bindings a user.
+    pub max_contacts: usize,
+    /// Never shed, first to be moved.
+    pub emergency_numbers: Vec<String>,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// Phones that are told of another media node at a time.
+    pub reanchor_window: u32,
 }
 
 /// A call that an operator wants.
@@ -157,7 +179,7 @@ impl Operator {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, NoAnswer> {
         let (sender, receiver) = oneshot::channel();
-        let deadline = core::time::Duration::from_secs(5);
+        let deadline = Duration::from_secs(5);
         tokio::time::timeout(deadline, async {
             self.sender.send(command(sender)).await.map_err(|_| NoAnswer)?;
             receiver.await.map_err(|_| NoAnswer)

@@ -59,6 +59,7 @@ mod silence;
 mod sockets;
 mod steer;
 mod takeover;
+mod tuning;
 mod unheard;
 mod views;
 mod wakeup;
@@ -72,8 +73,7 @@ use crate::ids::{ClusterKey, ConnectionId, Incarnation, NodeName};
 use crate::net::control_link::{self, Secrets};
 use crate::net::tcp::Connections;
 use crate::net::udp::UdpMeter;
-use crate::operator::Command;
-use crate::registrar::Policy;
+use crate::operator::{Command, Tuning};
 use crate::sip::address::Advertise;
 use crate::store::Store;
 use crate::telemetry::Figure;
@@ -88,11 +88,6 @@ use std::thread;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use worker::{Bound, Inlets, Worker};
-
-/// Granted to TCP and NATed flows at most (RFC 5626 §4.4: the flow must be refreshed).
-const MAX_EXPIRES_NAT: Duration = Duration::from_secs(120);
-/// Less is answered with 423.
-const MIN_EXPIRES: Duration = Duration::from_secs(30);
 
 /// Who is told what happened.
 pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -118,24 +113,12 @@ pub struct Config {
     pub realm: String,
     /// Server and User-Agent.
     pub product: String,
-    /// Unanswered INVITE.
-    pub ring_timeout: Duration,
-    /// A sending leg without RTP.
-    pub rtp_timeout: Duration,
-    /// Longest registration.
-    pub registration_max: Duration,
-    /// Bindings a user.
-    pub max_contacts: usize,
-    /// Never shed.
-    pub emergency_numbers: Vec<String>,
+    /// What may change while it runs.
+    pub tuning: Tuning,
     /// Where media nodes announce themselves; when taken, the next free port up to 7089.
     pub control_bind: SocketAddr,
-    /// How long a drain may take.
-    pub drain_timeout: Duration,
     /// `HOLDFAST_LEASE_MS`: ownership without renewal.
     pub lease: Duration,
-    /// `HOLDFAST_REANCHOR_WINDOW`: phones that are told of another media node at a time.
-    pub reanchor_window: u32,
     /// Where processes of this host keep what the database does not take in time.
     pub journals: Option<PathBuf>,
     /// What is kept of calls' signaling, and where.
@@ -155,20 +138,9 @@ impl Config {
             incarnation: self.incarnation,
             advertise: self.advertise.clone(),
             product: self.product.clone(),
-            ring_timeout: self.ring_timeout,
-            rtp_timeout: self.rtp_timeout,
-            emergency_numbers: self.emergency_numbers.clone(),
-        }
-    }
-
-    fn policy(&self) -> Policy {
-        Policy {
-            max_expires: self.registration_max,
-            max_expires_nat: MAX_EXPIRES_NAT.min(self.registration_max),
-            min_expires: MIN_EXPIRES.min(self.registration_max),
-            max_contacts: self.max_contacts,
-            stun: true,
-            node: self.node.clone(),
+            ring_timeout: self.tuning.ring_timeout,
+            rtp_timeout: self.tuning.rtp_timeout,
+            emergency_numbers: self.tuning.emergency_numbers.clone(),
         }
     }
 

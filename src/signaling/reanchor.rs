@@ -33,8 +33,13 @@ struct Turn {
 
 impl Moves {
     pub(super) fn new(window: u32) -> Self {
-        let window = usize::try_from(window).unwrap_or(usize::MAX);
-        Self { window, waiting: BTreeMap::new(), under_way: BTreeMap::new() }
+        let mut moves = Self { window: 0, waiting: BTreeMap::new(), under_way: BTreeMap::new() };
+        moves.set_window(window);
+        moves
+    }
+
+    pub(super) fn set_window(&mut self, window: u32) {
+        self.window = usize::try_from(window).unwrap_or(usize::MAX);
     }
 
     fn add(&mut self, call: CallId, is_emergency: bool, lives: bool) {

@@ -11,6 +11,7 @@ use crate::control::hello::{Hello, Role};
 use crate::directory::User;
 use crate::ids::{CallId, ClusterKey, Epoch, Flow, Incarnation, NodeName, Rev, Transport};
 use crate::net::control_link::Secrets;
+use crate::operator::Tuning;
 use crate::sip::address::Advertise;
 use crate::sip::digest::Ha1;
 use crate::sip::{Message, Request};
@@ -81,17 +82,19 @@ pub(super) fn worker() -> Worker {
         advertise: Advertise::default(),
         realm: "test".to_owned(),
         product: "Holdfast".to_owned(),
-        ring_timeout: Duration::from_secs(30),
-        rtp_timeout: Duration::from_secs(60),
-        registration_max: Duration::from_secs(300),
-        max_contacts: 10,
-        emergency_numbers: Vec::new(),
+        tuning: Tuning {
+            ring_timeout: Duration::from_secs(30),
+            rtp_timeout: Duration::from_secs(60),
+            registration_max: Duration::from_secs(300),
+            max_contacts: 10,
+            emergency_numbers: Vec::new(),
+            drain_timeout: Duration::from_secs(3_600),
+            reanchor_window: 512,
+        },
         control_bind: SocketAddr::from(([127, 0, 0, 1], 7070)),
-        drain_timeout: Duration::from_secs(3_600),
         lease: Duration::from_secs(3),
         journals: None,
         siblings: None,
-        reanchor_window: 512,
         capture: None,
         hep: None,
     };

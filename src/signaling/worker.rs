@@ -28,7 +28,7 @@ use super::steer::Steered;
 use super::takeover::{self, Watch};
 use super::unheard::Unheard;
 use super::wakeup::{Found, QUEUE, Wakeup};
-use super::{Config, EventSink, feed, names, node, siblings};
+use super::{Config, EventSink, feed, names, node, siblings, tuning};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
 use crate::capture::{Recorder, RecorderConfig};
 use crate::control::Frame;
@@ -245,11 +245,11 @@ impl Worker {
         }
         Self {
             now,
-            policy: config.policy(),
+            policy: tuning::policy(&config.node, &config.tuning),
             settings: Arc::new(config.settings()),
             realm: config.realm,
             mode: config.mode,
-            drain_timeout: config.drain_timeout,
+            drain_timeout: config.tuning.drain_timeout,
             started_at: now,
             control,
             sockets,
@@ -258,7 +258,7 @@ impl Worker {
             committer,
             keeping,
             media: MediaPool::default(),
-            moves: Moves::new(config.reanchor_window),
+            moves: Moves::new(config.tuning.reanchor_window),
             doubts: Doubts::default(),
             errands,
             peers: Peers::default(),

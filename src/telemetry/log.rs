@@ -56,8 +56,23 @@ impl Personal {
 }
 
 /// Lines still queued are written when it is dropped.
-#[derive(Debug)]
-pub struct LogGuard(#[allow(dead_code, reason = "held for its drop")] QueueWriter);
+pub struct LogGuard {
+    _writer: QueueWriter,
+    set_filter: Box<dyn Fn(EnvFilter)>,
+}
+
+impl fmt::Debug for LogGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogGuard").finish_non_exhaustive()
+    }
+}
+
+impl LogGuard {
+    /// Other lines from now on, by a filter that was checked.
+    pub fn set_filter(&self, text: &str) {
+        (self.set_filter)(EnvFilter::builder().parse_lossy(text));
+    }
+}
 
 /// Whether a filter can be read.
 pub fn check_filter(text: &str) -> Result<(), String> {
@@ -73,11 +88,23 @@ pub fn init(config: &LogConfig) -> LogGuard {
         .with_target(false)
         .with_writer(move || -> Queued { queued.clone() });
     // An error means that a subscriber is there already: tests start several nodes in one process.
-    let _ = match config.format {
-        LogFormat::Text => builder.with_ansi(false).fmt_fields(SentenceFields).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_target(true).try_init(),
+    let set_filter: Box<dyn Fn(EnvFilter)> = match config.format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(false).fmt_fields(SentenceFields);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |filter| _ = handle.reload(filter))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_target(true);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |filter| _ = handle.reload(filter))
+        }
     };
-    LogGuard(writer)
+    LogGuard { _writer: writer, set_filter }
 }
 
 /// Prints the message and plain fields. Fields with a dot in their name repeat what the sentence

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 fn until_the_database_is_there_everybody_is_told_to_try_again() {
     let nobody = format!("postgres://x:y@127.0.0.1:{}/none", ports::port());
     let server = Host::new(&nobody).begin_signaling();
+    server.signaling.says("the database is not there yet");
     let url = format!("http://{}", server.admin);
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder().http_status_as_error(false).build(),

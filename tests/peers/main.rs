@@ -17,6 +17,7 @@ mod local_socket;
 mod originate;
 /// Two phones of our own in a call.
 mod pair;
+mod reload;
 /// Sequences that only a phone of our own can be made to do.
 mod sequences;
 /// SRTP on either leg.

@@ -2,8 +2,9 @@
 
 use super::system::Owner;
 use super::{Finding, Patient};
+use crate::net::trial;
 use core::net::SocketAddr;
-use std::net::{TcpListener, UdpSocket};
+use std::io;
 
 /// Media nodes and signaling nodes move on to the next free control port by themselves.
 pub(super) fn check(patient: &Patient<'_>) -> Vec<Finding> {
@@ -30,18 +31,22 @@ fn bindable(
     (protocol, address): (&'static str, SocketAddr),
 ) -> Finding {
     let shown = format!("{protocol} {address}");
+    // SIP of both families has two sockets; HTTP at [::] has one.
+    let only_v6 = key == "sip_bind";
     let bound = match protocol {
-        "udp" => UdpSocket::bind(address).map(drop),
-        _ => TcpListener::bind(address).map(drop),
+        "udp" => trial::udp(address, only_v6),
+        _ => trial::tcp(address, only_v6),
     };
-    let Err(error) = bound else { return Finding::ok(key, format!("{shown} is free")) };
+    let Err(error) = bound else {
+        return Finding::ok(key, format!("{shown} is free"));
+    };
     let owner = owners.iter().find(|one| one.protocol == protocol && one.port == address.port());
     if let Some(holder) = patient.holders.iter().find(|holder| holder.mode != "media")
         && owner.is_none_or(|one| one.process.as_ref().is_none_or(|(_, name)| name == "holdfast"))
     {
         return Finding::ok(key, format!("{shown} is served by {} (Holdfast itself)", holder.name));
     }
-    if error.kind() == std::io::ErrorKind::PermissionDenied {
+    if error.kind() == io::ErrorKind::PermissionDenied {
         let detail = format!("{shown} cannot be bound: {error}");
         let fix =
             format!("set {key} to a port above 1023, or give the process CAP_NET_BIND_SERVICE");

@@ -104,7 +104,10 @@ impl System {
     /// Inode of every socket that a visible process has open.
     fn sockets(&self) -> HashMap<u64, (u32, String)> {
         let mut sockets = HashMap::new();
-        for pid in self.names("proc").iter().filter_map(|name| name.parse::<u32>().ok()) {
+        let names = self.names("proc");
+        let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        pids.sort_unstable();
+        for pid in pids {
             let folder = self.root.join(format!("proc/{pid}/fd"));
             let Ok(descriptors) = std::fs::read_dir(folder) else { continue };
             let name = self.read(&format!("proc/{pid}/comm")).unwrap_or_default();
@@ -112,8 +115,9 @@ impl System {
             for link in links {
                 let inode = link.to_str().and_then(|text| text.strip_prefix("socket:["));
                 let inode = inode.and_then(|text| text.trim_end_matches(']').parse().ok());
+                // The first, as a child that is about to run another program has its parent's too.
                 if let Some(inode) = inode {
-                    sockets.insert(inode, (pid, name.clone()));
+                    sockets.entry(inode).or_insert_with(|| (pid, name.clone()));
                 }
             }
         }

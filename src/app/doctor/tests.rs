@@ -189,6 +189,26 @@ fn what_this_user_cannot_read_is_told_as_such() {
 }
 
 #[test]
+fn a_socket_is_its_oldest_holders() {
+    const UDP: &str = "sl local rem st queues timer retransmit uid timeout inode\n\
+        0: 0100007F:13C4 00000000:0000 07 0:0 0:0 0 0 0 77 2\n";
+    // A child that is about to run another program has the socket too; as text 1000 is before 999.
+    for (parent, child) in [(12, 13), (999, 1000)] {
+        let mut machine = Machine::new("holders").with("proc/net/udp", UDP);
+        for (pid, name) in [(parent, "asterisk"), (child, "child")] {
+            machine = machine.with(&format!("proc/{pid}/comm"), name);
+            let folder = machine.root.join(format!("proc/{pid}/fd"));
+            std::fs::create_dir(&folder).expect("made");
+            std::os::unix::fs::symlink("socket:[77]", folder.join("3")).expect("made");
+        }
+        let owners = System::below(&machine.root).owners();
+        let names: Vec<String> = owners.iter().map(system::Owner::name).collect();
+        assert_eq!(names, [format!("asterisk (pid {parent})")]);
+        assert_eq!((owners[0].protocol, owners[0].port), ("udp", 5060));
+    }
+}
+
+#[test]
 fn late_timers_and_marks_that_do_not_stay_are_told() {
     let late = |ms: u64| vec![core::time::Duration::from_millis(ms); 50];
     let refused = || Err(std::io::ErrorKind::PermissionDenied.into());

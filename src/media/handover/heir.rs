@@ -79,7 +79,7 @@ impl Listener {
             name: self.name.clone(),
             snapshot_version: SNAPSHOT_VERSION,
             draining: shared.is_draining(),
-            sessions: shared.max_sessions.saturating_sub(sessions),
+            sessions: shared.most_sessions().saturating_sub(sessions),
         }
     }
 

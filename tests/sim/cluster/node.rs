@@ -10,6 +10,7 @@ use holdfast::control::Frame;
 use holdfast::event::Event;
 use holdfast::ids::{ClusterKey, Flow, Incarnation, NodeName};
 use holdfast::net::control_link::Secrets;
+use holdfast::operator::Tuning;
 use holdfast::signaling::Config;
 use holdfast::signaling::driven::{DrivenNode, Errand, Incoming, Wakeup};
 use holdfast::sip::address::Advertise;
@@ -98,15 +99,17 @@ fn config(node: &Node, life: u64, key: ClusterKey) -> Config {
         advertise: Advertise::default(),
         realm: "sim".to_owned(),
         product: "Holdfast".to_owned(),
-        ring_timeout: Duration::from_secs(30),
-        rtp_timeout: Duration::from_secs(60),
-        registration_max: Duration::from_secs(3_600),
-        max_contacts: 10,
-        emergency_numbers: Vec::new(),
+        tuning: Tuning {
+            ring_timeout: Duration::from_secs(30),
+            rtp_timeout: Duration::from_secs(60),
+            registration_max: Duration::from_secs(3_600),
+            max_contacts: 10,
+            emergency_numbers: Vec::new(),
+            drain_timeout: Duration::from_secs(3_600),
+            reanchor_window: 512,
+        },
         control_bind: ([10, 0, 0, 1], 7070 + node.number as u16).into(),
-        drain_timeout: Duration::from_secs(3_600),
         lease: Duration::from_micros(LEASE),
-        reanchor_window: 512,
         journals: None,
         capture: None,
         hep: None,
