@@ -124,21 +124,13 @@ struct Shared {
     /// Percent of the CPU that the process may have.
     cpu_percent: AtomicU32,
     tick_late_p99_us: AtomicU32,
-    door: Mutex<Door>,
+    /// Where sessions of processes that leave come in; true: it is shut, for this process ends.
+    door: Mutex<bool>,
     links: Mutex<Vec<mpsc::Sender<Frame>>>,
     ports: PortRange,
     bind: IpAddr,
     advertise: Option<IpAddr>,
     collector: Option<Collector>,
-}
-
-/// Where sessions of processes that leave come in.
-#[derive(Debug, Default)]
-struct Door {
-    /// One came since the last look: it may not be counted yet.
-    was_used: bool,
-    /// This process ends.
-    is_shut: bool,
 }
 
 /// Which address a phone is told.
@@ -202,10 +194,10 @@ impl Shared {
     }
 
     /// A session that lost its process, on its ports: phones need not be told, and nobody else of the host may be left
-    /// to take it. So a node that drains takes it too, unless it ends.
+    /// to take it. So a node that drains takes it too, unless it ends. It is counted then.
     fn takes_back(&self, apply: &Apply) -> bool {
         let mut streams = apply.spec.legs.iter().flat_map(|leg| &leg.streams);
-        streams.all(|stream| stream.port.is_some()) && self.open_door()
+        streams.all(|stream| stream.port.is_some()) && self.let_in()
     }
 
     /// Room for one more session of a worker; an emergency call always finds it. New calls are refused before live
@@ -245,24 +237,35 @@ impl Shared {
         !self.lock_links().is_empty()
     }
 
-    /// A session may come in: nobody ends this process before it is counted.
-    fn open_door(&self) -> bool {
-        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        door.was_used |= !door.is_shut;
-        !door.is_shut
+    /// A session comes in, and is counted from then on, whenever its worker has it: nobody ends this process meanwhile.
+    /// False: the process ends.
+    fn let_in(&self) -> bool {
+        let is_shut = self.lock_door();
+        if !*is_shut {
+            self.sessions.fetch_add(1, Ordering::Relaxed);
+        }
+        !*is_shut
+    }
+
+    /// A session that was counted is not here any more, or never came to its worker.
+    fn count_out(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Shuts the door behind the last session; asked again and again.
     fn is_empty(&self) -> bool {
-        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_empty = !door.was_used && self.sessions.load(Ordering::Relaxed) == 0;
-        door.was_used = false;
-        door.is_shut |= is_empty;
+        let mut is_shut = self.lock_door();
+        let is_empty = self.sessions.load(Ordering::Relaxed) == 0;
+        *is_shut |= is_empty;
         is_empty
     }
 
     fn shut_door(&self) {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner).is_shut = true;
+        *self.lock_door() = true;
+    }
+
+    fn lock_door(&self) -> std::sync::MutexGuard<'_, bool> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To every link of signaling; the call's owner heeds it.
@@ -423,7 +426,6 @@ impl MediaNode {
     /// sessions are left to the next start, which is told of them.
     pub async fn empty(&self) {
         let mut tick = tokio::time::interval(SESSIONS_ASKED);
-        // Two looks are so far apart even after a stall: what came in through the door is counted by then.
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut linked_at = clock::now();
         loop {

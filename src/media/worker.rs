@@ -334,12 +334,12 @@ impl Worker {
             if self.released.is_over(apply.session, (apply.epoch, apply.rev)) {
                 return Err(Refusal::Stale);
             }
-            let inherited = resume.is_some_and(|resume| !resume.carried.is_empty());
+            let inherited = resume.is_some();
             if !(inherited && self.shared.takes_back(apply)) {
-                // One that lost its process is crowded in rather than lost.
+                // One that had a session is crowded in rather than lost, though it rings and nothing was heard of it.
                 self.shared.admit(apply.spec.emergency || inherited, self.vitals())?;
+                self.shared.sessions.fetch_add(1, Ordering::Relaxed);
             }
-            self.shared.sessions.fetch_add(1, Ordering::Relaxed);
             let seed = rand::random();
             let entry = Entry {
                 session: Session::new(apply.session, seed, now),
@@ -491,7 +491,7 @@ impl Worker {
             self.close_pair(id, endpoint, now);
         }
         self.sessions.remove(&id);
-        self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.shared.count_out();
     }
 
     fn vitals(&self) -> &Vitals {

@@ -91,18 +91,21 @@ impl Listener {
         descriptors: Vec<OwnedFd>,
     ) -> io::Result<bool> {
         let id = parcel.id;
-        let adopted = unpacked(parcel, descriptors).filter(|_| self.shared.open_door());
+        let adopted = unpacked(parcel, descriptors).filter(|_| self.shared.let_in());
         let Some(adopted) = adopted else {
             link.send(&Word::Refused(id).encode(), &[])?;
             return Ok(false);
         };
         // The commit. Where it cannot be said, nobody was told that we have it, and the sockets are closed here.
-        link.send(&Word::Taken(id).encode(), &[])?;
+        link.send(&Word::Taken(id).encode(), &[]).inspect_err(|_| self.shared.count_out())?;
         let (done, is_read) = sync_channel(1);
-        if let Some(worker) = self.workers.get(worker_of(id, self.workers.len())) {
-            worker.deliver(Command::Adopt(Box::new(adopted), done));
+        let worker = self.workers.get(worker_of(id, self.workers.len()));
+        let adopt = Command::Adopt(Box::new(adopted), done);
+        if worker.is_some_and(|worker| worker.deliver(adopt)) {
             // A worker that stands still reads it when it goes on.
             let _ = is_read.recv_timeout(PATIENCE);
+        } else {
+            self.shared.count_out();
         }
         Ok(true)
     }

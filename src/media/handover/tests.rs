@@ -5,6 +5,7 @@ use crate::control::{
     Apply, Carried, Codec, Frame, Hears, LegSpec, Refusal, Release, RemoteStream, Reply, Request,
     Resume, SessionSpec, StreamSpec, StreamStatistics,
 };
+use crate::event::Event;
 use crate::ids::{Epoch, LegId, Rev};
 use crate::media::ports::Ports;
 use crate::media::worker::{self, Asked, Command, Handle};
@@ -18,6 +19,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 
 const ID: SessionId = SessionId(7);
@@ -52,7 +54,11 @@ struct Node {
 
 impl Node {
     fn new(ports: PortRange) -> Self {
-        let shared = Arc::new(Shared::new((100, 1), ports, LOCAL, None, Arc::new(|_| {})));
+        Self::telling(ports, |_| {})
+    }
+
+    fn telling(ports: PortRange, events: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        let shared = Arc::new(Shared::new((100, 1), ports, LOCAL, None, Arc::new(events)));
         let addresses = Addresses { bind: LOCAL, advertise: None, local_nets: Arc::from([]) };
         let ports = Arc::new(Mutex::new(Ports::new(LOCAL, ports)));
         let (worker, _) = worker::start(0, shared.clone(), ports, addresses, 0).expect("a thread");
@@ -86,7 +92,12 @@ impl Node {
     /// Its worker has what its thread said that it took.
     fn has_it(&self) {
         let since = clock::now();
-        while self.shared.sessions.load(core::sync::atomic::Ordering::Relaxed) == 0 {
+        let is_there = || {
+            let (answer, ids) = sync_channel(1);
+            self.worker.deliver(Command::List(answer));
+            ids.recv().is_ok_and(|ids| ids.contains(&ID))
+        };
+        while !is_there() {
             assert!(clock::now().saturating_since(since) < PATIENCE, "it came to no worker");
             std::thread::yield_now();
         }
@@ -324,6 +335,35 @@ fn of_those_who_leave_at_once_one_gathers_what_the_others_have() {
     nodes[1].shared.set_draining(false);
     assert_eq!(give(0), Some(0));
     assert_eq!(nodes[0].apply(4, &phones), Some(legs));
+}
+
+/// Its process may be one that ends as soon as it has no session.
+#[test]
+fn a_session_is_counted_by_the_heirs_word_though_its_worker_stands_still() {
+    let folder = Folder::new("still");
+    let (own, heirs) = (folder.socket("own"), folder.socket("heir"));
+    let node = Node::new(PortRange { first: 41_440, last: 41_459 });
+    let phones = phones();
+    let legs = node.apply(1, &phones).expect("applied");
+    let still = Arc::new(Mutex::new(()));
+    let wait = {
+        let still = still.clone();
+        move |_: &Event| drop(still.lock())
+    };
+    let heir = Node::telling(PortRange { first: 41_460, last: 41_479 }, wait);
+    let standing = still.lock().expect("nobody else has it");
+    // An answer that nobody takes is told of, and that waits.
+    let (reply, _) = tokio::sync::mpsc::channel(1);
+    let release = Release { session: SessionId(1), epoch: Epoch(1), rev: Rev(1) };
+    let request = Request::Release(release);
+    assert!(heir.worker.send(Command::Request(Asked { id: 1, request, reply })));
+    let (shared, workers) = (heir.shared.clone(), vec![heir.worker.clone()]);
+    listen(&heirs, NodeName("heir".into()), shared, workers).expect("listens");
+    assert_eq!(passed_by(&node, &own), Some(1));
+    assert!(!(0..3).any(|_| heir.shared.is_empty()), "it would end, and the session with it");
+    drop(standing);
+    phones[0].send_to(&packet(1), legs[0]).expect("sent");
+    assert!(heard(&phones[1]).is_some());
 }
 
 /// It may die before it said to signaling what it took.

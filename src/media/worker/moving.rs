@@ -13,7 +13,6 @@ use crate::net::socket_memory::SocketMemory;
 use crate::relay::{Endpoint, Session};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
-use core::sync::atomic::Ordering;
 use core::time::Duration;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::collections::BTreeMap;
@@ -123,14 +122,14 @@ impl Worker {
         for (_, port) in entry.pairs.into_values() {
             self.lock_ports().close(port, now);
         }
-        self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.shared.count_out();
         if self.gone.len() >= GONE {
             self.gone.clear();
         }
         self.gone.insert(id, Gone { heir, at });
     }
 
-    /// A session of a process that leaves is ours: it is read from now on, and signaling hears of it.
+    /// A session of a process that leaves is ours, and counted: it is read from now on, and signaling hears of it.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
         let Adopted { id, session, created_at, clock, pairs, sockets } = adopted;
         if self.sessions.contains_key(&id) {
@@ -138,7 +137,6 @@ impl Worker {
             self.close_session(id, clock::now());
         }
         self.gone.remove(&id);
-        self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         for (_, _, port) in &pairs {
             self.lock_ports().adopt(*port);
         }
