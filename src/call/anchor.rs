@@ -2,9 +2,10 @@
 //! changes our addresses and nothing else (RFC 3261 §14, RFC 3264 §8), or by UPDATE (RFC 3311) where a re-INVITE is not
 //! taken. `refresh` sends what this file wants said, one offer at a time on a leg.
 //!
-//! Invariants: no phone is told before the session is there; what a former node that lives has of the session goes on
-//! until all phones were told, and takes the call back when one refuses; a call whose audio is nowhere ends within
-//! `PATIENCE`. Whether a phone was told is read from what it was told last, so another owner knows it too.
+//! Invariants: no phone is told before the session is there, and with SRTP our keys there are new; what a former node
+//! that lives has of the session goes on until all phones were told, and takes the call back when one refuses; a call
+//! whose audio is nowhere ends within `PATIENCE`. Whether a phone was told is read from what it was told last, so
+//! another owner knows it too.
 
 use super::leg::{Leg, LegState, Purpose};
 use super::media::Then;
@@ -15,6 +16,7 @@ use crate::control::Release;
 use crate::event::Event;
 use crate::ids::{LegId, NodeName};
 use crate::limits;
+use crate::rtp::srtp::Keying;
 use crate::sdp::Direction;
 use crate::sip::{Method, Response};
 use crate::time::Timestamp;
@@ -169,6 +171,9 @@ impl Call {
             return;
         }
         let earlier = self.opening.take().or_else(|| self.record.added_3.anchor.take());
+        if earlier.is_none() {
+            self.record.added_5.former_keys.clear();
+        }
         let anchor = match (earlier, self.record.media.nodes.last()) {
             (Some(earlier), _) => Some(Anchor { returns: false, ..earlier }),
             (None, Some(from)) => {
@@ -201,6 +206,13 @@ impl Call {
     pub(super) fn anchored(&mut self) {
         let Some(anchor) = self.opening.take() else { return };
         self.record.added_5.wanted_media = None;
+        if self.record.added_5.former_keys.is_empty() {
+            self.record.added_5.former_keys = self.own_keys();
+        }
+        let number = self.move_number();
+        for leg in self.record.legs.iter_mut().filter(|leg| leg.is_live()) {
+            leg.set_own_keys(&leg.moved_keys(number));
+        }
         self.record.added_3.reanchors += 1;
         self.record.added_3.anchor = Some(anchor);
         if let Some(node) = self.record.media.nodes.last().cloned() {
@@ -261,7 +273,8 @@ impl Call {
     fn finish_move(&mut self) {
         self.record.added_3.resumed_at = Some(self.now);
         self.leave_former_media();
-        self.save_within(LAZY_SAVE);
+        // Many calls move at once: what another owner would find out by itself, and do once more, is not worth a write.
+        self.save_within(LAZY_SAVE * 20);
     }
 
     /// The call is over.
@@ -275,6 +288,7 @@ impl Call {
     /// What a former node has of the session is not needed any more.
     fn leave_former_media(&mut self) {
         let anchor = self.opening.take().or_else(|| self.record.added_3.anchor.take());
+        self.record.added_5.former_keys.clear();
         let Some(Anchor { from, .. }) = anchor else { return };
         if self.record.media.nodes.last() != Some(&from) {
             let (session, epoch) = (self.session(), self.record.epoch);
@@ -468,6 +482,14 @@ impl Call {
                 (stream.port, stream.local) = (port, local);
             }
         }
+        if !self.record.added_5.former_keys.is_empty() {
+            let left = self.own_keys();
+            for (id, keys) in core::mem::replace(&mut self.record.added_5.former_keys, left) {
+                if let Some(leg) = self.record.leg_mut(id) {
+                    leg.set_own_keys(&keys);
+                }
+            }
+        }
         self.record.added_3.anchor = Some(Anchor { from: left, ports, lives: true, returns: true });
         self.forget_plans();
         self.note_media_node(anchor.from.clone());
@@ -489,9 +511,26 @@ impl Call {
         let ports = anchor.and_then(|anchor| anchor.ports.iter().find(|(leg, _)| *leg == id));
         let Some((_, ports)) = ports else { return };
         let former: Vec<SocketAddr> = ports.iter().map(|(_, local)| *local).collect();
+        let keys = self.record.added_5.former_keys.iter().find(|(leg, _)| *leg == id);
+        let keys = keys.map_or_else(Vec::new, |(_, keys)| keys.clone());
         if let Some(leg) = self.record.leg_mut(id) {
+            let wished = leg.own_keys();
+            leg.set_own_keys(&keys);
             leg.description.relocate(&former);
+            leg.set_own_keys(&wished);
         }
+    }
+
+    /// Of the next move, or of the one whose session is asked for.
+    pub(super) const fn move_number(&self) -> u32 {
+        self.record.added_3.reanchors + 1
+    }
+
+    /// Of legs that have any.
+    fn own_keys(&self) -> Vec<(LegId, Vec<Option<Keying>>)> {
+        let legs = self.record.legs.iter().filter(|leg| leg.is_live());
+        let keys = legs.map(|leg| (leg.id, leg.own_keys()));
+        keys.filter(|(_, keys)| keys.iter().any(Option::is_some)).collect()
     }
 
     fn ports(&self) -> Vec<(LegId, Vec<(u16, SocketAddr)>)> {

@@ -8,6 +8,7 @@ use super::refresh::Stale;
 use super::steer::Steered;
 use crate::control::RollOver;
 use crate::ids::{Flow, LegId, Rev};
+use crate::rtp::srtp::Keying;
 use crate::sdp::offer_answer::StreamSide;
 use crate::sdp::{Description, LegDescription, Policy};
 use crate::sip::transaction::{ClientTransaction, ServerTransaction};
@@ -356,8 +357,40 @@ impl Leg {
             }
             stream.side = Some(side);
         }
+        self.secure_description();
+    }
+
+    fn secure_description(&mut self) {
         let keys = self.streams.iter().map(|stream| stream.side.as_ref()?.keys.clone());
         self.description.security.in_force = keys.collect();
+    }
+
+    /// Our keys, stream by stream.
+    pub fn own_keys(&self) -> Vec<Option<Keying>> {
+        let keys = |stream: &Stream| Some(stream.side.as_ref()?.keys.as_ref()?.sent.clone());
+        self.streams.iter().map(keys).collect()
+    }
+
+    /// Our keys of a session at another host, the `number`th of them.
+    pub fn moved_keys(&self, number: u32) -> Vec<Option<Keying>> {
+        let keys = |(stream, index): (&Stream, u8)| {
+            let keys = stream.side.as_ref()?.keys.as_ref()?;
+            Some(self.description.security.moved(keys, index, number))
+        };
+        self.streams.iter().zip(0_u8..).map(keys).collect()
+    }
+
+    /// Our keys are these from now on, unless the phone has agreed on another suite meanwhile.
+    pub fn set_own_keys(&mut self, keys: &[Option<Keying>]) {
+        for (stream, own) in self.streams.iter_mut().zip(keys) {
+            let known = stream.side.as_mut().and_then(|side| side.keys.as_mut());
+            if let Some((known, own)) = known.zip(own.as_ref())
+                && known.sent.suite() == own.suite()
+            {
+                known.sent = own.clone();
+            }
+        }
+        self.secure_description();
     }
 
     /// The phone says it sends media on some stream.

@@ -350,8 +350,11 @@ impl Call {
                 self.rtp_timeout_ms(),
             );
             spec.from_phone &= !leg.description.parked;
-            if let Some(srtp) = &mut spec.srtp {
+            if let Some((srtp, keys)) = spec.srtp.as_mut().zip(side.keys.as_ref()) {
                 srtp.roll_over = stream.and_then(|stream| stream.roll_over);
+                if self.opening.is_some() {
+                    srtp.sent = leg.description.security.moved(keys, index, self.move_number());
+                }
             }
             if other_side.is_none() && matches!(hears, Hears::Leg(_)) {
                 spec.hears = Hears::Nothing;

@@ -10,7 +10,7 @@ use super::leg::{Leg, LegState};
 use super::sealed::unseal;
 use crate::encoding::append;
 use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
-use crate::rtp::srtp::Seed;
+use crate::rtp::srtp::{Keying, Seed};
 use crate::sdp::Description;
 use crate::time::Timestamp;
 use crate::views::call::LegRole;
@@ -112,6 +112,8 @@ pub(super) struct Added5 {
     pub caller: Option<LegId>,
     /// What phones hear in place of each other.
     pub playing: Vec<Playing>,
+    /// Our keys at the media node that `Added3::anchor` names, stream by stream.
+    pub former_keys: Vec<(LegId, Vec<Option<Keying>>)>,
 }
 
 /// A tone that an operator plays to a phone.

@@ -130,8 +130,8 @@ impl LegDescription {
         self
     }
 
-    /// The same text with these addresses of ours, under a new version when they are others: an offer that moves our
-    /// end and nothing else. `None` before the first.
+    /// The same text with these addresses of ours and our keys in force, under a new version when they are others: an
+    /// offer that moves our end and nothing else. `None` before the first.
     pub fn relocate(&mut self, local: &[SocketAddr]) -> Option<String> {
         let text = self.at(self.sent.as_ref()?, local);
         Some(self.say(text))
@@ -145,7 +145,7 @@ impl LegDescription {
         self.sent = self.sent.take().map(|sent| sent.replacen(&former, &origin, 1));
     }
 
-    /// The phone was told these addresses of ours, or none yet.
+    /// The phone was told these addresses of ours and our keys in force, or none yet.
     pub fn names(&self, local: &[SocketAddr]) -> bool {
         self.sent.as_ref().is_none_or(|sent| self.at(sent, local) == *sent)
     }
@@ -232,17 +232,23 @@ impl LegDescription {
         text
     }
 
-    /// A text of ours with other addresses. The o= line names the first one for the life of the dialog (RFC 3264 §8).
+    /// A text of ours with other addresses, and the keys that are in force of all that it offers. The o= line names the
+    /// first address for the life of the dialog (RFC 3264 §8).
     fn at(&self, text: &str, local: &[SocketAddr]) -> String {
         let first = local.first().map_or(UNKNOWN, SocketAddr::ip);
         let mut moved = String::with_capacity(text.len());
         let mut lines = self.lines.iter();
-        let mut is_session = true;
+        let (mut is_session, mut keys) = (true, None);
         for line in text.split_inclusive("\r\n") {
             if line.starts_with("m=") {
                 is_session = false;
                 let stream = lines.next().and_then(|line| line.stream);
+                keys = stream.and_then(|index| self.security.in_force(index));
                 moved.push_str(&media_line_at(line, stream, local, first));
+            } else if let Some((keys, crypto)) = keys.zip(crypto_of(line)) {
+                if crypto.keying.suite() == keys.sent.suite() {
+                    Crypto { keying: keys.sent.clone(), ..crypto }.render(&mut moved);
+                }
             } else if !line.starts_with("c=") {
                 moved.push_str(line);
             } else if is_session {
@@ -348,6 +354,11 @@ impl OwnLine {
 /// Of a line that is a direction.
 fn direction_of(line: &str) -> Option<Direction> {
     line.trim_end().strip_prefix("a=").and_then(Direction::named)
+}
+
+/// Of a line of ours that names a key.
+fn crypto_of(line: &str) -> Option<Crypto> {
+    line.trim_end().strip_prefix("a=crypto:").and_then(Crypto::parse)
 }
 
 /// Before any address of ours is known.

@@ -138,6 +138,12 @@ impl Security {
         Ok(StreamKeys { tag: theirs.tag, sent, received: theirs.keying.clone() })
     }
 
+    /// A key of ours for a session at another host, the `number`th of them: the session before may go on for a while
+    /// under the key that it has, and nobody knows how far it is (RFC 3711 §9.1).
+    pub fn moved(&self, keys: &StreamKeys, index: u8, number: u32) -> Keying {
+        self.seed.keying(keys.sent.suite(), "moved", index, number)
+    }
+
     /// A description says of keys what is in force.
     pub(super) fn is_kept_by(&self, index: u8, media: &MediaDescription) -> bool {
         let theirs = media.crypto.first().filter(|_| self.is_on());

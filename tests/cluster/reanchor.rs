@@ -199,15 +199,21 @@ fn a_call_moves_to_the_media_node_that_an_operator_names() {
 }
 
 #[test]
-fn a_secured_call_goes_on_at_another_host_under_its_keys() {
+fn a_secured_call_goes_on_at_another_host_under_new_keys_of_ours() {
     in_a_network(|network| {
         let mut hosts = Hosts::start(network);
         let mut pair = srtp::talking(hosts.first());
         srtp::roll_over(&pair);
+        let keys = |pair: &Pair| [&pair.caller, &pair.callee].map(|side| side.talk.far_key());
+        let before = keys(&pair);
         let (lost, other) = hosts.of_the_call();
         lost.machine.unplug();
         pair.caller.moves_to(&other, "sendrecv");
         pair.callee.moves_to(&other, "sendrecv");
+        for (now, before) in keys(&pair).iter().zip(&before) {
+            assert!(now.is_some() && before.is_some() && now != before, "RFC 3711 §9.1");
+        }
+        // A phone opens nothing with the key that it was told before.
         pair.hear_each_other();
         nobody_is_told(&mut pair);
         pair.callee.hangs_up_on(&mut pair.caller);

@@ -159,6 +159,12 @@ impl Talk {
         }
     }
 
+    /// The far side's SRTP key.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn far_key(&self) -> Option<String> {
+        self.lock().secured.as_ref()?.far_key().map(str::to_owned)
+    }
+
     /// Begins to send there.
     pub(crate) fn to(&self, remote: SocketAddr) {
         self.lock().remote = Some(remote);

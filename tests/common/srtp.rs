@@ -87,6 +87,11 @@ impl Secured {
         }
     }
 
+    /// As it was told last.
+    pub(crate) fn far_key(&self) -> Option<&str> {
+        self.receives.as_ref().map(|(key, _)| key.as_str())
+    }
+
     pub(crate) fn protect(&mut self, packet: &[u8]) -> Vec<u8> {
         self.sends.encrypt_rtp(packet).expect("protected").to_vec()
     }

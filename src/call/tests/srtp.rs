@@ -214,6 +214,66 @@ fn hold_repeats_the_keys_and_a_new_key_gets_a_new_one() {
     assert!(third.sent != caller.sent && third.sent != again.sent);
 }
 
+/// The media session moves to the second media node, which is on another host.
+fn moves(bench: &mut Bench) {
+    bench.media_node = 2;
+    bench.input(Input::MediaMoves { lives: true });
+}
+
+/// The key in our last offer to a phone.
+fn offered_key(bench: &Bench, to: &str) -> Keying {
+    let lines = cryptos(&bench.request(to, &Method::Invite).body);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0].keying.clone()
+}
+
+#[test]
+fn at_another_host_our_keys_are_new_and_a_phone_that_refuses_has_the_former_ones() {
+    let mut bench = secured();
+    let before = [0, 1].map(|leg| wish(&bench, leg).expect("SRTP"));
+    moves(&mut bench);
+    let there = [0, 1].map(|leg| wish(&bench, leg).expect("SRTP"));
+    for (there, before) in there.iter().zip(&before) {
+        assert_eq!(there.received, before.received, "the phone's goes on");
+        assert_ne!(there.sent, before.sent);
+    }
+    assert_eq!(offered_key(&bench, CALLER), there[0].sent);
+    assert_eq!(offered_key(&bench, &callee()), there[1].sent);
+    bench.answer(CALLER, 200, &secure(4_000, 1, "RTP/SAVP", &line(1, KEY)));
+    let (..) = (bench.heard(CALLER), bench.heard(&callee()));
+    bench.answer(&callee(), 488, "");
+    let back = [0, 1].map(|leg| wish(&bench, leg).expect("SRTP"));
+    assert_eq!(back, before, "the former session goes on");
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(offered_key(&bench, CALLER), before[0].sent, "who was told is told again");
+    let heard = bench.heard(&callee());
+    assert!(!heard.iter().any(|said| said.starts_with("INVITE")), "{heard:?}");
+    bench.answer(CALLER, 200, &secure(4_000, 1, "RTP/SAVP", &line(1, KEY)));
+    // No key comes back.
+    bench.wait(Duration::from_secs(5));
+    moves(&mut bench);
+    for (again, leg) in [0, 1].map(|leg| wish(&bench, leg).expect("SRTP")).iter().zip(0..) {
+        assert!(again.sent != there[leg].sent && again.sent != before[leg].sent);
+    }
+}
+
+#[test]
+fn a_call_that_moves_is_restored_with_its_new_keys_and_the_former_ones() {
+    let mut bench = secured();
+    let before = [0, 1].map(|leg| wish(&bench, leg).expect("SRTP"));
+    moves(&mut bench);
+    let there = [0, 1].map(|leg| wish(&bench, leg).expect("SRTP"));
+    let record = &bench.saves.last().expect("a save").record;
+    let restored =
+        Call::restore(Arc::new(settings()), record, Epoch(2), bench.now, &Place::as_before());
+    bench.call = restored.expect("a record of ours");
+    bench.drain();
+    assert_eq!([0, 1].map(|leg| wish(&bench, leg).expect("SRTP")), there);
+    bench.answer(CALLER, 200, &secure(4_000, 1, "RTP/SAVP", &line(1, KEY)));
+    bench.answer(&callee(), 488, "");
+    assert_eq!([0, 1].map(|leg| wish(&bench, leg).expect("SRTP")), before);
+}
+
 #[test]
 fn a_re_invite_may_not_take_away_what_must_be() {
     let mut bench = secured();
