@@ -7,8 +7,6 @@ use audiopus::coder::{Decoder as LibraryDecoder, Encoder as LibraryEncoder};
 use audiopus::{Application, Bitrate, Channels, SampleRate, Signal};
 use core::str::FromStr;
 
-/// Half the greatest complexity costs half the time and is heard by nobody at 8,000 Hz.
-const COMPLEXITY: u8 = 5;
 /// Enough for narrowband speech with FEC; RFC 7587 §3.1.1 names 8 to 12 kbit/s without.
 const BITRATE_BPS: i32 = 24_000;
 /// What the encoder protects against until the phone tells its own loss.
@@ -30,6 +28,16 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// Of 0 to 10. With bits to spare a simple search is as near to the sound as a long one, and costs less than half
+    /// (`docs/performance.md`); below 2 the library makes no FEC.
+    const fn complexity(self) -> u8 {
+        match (self.forward_error_correction, self.bitrate_bps) {
+            (false, 16_000..) => 1,
+            (true, BITRATE_BPS..) => 2,
+            (_, _) => 5,
+        }
+    }
+
     /// `maxplaybackrate` and `stereo` change nothing: we send 8,000 Hz mono, which every phone
     /// plays.
     pub fn of_fmtp(fmtp: &str) -> Self {
@@ -62,7 +70,7 @@ pub fn encoder(parameters: Parameters) -> Option<Box<dyn Encoder>> {
     let build = || -> audiopus::Result<LibraryEncoder> {
         let mut library =
             LibraryEncoder::new(SampleRate::Hz8000, Channels::Mono, Application::Voip)?;
-        library.set_complexity(COMPLEXITY)?;
+        library.set_complexity(parameters.complexity())?;
         library.set_signal(Signal::Voice)?;
         library.set_bitrate(Bitrate::BitsPerSecond(parameters.bitrate_bps))?;
         library.set_vbr(!parameters.constant_bitrate)?;
@@ -156,6 +164,8 @@ mod tests {
                 payload[..bytes].to_vec()
             })
             .collect();
+        // RFC 6716 §4.2.3: the second bit behind the first byte tells that the frame before is there once more.
+        assert!(packets.iter().any(|packet| packet[1] & 0x40 != 0));
         let mut heard = Vec::new();
         for (index, packet) in packets.iter().enumerate() {
             let mut samples = [0; 960];

@@ -22,6 +22,8 @@ const CONCEALED: u32 = 3;
 const LATE: Duration = Duration::from_millis(200);
 /// A pause shorter than this was no pause but lateness.
 const LATENESS: Duration = Duration::from_millis(200);
+/// Frames are due at multiples of this: a worker that is woken finds several, of many calls.
+const GRID_US: u64 = 2_000;
 /// Samples of a packet until one has been decoded.
 const FIRST_PACKET_SAMPLES: usize = 20 * SAMPLES_PER_MS;
 
@@ -173,7 +175,7 @@ impl Playout {
             heard.buffer.lengthen();
         }
         heard.concealed = 0;
-        self.next_tick = Some(now + Duration::from_millis(heard.buffer.delay_ms()));
+        self.next_tick = Some(on_grid(now + Duration::from_millis(heard.buffer.delay_ms())));
         self.timestamp = None;
         self.talkspurt = true;
         self.pending.clear();
@@ -190,7 +192,7 @@ impl Playout {
         let due = self.next_tick.filter(|due| *due <= now)?;
         if now.saturating_since(due) > LATE {
             self.timestamp = None;
-            self.next_tick = Some(now + self.frame);
+            self.next_tick = Some(on_grid(now + self.frame));
         } else {
             self.next_tick = Some(due + self.frame);
         }
@@ -235,6 +237,11 @@ impl Playout {
         }
         true
     }
+}
+
+/// Not before `at`.
+const fn on_grid(at: Timestamp) -> Timestamp {
+    Timestamp::from_micros(at.as_micros().next_multiple_of(GRID_US))
 }
 
 impl Heard {
