@@ -14,6 +14,8 @@ use std::thread;
 
 /// While calls are set up.
 const SET_UP_RATE: u32 = 100;
+/// Looks at memory, so far apart as a change of a user takes.
+const SETTLES_WITHIN: usize = 5;
 
 /// Each number of calls that is wanted, with everything that B may speak.
 pub(crate) fn relays(options: &Options, world: &World) {
@@ -42,7 +44,7 @@ fn relay(options: &Options, world: &World, media: Media, calls: usize, title: St
         (0..calls).for_each(|call| holdfast.secure(call * 2 + 1));
         thread::sleep(DIRECTORY);
     }
-    let before = holdfast.resident("media");
+    let before = settled(&holdfast);
     let mut phones = Phones::new(holdfast.sip, calls * 2);
     let mut of_holdfast = Flows::new(media, &call_through(&mut phones, media, &load, calls));
     let mut bytes = [(0, 0); 2];
@@ -75,6 +77,19 @@ fn relay(options: &Options, world: &World, media: Media, calls: usize, title: St
             "A packet of Opus to B, {OPUS_BITS_A_SECOND} bit/s asked for: rtpengine {peer}; Holdfast {ours}"
         );
     }
+}
+
+/// Memory of the media process once it has given back what its start took.
+fn settled(holdfast: &Holdfast) -> u64 {
+    let mut resident = holdfast.resident("media");
+    for _ in 0..SETTLES_WITHIN {
+        thread::sleep(DIRECTORY);
+        let before = core::mem::replace(&mut resident, holdfast.resident("media"));
+        if before == resident {
+            break;
+        }
+    }
+    resident
 }
 
 /// RFC 6716 §3.1.

@@ -55,6 +55,8 @@ pub(crate) struct Crowd {
     pub(super) register_failures: usize,
     /// Requests within a dialog that a rude phone refused.
     pub(super) refusals: usize,
+    /// Who was asked within its dialog, and when.
+    pub(super) asked: Vec<(usize, Nanos)>,
     packet_ms: u32,
 }
 
@@ -99,6 +101,7 @@ impl Crowd {
             short_failures: 0,
             register_failures: 0,
             refusals: 0,
+            asked: Vec::new(),
         }
     }
 
@@ -444,6 +447,7 @@ impl Crowd {
 
     fn modify(&mut self, number: usize, request: &Request, now: Nanos) {
         let is_rude = self.pairs[number / 2].is_rude;
+        self.asked.push((number, now));
         if request.body.is_empty() && request.method == Method::Update {
             return self.phones[number].answer(request, 200, None, now);
         }

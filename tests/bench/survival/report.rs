@@ -13,6 +13,8 @@ const TOLERANCE_MS: i64 = 2_000;
 /// A silence that a person may hear, and one that everybody does.
 const AUDIBLE: Nanos = 60_000_000;
 const LONG: Nanos = 1_000_000_000;
+/// What is asked later has other reasons.
+const RINGS: Nanos = 10_000_000_000;
 
 pub(super) fn print_head() {
     println!(
@@ -20,9 +22,10 @@ pub(super) fn print_head() {
          > 60 ms / > 1 s | ringing: answered, heard | about the fault: 2xx, took p95 / max ms, \
          after the fault p95 / max ms | BYE 200 | hold, resume 200, heard again | refused by rude \
          | new calls failed | REGISTER failed | TCP broken | unexpected BYE | CDRs due, lost, \
-         double, wrong | process over after ms | generator late ms |"
+         double, wrong | process over after ms | re-INVITE came after p50 / p95 / max ms \
+         | generator late ms |"
     );
-    println!("|{}", "---|".repeat(17));
+    println!("|{}", "---|".repeat(18));
 }
 
 /// One row. When the fault began, and when the process that was told to leave was over.
@@ -43,6 +46,7 @@ pub(super) fn print(
         others(crowd),
         book(&crowd.book(), cdrs),
         left.map_or_else(|| "-".to_owned(), |left| format!("{:.0}", ms(left))),
+        asked(crowd, begin),
         format!("{:.1}", ms(crowd.audio.late)),
     ];
     println!("| {} |", cells.join(" | "));
@@ -122,6 +126,18 @@ fn silences(crowd: &Crowd) -> String {
         quantiles(&mut longest.collect::<Vec<_>>(), &[50, 100])
     };
     format!("{}, {}", of_side(0), of_side(1))
+}
+
+/// Phones that were asked within their dialogs, though nobody used their calls: when, the first time.
+fn asked(crowd: &Crowd, begin: Nanos) -> String {
+    let mut first = HashMap::new();
+    let is_at_rest = |phone: usize| !crowd.pairs[phone / 2].is_early;
+    let asked = crowd.asked.iter().filter(|(phone, _)| is_at_rest(*phone));
+    for (phone, at) in asked.filter_map(|(phone, at)| Some((phone, at.checked_sub(begin)?))) {
+        first.entry(phone).or_insert(at);
+    }
+    let mut times: Vec<Nanos> = first.into_values().filter(|at| *at < RINGS).collect();
+    format!("{}: {}", times.len(), quantiles(&mut times, &[50, 95, 100]))
 }
 
 fn held(crowd: &Crowd) -> String {
