@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::control::PeerFrame;
 use crate::ids::{CallId, NodeName};
 use crate::time::Timestamp;
-use crate::views::Happening;
+use crate::views::{CallState, Happening};
 use core::time::Duration;
 
 /// What was decided must be stored within this, or the calls stay for now.
@@ -126,13 +126,14 @@ impl Worker {
             && self.calls.iter().any(|(_, slot)| !slot.call.lingers())
     }
 
-    /// What waits to be saved with something else is saved now, and nothing new is taken in until it is stored.
+    /// What waits to be saved with something else is saved now, and nothing new is taken in until it is stored. A call
+    /// that has not told its phones anything yet stays for a moment longer: nobody could carry it on.
     pub(super) fn begin_giving_up(&mut self) {
         if self.silence.is_some() || !self.gives_up_calls() {
             return;
         }
         self.given_up.retry_at = self.now + RETRY;
-        for id in self.calls.ids(|_| true) {
+        for id in self.calls.ids(|slot| slot.call.state() != CallState::Trying) {
             self.save_call_now(id);
         }
         self.silence = Some(Silence::GivingUp(self.now + PATIENCE));

@@ -95,6 +95,10 @@ impl Phone {
         if !response.status.is_final() || response.call_id() != Some(call_id.as_str()) {
             return;
         }
+        if self.registration.as_ref().is_some_and(|it| cseq < it.cseq) && response.status.0 != 200 {
+            // Of one that it gave up for the next, and that came later than that.
+            return self.count.add("phones: a late REGISTER refused");
+        }
         self.settle(&call_id, cseq, &[Kind::Request]);
         let own = self.contact_uri();
         let names_it = response.headers.elements(&HeaderName::Contact).any(|it| it.contains(&own));
