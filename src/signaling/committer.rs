@@ -171,9 +171,11 @@ impl Committer {
         _ = self.bindings.put(extension.to_owned(), Numbered { number: self.number, bindings });
     }
 
-    /// Another node stores these: they stand in place of what waits here, which is older.
+    /// Another node stores these: they stand in place of what waits here, which is older. So is what is being written,
+    /// and may come to the store after them: they follow it.
     pub(super) fn supersede_bindings(&mut self, extension: &str, bindings: &[Binding]) {
-        if self.bindings.values.contains_key(extension) {
+        let written = self.in_flight.as_ref().and_then(|flight| flight.number_of(extension));
+        if self.bindings.values.contains_key(extension) || written.is_some() {
             self.write_bindings(extension, bindings.to_vec());
         }
     }
@@ -687,6 +689,19 @@ mod tests {
         assert!(matches!(committer.poll_journal(at(2)), Some(Work::Write(_))));
         assert_eq!(committer.journaled(&done(0), at(3)).replies.len(), 1);
         assert!(committer.hold("1001", answer()).is_some(), "a repeat waits for nothing");
+    }
+
+    #[test]
+    fn what_a_peer_stores_follows_a_write_under_way_that_is_older() {
+        let mut committer = keeping();
+        committer.supersede_bindings("1001", &[]);
+        assert!(committer.poll_batch(at(0)).is_none(), "it is the peer's");
+        committer.write_bindings("1001", Vec::new());
+        committer.poll_batch(at(0)).expect("due");
+        committer.supersede_bindings("1001", &[]);
+        committer.finish(true, at(1)).expect("was under way");
+        let after = core::iter::from_fn(|| committer.poll_batch(at(1_000))).next();
+        assert_eq!(after.expect("it may have been overtaken").bindings.len(), 1);
     }
 
     #[test]
