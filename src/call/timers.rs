@@ -64,6 +64,10 @@ impl Call {
             return;
         }
         for leg in &mut self.record.legs {
+            // Its 2xx may bring an offer yet, whose refusal goes on where our SDP was.
+            if leg.open_client_invite().is_some() {
+                continue;
+            }
             leg.description = LegDescription::new(leg.description.session_id, Security::default());
             (leg.streams, leg.statistics) = (Vec::new(), Vec::new());
             (leg.open_invite, leg.owed_answer) = (None, None);

@@ -40,6 +40,25 @@ fn a_call_that_lingers_answers_repeats_and_keeps_little() {
     bench.must_end();
 }
 
+/// The 200 of a re-INVITE without an offer crosses the phone's BYE: its offer is refused, under the next version.
+#[test]
+fn an_offer_that_comes_after_the_end_is_refused_under_a_new_version() {
+    let mut bench = Bench::new(1, "", "");
+    bench.answer(&callee(), 200, &sdp(5_000, 1, ""));
+    bench.acknowledge(1, &sdp(4_000, 1, ""));
+    let told = origin(&bench.request(&callee(), &Method::Ack).body);
+    bench.ask(CALLER, "INVITE", 2, "", "");
+    bench.ask(&callee(), "BYE", 1, "", "");
+    bench.answer_with(CALLER, &Method::Bye, 200, "", "");
+    bench.heard(&callee());
+    bench.answer(&callee(), 200, &sdp(5_000, 2, ""));
+    assert_eq!(bench.heard(&callee()), ["ACK sdp", "BYE"]);
+    let refused = origin(&bench.request(&callee(), &Method::Ack).body);
+    assert_eq!(refused, told.replacen(" 1 IN", " 2 IN", 1));
+    bench.answer_with(&callee(), &Method::Bye, 200, "", "");
+    bench.must_end();
+}
+
 /// RFC 3261 §15: the callee of a dialog sends no BYE before the ACK; so we, towards the caller.
 #[test]
 fn bye_waits_for_the_ack() {
