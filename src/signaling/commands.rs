@@ -63,7 +63,7 @@ impl Worker {
             }
             Command::UserChanged(user) => self.directory.set_user(*user),
             Command::UserRemoved(extension) => self.remove_user(&extension),
-            Command::UsersImported => self.reload.notify_one(),
+            Command::UsersImported => self.feed.reload.notify_one(),
             Command::Tune(tuning) => self.tune(*tuning),
             Command::Readiness(answer) => _ = answer.send(self.readiness()),
         }

@@ -1,7 +1,7 @@
 //! The directory's sources: everything at start, then the change feed, and single users on a miss (design §4).
 //!
-//! Invariants: no call waits for a read unless the directory does not know whom it calls; that is asked once. What the
-//! worker itself registered is never replaced by what the store said later.
+//! Invariants: no call waits for a read unless the directory does not know whom it calls, or the caller's credentials;
+//! that is asked once. What the worker itself registered is never replaced by what the store said later.
 
 use super::errand::Errand;
 use super::wakeup::{Found, Wakeup};
@@ -15,13 +15,26 @@ use crate::store::{Change, Store, StoreError};
 use core::time::Duration;
 use std::collections::HashSet;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// How often the change feed is read, and a failed read repeated.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Loads everything, then follows the feed for as long as the worker lives. `reload` asks for all users again.
-pub(super) async fn follow(store: Store, reload: Arc<Notify>, wakeups: mpsc::Sender<Wakeup>) {
+/// Between two readings that were asked for.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the worker wants read out of turn.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// All users again.
+    pub reload: Notify,
+    /// What has changed until now; numbered, and answered by `Read`.
+    pub questions: watch::Sender<u64>,
+}
+
+/// Loads everything, then follows the feed for as long as the worker lives.
+pub(super) async fn follow(store: Store, wishes: Arc<Wishes>, wakeups: mpsc::Sender<Wakeup>) {
+    let mut questions = wishes.questions.subscribe();
     let mut position = loop {
         match load(&store).await {
             Ok((users, bindings, position)) => {
@@ -39,11 +52,18 @@ pub(super) async fn follow(store: Store, reload: Arc<Notify>, wakeups: mpsc::Sen
             }
         }
     };
-    let mut was_readable = true;
+    let (mut was_readable, mut told) = (true, 0);
     loop {
-        let news = tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => changes(&store, &mut position).await,
-            () = reload.notified() => store.users().await.map(|users| Some(Wakeup::Users(users))),
+        let is_reload = tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => false,
+            _ = questions.changed() => false,
+            () = wishes.reload.notified() => true,
+        };
+        // Before the store is read: what is asked meanwhile is for the next reading.
+        let question = *questions.borrow_and_update();
+        let news = match is_reload {
+            true => store.users().await.map(|users| Some(Wakeup::Users(users))),
+            false => changes(&store, &mut position).await,
         };
         let is_readable = news.is_ok();
         let wakeup = match news {
@@ -56,13 +76,18 @@ pub(super) async fn follow(store: Store, reload: Arc<Notify>, wakeups: mpsc::Sen
         };
         let turned = (is_readable != was_readable).then_some(Wakeup::StoreRead(is_readable));
         was_readable = is_readable;
-        for wakeup in wakeup.into_iter().chain(turned) {
+        let was_asked = core::mem::replace(&mut told, question) != question;
+        let answered = was_asked.then_some(Wakeup::Read(question));
+        for wakeup in wakeup.into_iter().chain(turned).chain(answered) {
             if wakeups.send(wakeup).await.is_err() {
                 return;
             }
         }
         if wakeups.is_closed() {
             return;
+        }
+        if was_asked {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

@@ -134,7 +134,8 @@ impl Worker {
         });
     }
 
-    fn handle_outside(&mut self, mut request: Request, flow: Flow) {
+    /// A request without a tag of ours.
+    pub(super) fn handle_outside(&mut self, mut request: Request, flow: Flow) {
         if request.method == Method::Ack {
             // Acknowledges a response that we sent without a memory of it.
             return;

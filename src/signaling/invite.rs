@@ -167,8 +167,11 @@ impl Worker {
         match digest::verify(request, &self.realm, key, ha1_of, self.now) {
             Verdict::Authentic(username) => match self.directory.user(&username).cloned() {
                 Some(user) if user.enabled => return Some(user),
+                Some(_) | None if self.reads_again_for(request, flow) => {}
                 Some(_) | None => self.refuse_saying(request, flow, 403, "User Disabled"),
             },
+            Verdict::Challenge if given(request).is_none() => self.challenge(request, flow, false),
+            Verdict::Challenge if self.reads_again_for(request, flow) => {}
             Verdict::Challenge => {
                 self.note_wrong_credentials(request, flow);
                 self.challenge(request, flow, false);
@@ -182,20 +185,20 @@ impl Worker {
     }
 
     fn note_wrong_credentials(&mut self, request: &Request, flow: &Flow) {
-        let headers = &request.headers;
-        let given = headers
-            .get(&HeaderName::Authorization)
-            .or_else(|| headers.get(&HeaderName::ProxyAuthorization));
-        if let Some(given) = given {
-            let username =
-                Credentials::parse(given).map(|credentials| credentials.username.to_owned());
-            if let Some(username) = username.clone() {
-                let source = flow.remote.to_string();
-                self.tell(Happening::AuthenticationFailed { username, source });
-            }
-            self.emit(&Event::AuthenticationFailed { source: flow.remote, username });
+        let credentials = given(request).and_then(Credentials::parse);
+        let username = credentials.map(|credentials| credentials.username.to_owned());
+        if let Some(username) = username.clone() {
+            let source = flow.remote.to_string();
+            self.tell(Happening::AuthenticationFailed { username, source });
         }
+        self.emit(&Event::AuthenticationFailed { source: flow.remote, username });
     }
+}
+
+/// Credentials as they were sent.
+fn given(request: &Request) -> Option<&str> {
+    let headers = &request.headers;
+    headers.get(&HeaderName::Authorization).or_else(|| headers.get(&HeaderName::ProxyAuthorization))
 }
 
 /// Branch and sent-by of the top Via: the same for a request and its CANCEL (§9.1), another by another way.

@@ -58,6 +58,7 @@ mod siblings;
 mod silence;
 mod sockets;
 mod steer;
+mod strangers;
 mod takeover;
 mod tuning;
 mod unheard;

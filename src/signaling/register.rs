@@ -25,7 +25,9 @@ const RETRY_SECONDS: u64 = 5;
 
 impl Worker {
     pub(super) fn handle_register(&mut self, request: Request, flow: Flow) {
-        self.note_registering(&request, true, flow, &self.arrived);
+        if !self.strangers.has_waited() {
+            self.note_registering(&request, true, flow, &self.arrived);
+        }
         let Some(user) = self.authenticate(&request, &flow) else { return };
         let extension = &user.extension;
         let present = self.directory.bindings(extension);

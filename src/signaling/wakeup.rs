@@ -33,6 +33,8 @@ pub enum Wakeup {
     Users(Vec<User>),
     /// Changes since the last ones.
     Changes(Vec<Change>),
+    /// The change feed was read, or could not be, after so many questions.
+    Read(u64),
     /// The store can (`true`) or cannot be read.
     StoreRead(bool),
     /// A miss of the directory was looked up.

@@ -25,6 +25,7 @@ use super::repeats::Repeats;
 use super::silence::Silence;
 use super::sockets::{Received, Sockets};
 use super::steer::Steered;
+use super::strangers::Strangers;
 use super::takeover::{self, Watch};
 use super::unheard::Unheard;
 use super::wakeup::{Found, QUEUE, Wakeup};
@@ -49,7 +50,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 /// Housekeeping: lost media nodes, expired bindings, the node's row.
@@ -125,7 +126,8 @@ pub(super) struct Worker {
     /// Where the store's tasks run.
     pub background: Handle,
     pub draw_call_id: fn(Timestamp) -> CallId,
-    pub reload: Arc<Notify>,
+    pub feed: Arc<feed::Wishes>,
+    pub strangers: Strangers,
     pub row: watch::Sender<Option<NodeView>>,
     /// Users and bindings are known.
     pub loaded: bool,
@@ -215,8 +217,8 @@ impl Worker {
         let doors = Doors { sockets, control, keeping, errands, store, background, events };
         let mut worker = Self::with_doors(config, doors, draw_call_id, clock::now());
         worker.recorder = recorder;
-        let (store, reload) = (worker.store.clone(), Arc::clone(&worker.reload));
-        worker.background.spawn(feed::follow(store.clone(), reload, wakeups.clone()));
+        let (store, wishes) = (worker.store.clone(), Arc::clone(&worker.feed));
+        worker.background.spawn(feed::follow(store.clone(), wishes, wakeups.clone()));
         if let Some(folder) = siblings {
             match worker.sockets.estate(worker.settings.node.clone(), incarnation) {
                 Ok(estate) => {
@@ -286,7 +288,8 @@ impl Worker {
             store,
             background,
             draw_call_id,
-            reload: Arc::new(Notify::new()),
+            feed: Arc::default(),
+            strangers: Strangers::default(),
             row: watch::channel(None).0,
             loaded: false,
             store_readable: false,
@@ -471,6 +474,7 @@ impl Worker {
             Wakeup::Loaded(users, bindings) => self.handle_loaded(users, bindings),
             Wakeup::Users(users) => self.handle_users(users),
             Wakeup::Changes(changes) => self.handle_changes(changes),
+            Wakeup::Read(question) => self.handle_read(question),
             Wakeup::StoreRead(readable) => self.store_readable = readable,
             Wakeup::Found(found) => self.handle_found(*found),
             Wakeup::Answer(call, answer) => self.input(call, Input::Answer(answer)),
@@ -485,10 +489,7 @@ impl Worker {
                 self.transmit(flow, bytes);
             }
             Wakeup::LadderRead(read) => self.take_ladder_read(*read),
-            Wakeup::StrayFound(found) => {
-                let (stray, found) = *found;
-                self.handle_stray_found(stray, found);
-            }
+            Wakeup::StrayFound(found) => self.handle_stray_found(found.0, found.1),
             Wakeup::PeerDead(incarnation) => self.peer_is_dead(incarnation),
             Wakeup::MediaLives(node) => self.end_doubt(&node),
             Wakeup::MediaDead(node, incarnation) => self.media_is_dead(&node, incarnation),

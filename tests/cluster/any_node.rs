@@ -1,9 +1,10 @@
 //! What is asked of the API is answered alike by every node, whoever has what it is about.
 
+use crate::common::phone::Phone;
 use crate::common::{SOON, eventually};
 use crate::pair::phone;
 use crate::switch::Switch;
-use holdfast::sip::{HeaderName, Method};
+use holdfast::sip::{HeaderName, Method, Status};
 use serde_json::{Value, json};
 
 #[test]
@@ -42,4 +43,24 @@ fn a_phone_is_asked_by_any_node_and_a_repeated_request_is_done_once() {
         .collect();
     assert!(made[0]["password"].is_string(), "{made:?}");
     assert_eq!(made[0], made[1], "both nodes say the same");
+}
+
+#[test]
+fn a_user_made_at_one_node_registers_at_another_at_once() {
+    let switch = Switch::start();
+    let [maker, other] = &switch.signaling[..] else { panic!("two nodes") };
+    for user in 0..10 {
+        let extension = format!("new-{user}");
+        let user = json!({"extension": extension, "password": "correct horse"});
+        assert_eq!(maker.api("POST", "/users", Some(&user)).0, 201);
+        let register = |password| {
+            let mut phone = Phone::udp(other.sip, &extension, password);
+            phone.register(&[]).status
+        };
+        assert_eq!(register("correct horse"), Status(200), "{extension}");
+        assert_eq!(register("wrong horse"), Status(401), "{extension}");
+        let changed = json!({"password": "another horse"});
+        maker.api("PATCH", &format!("/users/{extension}"), Some(&changed));
+        assert_eq!(register("another horse"), Status(200), "{extension}");
+    }
 }

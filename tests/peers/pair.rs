@@ -3,7 +3,6 @@
 use super::common::api::Api;
 use super::common::phone::{Phone, callee_dialog};
 use super::common::rtp::Talk;
-use super::common::{SOON, eventually};
 use holdfast::sip::{Dialog, Method, Request, Response, Status};
 
 pub(crate) const CALLER_HZ: u32 = 500;
@@ -27,14 +26,12 @@ pub(crate) struct Pair {
 /// A registered phone of `user`.
 pub(crate) fn phone(server: &Api, user: &str, transport: &str) -> Phone {
     let password = server.user(user);
-    // Another process of a switch learns a new password within a second: until then a phone tries again.
-    eventually(&format!("{user} registers"), SOON, || {
-        let mut phone = match transport {
-            "tcp" => Phone::tcp(server.sip, user, password),
-            _ => Phone::udp(server.sip, user, password),
-        };
-        (phone.register(&[]).status == Status(200)).then_some(phone)
-    })
+    let mut phone = match transport {
+        "tcp" => Phone::tcp(server.sip, user, password),
+        _ => Phone::udp(server.sip, user, password),
+    };
+    assert_eq!(phone.register(&[]).status, Status(200), "{user} registers");
+    phone
 }
 
 /// 1001 calls 1002; what both have until it is answered.
