@@ -17,7 +17,7 @@ use common::{SOON, eventually};
 use holdfast::admin::{self, Admin, Phase, Server, Services};
 use holdfast::ids::ClusterKey;
 use holdfast::net::web::HttpClient;
-use holdfast::operator::{Command, Operator, Readiness, Refused};
+use holdfast::operator::{Command, LiveCalls, Operator, Readiness, Refused};
 use holdfast::store::{Batch, Store};
 use holdfast::telemetry::{Personal, Telemetry};
 use serde_json::{Value, json};
@@ -107,7 +107,8 @@ async fn worker(
         match command {
             Command::Calls(filter, answer) => {
                 note(format!("calls {:?}", filter.state));
-                let _ = answer.send(vec![serde_json::from_value(call()).expect("a call")]);
+                let views = vec![serde_json::from_value(call()).expect("a call")];
+                let _ = answer.send(LiveCalls { views, documents: Vec::new(), limit: 1 });
             }
             Command::Call(id, answer) => {
                 let known = (id == CALL).then(|| serde_json::from_value(call()).expect("a call"));

@@ -366,7 +366,7 @@ async fn two_phones_talk() {
     assert_eq!(callee.request(Method::Ack).await.method, Method::Ack);
 
     let calls = node.operator.ask(|answer| Command::Calls(Default::default(), answer)).await;
-    let calls = calls.expect("answers");
+    let calls = calls.expect("answers").views();
     assert_eq!(calls.len(), 1);
     assert_eq!(calls[0].media.node.as_deref(), Some("media-1"));
     assert!(node.store.call(calls[0].id.parse().expect("an id")).await.expect("read").is_some());

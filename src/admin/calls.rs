@@ -5,7 +5,7 @@ use super::page::{Cursor, Limit, Page};
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::ids::CallId;
-use crate::operator::{CallFilter, Command, Origination, Refused};
+use crate::operator::{CallDocument, CallFilter, Command, Origination, Refused};
 use crate::views::{CallFlag, CallState, CallView};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -50,7 +50,7 @@ pub(super) struct CallsQuery {
 pub(super) async fn list(
     services: Services,
     Query(query): Query<CallsQuery>,
-) -> Result<Json<Page<CallView>>, Problem> {
+) -> Result<Json<Page<CallDocument>>, Problem> {
     let state = query.state.map(|state| match state {
         CallState::Trying => "trying",
         CallState::Early => "early",
@@ -69,10 +69,9 @@ pub(super) async fn list(
         limit: Some(query.limit.unwrap_or_default().get() + 1),
         brief: false,
     };
-    let all = services.operator.ask(|answer| Command::Calls(filter, answer)).await?;
+    let found = services.operator.ask(|answer| Command::Calls(filter, answer)).await?;
     let after = query.cursor.as_ref().map(|cursor| &cursor.0);
-    // Ids are UUIDs of version 7: they sort by time.
-    Ok(Json(Page::of(all, |call| call.id.clone(), query.limit, after)))
+    Ok(Json(Page::of(found.documents(), |call| call.id.clone(), query.limit, after)))
 }
 
 /// One live call.

@@ -1,11 +1,14 @@
 //! What an operator may ask of a running node: commands over a bounded channel, each with its answer. Admin sends, the
 //! signaling worker answers.
 
+mod live_calls;
+
 use crate::directory::User;
 use crate::ids::CallId;
 use crate::views::ladder::Entry;
 use crate::views::{CallFlag, CallView, NodeView, RegistrationView, RouteView, Steering};
 use core::time::Duration;
+pub use live_calls::{CallDocument, LiveCalls};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Debug)]
 pub enum Command {
     /// Live calls that match.
-    Calls(CallFilter, oneshot::Sender<Vec<CallView>>),
+    Calls(CallFilter, oneshot::Sender<LiveCalls>),
     /// One call.
     Call(String, oneshot::Sender<Option<CallView>>),
     /// What is kept of a call's signaling, by all nodes.

@@ -258,7 +258,7 @@ impl Worker {
                 self.merge_bindings(&extension, &document);
             }
             PeerFrame::AskCalls { id, filter } => self.answer_calls(link, id, &filter),
-            PeerFrame::Calls { id, document, last } => self.take_calls(link, id, &document, last),
+            PeerFrame::Calls { id, document, last } => self.take_calls(link, id, document, last),
             PeerFrame::AskHangup { id, call, reason } => {
                 self.answer_hangup(link, id, &call, reason);
             }

@@ -124,7 +124,12 @@ impl Peers {
 
     /// Whose link it is.
     pub(super) fn name_of(&self, number: LinkNumber) -> Option<&NodeName> {
-        self.up.iter().find(|(_, peer)| peer.link == number).map(|(name, _)| name)
+        self.by_link(number).map(|(name, _)| name)
+    }
+
+    /// Who is at the other end of that link.
+    pub(super) fn by_link(&self, number: LinkNumber) -> Option<(&NodeName, &Peer)> {
+        self.up.iter().find(|(_, peer)| peer.link == number)
     }
 
     /// Which start of a node has that link.
@@ -289,6 +294,11 @@ impl Peers {
     pub(super) fn send(&self, name: &NodeName, frame: PeerFrame) -> bool {
         let peer = self.up.get(name);
         peer.is_some_and(|peer| peer.sender.try_send(Frame::Peer(frame)).is_ok())
+    }
+
+    /// For what is sent beside the worker.
+    pub(super) fn sender_of(&self, name: &NodeName) -> Option<mpsc::Sender<Frame>> {
+        self.up.get(name).map(|peer| peer.sender.clone())
     }
 
     /// Who keeps what our store does not take: a node of another host, if there is one.

@@ -131,9 +131,14 @@ fn claimed(record: &[u8]) -> ClaimedCall {
 
 /// Another node with a link to the worker: what it is told.
 pub(super) fn peer(worker: &mut Worker) -> mpsc::Receiver<Frame> {
+    peer_of(worker, crate::control::VERSION)
+}
+
+/// The same, of a release that speaks that version.
+pub(super) fn peer_of(worker: &mut Worker, version: u16) -> mpsc::Receiver<Frame> {
     let (sender, told) = mpsc::channel(16);
     let hello = Hello {
-        version: crate::control::VERSION,
+        version,
         name: NodeName("n-2".into()),
         incarnation: Incarnation(6),
         role: Role::Signaling,

@@ -248,9 +248,9 @@ impl Cluster {
         self.signaling[number].admin
     }
 
-    /// A page of a list, as that signaling process gives it.
-    pub(crate) fn page(&self, number: usize, path: &str) -> Value {
-        ask(self.signaling[number].admin, "GET", path).expect("an answer")
+    /// A page of a list, as that signaling process gives it, not read yet.
+    pub(crate) fn page(&self, number: usize, path: &str) -> String {
+        ask_text(self.signaling[number].admin, "GET", path).expect("an answer")
     }
 
     /// Asks one signaling process to have itself drained.
@@ -336,12 +336,16 @@ fn own_name(admin: SocketAddrV4) -> Option<String> {
 }
 
 fn ask(admin: SocketAddrV4, method: &str, path: &str) -> Option<Value> {
+    let text = ask_text(admin, method, path)?;
+    Some(serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+fn ask_text(admin: SocketAddrV4, method: &str, path: &str) -> Option<String> {
     let url = format!("http://{admin}/api/v1{path}");
     let bearer = format!("Bearer {TOKEN}");
     let answer = match method {
         "POST" => agent().post(&url).header("Authorization", bearer).send_empty(),
         _ => agent().get(&url).header("Authorization", bearer).call(),
     };
-    let text = answer.ok()?.body_mut().with_config().limit(64 << 20).read_to_string().ok()?;
-    Some(serde_json::from_str(&text).unwrap_or(Value::Null))
+    answer.ok()?.body_mut().with_config().limit(64 << 20).read_to_string().ok()
 }

@@ -253,7 +253,7 @@ impl Reader {
     async fn show_calls(&mut self, id: u64, after: Option<String>) -> Result<(), Duration> {
         let filter = CallFilter { brief: true, after, limit: Some(CALLS), ..CallFilter::default() };
         let asked = self.operator.ask(|answer| Command::Calls(filter, answer)).await;
-        let views = asked.map_err(|_| PATIENCE)?;
+        let views = asked.map_err(|_| PATIENCE)?.views();
         let last = views.len() < CALLS;
         self.stage = match views.last() {
             Some(call) if !last => Stage::Snapshot(id, Some(call.id.clone())),
