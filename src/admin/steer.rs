@@ -106,10 +106,10 @@ pub(super) struct NewTransfer {
 }
 
 /// Blind transfer. The phones of who comes ring while the call goes on; the one that answers takes the place of the
-/// phone that leaves, which gets BYE. When nobody answers the call is as it was. Until somebody does, the phone that is
-/// to leave has to stay: when it or the other one hangs up before, the call ends and nobody rings on (the transfer's
-/// `sip_status` is 487). `transfer` of the call tells of one under way, the events `call.transferred` and
-/// `call.transfer_failed` and the CDR's `transfers` of its outcome.
+/// phone that leaves, which gets BYE. When nobody answers the call is as it was. The phone that leaves may hang up
+/// before: the other one hears ringback, and the call ends if nobody answers. When the one that stays hangs up the call
+/// ends and nobody rings on (the transfer's `sip_status` is 487). `transfer` of the call tells of one under way, the
+/// events `call.transferred` and `call.transfer_failed` and the CDR's `transfers` of its outcome.
 #[utoipa::path(post, path = "/calls/{id}/transfer", tag = "calls", operation_id = "transfer_call",
     params(("id" = String, Path)), request_body = NewTransfer,
     responses((status = 202, body = CallView), (status = 404, body = Problem),

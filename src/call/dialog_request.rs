@@ -155,25 +155,22 @@ impl Call {
     /// BYE: 200 at once, and the other leg gets its own.
     /// The other phone is told before this one is answered: should this node die between the two, BYE is repeated.
     fn handle_bye(&mut self, id: LegId, sequence: u32) {
+        let reply = Reply::new(id, Method::Bye, sequence, 200);
+        if self.leaves_early(id) {
+            // Nobody else is told of it: the next owner is to know.
+            let rev = self.note_departure(id);
+            return self.respond(&reply.behind(rev), |_| {});
+        }
         self.take_bye(id);
-        self.refuse(id, &Method::Bye, sequence, 200);
+        self.respond(&reply, |_| {});
     }
 
     fn take_bye(&mut self, id: LegId) {
-        let now = self.now;
         let (is_caller, called) = (id == self.record.caller_leg(), self.is_called());
-        let Some(leg) = self.record.leg_mut(id) else { return };
-        if leg.state == LegState::Ended {
+        if !self.end_dialog(id) {
             return;
         }
         let by = if is_caller { EndedBy::Caller } else { EndedBy::Callee };
-        leg.ended_at = Some(now);
-        leg.bye_after_ack = None;
-        leg.stop_waiting_for_ack(now);
-        if let Some(sequence) = leg.owed_ack {
-            // The BYE overtook it; a 2xx is acknowledged all the same (RFC 3261 §13.2.2.4).
-            self.acknowledge(id, sequence, None, None);
-        }
         if self.is_to_come(id) {
             self.branch_failed(id, Status(480), Vec::new());
         } else if self.record.phase == Phase::Confirmed {
@@ -198,6 +195,21 @@ impl Call {
                 self.fail(Status(480), EndCause::Bye, Some("the callee hung up at once"));
             }
         }
+    }
+
+    /// Its phone said BYE. False: it was over before.
+    pub(super) fn end_dialog(&mut self, id: LegId) -> bool {
+        let now = self.now;
+        let leg = self.record.leg_mut(id).filter(|leg| leg.state != LegState::Ended);
+        let Some(leg) = leg else { return false };
+        leg.ended_at = Some(now);
+        leg.bye_after_ack = None;
+        leg.stop_waiting_for_ack(now);
+        if let Some(sequence) = leg.owed_ack {
+            // The BYE overtook it; a 2xx is acknowledged all the same (RFC 3261 §13.2.2.4).
+            self.acknowledge(id, sequence, None, None);
+        }
+        true
     }
 
     fn handle_ack(&mut self, id: LegId, request: &Request, sequence: u32) {

@@ -381,6 +381,9 @@ impl Call {
         if self.is_parked(leg) {
             return Hears::Nothing;
         }
+        if self.has_left() && self.staying() == Some(leg) {
+            return Hears::Tone(Tone::Ringback);
+        }
         let caller = self.record.caller_leg();
         match self.record.bridge {
             Bridge::Leg(callee) if leg == caller => Hears::Leg(callee),

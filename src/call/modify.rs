@@ -139,6 +139,12 @@ impl Call {
             return self.next_exchange();
         }
         let Some(to) = self.record.peer_of(from) else { return };
+        if self.has_left() {
+            // Nobody is there to ask, until somebody comes: later, please (RFC 3261 §14.1).
+            self.queued.pop_front();
+            self.refuse(from, &Method::Invite, sequence, 491);
+            return self.next_exchange();
+        }
         let free = |leg: &super::leg::Leg| !leg.is_negotiating() && leg.owed_ack.is_none();
         if !self.record.leg(to).is_some_and(free) {
             return;

@@ -3,9 +3,11 @@
 //! takes the place of the one that leaves, which gets BYE. REFER is not used: many phones ask their user first, or
 //! refuse it, and what became of it would not be known here.
 //!
-//! Invariants: until somebody answers the call is as it was, and so it stays when nobody does; the staying phone is
-//! bound to the codec that it talks, and is told nothing unless what it may hear and say changes; the phone that leaves
-//! gets its BYE when the call is stored without it, from whoever owns the call then.
+//! Invariants: until somebody answers the call is as it was, and so it stays when nobody does; a phone that hangs up to
+//! leave ends nothing (RFC 5589 §6.1: the transferor need not wait for the outcome): the one that stays hears ringback,
+//! and the call is over when nobody comes; the staying phone is bound to the codec that it talks, and is told nothing
+//! unless what it may hear and say changes; the phone that leaves gets its BYE when the call is stored without it, from
+//! whoever owns the call then.
 
 use super::answer::bind_offerer;
 use super::leg::{Leg, LegState};
@@ -21,9 +23,9 @@ use crate::sdp::Description;
 use crate::sdp::offer_answer::{self, Disagreement};
 use crate::sip::{Method, Response, Status};
 use crate::time::Timestamp;
-use crate::views::Rfc3339;
 use crate::views::call::LegRole;
 use crate::views::steer::{SteeringAct, TransferRecord, TransferView};
+use crate::views::{EndedBy, Rfc3339};
 use core::time::Duration;
 
 /// Told to the phone that leaves (RFC 3326).
@@ -101,6 +103,38 @@ impl Call {
     /// Who goes on talking.
     pub(super) fn staying(&self) -> Option<LegId> {
         self.record.peer_of(self.record.added_5.transfer.as_ref()?.leaves)
+    }
+
+    /// Who leaves hangs up before anybody came.
+    pub(super) fn leaves_early(&self, id: LegId) -> bool {
+        let transfer = self.record.added_5.transfer.as_ref();
+        let leaves = transfer.is_some_and(|transfer| transfer.leaves == id);
+        leaves && self.record.phase == Phase::Confirmed && !self.has_left()
+    }
+
+    /// It did: who stays is alone until somebody comes.
+    pub(super) fn has_left(&self) -> bool {
+        let transfer = self.record.added_5.transfer.as_ref();
+        let leg = transfer.and_then(|transfer| self.record.leg(transfer.leaves));
+        leg.is_some_and(|leg| !leg.is_live())
+    }
+
+    /// It did, just now. The rev with which it is kept.
+    pub(super) fn note_departure(&mut self, id: LegId) -> Rev {
+        self.end_dialog(id);
+        let is_cut = self.part_from(id);
+        if let Some(leg) = self.record.leg_mut(id) {
+            leg.state = LegState::Ended;
+        }
+        if let Some(stays) = self.staying().filter(|_| is_cut) {
+            self.tell_phone(stays);
+        }
+        self.start_probes();
+        self.apply_media(Then::Nothing);
+        let rev = self.save();
+        self.next_exchange();
+        self.refresh_targets();
+        rev
     }
 
     /// A leg of who is called by a transfer.
@@ -236,13 +270,20 @@ impl Call {
         is_cut
     }
 
-    /// Nobody came: the call goes on as it was.
+    /// Nobody came: the call goes on as it was, unless somebody has left for it.
     pub(super) fn fail_transfer(&mut self, status: Status) {
         if self.record.phase != Phase::Confirmed {
             return;
         }
+        let (has_left, role) = (self.has_left(), self.coming_role());
         self.note_transfer(status.0);
         self.end_branches(None, Some("Q.850;cause=16"));
+        if has_left {
+            return self.end_by_phone(match role {
+                LegRole::Caller => EndedBy::Caller,
+                LegRole::Callee => EndedBy::Callee,
+            });
+        }
         self.apply_media(Then::Nothing);
         self.save();
     }

@@ -190,6 +190,16 @@ pub(crate) fn reinvite(
 }
 
 impl Side {
+    /// The phone takes an INVITE, and has it acknowledged.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn taking(mut phone: Phone, invite: &Request, hz: u32) -> Self {
+        let talk = Talk::new(hz);
+        talk.told(&invite.body);
+        phone.respond(invite, 200, "taking", Some(&talk.sdp(1, "sendrecv")));
+        phone.request_of(&Method::Ack);
+        Self { phone, talk, dialog: callee_dialog(invite, "taking"), version: 1 }
+    }
+
     /// A re-INVITE of the switch offers that direction, and is answered with that one.
     #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn takes_offer(&mut self, offered: &str, answered: &str) {

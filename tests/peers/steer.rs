@@ -1,11 +1,11 @@
 //! What an operator does to live calls: what phones are told of it, and what they hear.
 
-use super::common::phone::{Phone, callee_dialog};
+use super::common::phone::callee_dialog;
 use super::common::rtp::Talk;
 use super::common::server::Server;
 use super::common::{SOON, eventually};
 use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, Side, phone, reinvite};
-use holdfast::sip::{Method, Request, Status};
+use holdfast::sip::{Method, Status};
 use serde_json::{Value, json};
 
 /// A call that talks, and its id.
@@ -195,15 +195,6 @@ fn digits_come_by_info_to_a_phone_that_takes_no_events() {
 
 const COMING_HZ: u32 = 1_300;
 
-/// The phone takes the INVITE and has it acknowledged.
-fn takes(mut phone: Phone, invite: &Request) -> Side {
-    let talk = Talk::new(COMING_HZ);
-    talk.told(&invite.body);
-    phone.respond(invite, 200, "coming", Some(&talk.sdp(1, "sendrecv")));
-    phone.request_of(&Method::Ack);
-    Side { phone, talk, dialog: callee_dialog(invite, "coming"), version: 1 }
-}
-
 /// The phone that leaves gets BYE.
 fn leaves(side: &mut Side) {
     let bye = side.phone.request_of(&Method::Bye);
@@ -227,7 +218,7 @@ fn a_callee_is_transferred_and_the_caller_is_connected_with_who_comes() {
     // The call goes on meanwhile.
     caller.talk.hears(CALLEE_HZ);
     callee.talk.hears(CALLER_HZ);
-    let coming = takes(coming, &invite);
+    let coming = Side::taking(coming, &invite, COMING_HZ);
     leaves(&mut callee);
     let mut pair = Pair { caller, callee: coming };
     pair.caller.talk.hears(COMING_HZ);
@@ -325,17 +316,55 @@ fn when_nobody_comes_the_call_goes_on_as_it_was() {
     });
     pair.hear_each_other();
     pair.hold_and_resume();
-    // Hanging up while it rings again: nobody rings on.
+    // Who stays hangs up while it rings again: nobody rings on.
     does(&server, &call, "transfer", &json!({"leg": "caller", "to": "1003"}));
     let invite = coming.request_of(&Method::Invite);
     coming.respond(&invite, 180, "rings", None);
-    pair.caller.hangs_up_on(&mut pair.callee);
+    pair.callee.hangs_up_on(&mut pair.caller);
     let cancel = coming.request_of(&Method::Cancel);
     coming.respond(&cancel, 200, "rings", None);
     coming.respond(&invite, 487, "rings", None);
     let cdr = &server.cdrs(1)[0];
     let came_to = |at: usize| cdr["transfers"][at]["sip_status"].clone();
     assert_eq!([came_to(0), came_to(1)], [json!(486), json!(487)], "{cdr}");
+}
+
+/// As people do who have handed a call on: the other phone hears it ring, and is connected with who answers.
+#[test]
+fn a_phone_that_hangs_up_to_leave_ends_nothing() {
+    for comes in [true, false] {
+        let server = Server::start();
+        let mut coming = phone(&server, "1003", "tcp");
+        let (Pair { mut caller, mut callee }, call) = talking(&server, ["udp", "udp"]);
+        does(&server, &call, "transfer", &json!({"leg": "callee", "to": "1003"}));
+        let invite = coming.request_of(&Method::Invite);
+        coming.respond(&invite, 180, "taking", None);
+        callee.phone.hang_up(&mut callee.dialog);
+        caller.talk.hears(TONE_HZ);
+        let (_, seen) = server.api("GET", &format!("/calls/{call}"), None);
+        let states: Vec<&str> = seen["legs"]
+            .as_array()
+            .expect("legs")
+            .iter()
+            .filter_map(|leg| leg["state"].as_str())
+            .collect();
+        assert_eq!(states, ["confirmed", "terminated", "early"], "{seen}");
+        if comes {
+            let mut coming = Side::taking(coming, &invite, COMING_HZ);
+            caller.talk.hears(COMING_HZ);
+            coming.talk.hears(CALLER_HZ);
+            coming.hangs_up_on(&mut caller);
+        } else {
+            coming.respond(&invite, 486, "taking", None);
+            coming.request_of(&Method::Ack);
+            leaves(&mut caller);
+        }
+        let cdr = &server.cdrs(1)[0];
+        let came_to = if comes { 200 } else { 486 };
+        assert_eq!(cdr["transfers"][0]["sip_status"], came_to, "{cdr}");
+        let ended = json!(["callee", "bye", "answered"]);
+        assert_eq!(json!([cdr["ended_by"], cdr["end_cause"], cdr["disposition"]]), ended, "{cdr}");
+    }
 }
 
 #[test]

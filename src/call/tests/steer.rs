@@ -6,6 +6,7 @@ use crate::call::record::{CallRecord, VERSION};
 use crate::control::Hears;
 use crate::views::call::LegRole;
 use crate::views::steer::Steering;
+use crate::views::{EndCause, EndedBy};
 
 fn callee() -> String {
     phone(1002, 1)
@@ -73,6 +74,79 @@ fn a_phone_that_left_is_told_so_by_the_next_owner() {
     assert_eq!(bench.heard(&callee()), [""; 0], "that is known");
     bench.ask(&callee(), "BYE", 2, "", "");
     bench.must_talk_with(2);
+}
+
+/// It need not wait for who comes: who stays does, and is taken over meanwhile, too.
+#[test]
+fn a_phone_that_hangs_up_to_leave_ends_nothing() {
+    for is_taken_over in [false, true] {
+        let mut bench = ringing();
+        bench.ask(&callee(), "BYE", 2, "", "");
+        assert_eq!(bench.heard(&callee()), ["200"]);
+        let told = bench.wire.iter().rfind(|(to, ..)| *to == callee()).and_then(|sent| sent.2);
+        assert_eq!(told, bench.saves.last().map(|save| save.rev), "stored first");
+        bench.ask(CALLER, "INVITE", 2, "", &sdp(4_400, 2, ""));
+        assert_eq!(bench.heard(CALLER), ["491"], "there is nobody to ask yet");
+        bench.ask(CALLER, "ACK", 2, "", "");
+        if is_taken_over {
+            bench.is_taken_over();
+        }
+        assert_eq!(bench.hears(LegId::CALLER), Hears::Tone(control::Tone::Ringback));
+        bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+        assert_eq!(bench.heard(&callee()), [""; 0], "it knows");
+        bench.must_talk_with(2);
+        bench.ask(CALLER, "INVITE", 3, "", &sdp(4_400, 2, ""));
+        bench.answer(&coming(), 200, &sdp(6_000, 2, ""));
+        assert_eq!(bench.heard(CALLER).last().map(String::as_str), Some("200 sdp"));
+        bench.ask(CALLER, "ACK", 3, "", "");
+        bench.ask(&coming(), "BYE", 1, "", "");
+        bench.answer_with(CALLER, &Method::Bye, 200, "", "");
+        bench.must_end();
+        assert_eq!(bench.cdr().transfers[0].sip_status, 200);
+    }
+}
+
+/// What was under way with it is answered, and who stays is told what holds.
+#[test]
+fn a_hold_that_is_under_way_when_its_phone_leaves_comes_to_nothing() {
+    let mut bench = ringing();
+    bench.ask(&callee(), "INVITE", 2, "", &sdp(5_000, 2, HOLD));
+    bench.ask(&callee(), "BYE", 3, "", "");
+    assert_eq!(bench.heard(&callee()), ["100", "491", "200"]);
+    bench.answer(CALLER, 200, &sdp(4_000, 2, HELD));
+    assert_eq!(bench.heard(CALLER), ["INVITE sdp", "ACK", "INVITE sdp"]);
+    assert_eq!(direction(&bench.request(CALLER, &Method::Invite).body), "sendrecv");
+    bench.answer(CALLER, 200, &sdp(4_000, 3, ""));
+    bench.answer(&coming(), 200, &sdp(6_000, 1, ""));
+    bench.must_talk_with(2);
+}
+
+#[test]
+fn when_the_phone_that_leaves_has_hung_up_and_nobody_comes_the_call_is_over() {
+    type Happens = fn(&mut Bench);
+    let comes_to: [(Happens, u16, EndedBy, &[&str]); 3] = [
+        (|bench| bench.answer(&coming(), 486, ""), 486, EndedBy::Callee, &["BYE"]),
+        (|bench| bench.wait(Duration::from_secs(130)), 480, EndedBy::Callee, &["BYE"]),
+        (|bench| bench.ask(CALLER, "BYE", 2, "", ""), 487, EndedBy::Caller, &["200"]),
+    ];
+    for (happens, status, by, told) in comes_to {
+        let mut bench = ringing();
+        bench.ask(&callee(), "BYE", 2, "", "");
+        bench.heard(&callee());
+        happens(&mut bench);
+        assert_eq!(bench.heard(CALLER)[..1], *told, "{status}");
+        if status != 486 {
+            assert!(bench.heard(&coming()).contains(&"CANCEL".to_owned()), "{status}");
+            bench.answer(&coming(), 487, "");
+        }
+        if by == EndedBy::Callee {
+            bench.answer_with(CALLER, &Method::Bye, 200, "", "");
+        }
+        bench.must_end();
+        let cdr = bench.cdr();
+        assert_eq!((cdr.ended_by, cdr.end_cause), (by, EndCause::Bye));
+        assert_eq!(cdr.transfers[0].sip_status, status);
+    }
 }
 
 /// What the phone that left was asked before, by whom, and what it says to it: nothing, too.
