@@ -132,13 +132,14 @@ pub(super) async fn transfer(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MediaChoice {
-    /// Name of a media node of another host; the freest one when absent or null.
+    /// Name of another media node; when absent or null the freest one, of another host if there is one.
     #[serde(default)]
     node: Option<String>,
 }
 
-/// Moves the media of a call to a node of another host: both phones are told by a re-INVITE, and where they were goes
-/// on until they know.
+/// Moves the media of a call to another node. One of another host: both phones are told by a re-INVITE, and where they
+/// were goes on until they know. Another process of the same host has the call's sockets passed over: phones are told
+/// nothing, and no packet is lost. `media.node` of the call tells when it is there.
 #[utoipa::path(post, path = "/calls/{id}/move", tag = "calls", operation_id = "move_call",
     params(("id" = String, Path)), request_body = Option<MediaChoice>,
     responses((status = 202, body = CallView), (status = 404, body = Problem),

@@ -137,6 +137,7 @@ impl Call {
 
     /// The wish is told to where the session is now; the record follows lazily.
     pub(super) fn handle_media_moved(&mut self, node: NodeName) {
+        self.record.added_5.wanted_media.take_if(|wanted| *wanted == node);
         self.note_media_node(node);
         if self.record.media.open {
             self.save_within(LAZY_SAVE);

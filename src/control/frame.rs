@@ -63,6 +63,13 @@ pub enum Frame {
         /// When it was last here: less than what `to` says itself.
         at: Timestamp,
     },
+    /// Signaling tells what an operator wishes: give this session to that process of the host. Answered by `Passed`.
+    Give {
+        /// Which session.
+        session: SessionId,
+        /// To whom.
+        to: NodeName,
+    },
 }
 
 /// Bytes of most frames.
@@ -92,7 +99,11 @@ impl Frame {
             Self::Request { request, .. } => request.since(),
             Self::Report(report) => report.kind.since(),
             Self::Peer(frame) => frame.since(),
-            Self::Taken { .. } | Self::Drain(_) | Self::Host(_) | Self::Passed { .. } => 2,
+            Self::Taken { .. }
+            | Self::Drain(_)
+            | Self::Host(_)
+            | Self::Passed { .. }
+            | Self::Give { .. } => 2,
         }
     }
 

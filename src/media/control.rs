@@ -1,5 +1,6 @@
 //! The media node's end of the control channel: links that signaling dials and links that we dial to `HOLDFAST_JOIN`.
 
+use super::leaving::Leaving;
 use super::worker::{Asked, Command, Handle};
 use super::{Shared, worker_of};
 use crate::control::Frame;
@@ -29,6 +30,7 @@ pub(super) struct Server {
     pub secrets: Secrets,
     pub shared: Arc<Shared>,
     pub workers: Vec<Handle>,
+    pub leaving: Leaving,
     pub stopped: watch::Receiver<bool>,
 }
 
@@ -193,6 +195,7 @@ impl Server {
                 self.to_worker(session, Command::Acknowledge(session, number));
             }
             Frame::Drain(drain) => self.shared.set_draining(drain),
+            Frame::Give { session, to } => _ = tokio::spawn(self.leaving.clone().give(session, to)),
             Frame::Hello(_)
             | Frame::Ping(_)
             | Frame::Pong(_)

@@ -1,5 +1,5 @@
-//! Sessions pass from a media process that leaves to another one of the host: sockets and state, so that phones notice
-//! nothing and no packet is lost (those that come meanwhile wait in the sockets).
+//! Sessions pass from a media process that leaves, or is told to give one away, to another one of the host: sockets and
+//! state, so that phones notice nothing and no packet is lost (those that come meanwhile wait in the sockets).
 //!
 //! Each process listens on a unix socket in the shared data directory. One that leaves connects to all others, asks
 //! them for their room, and passes its sessions to the freest, one at a time: stop reading, state and sockets over, the
@@ -15,7 +15,7 @@ mod heir;
 mod leave;
 
 pub(super) use heir::listen;
-pub(super) use leave::hand_over;
+pub(super) use leave::{give, hand_over};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod collector;
 mod control;
 mod figures;
 mod handover;
+mod leaving;
 mod look;
 mod ports;
 mod vitals;
@@ -27,6 +28,7 @@ use core::hash::{BuildHasherDefault, Hasher};
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
+use leaving::Leaving;
 use ports::Ports;
 use std::io;
 use std::path::PathBuf;
@@ -36,9 +38,7 @@ use tokio::time::MissedTickBehavior;
 use vitals::{StrainCell, Vitals};
 use worker::{Command, Handle};
 
-/// A node that drains looks so often for another process that takes its sessions.
-const HEIR_SOUGHT: Duration = Duration::from_millis(500);
-/// And so often whether its last session is over.
+/// A node that drains looks so often whether its last session is over.
 const SESSIONS_ASKED: Duration = Duration::from_millis(100);
 /// Longer than signaling takes to start again.
 const ABANDONED: Duration = Duration::from_secs(5);
@@ -394,6 +394,7 @@ pub async fn start(config: Config, events: EventSink) -> Result<MediaNode, Start
         secrets: config.secrets,
         shared: shared.clone(),
         workers: handles,
+        leaving: leaving.clone(),
         stopped,
     };
     server.start(listener, config.join);
@@ -462,53 +463,6 @@ impl MediaNode {
             }
         });
         let _ = joined.await;
-    }
-}
-
-/// The giving away of sessions: while the node drains, as soon as another process of the host is there.
-#[derive(Clone, Debug)]
-struct Leaving {
-    path: Option<Arc<std::path::Path>>,
-    shared: Arc<Shared>,
-    workers: Arc<[Handle]>,
-    /// One hand-over at a time.
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl Leaving {
-    async fn follow(self, mut stopped: watch::Receiver<bool>) {
-        let mut draining = self.shared.draining.subscribe();
-        loop {
-            let drains = async {
-                let drained = draining.wait_for(|drain| *drain).await;
-                drained.map(drop)
-            };
-            tokio::select! {
-                drains = drains => if drains.is_err() { return },
-                _ = stopped.changed() => return,
-            }
-            self.hand_over().await;
-            tokio::select! {
-                () = tokio::time::sleep(HEIR_SOUGHT) => {}
-                _ = stopped.changed() => return,
-            }
-        }
-    }
-
-    async fn hand_over(&self) {
-        let Some(path) = self.path.clone() else { return };
-        let _turn = self.turn.lock().await;
-        let before = self.shared.sessions.load(Ordering::Relaxed);
-        if before == 0 {
-            return;
-        }
-        let (workers, shared, begun) = (self.workers.clone(), self.shared.clone(), clock::now());
-        let hand_over = move || handover::hand_over(&path, &shared, &workers);
-        let passed = tokio::task::spawn_blocking(hand_over);
-        if let Ok(Some((passed, heir))) = passed.await {
-            let took = clock::now().saturating_since(begun).as_millis();
-            tracing::info!("{passed} of {before} sessions are with {heir} now, after {took} ms");
-        }
     }
 }
 

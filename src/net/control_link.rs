@@ -280,6 +280,7 @@ async fn read(mut reader: FrameReader, incoming: Incoming, pongs: mpsc::Sender<u
             | Frame::Taken { .. }
             | Frame::Passed { .. }
             | Frame::Drain(_)
+            | Frame::Give { .. }
             | Frame::Host(_)) => {
                 if incoming.send(frame).await.is_err() {
                     return;

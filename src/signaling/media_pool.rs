@@ -364,6 +364,23 @@ impl MediaPool {
         Some(chosen.clone())
     }
 
+    /// The freest other one of its host.
+    pub(super) fn choose_beside(&self, name: &NodeName) -> Option<NodeName> {
+        let siblings = self.siblings_of(name).into_iter();
+        let takes = siblings.filter_map(|other| {
+            let node = self.nodes.get(&other).filter(|node| node.is_heard() && !node.is_drained());
+            Some(((node?.freedom(), node?.room()), other))
+        });
+        takes.max().map(|(_, other)| other)
+    }
+
+    /// A session is to pass to another process of its host.
+    pub(super) fn give(&mut self, session: SessionId, from: &NodeName, to: NodeName) {
+        if let Some(node) = self.nodes.get_mut(from) {
+            node.send(Frame::Give { session, to });
+        }
+    }
+
     /// Its link misses heartbeats, or no more. Whose, when that is new.
     pub(super) fn set_silent(&mut self, number: LinkNumber, silent: bool) -> Option<NodeName> {
         let name = self.by_link.get(&number)?;

@@ -7,7 +7,7 @@
 use super::worker::Worker;
 use crate::call::Input;
 use crate::control::{Release, Report, ReportKind, Request};
-use crate::ids::{CallId, NodeName, Rev};
+use crate::ids::{CallId, NodeName, Rev, SessionId};
 use std::collections::BTreeMap;
 
 /// A call of two phones.
@@ -92,10 +92,17 @@ impl Worker {
         }
     }
 
-    /// An operator wants a call's media elsewhere.
+    /// An operator wants a call's media elsewhere: a process of the same host has them handed over, and phones notice
+    /// nothing.
     pub(super) fn move_as_wanted(&mut self, id: CallId) {
         let Some(slot) = self.calls.get(id) else { return };
-        if slot.call.wanted_media().is_some() {
+        let Some((wanted, session)) = slot.call.wanted_media().zip(slot.media.as_ref()) else {
+            return;
+        };
+        if self.media.are_siblings(wanted, &session.node) {
+            let (wanted, present) = (wanted.clone(), session.node.clone());
+            self.media.give(SessionId::from(id), &present, wanted);
+        } else {
             self.moves.add(id, slot.call.is_emergency(), true);
         }
     }
@@ -144,7 +151,8 @@ impl Worker {
         };
         let takes = |name: &NodeName| {
             let node = self.media.get(name);
-            *name != session.node && node.is_some_and(|node| node.is_heard() && !node.is_drained())
+            self.media.are_apart(name, &session.node)
+                && node.is_some_and(|node| node.is_heard() && !node.is_drained())
         };
         let wanted = wanted.filter(takes);
         let target = wanted.or_else(|| self.media.choose_elsewhere(&session.node));

@@ -119,27 +119,30 @@ impl Worker {
         }
     }
 
-    /// Where a call's media may move to: the node that is named, or the freest of another host.
+    /// Where a call's media may move to: the node that is named, or the freest, of another host if there is one.
     fn new_media_node(&mut self, call: CallId, name: Option<&str>) -> Result<NodeName, Refused> {
         let session = self.calls.get(call).and_then(|slot| slot.media.as_ref());
         let present = session.map(|session| session.node.clone()).ok_or(Refused::Gone)?;
         let Some(name) = name else {
             let freest = self.media.choose_elsewhere(&present);
-            return freest.ok_or(Refused::conflict("there is no media node of another host"));
+            let freest = freest.or_else(|| self.media.choose_beside(&present));
+            return freest.ok_or(Refused::conflict("there is no other media node"));
         };
         let name = NodeName(name.into());
         if name == present {
             return Err(Refused::conflict("its media are there already"));
         }
-        match self.media.get(&name) {
-            None => Err(Refused::field("node", "there is no media node of that name")),
-            Some(node) if node.is_heard() && !node.is_drained() => {
-                match self.media.are_apart(&name, &present) {
-                    true => Ok(name),
-                    false => Err(Refused::conflict("that node is of the same host")),
-                }
-            }
-            Some(_) => Err(Refused::conflict("that media node takes no calls now")),
+        let Some(node) = self.media.get(&name) else {
+            return Err(Refused::field("node", "there is no media node of that name"));
+        };
+        if !node.is_heard() || node.is_drained() {
+            return Err(Refused::conflict("that media node takes no calls now"));
+        }
+        let is_known =
+            self.media.are_apart(&name, &present) || self.media.are_siblings(&name, &present);
+        match is_known {
+            true => Ok(name),
+            false => Err(Refused::conflict("which host that node is on is not known yet")),
         }
     }
 

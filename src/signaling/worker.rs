@@ -547,7 +547,8 @@ impl Worker {
             | Frame::Request { .. }
             | Frame::ReportAck { .. }
             | Frame::Peer(_)
-            | Frame::Drain(_) => {}
+            | Frame::Drain(_)
+            | Frame::Give { .. } => {}
         }
     }
 

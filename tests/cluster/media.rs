@@ -7,7 +7,7 @@ use crate::common::{SOON, eventually, ports};
 use crate::crowd::{Crowd, Kind};
 use crate::pair::Pair;
 use crate::switch::{Switch, check_record};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Calls at a time, unless `HOLDFAST_TEST_CALLS` says otherwise; every fourth is transcoded.
@@ -177,6 +177,56 @@ fn a_media_process_is_replaced_and_no_packet_is_lost() {
     crowd.hang_up();
     for cdr in switch.survivor().cdrs(count + 1) {
         assert_eq!((&cdr["end_cause"], &cdr["reanchors"]), (&"bye".into(), &0.into()), "{cdr:#?}");
+    }
+}
+
+/// An operator moves calls of every kind, one by one, by name or not, whichever node is asked.
+#[test]
+fn calls_move_to_another_process_of_their_host_and_no_packet_is_lost() {
+    let mut switch = Switch::start();
+    let count = Kind::ALL.len();
+    let mut crowd = Crowd::of_every_kind(switch.survivor(), count);
+    let _second = second_media(&switch);
+    let first = media_node_of_the_call(switch.survivor()).expect("a call");
+    let nodes = media_nodes(switch.survivor()).into_iter().map(|(name, _)| name);
+    let second = nodes.filter(|name| *name != first).last().expect("another");
+    let move_all = |to: &str| {
+        for (at, call) in switch.survivor().list("/calls").iter().enumerate() {
+            let asked = &switch.signaling[at % switch.signaling.len()];
+            let path = format!("/calls/{}/move", call["id"].as_str().expect("an id"));
+            let wish = if at % 2 == 0 { json!({ "node": to }) } else { json!({}) };
+            let (status, told) = asked.api("POST", &path, Some(&wish));
+            assert_eq!(status, 202, "{told}");
+        }
+        eventually("all are there", SOON, || {
+            let calls = switch.survivor().list("/calls");
+            let is_there = |call: &Value| call["media"]["node"] == to;
+            (calls.len() == count && calls.iter().all(is_there)).then_some(())
+        });
+    };
+    for to in [&second, &first, &second] {
+        move_all(to);
+        crowd.hear_each_other();
+    }
+    let packets = crowd.check_that_nothing_was_lost();
+    crowd.check_that_no_phone_was_told();
+    println!("{count} calls moved three times, {packets} packets, none lost");
+    let path = format!(
+        "/calls/{}/move",
+        switch.survivor().list("/calls")[0]["id"].as_str().expect("an id")
+    );
+    let (status, told) = switch.survivor().api("POST", &path, Some(&json!({ "node": second })));
+    assert_eq!(status, 409, "{told}");
+    // Nothing of them is left in the process where they began, and the next owner knows.
+    switch.media.kill();
+    crowd.hear_each_other();
+    switch.take_owner().signaling.kill();
+    crowd.hear_each_other();
+    crowd.check_that_no_phone_was_told();
+    crowd.hang_up();
+    for cdr in switch.survivor().cdrs(count) {
+        assert_eq!((&cdr["end_cause"], &cdr["reanchors"]), (&"bye".into(), &0.into()), "{cdr:#?}");
+        assert_eq!(cdr["media_nodes"], json!([first, second, first, second]), "{cdr:#?}");
     }
 }
 

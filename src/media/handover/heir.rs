@@ -67,7 +67,7 @@ impl Listener {
             taken += u32::from(self.take(&mut link, parcel, descriptors)?);
         }
         if taken > 0 {
-            tracing::info!("{taken} sessions of a process that leaves are ours now");
+            tracing::info!("{taken} sessions of another process are ours now");
         }
         Ok(())
     }

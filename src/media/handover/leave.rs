@@ -1,7 +1,7 @@
 //! The leaving side: whom, and one session after the other.
 
-use super::super::Shared;
 use super::super::worker::{Command, Handle};
+use super::super::{Shared, worker_of};
 use super::{Heir, PATIENCE, Parcel, Room, Word};
 use crate::control::Frame;
 use crate::ids::{NodeName, SessionId};
@@ -27,14 +27,8 @@ pub(in super::super) fn hand_over(
     let mut passed = 0;
     for worker in workers {
         for id in sessions_of(worker) {
-            let at = clock::now();
-            match pass(&mut link, worker, &heir, id) {
-                Ok(Passed::Taken) => {
-                    passed += 1;
-                    // It may not live to say so itself.
-                    shared.broadcast(&Frame::Passed { session: id, to: heir.name.clone(), at });
-                }
-                Ok(Passed::Kept) => {}
+            match pass_and_tell(shared, &mut link, worker, &heir, id) {
+                Ok(taken) => passed += usize::from(taken),
                 Err(error) => {
                     tracing::warn!("the hand-over to {} broke off: {error}", heir.name);
                     return Some((passed, heir.name.clone()));
@@ -43,6 +37,42 @@ pub(in super::super) fn hand_over(
         }
     }
     Some((passed, heir.name.clone()))
+}
+
+/// Passes one session to that process: false when it ended meanwhile, or is not wanted. Blocks.
+pub(in super::super) fn give(
+    own: &Path,
+    shared: &Shared,
+    workers: &[Handle],
+    id: SessionId,
+    to: &NodeName,
+) -> io::Result<bool> {
+    let known =
+        sockets_beside(own).into_iter().filter_map(|path| Some((ask_room(&path).ok()?, path)));
+    let mut named = known.filter(|((_, room), _)| room.name == *to);
+    let nobody = || io::Error::other("no process of that name is on this host");
+    let ((mut link, room), path) = named.next().ok_or_else(nobody)?;
+    if !snapshot_is_read(SNAPSHOT_VERSION, room.snapshot_version) {
+        return Err(io::Error::other("that process is of a release that does not read it"));
+    }
+    let Some(worker) = workers.get(worker_of(id, workers.len())) else { return Ok(false) };
+    pass_and_tell(shared, &mut link, worker, &Arc::new(Heir { name: room.name, path }), id)
+}
+
+fn pass_and_tell(
+    shared: &Shared,
+    link: &mut DescriptorLink,
+    worker: &Handle,
+    heir: &Arc<Heir>,
+    id: SessionId,
+) -> io::Result<bool> {
+    let at = clock::now();
+    let is_taken = matches!(pass(link, worker, heir, id)?, Passed::Taken);
+    if is_taken {
+        // It may not live to say so itself.
+        shared.broadcast(&Frame::Passed { session: id, to: heir.name.clone(), at });
+    }
+    Ok(is_taken)
 }
 
 /// What became of a session.

@@ -309,6 +309,36 @@ fn the_heir_goes_on_where_the_other_stopped() {
     assert_eq!((room(&leaving), room(&heir)), (0, 1));
 }
 
+/// One session, and not to whom has the most room.
+#[test]
+fn a_session_is_given_to_the_process_that_is_named() {
+    let folder = Folder::new("named");
+    let own = folder.socket("own");
+    let node = Node::new(PortRange { first: 41_480, last: 41_499 });
+    let heirs = ["one", "two"].map(|name| {
+        let heir = Node::new(PortRange { first: 41_500, last: 41_519 });
+        let (shared, workers) = (heir.shared.clone(), vec![heir.worker.clone()]);
+        listen(&folder.socket(name), NodeName(name.into()), shared, workers).expect("listens");
+        heir
+    });
+    let phones = phones();
+    let legs = node.apply(1, &phones).expect("applied");
+    let give = |id, to: &str| {
+        let workers = core::slice::from_ref(&node.worker);
+        give(&own, &node.shared, workers, id, &NodeName(to.into()))
+    };
+    assert!(give(ID, "three").is_err(), "nobody has that name");
+    assert_eq!(give(SessionId(1), "two").ok(), Some(false), "it is not here");
+    assert_eq!(give(ID, "two").ok(), Some(true));
+    assert_eq!(node.apply(2, &phones), None, "it is the heir's");
+    heirs[1].has_it();
+    assert_eq!(heirs[1].apply(2, &phones), Some(legs), "the same ports");
+    phones[0].send_to(&packet(1), legs[0]).expect("sent");
+    assert!(heard(&phones[1]).is_some());
+    heirs[1].shared.shut_door();
+    assert!(!node.shared.is_draining(), "what is new is taken here as before");
+}
+
 #[test]
 fn of_those_who_leave_at_once_one_gathers_what_the_others_have() {
     let folder = Folder::new("gathers");
