@@ -5,7 +5,7 @@
 use super::cdr::party;
 use super::{Call, LAZY_SAVE, Told};
 use crate::event::Event;
-use crate::ids::{LegId, Rev};
+use crate::ids::Rev;
 use crate::views::{CallName, EventView, Happening, Rfc3339};
 
 /// Events that wait for a save; a phone that holds and resumes without end is not told of without end.
@@ -37,11 +37,12 @@ impl Call {
                 answered_by: answered_by.clone(),
                 setup_ms: *setup_ms,
             },
-            Event::CallHold { leg: LegId(leg), held: true, .. } => {
-                Happening::CallHeld { call: self.name(), leg: *leg }
-            }
-            Event::CallHold { leg: LegId(leg), held: false, .. } => {
-                Happening::CallResumed { call: self.name(), leg: *leg }
+            Event::CallHold { leg, held, .. } => {
+                let (call, role) = (self.name(), self.record.leg(*leg)?.role);
+                match held {
+                    true => Happening::CallHeld { call, leg: leg.0, role },
+                    false => Happening::CallResumed { call, leg: leg.0, role },
+                }
             }
             Event::CallSteered { act, role, .. } => {
                 Happening::CallSteered { call: self.name(), act: *act, role: *role }

@@ -61,6 +61,8 @@ pub enum Happening {
         call: CallName,
         /// Whose phone.
         leg: u16,
+        /// Caller or callee.
+        role: LegRole,
     },
     /// It took the other back.
     #[serde(rename = "call.resumed")]
@@ -70,6 +72,8 @@ pub enum Happening {
         call: CallName,
         /// Whose phone.
         leg: u16,
+        /// Caller or callee.
+        role: LegRole,
     },
     /// An operator did something to it.
     #[serde(rename = "call.steered")]
@@ -272,10 +276,10 @@ mod tests {
             caller: "1001".to_owned(),
             callee: "1002".to_owned(),
         };
-        let what = Happening::CallHeld { call, leg: 1 };
+        let what = Happening::CallHeld { call, leg: 1, role: LegRole::Callee };
         let at = Rfc3339(Timestamp::from_millis(1_700_000_000_000));
         let event = EventView { at, node: "host-1".to_owned(), what };
-        let expect = r#"{"at":"2023-11-14T22:13:20.000Z","node":"host-1","type":"call.held","call_id":"1","caller":"1001","callee":"1002","leg":1}"#;
+        let expect = r#"{"at":"2023-11-14T22:13:20.000Z","node":"host-1","type":"call.held","call_id":"1","caller":"1001","callee":"1002","leg":1,"role":"callee"}"#;
         assert_eq!(event.document(), expect);
         assert_eq!(serde_json::from_str::<EventView>(expect).ok(), Some(event));
     }

@@ -15,7 +15,7 @@ use common::receiver::Receiver;
 use common::server::Server;
 use holdfast::sip::Method;
 use kept::Kept;
-use pair::Pair;
+use pair::{Pair, Side, reinvite};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -171,6 +171,37 @@ fn a_call_is_begun_held_and_transferred_by_buttons() {
     phones[2].respond(&invite, 486, "busy", None);
     phones[2].request_of(&Method::Ack);
     browser.wait_for("the transfer to 1003 came to 486");
+    assert_eq!(browser.complaints(&[]), [""; 0]);
+}
+
+/// Who came in the caller's place is the caller, whatever the number of its leg.
+#[test]
+fn whose_phone_holds_is_seen_after_the_caller_was_transferred() {
+    let server = Server::start();
+    let mut browser = signed_in(&server, 1280);
+    go(&mut browser, "calls");
+    let mut coming = pair::phone(&server, "1003", "udp");
+    let Pair { mut caller, mut callee } = Pair::talking(&server, ["udp", "udp"]);
+    browser.wait_for("Talking");
+    let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    let wish = json!({"leg": "caller", "to": "1003"});
+    let (status, told) = server.api("POST", &format!("/calls/{call}/transfer"), Some(&wish));
+    assert_eq!(status, 202, "{told}");
+    let invite = coming.request_of(&Method::Invite);
+    let mut coming = Side::taking(coming, &invite, 700);
+    let bye = caller.phone.request_of(&Method::Bye);
+    caller.phone.respond(&bye, 200, "unused", None);
+    let holds = |browser: &mut Chromium, who: &str| {
+        let calls = "import('/console/live.js').then(({ live }) => [...live.calls.values()])";
+        let expected = format!("(await {calls})[0]?.hold === '{who}'");
+        browser.wait(&format!("(async () => {expected})()"));
+    };
+    reinvite(&mut coming, &mut callee, "sendonly", "recvonly", false);
+    holds(&mut browser, "caller");
+    browser.wait("document.querySelector('tr.open .state')?.textContent === 'On hold'");
+    reinvite(&mut coming, &mut callee, "sendrecv", "sendrecv", false);
+    holds(&mut browser, "none");
+    browser.wait("document.querySelector('tr.open .state')?.textContent === 'Talking'");
     assert_eq!(browser.complaints(&[]), [""; 0]);
 }
 

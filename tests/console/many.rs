@@ -107,7 +107,7 @@ fn pass(events: &Kept, first: usize) {
         for number in staying.filter(|number| number % 2 == 0) {
             told.push(event(number, "call.answered", &answered));
             if number % 10 == 0 {
-                told.push(event(number, "call.held", &json!({"leg": 0})));
+                told.push(event(number, "call.held", &json!({"leg": 0, "role": "caller"})));
             }
         }
         events.tell(told);

@@ -69,11 +69,12 @@ const apply = {
   'call.answered'(event) {
     change(event, (call) => call.state !== 'confirmed' && { state: 'confirmed', answered_at: event.at });
   },
+  // A node of an older release does not say whose phone it is: the next snapshot does.
   'call.held'(event) {
-    change(event, (call) => ({ hold: sides(call.hold, role(event.leg), true) }));
+    change(event, (call) => event.role && ({ hold: sides(call.hold, event.role, true) }));
   },
   'call.resumed'(event) {
-    change(event, (call) => ({ hold: sides(call.hold, role(event.leg), false) }));
+    change(event, (call) => event.role && ({ hold: sides(call.hold, event.role, false) }));
   },
   'call.steered'(event) {
     if (event.act !== 'hold' && event.act !== 'unhold') return;
@@ -109,9 +110,6 @@ function change(event, difference) {
   const fields = call && difference(call);
   if (fields) live.calls.set(event.call_id, { ...call, ...fields });
 }
-
-/** The caller's leg is number 0. */
-const role = (leg) => (leg === 0 ? 'caller' : 'callee');
 
 /** Who of the two is on hold, when one begins or ends to be. */
 function sides(held, own, begins) {
