@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use core::time::Duration;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use serde_json::{Number, Value};
 use std::sync::Arc;
 
 /// From the end of the header to the answer; the store and the worker have shorter ones of their
@@ -151,21 +152,59 @@ pub(super) async fn next_piece(
 /// Not JSON: 400. JSON of another shape: 422 with a pointer.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let pointer: String = error.path().iter().map(pointer_part).collect();
-        let inner = error.inner();
-        if inner.classify() != serde_json::error::Category::Data {
-            return Problem::bad_request(format!("not JSON: {inner}"));
+    match serde_path_to_error::deserialize(&mut json) {
+        Ok(parsed) => match json.end() {
+            Ok(()) => Ok(parsed),
+            Err(error) => Err(Problem::bad_request(format!("not JSON: {error}"))),
+        },
+        Err(error) => match with_integers(bytes) {
+            Some(body) => serde_path_to_error::deserialize(body).map_err(|error| misshapen(&error)),
+            None => Err(misshapen(&error)),
+        },
+    }
+}
+
+/// A body that has integers written with a fraction of zero, without those: `3.0` is an integer (JSON Schema 2020-12,
+/// Validation §6.1.1), which serde does not take for one.
+fn with_integers(bytes: &[u8]) -> Option<Value> {
+    let mut body = serde_json::from_slice(bytes).ok()?;
+    rewrite(&mut body).then_some(body)
+}
+
+fn rewrite(value: &mut Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|_| number.is_f64()).and_then(integer);
+            let is_whole = whole.is_some();
+            *number = whole.unwrap_or_else(|| number.clone());
+            is_whole
         }
-        let detail = inner.to_string();
-        let missing =
-            detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        let pointer = missing.map_or(pointer.clone(), |field| format!("{pointer}/{field}"));
-        let detail = detail.split(" at line ").next().unwrap_or_default().to_owned();
-        Problem::fields(vec![FieldError { pointer, detail }])
-    })?;
-    json.end().map_err(|error| Problem::bad_request(format!("not JSON: {error}")))?;
-    Ok(parsed)
+        // Each of them, not until the first.
+        Value::Array(items) => items.iter_mut().map(rewrite).fold(false, |any, one| any | one),
+        Value::Object(fields) => fields.values_mut().map(rewrite).fold(false, |any, one| any | one),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
+fn integer(number: f64) -> Option<Number> {
+    // Beyond, a double names no integer exactly.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    let is_whole = number.fract() == 0.0 && number.abs() <= MOST;
+    #[allow(clippy::cast_possible_truncation, reason = "whole, and small enough")]
+    is_whole.then(|| Number::from(number as i64))
+}
+
+fn misshapen(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let pointer: String = error.path().iter().map(pointer_part).collect();
+    let inner = error.inner();
+    if inner.classify() != serde_json::error::Category::Data {
+        return Problem::bad_request(format!("not JSON: {inner}"));
+    }
+    let detail = inner.to_string();
+    let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    let pointer = missing.map_or(pointer.clone(), |field| format!("{pointer}/{field}"));
+    let detail = detail.split(" at line ").next().unwrap_or_default().to_owned();
+    Problem::fields(vec![FieldError { pointer, detail }])
 }
 
 fn pointer_part(segment: &serde_path_to_error::Segment) -> String {

@@ -313,3 +313,29 @@ fn a_phone_looks_for_its_configuration() {
     let wrong = api.api("POST", "/registrations/r1/check-sync", Some(json!({"reboot": 1})));
     assert_problem(&wrong, 422, "reboot");
 }
+
+/// JSON Schema 2020-12 has it so: an integer is a number without a fraction, however it is written.
+#[test]
+fn an_integer_may_be_written_with_a_fraction_of_zero() {
+    let api = start("integers");
+    let user = |body: &str| {
+        let token = format!("Bearer {TOKEN}");
+        let headers = [("Authorization", token.as_str()), ("Content-Type", "application/json")];
+        api.send("POST", "/api/v1/users", &headers, body)
+    };
+    let made = user(r#"{"extension":"2001","max_contacts":3.0,"ring_timeout_ms":3e4}"#);
+    assert_eq!(made.status, 201, "{}", made.text);
+    let seen = (&made.body["max_contacts"], &made.body["ring_timeout_ms"]);
+    assert_eq!(seen, (&json!(3), &json!(30_000)));
+    for (body, pointer) in [
+        (r#"{"extension":"2002","max_contacts":3.5}"#, "/max_contacts"),
+        (r#"{"extension":"2002","max_contacts":-3.0}"#, "/max_contacts"),
+        (r#"{"extension":"2002","max_contacts":1e300}"#, "/max_contacts"),
+        (r#"{"extension":2002.0,"max_contacts":3.0}"#, "/extension"),
+        (r#"{"extension":"2002","max_contacts":3.0,"max":3.0}"#, "/max"),
+    ] {
+        let refused = user(body);
+        assert_problem(&refused, 422, body);
+        assert_eq!(refused.body["errors"][0]["pointer"], pointer, "{}", refused.text);
+    }
+}
