@@ -243,6 +243,8 @@ pub enum WebhookOutcome {
     Failed,
     /// It was tried too often.
     GivenUp,
+    /// The log of events does not reach back to where the receiver was: an event says so in place of what is lost.
+    Missed,
 }
 
 /// What became of a binding.

@@ -93,6 +93,7 @@ struct Webhooks {
     taken: Counter,
     failed: Counter,
     given_up: Counter,
+    missed: Counter,
     owed: Gauge,
     dead: Gauge,
 }
@@ -107,9 +108,12 @@ impl Webhooks {
         registry.register("webhook_events_owed", help, owed.clone());
         let help = "Events that were given up (by the node that delivers)";
         registry.register("webhook_events_dead", help, dead.clone());
+        let missed = Counter::default();
+        let help = "Times that a webhook missed events, which the log did not have any more";
+        registry.register("webhook_gaps", help, missed.clone());
         let [taken, failed, given_up] = ["taken", "failed", "given_up"]
             .map(|outcome| posts.get_or_create(&[("outcome", outcome)]).clone());
-        Self { taken, failed, given_up, owed, dead }
+        Self { taken, failed, given_up, missed, owed, dead }
     }
 
     fn count(&self, outcome: WebhookOutcome) {
@@ -117,6 +121,7 @@ impl Webhooks {
             WebhookOutcome::Taken => &self.taken,
             WebhookOutcome::Failed => &self.failed,
             WebhookOutcome::GivenUp => &self.given_up,
+            WebhookOutcome::Missed => &self.missed,
         });
     }
 }

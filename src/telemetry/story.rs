@@ -135,6 +135,9 @@ fn tell_webhook(webhook: &str, outcome: WebhookOutcome) {
         WebhookOutcome::Taken => debug!("webhook {webhook} took an event"),
         WebhookOutcome::Failed => debug!("webhook {webhook} did not take an event"),
         WebhookOutcome::GivenUp => warn!("webhook {webhook}: an event is given up"),
+        WebhookOutcome::Missed => {
+            warn!("webhook {webhook}: events are lost to it, which the log does not have any more");
+        }
     }
 }
 

@@ -10,9 +10,10 @@ use holdfast::admin::webhooks::{Courier, CourierConfig};
 use holdfast::ids::{ClusterKey, Incarnation};
 use holdfast::net::clock;
 use holdfast::net::web::HttpClient;
-use holdfast::store::{Delivery, Settlement};
+use holdfast::store::{Delivery, EVENT_LIFE, Settlement};
 use holdfast::telemetry::{Personal, Telemetry};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -176,6 +177,60 @@ fn a_receiver_that_fails_gets_it_again_and_holds_up_nobody() {
     assert!(pauses[0] >= Duration::from_millis(500), "{pauses:?}");
     assert!(pauses[1] >= Duration::from_secs(1), "it waits longer each time: {pauses:?}");
     slow.takes(4);
+}
+
+/// However long it takes nothing: what is more stays in the log, and is told when it does again.
+#[test]
+fn what_is_kept_for_a_receiver_has_a_bound() {
+    const BOUND: u64 = 1_000;
+    let api = start("webhooks-bound");
+    let receiver = Receiver::start();
+    receiver.behaves(|_| (503, AT_ONCE));
+    let (id, _) = hook(&api, &receiver, &[]);
+    let commits = 40;
+    for commit in 0..commits {
+        let call = |number| format!(r#"{{"type":"call.ended","call_id":"{commit}-{number}"}}"#);
+        api.commit((0..50).map(call).collect());
+    }
+    let _working = courier(&api, b"secret of the tests");
+    let owed = || {
+        let seen = api.api("GET", &format!("/webhooks/{id}"), None).body;
+        seen["owed"].as_u64().expect("a number")
+    };
+    eventually("the bound is reached", SOON * 3, || (owed() >= BOUND).then_some(()));
+    let tried = receiver.came().len();
+    eventually("they are tried again", SOON, || {
+        assert_eq!(owed(), BOUND);
+        (receiver.came().len() > tried + 200).then_some(())
+    });
+    receiver.behaves(|_| (200, AT_ONCE));
+    eventually("all are told", SOON * 6, || {
+        let taken = receiver.came().into_iter().filter(|post| post.status == 200);
+        let ids: HashSet<String> = taken.map(|post| post.header("webhook-id").to_owned()).collect();
+        (ids.len() == commits * 50).then_some(())
+    });
+    eventually("nothing is owed", SOON, || (owed() == 0).then_some(()));
+}
+
+/// The log was over before it came to the receiver.
+#[test]
+fn what_is_lost_to_a_receiver_is_told_and_counted() {
+    let api = start("webhooks-gap");
+    happens(&api, "call.created", "before");
+    let receiver = Receiver::start();
+    let (id, _) = hook(&api, &receiver, &[]);
+    happens(&api, "call.ended", "lost");
+    let later = clock::now() + EVENT_LIFE + Duration::from_secs(3_600);
+    api.runtime.block_on(api.store.sweep(later)).expect("a sweep");
+    happens(&api, "call.created", "after");
+    let working = courier(&api, b"secret of the tests");
+    let taken = receiver.takes(2);
+    let types: Vec<&Value> = taken.iter().map(|event| &event["type"]).collect();
+    assert_eq!(types, ["gap", "call.created"]);
+    let metrics = working.telemetry.metrics_text();
+    assert!(metrics.contains("holdfast_webhook_gaps_total 1"), "{metrics}");
+    happens(&api, "call.ended", "after");
+    assert_eq!(receiver.takes(3)[2]["type"], "call.ended", "{id}: once");
 }
 
 #[test]

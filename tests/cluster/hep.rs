@@ -4,6 +4,7 @@ use crate::common::hep::{Collector, Hep};
 use crate::common::server::Server;
 use crate::common::{SOON, eventually};
 use crate::crowd::Crowd;
+use crate::pair::phone;
 
 #[test]
 fn a_collector_is_told_what_was_said() {
@@ -86,6 +87,43 @@ fn check_quality(collector: &Collector, call: &str) {
         let block = &report["report_blocks"][0];
         assert!(block["source_ssrc"].as_u64() > Some(0), "{report:#}");
         assert_eq!(block["packets_lost"], 0, "{report:#}");
+    }
+}
+
+/// A registration belongs to no call: it goes by its Call-ID.
+#[test]
+fn a_collector_is_told_of_registrations() {
+    let collector = Collector::start();
+    let target = collector.address.to_string();
+    let server = Server::start_with(&[("HOLDFAST_HEP_TARGET", &target)]);
+    for (transport, protocol) in [("udp", 17), ("tcp", 6)] {
+        let mut phone = phone(&server, "1001", transport);
+        phone.unregister();
+        let is_its = |packet: &Hep| [packet.source(), packet.target()].contains(&phone.local);
+        let packets = eventually("both REGISTERs and what they were answered", SOON, || {
+            let came = collector.came().into_iter().filter(is_its).collect::<Vec<Hep>>();
+            (came.len() >= 8).then_some(came)
+        });
+        let text = |packet: &Hep| packet.text(0x000f);
+        let begins = |packet: &Hep| {
+            let text = text(packet);
+            let line = text.lines().next().expect("a line").to_owned();
+            line.strip_prefix("SIP/2.0 ").map_or("REGISTER".to_owned(), |rest| rest[..3].to_owned())
+        };
+        let said: Vec<String> = packets.iter().map(begins).collect();
+        assert_eq!(said, ["REGISTER", "401", "REGISTER", "200"].repeat(2), "each once, in order");
+        for packet in &packets {
+            let text = text(packet);
+            let call_id = text.lines().find_map(|line| line.strip_prefix("Call-ID: "));
+            assert_eq!(call_id, Some(packet.text(0x0011).as_str()), "{text}");
+            assert!(packet.is_of(1) && packet.number(0x0002) == protocol, "{text}");
+            let is_received = begins(packet) == "REGISTER";
+            let from = if is_received { packet.source() } else { packet.target() };
+            assert_eq!(from, phone.local, "{text}");
+            assert!(!text.contains("response=\"") || text.contains("response=\"*"), "{text}");
+        }
+        let credentials = packets.iter().filter(|packet| text(packet).contains("response=\"*"));
+        assert_eq!(credentials.count(), 2, "masked, and there");
     }
 }
 

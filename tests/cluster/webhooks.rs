@@ -1,13 +1,47 @@
 //! The node that tells a webhook is killed under calls: another goes on, and nothing is lost.
 
+use crate::common::authority::Authority;
 use crate::common::events::Watching;
 use crate::common::receiver::Receiver;
+use crate::common::server::Server;
 use crate::common::{SOON, eventually};
 use crate::crowd::{Crowd, Kind};
 use crate::switch::Switch;
 use serde_json::{Value, json};
 
 const CALLS: usize = 6;
+
+/// By HTTPS, to a receiver whose certificate is of a private authority, which the system's file or a named one holds.
+#[test]
+fn a_receiver_is_told_by_https_if_its_certificate_is_good() {
+    let (known, unknown) = (Authority::new(), Authority::new());
+    let good = Receiver::start_secure(known.server("IP:127.0.0.1"));
+    let other_name = Receiver::start_secure(known.server("DNS:receiver.example"));
+    let stranger = Receiver::start_secure(unknown.server("IP:127.0.0.1"));
+    let file = known.file().display().to_string();
+    let server = Server::start_with(&[("SSL_CERT_FILE", &file)]);
+    let hooks = [&good, &other_name, &stranger].map(|receiver| {
+        assert!(receiver.url().starts_with("https://"));
+        let body = json!({"url": receiver.url(), "types": ["call.ended"]});
+        let (status, made) = server.api("POST", "/webhooks", Some(&body));
+        assert_eq!(status, 201, "{made}");
+        made
+    });
+    Crowd::talking(&server, 1, 0).hang_up();
+    assert_eq!(good.takes(1)[0]["type"], "call.ended");
+    let secret = hooks[0]["secret"].as_str().expect("shown once");
+    good.came().iter().for_each(|post| post.check_signature(secret));
+    for hook in &hooks[1..] {
+        let id = hook["id"].as_str().expect("an id");
+        let path = format!("/webhooks/{id}/deliveries?state=owed");
+        let why = eventually("it is owed, and why", SOON, || {
+            let (_, owed) = server.api("GET", &path, None);
+            owed["items"][0]["error"].as_str().map(str::to_owned)
+        });
+        assert!(why.contains("certificate"), "{why}");
+    }
+    assert!(other_name.came().is_empty() && stranger.came().is_empty(), "nothing was told");
+}
 
 #[test]
 fn a_kill_of_the_node_that_delivers_loses_no_event() {

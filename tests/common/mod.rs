@@ -9,6 +9,8 @@
 
 /// The REST API of a switch.
 pub(crate) mod api;
+/// Who vouches for servers.
+pub(crate) mod authority;
 /// A real phone, driven through its control socket.
 pub(crate) mod baresip;
 /// A real browser.

@@ -3,10 +3,11 @@
 use super::{SOON, eventually};
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit, Mac};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 use sha2::Sha256;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,6 +58,7 @@ type Behaviour = dyn Fn(&Post) -> (u16, Duration) + Send;
 /// The server.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     came: Arc<Mutex<Vec<Post>>>,
     behaviour: Arc<Mutex<Box<Behaviour>>>,
 }
@@ -64,6 +66,16 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// One that takes all.
     pub(crate) fn start() -> Self {
+        Self::listening(None)
+    }
+
+    /// The same by HTTPS.
+    pub(crate) fn start_secure(config: Arc<ServerConfig>) -> Self {
+        Self::listening(Some(config))
+    }
+
+    fn listening(secure: Option<Arc<ServerConfig>>) -> Self {
+        let scheme = if secure.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let came: Arc<Mutex<Vec<Post>>> = Arc::default();
@@ -74,14 +86,21 @@ impl Receiver {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
                 let (posts, behaves) = (Arc::clone(&posts), Arc::clone(&behaves));
-                thread::spawn(move || serve(stream, &posts, &behaves));
+                let secure = secure.clone();
+                thread::spawn(move || match secure.map(ServerConnection::new) {
+                    None => serve(stream, &posts, &behaves),
+                    // Who does not trust us says so, and nothing else.
+                    Some(connection) => {
+                        serve(StreamOwned::new(connection.ok()?, stream), &posts, &behaves)
+                    }
+                });
             }
         });
-        Self { address, came, behaviour }
+        Self { address, scheme, came, behaviour }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/in", self.address)
+        format!("{}://{}/in", self.scheme, self.address)
     }
 
     /// From now on.
@@ -116,11 +135,11 @@ impl Receiver {
 
 /// One connection, request after request.
 fn serve(
-    mut stream: TcpStream,
+    stream: impl Read + Write,
     came: &Mutex<Vec<Post>>,
     behaviour: &Mutex<Box<Behaviour>>,
 ) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
@@ -140,6 +159,7 @@ fn serve(
         post.status = status;
         thread::sleep(delay);
         came.lock().expect("no panic").push(post);
-        write!(stream, "HTTP/1.1 {status} Told\r\nContent-Length: 2\r\n\r\nok").ok()?;
+        let answer = format!("HTTP/1.1 {status} Told\r\nContent-Length: 2\r\n\r\nok");
+        reader.get_mut().write_all(answer.as_bytes()).ok()?;
     }
 }

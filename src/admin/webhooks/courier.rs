@@ -269,6 +269,9 @@ impl Deliverer {
         let filter = Filter::of_types(&document.types);
         let gap = self.gap(&new).await?;
         new.retain(|event| filter.takes(event));
+        if gap.is_some() {
+            tell(&self.config.telemetry, &hook.id, WebhookOutcome::Missed);
+        }
         new.splice(0..0, gap);
         self.has_owed = !owed.is_empty();
         // The log's end was seen if it was looked for, and what is passed over meanwhile may be a gap.
@@ -348,8 +351,7 @@ impl Sender {
                     false => WebhookOutcome::Failed,
                 },
             };
-            let told = Event::Webhook { webhook: self.id.clone(), outcome: what };
-            self.telemetry.handle(&told, clock::now());
+            tell(&self.telemetry, &self.id, what);
         }
         outcome.settled
     }
@@ -377,6 +379,10 @@ impl Sender {
         ];
         self.http.post(&self.url, &headers, body.as_bytes())
     }
+}
+
+fn tell(telemetry: &Telemetry, webhook: &str, outcome: WebhookOutcome) {
+    telemetry.handle(&Event::Webhook { webhook: webhook.to_owned(), outcome }, clock::now());
 }
 
 fn signature(secret: &[u8], id: &str, at: &str, body: &str) -> String {
