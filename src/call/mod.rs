@@ -200,12 +200,17 @@ impl Call {
             })
     }
 
+    /// Its last save was made: what is left is to tell its phones.
+    pub const fn is_concluded(&self) -> bool {
+        self.saved_end
+    }
+
     /// Over for everybody: it only lingers to answer what its phones may repeat.
     pub fn lingers(&self) -> bool {
         let mut clients = self.record.legs.iter().flat_map(|leg| &leg.clients);
         // A re-INVITE that the end overtook matters to nobody.
         let changes = |purpose: &Purpose| matches!(purpose, Purpose::Modify | Purpose::Refresh);
-        self.saved_end
+        self.is_concluded()
             && clients.all(|client| changes(&client.purpose) || !client.transaction.is_pending())
     }
 
@@ -227,6 +232,11 @@ impl Call {
     /// Where its media session is.
     pub fn media_node(&self) -> Option<&NodeName> {
         self.record.media.nodes.last()
+    }
+
+    /// When all its phones knew of the last move to another host.
+    pub fn anchored_at(&self) -> Option<Timestamp> {
+        self.record.added_3.resumed_at
     }
 
     /// It is moved first, and admitted everywhere.

@@ -52,12 +52,16 @@ impl Session {
         if !is_sensible(&apply.spec, addresses) {
             return Err(Refusal::Invalid);
         }
+        let is_new_owner = self.order.is_some_and(|seen| seen.0 < order.0);
         self.order = Some(order);
         self.confirmed = apply.spec.confirmed;
         let before = self.lines();
         self.take_streams(&apply.spec.legs, addresses, now);
         self.connect(&before, now);
         self.act(&apply.spec.acts, now);
+        if is_new_owner {
+            self.replay_kept();
+        }
         self.changed = true;
         self.plan();
         Ok(self.state())

@@ -5,7 +5,7 @@
 
 use super::Output;
 use crate::control::{Report, ReportKind};
-use crate::ids::SessionId;
+use crate::ids::{LegId, SessionId};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -54,7 +54,12 @@ impl Outbox {
         self.kept.retain(|report| report.number > number);
     }
 
-    pub(super) fn replay(&mut self) {
+    /// What is kept is told again, but for silences that are over.
+    pub(super) fn replay(&mut self, is_silent: impl Fn(LegId) -> bool) {
+        self.kept.retain(|report| match report.kind {
+            ReportKind::Silence { leg, .. } => is_silent(leg),
+            _ => true,
+        });
         self.outputs.extend(self.kept.iter().cloned().map(Output::Report));
     }
 }

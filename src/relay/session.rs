@@ -10,7 +10,7 @@ use super::random::Random;
 use super::stream::{Heard, Pinned, Received, Stream};
 use super::{Channel, Endpoint, Forward, Output, Refusal};
 use crate::control::{self, LegState, Release, ReportKind, SessionState};
-use crate::ids::SessionId;
+use crate::ids::{LegId, SessionId};
 use crate::rtp::srtp::MOST_OVERHEAD;
 use crate::time::Timestamp;
 use core::net::SocketAddr;
@@ -310,11 +310,18 @@ impl Session {
 
     /// The link to the owner is new: kept reports and the present state are sent again.
     pub fn replay_reports(&mut self) {
-        self.outbox.replay();
+        self.replay_kept();
         for guard in self.streams.iter_mut().filter_map(|stream| stream.guard.as_mut()) {
             guard.forget_told();
         }
         self.report_state();
+    }
+
+    /// What nobody took is told again: the former owner may not have lived to. A silence that is over is none.
+    pub(super) fn replay_kept(&mut self) {
+        let silent = self.streams.iter().filter(|stream| stream.silence_told);
+        let silent: Vec<LegId> = silent.map(|stream| stream.endpoint.leg).collect();
+        self.outbox.replay(|leg| silent.contains(&leg));
     }
 
     /// Timer work.

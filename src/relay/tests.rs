@@ -529,6 +529,27 @@ fn silence_is_told_once_and_again_after_a_voice() {
     assert_eq!(count(&world), 2, "a held phone may be silent");
 }
 
+/// The owner died before it took what it was told.
+#[test]
+fn another_owner_hears_what_nobody_took() {
+    let mut spec = two_legs(codec("PCMU", 0, 0), codec("PCMU", 0, 0));
+    spec.legs[0].streams[0].rtp_timeout_ms = 2_000;
+    let mut world = World::new(spec);
+    let count = |world: &World| {
+        let silence = |report: &&&Report| matches!(report.kind, ReportKind::Silence { .. });
+        world.reports().iter().filter(silence).count()
+    };
+    world.pass(Duration::from_secs(60));
+    assert_eq!(count(&world), 1);
+    world.apply().expect("by the same owner");
+    assert_eq!(count(&world), 1);
+    world.apply_as(2, 1).expect("by another one");
+    assert_eq!(count(&world), 2);
+    world.receive(0, audio(0, 5, 0), &[1; 160]);
+    world.apply_as(3, 1).expect("by a third one");
+    assert_eq!(count(&world), 2, "it is silent no more");
+}
+
 #[test]
 fn reports_go_both_ways_and_goodbye_ends_them() {
     let mut world = World::new(two_legs(codec("PCMU", 0, 0), codec("PCMU", 0, 0)));

@@ -152,9 +152,17 @@ impl Worker {
         self.peers.send(name, PeerFrame::InviteSeen { key, here });
     }
 
+    /// A call that rings came here from a dead node. Who asked for it before may have made another one since.
+    pub(super) fn tell_of_invite(&self, key: [u8; 16]) {
+        self.peers.ask(&PeerFrame::InviteSeen { key, here: true });
+    }
+
     /// The answer: who has it gets it.
     pub(super) fn take_invite_seen(&mut self, link: LinkNumber, key: &[u8; 16], here: bool) {
         let Some(name) = self.peers.name_of(link).cloned() else { return };
+        if here {
+            self.give_way(key);
+        }
         let Some(asked) = self.repeats.asked.of.get_mut(key) else { return };
         asked.waiting.remove(&name);
         let (flow, bytes) = (asked.flow, asked.bytes.clone());

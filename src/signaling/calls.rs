@@ -81,7 +81,12 @@ impl Slot {
 
     /// Its end is stored.
     pub(super) fn has_ended(&self) -> bool {
-        self.call.row().is_none() && self.stored == self.saved
+        self.call.is_concluded() && self.stored >= self.saved
+    }
+
+    /// Something is left to decide, or to store: it is somebody's.
+    pub(super) fn is_owned(&self) -> bool {
+        !self.call.lingers() && !self.has_ended()
     }
 
     /// Keeps a request for a connection that broke. False: too many wait already.
@@ -187,6 +192,11 @@ impl Calls {
     /// The INVITE with that key made a live call here.
     pub(super) fn has_key(&self, key: &[u8; 16]) -> bool {
         self.by_key.contains_key(key)
+    }
+
+    /// The live call here that the INVITE with that key made.
+    pub(super) fn of_key(&self, key: &[u8; 16]) -> Option<CallId> {
+        self.by_key.get(key).copied()
     }
 
     /// Calls that touch a user.

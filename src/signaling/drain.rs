@@ -108,7 +108,7 @@ impl Worker {
 
     /// Calls that are this node's to give up, and those that it gave up and nobody has taken yet.
     pub(super) fn remaining_calls(&self) -> usize {
-        let here = self.calls.iter().filter(|(_, slot)| !slot.call.lingers()).count();
+        let here = self.calls.iter().filter(|(_, slot)| slot.is_owned()).count();
         here + self.given_up.untaken
     }
 
@@ -123,7 +123,7 @@ impl Worker {
             && self.ending.is_empty()
             && self.given_up.retry_at <= self.now
             && !self.committer.is_failing()
-            && self.calls.iter().any(|(_, slot)| !slot.call.lingers())
+            && self.calls.iter().any(|(_, slot)| slot.is_owned())
     }
 
     /// What waits to be saved with something else is saved now, and nothing new is taken in until it is stored. A call
@@ -144,8 +144,9 @@ impl Worker {
         if !self.peers.has_taker() || !self.committer.is_idle() {
             return false;
         }
+        // The end that a phone has not acknowledged yet nobody else would tell it.
         let is_given =
-            |slot: &Slot| slot.stored.0 > 0 && slot.stored == slot.saved && !slot.call.lingers();
+            |slot: &Slot| slot.stored.0 > 0 && slot.stored == slot.saved && slot.is_owned();
         let ids = self.calls.ids(is_given);
         ids.iter().for_each(|id| self.let_go(*id));
         // What phones repeat here is of calls that others have.
@@ -209,10 +210,12 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Input;
     use crate::control::Frame;
     use crate::signaling::errand::{Claim, Errand};
     use crate::signaling::pass_on::{Stray, Whereabouts};
     use crate::signaling::samples;
+    use crate::store::CallOutcome;
 
     fn claims(worker: &mut Worker) -> Vec<Claim> {
         let errands = samples::errands(worker).into_iter();
@@ -238,6 +241,27 @@ mod tests {
         assert!(stops.iter().any(|errand| matches!(errand, Errand::StopClaim(_))));
         worker.claim_from(handed[0].from);
         assert_eq!(claims(&mut worker)[0].patience, None, "of a dead one");
+    }
+
+    /// Its row is nobody's to claim.
+    #[tokio::test]
+    async fn a_call_whose_end_is_being_told_is_not_given_up() {
+        let mut worker = samples::worker();
+        let _told = samples::peer(&mut worker);
+        worker.adopt(samples::answered());
+        worker.drain_self(true, false);
+        assert!(worker.gives_up_calls());
+        worker.input(CallId(7), Input::Hangup { reason: None });
+        worker.now = worker.now + Duration::from_secs(2);
+        worker.wake_call(CallId(7));
+        let end = worker.committer.owed_saves().find(|save| save.ended).cloned();
+        worker.committer.poll_batch(worker.now).expect("due");
+        worker.handle_committed(Ok(vec![CallOutcome::Done]));
+        assert!(end.is_some());
+        assert!(!worker.gives_up_calls());
+        assert!(worker.give_up_calls());
+        assert!(worker.calls.get(CallId(7)).is_some());
+        assert_eq!(worker.remaining_calls(), 0);
     }
 
     #[tokio::test]

@@ -82,6 +82,15 @@ impl Worker {
         self.say_again_by(|flow| flow.connection.is_some_and(|one| lost.contains(&one)));
     }
 
+    /// A link broke, with what was to leave by it for phones on connections: others may have one. Later requests would
+    /// overtake what is not said until it is back.
+    pub(super) fn say_again_around(&mut self, name: &NodeName) {
+        if !self.peers.is_alone() {
+            let number = name.number();
+            self.say_again_by(|flow| flow.connection.is_some_and(|one| one.node() == number));
+        }
+    }
+
     fn say_again_by(&mut self, is_lost: impl Fn(&Flow) -> bool) {
         for id in self.calls.ids(|slot| slot.call.open_flows().any(&is_lost)) {
             self.change(id, |call| call.say_again_by(&is_lost));

@@ -8,10 +8,10 @@ use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
 use crate::call::Input;
-use crate::control::Frame;
 use crate::control::hello::Hello;
+use crate::control::{Frame, Release, Request};
 use crate::event::Event;
-use crate::ids::{CallId, Incarnation, NodeName, SessionId};
+use crate::ids::{CallId, Incarnation, NodeName, Rev, SessionId};
 use crate::limits;
 use crate::time::Timestamp;
 use crate::views::Happening;
@@ -46,26 +46,43 @@ impl Worker {
     /// A media node has a session of another one of its host, or gave one away: to whom may have died since.
     pub(super) fn note_move(&mut self, node: NodeName, frame: Frame) {
         if let Frame::Taken { session, at } = frame {
-            self.handle_taken(node, session, at);
+            if !self.handle_taken(node.clone(), session, at) {
+                self.release_left_behind(CallId(session.0), &node);
+            }
         } else if let Frame::Passed { session, to, at } = frame {
             let to = self.media.heir_of(&to).unwrap_or(to);
             self.handle_taken(to, session, at);
         }
     }
 
-    /// What was asked of the former node meanwhile is asked again: the call's whole wish.
-    fn handle_taken(&mut self, node: NodeName, session: SessionId, at: Timestamp) {
+    /// What was asked of the former node meanwhile is asked again: the call's whole wish. False: that was before the
+    /// session went where it is.
+    fn handle_taken(&mut self, node: NodeName, session: SessionId, at: Timestamp) -> bool {
         let id = CallId(session.0);
         // One that moved to another host meanwhile is told to phones from there: this one is taken down.
-        if self.is_elsewhere(id, &node) || !self.media.note_place(session, &node, at) {
-            return;
+        if self.is_elsewhere(id, &node) {
+            return true;
+        }
+        if !self.media.note_place(session, &node, at) {
+            return false;
         }
         let present = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut());
-        let Some(present) = present.filter(|present| present.node != node) else { return };
+        let Some(present) = present.filter(|present| present.node != node) else { return true };
         present.node = node.clone();
         present.settled = true;
         self.note_mark(id, || format!("sound anchored by {node}"));
         self.input(id, Input::MediaMoved { node });
+        true
+    }
+
+    /// What that node took of the call before is not needed any more. Wherever the session is now, it has seen a later
+    /// wish than the one that this names.
+    fn release_left_behind(&mut self, id: CallId, node: &NodeName) {
+        let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
+        let elsewhere = session.filter(|session| session.node != *node);
+        let Some(last) = elsewhere.and_then(|session| session.request.wish()) else { return };
+        let (session, epoch, rev) = (last.session, last.epoch, Rev(last.rev.0.saturating_sub(1)));
+        self.media.send(node, Request::Release(Release { session, epoch, rev }));
     }
 
     /// Nobody listens where it did: it holds its ports no more. Without another of its host its sessions wait for its
@@ -119,6 +136,73 @@ impl Worker {
             if let Some(node) = node {
                 self.input(id, Input::MediaMoved { node });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::hello::Role;
+    use crate::signaling::samples;
+    use core::time::Duration;
+
+    const CALL: CallId = CallId(7);
+    const SESSION: SessionId = SessionId(7);
+
+    fn node(name: &str) -> NodeName {
+        NodeName(name.into())
+    }
+
+    /// A media node with a link to the worker: what it is told.
+    fn media(worker: &mut Worker, name: &str, host: &str) -> mpsc::Receiver<Frame> {
+        let (sender, told) = mpsc::channel(16);
+        let hello = Hello {
+            version: crate::control::VERSION,
+            name: node(name),
+            incarnation: Incarnation(1),
+            role: Role::Media,
+            control: Vec::new(),
+        };
+        let number = name.bytes().map(u64::from).sum();
+        worker.media_up(number, hello, sender, Arc::default());
+        worker.media.set_host(&node(name), host.to_owned());
+        told
+    }
+
+    fn place(worker: &Worker) -> Option<&NodeName> {
+        worker.calls.get(CALL)?.media.as_ref().map(|session| &session.node)
+    }
+
+    #[tokio::test]
+    async fn what_a_node_took_before_the_call_went_elsewhere_is_taken_down() {
+        let mut worker = samples::worker();
+        let mut former = media(&mut worker, "m-2", "h-1");
+        let _present = media(&mut worker, "m-1", "h-1");
+        worker.adopt(samples::answered());
+        assert_eq!(place(&worker), Some(&node("m-1")));
+        let (then, now) = (worker.now, worker.now + Duration::from_secs(1));
+        worker.media.begin_place(SESSION, &node("m-1"), now);
+        worker.note_move(node("m-2"), Frame::Taken { session: SESSION, at: then });
+        assert_eq!(place(&worker), Some(&node("m-1")));
+        let frames = core::iter::from_fn(|| former.try_recv().ok());
+        let is_release = |frame: &Frame| {
+            matches!(frame, Frame::Request { request: Request::Release(release), .. }
+                if release.session == SESSION)
+        };
+        assert_eq!(frames.filter(is_release).count(), 1);
+        worker.note_move(node("m-2"), Frame::Taken { session: SESSION, at: now });
+        assert_eq!(place(&worker), Some(&node("m-2")), "taken later");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_comes_here_is_where_its_host_last_had_it() {
+        for (host, expect) in [("h-1", "m-2"), ("h-2", "m-1")] {
+            let mut worker = samples::worker();
+            let _links = [media(&mut worker, "m-1", "h-1"), media(&mut worker, "m-2", host)];
+            worker.media.note_place(SESSION, &node("m-2"), worker.now);
+            worker.adopt(samples::answered());
+            assert_eq!(place(&worker), Some(&node(expect)), "m-2 on {host}");
         }
     }
 }

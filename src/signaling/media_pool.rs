@@ -306,10 +306,7 @@ impl MediaPool {
         if self.places.get(&session).is_some_and(|(known, _)| *known > at) {
             return false;
         }
-        if self.places.len() >= PLACES {
-            self.places.clear();
-        }
-        self.places.insert(session, (at, node.clone()));
+        self.begin_place(session, node, at);
         for former in self.siblings_of(node) {
             if let Some(release) = self.releases.remove(&(session, former)) {
                 self.send(node, Request::Release(release));
@@ -393,10 +390,18 @@ impl MediaPool {
         self.nodes.get(name)
     }
 
-    /// Where a session is that was given away, as far as we learnt.
-    pub(super) fn place_of(&self, session: SessionId) -> Option<&NodeName> {
-        let (_, node) = self.places.get(&session)?;
-        self.nodes.get(node).filter(|node| node.is_up()).map(|_| node)
+    /// Where a session is that was given away, and since when, as far as we learnt.
+    pub(super) fn place_of(&self, session: SessionId) -> Option<(Timestamp, &NodeName)> {
+        let (at, node) = self.places.get(&session)?;
+        self.nodes.get(node).filter(|node| node.is_up()).map(|_| (*at, node))
+    }
+
+    /// A session is asked for there from now on, wherever it was: what is heard of earlier moves is out of date.
+    pub(super) fn begin_place(&mut self, session: SessionId, node: &NodeName, now: Timestamp) {
+        if self.places.len() >= PLACES {
+            self.places.clear();
+        }
+        self.places.insert(session, (now, node.clone()));
     }
 
     /// The node released a session.

@@ -361,11 +361,15 @@ impl Worker {
                 self.change(id, Call::leave_caller);
                 self.emit(&Event::CallLeft { call: id });
             }
-            _ => {
-                self.release_media_of(id);
-                self.let_go(id);
-            }
+            _ => self.drop_unsaid(id),
         }
+    }
+
+    /// Nobody was told of it.
+    pub(super) fn drop_unsaid(&mut self, id: CallId) {
+        self.committer.forget(id);
+        self.release_media_of(id);
+        self.let_go(id);
     }
 
     /// The database refuses this row and no other: the call ends, so that its phones are told. A refused end is kept

@@ -246,9 +246,7 @@ impl Worker {
             PeerFrame::Forward { flow, bytes, hops } => {
                 self.handle_message_hopped(&bytes, flow, hops);
             }
-            PeerFrame::Send { flow, bytes } => {
-                self.sockets.send(flow, bytes);
-            }
+            PeerFrame::Send { flow, bytes } => self.send_for_peer(flow, bytes),
             PeerFrame::Bindings { extension, document } => {
                 if let Ok(bindings) = postcard::from_bytes(&document) {
                     self.take_bindings(&extension, bindings);

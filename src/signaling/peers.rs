@@ -111,6 +111,9 @@ impl Peers {
         let name = self.name_of(number)?.clone();
         let hello = self.up.remove(&name)?.hello;
         self.dialling.insert(hello.incarnation);
+        if let Some(unheard) = &mut self.unheard {
+            unheard.insert(name.number());
+        }
         Some(PeerAddress::of(hello))
     }
 

@@ -47,12 +47,31 @@ impl Worker {
         match flow.connection {
             Some(connection) => {
                 let holders = self.peers.holders(connection);
-                holders.filter(|name| self.peers.send(name, frame.clone())).count() > 0
+                let sent = holders.filter(|name| self.peers.send(name, frame.clone())).count();
+                if sent == 0 && self.peers.is_unheard(connection.node()) {
+                    // One of the others may hear it. Whether it does is not told: the request waits here as well.
+                    self.peers.broadcast(&frame);
+                }
+                sent > 0
             }
             None => {
                 let holder = self.peers.by_address(flow.local);
                 holder.is_some_and(|name| self.peers.send(name, frame))
             }
+        }
+    }
+
+    /// A peer has a message for a connection: ours, or one of a node that it has no link with. Who may hold it passes
+    /// nothing on, so nothing goes in circles.
+    pub(super) fn send_for_peer(&mut self, flow: Flow, bytes: Bytes) {
+        let is_sent = self.sockets.send(flow, bytes.clone());
+        let Some(connection) = flow.connection.filter(|_| !is_sent) else { return };
+        let maker = connection.node();
+        if maker == self.settings.node_number || self.inherited.contains(&maker) {
+            return;
+        }
+        for name in self.peers.holders(connection) {
+            self.peers.send(name, PeerFrame::Send { flow, bytes: bytes.clone() });
         }
     }
 
@@ -172,6 +191,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Frame;
     use crate::ids::{ConnectionId, NodeName};
     use crate::signaling::samples;
 
@@ -238,5 +258,47 @@ mod tests {
             assert_eq!(worker.reach(&way(&gone)), expect, "{name}");
             assert_eq!(worker.reach(&way(&back)), as_before, "{name}: what lives stays");
         }
+    }
+
+    /// Between us and the node that has a phone's connection the way is cut: the others may have one.
+    #[tokio::test]
+    async fn a_message_finds_its_way_past_a_cut_link() {
+        let cut = NodeName("n-3".into());
+        let mut flow = by(0, "10.0.0.9:1111");
+        flow.connection = Some(ConnectionId(ConnectionId::base(cut.number()).0 + (1 << 40)));
+        let send = PeerFrame::Send { flow, bytes: Bytes::from_static(b"BYE") };
+        let mut worker = samples::worker();
+        let mut told = samples::peer(&mut worker);
+        let mut sent = |worker: &mut Worker| {
+            let is_sent = worker.transmit(flow, Bytes::from_static(b"BYE"));
+            let frames = core::iter::from_fn(|| told.try_recv().ok());
+            (is_sent, frames.filter(|frame| *frame == Frame::Peer(send.clone())).count())
+        };
+        worker.peers.note_known([(&cut, Incarnation(9))].into_iter());
+        assert_eq!(sent(&mut worker), (false, 1), "whether it arrives is not known");
+        worker.peers.note_known(core::iter::empty());
+        assert_eq!(sent(&mut worker), (false, 0), "nobody has it");
+    }
+
+    #[tokio::test]
+    async fn a_peers_message_is_passed_on_by_who_cannot_have_the_connection() {
+        let holder = NodeName("n-2".into());
+        let of = |name: &NodeName| {
+            let mut flow = by(0, "10.0.0.9:1111");
+            flow.connection = Some(ConnectionId(ConnectionId::base(name.number()).0 + (1 << 40)));
+            flow
+        };
+        let mut worker = samples::worker();
+        let mut told = samples::peer(&mut worker);
+        let mut passed = |worker: &mut Worker, flow| {
+            worker.send_for_peer(flow, Bytes::from_static(b"BYE"));
+            let frames = core::iter::from_fn(|| told.try_recv().ok());
+            frames.filter(|it| matches!(it, Frame::Peer(PeerFrame::Send { .. }))).count()
+        };
+        assert_eq!(passed(&mut worker, of(&holder)), 1);
+        worker.inherited.insert(holder.number());
+        assert_eq!(passed(&mut worker, of(&holder)), 0, "it was ours, and is gone");
+        let own = worker.settings.node.clone();
+        assert_eq!(passed(&mut worker, of(&own)), 0, "it was ours, and is gone");
     }
 }

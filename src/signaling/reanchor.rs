@@ -157,6 +157,7 @@ impl Worker {
         let wanted = wanted.filter(takes);
         let target = wanted.or_else(|| self.media.choose_elsewhere(&session.node));
         let Some(target) = target.filter(|_| is_due) else { return };
+        self.media.begin_place(SessionId::from(id), &target, self.now);
         let former = core::mem::replace(&mut session.node, target);
         session.settled = false;
         // It has the session: not there again, as if it were new.
@@ -174,8 +175,11 @@ impl Worker {
 
     /// A phone did not take another host: the session is where it was.
     pub(super) fn note_back(&mut self, id: CallId, node: NodeName) {
+        self.media.begin_place(SessionId::from(id), &node, self.now);
         if let Some(session) = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut()) {
             (session.node, session.settled, session.stays) = (node, true, true);
+            // The numbers of its reports go on where they were, before those of the other.
+            session.heard = 0;
         }
     }
 
@@ -220,6 +224,8 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::LegId;
+    use crate::signaling::samples;
 
     #[test]
     fn emergencies_go_first_then_the_oldest_and_no_more_than_the_window() {
@@ -236,6 +242,24 @@ mod tests {
         moves.count(CallId(2), 1);
         moves.count(CallId(1), 1);
         assert_eq!(moves.next(), Some((CallId(3), false)));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_back_is_heard() {
+        let (call, node) = (CallId(7), NodeName("m-1".into()));
+        let mut worker = samples::worker();
+        worker.adopt(samples::answered());
+        let report = |number| {
+            let kind = ReportKind::Digit { leg: LegId(0), digit: '5', duration_ms: 100 };
+            Report { session: SessionId::from(call), number, kind }
+        };
+        let heard = |worker: &Worker| worker.calls.get(call)?.media.as_ref().map(|it| it.heard);
+        worker.handle_media_report(&node, report(9));
+        worker.handle_media_report(&node, report(3));
+        assert_eq!(heard(&worker), Some(9), "told twice");
+        worker.note_back(call, node.clone());
+        worker.handle_media_report(&node, report(3));
+        assert_eq!(heard(&worker), Some(3));
     }
 
     #[test]

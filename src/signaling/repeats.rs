@@ -67,6 +67,16 @@ impl Worker {
         }
     }
 
+    /// Another node has a call of that INVITE: one of which nothing was said here was never there.
+    pub(super) fn give_way(&mut self, key: &[u8; 16]) {
+        let Some(id) = self.calls.of_key(key) else { return };
+        let is_unsaid = self.repeats.waiting.iter().any(|(_, waiting, _)| *waiting == id);
+        if is_unsaid && self.calls.get(id).is_some_and(|slot| slot.committed.0 == 0) {
+            tracing::warn!(call.id = %id, "call {id} is another node's already");
+            self.drop_unsaid(id);
+        }
+    }
+
     /// Messages that waited for that rev leave.
     pub(super) fn release(&mut self, id: CallId, rev: Rev) {
         for transmit in self.calls.commit(id, rev) {
@@ -81,6 +91,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::{Frame, PeerFrame};
     use crate::signaling::samples;
     use crate::store::{CallOutcome, StoreError};
 
@@ -140,6 +151,38 @@ mod tests {
         worker.end_waits();
         assert!(worker.calls.get(CallId(7)).is_none());
         assert!(worker.sockets.driver().sent.is_empty(), "nobody was told of it");
+    }
+
+    /// It was claimed from a dead node meanwhile.
+    #[tokio::test]
+    async fn a_repeat_gives_way_to_the_call_that_a_peer_has() {
+        for (is_said, stays) in [(false, false), (true, true)] {
+            let mut worker = samples::worker();
+            samples::peer(&mut worker);
+            let rev = new_call(&mut worker);
+            worker.expect_repeats();
+            worker.release_journaled(CallId(7), rev);
+            if is_said {
+                worker.now = worker.now + PATIENCE;
+                worker.end_waits();
+            }
+            worker.handle_peer(1, PeerFrame::InviteSeen { key: [7; 16], here: false });
+            assert!(worker.calls.get(CallId(7)).is_some());
+            worker.handle_peer(1, PeerFrame::InviteSeen { key: [7; 16], here: true });
+            assert_eq!(worker.calls.get(CallId(7)).is_some(), stays, "said: {is_said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn peers_hear_of_a_call_that_rings_and_came_here() {
+        for (claimed, count) in [(samples::ringing(), 1), (samples::answered(), 0)] {
+            let mut worker = samples::worker();
+            let mut told = samples::peer(&mut worker);
+            worker.adopt(claimed);
+            let seen = Frame::Peer(PeerFrame::InviteSeen { key: [7; 16], here: true });
+            let frames = core::iter::from_fn(|| told.try_recv().ok());
+            assert_eq!(frames.filter(|frame| *frame == seen).count(), count);
+        }
     }
 
     fn new_call_again(worker: &mut Worker) -> Rev {

@@ -21,6 +21,7 @@ use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev, SessionId};
 use crate::limits;
 use crate::store::{Batch, ClaimedCall, JournalFolder, NodeRow, Store, StoreError};
 use crate::time::Timestamp;
+use crate::views::CallState;
 use core::time::Duration;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -352,6 +353,7 @@ impl Worker {
         self.expect_repeats();
         self.ask_no_more(&name);
         self.pass_on_again(&name);
+        self.say_again_around(&name);
         self.peers.note_left(name, self.now);
     }
 
@@ -448,11 +450,10 @@ impl Worker {
             }
         };
         let recorded = call.media_node().cloned();
-        // It may have moved since the record was written.
-        let moved = self.media.place_of(SessionId::from(id)).cloned();
-        let moved = moved.filter(|place| Some(place) != recorded.as_ref());
+        let moved = self.moved_since(&call);
         let moved = moved.or_else(|| self.media.heir_of(recorded.as_ref()?));
         let node = moved.clone().or(recorded);
+        let rings = matches!(call.state(), CallState::Trying | CallState::Early);
         self.note_mark(id, || format!("carried on by {}", self.settings.node));
         self.calls.insert(call, key, String::new());
         if let Some(slot) = self.calls.get_mut(id) {
@@ -460,6 +461,9 @@ impl Worker {
             slot.media = node.map(|node| adopted_session(node, id, epoch));
         }
         self.drain(id);
+        if rings {
+            self.tell_of_invite(key);
+        }
         self.move_as_wanted(id);
         if let Some(node) = moved {
             self.input(id, Input::MediaMoved { node });
@@ -468,6 +472,15 @@ impl Worker {
         if let Some(node) = session.map(|session| session.node.clone()) {
             self.doubt_unheard(node);
         }
+    }
+
+    /// Which process of the host that its record names took the session since, if one did. What was heard of it before
+    /// the call last came there from another host tells nothing.
+    fn moved_since(&self, call: &Call) -> Option<NodeName> {
+        let (at, place) = self.media.place_of(SessionId::from(call.id()))?;
+        let is_old = call.anchored_at().is_some_and(|anchored| at <= anchored);
+        let is_its_host = |recorded| recorded != place && !self.media.are_apart(recorded, place);
+        (!is_old && call.media_node().is_none_or(is_its_host)).then(|| place.clone())
     }
 }
 
