@@ -218,6 +218,8 @@ pub struct Phone {
     pub challenge: Option<(String, &'static str)>,
     /// Finals of its requests within dialogs.
     pub answers: Vec<Answered>,
+    /// Call-IDs of INVITEs that it answered, and no ACK came.
+    pub unacknowledged: Vec<String>,
     /// It speaks by a connection: what it says once arrives, or the connection breaks.
     pub by_connection: bool,
     pub registration: Option<Registration>,
@@ -250,6 +252,7 @@ impl Phone {
             when_answered: Vec::new(),
             challenge: None,
             answers: Vec::new(),
+            unacknowledged: Vec::new(),
             by_connection: false,
             registration: None,
         }
@@ -381,6 +384,7 @@ impl Phone {
         match kind {
             Kind::Success => {
                 // No ACK for our 2xx: the dialog is ended by BYE (RFC 3261 §13.3.1.4).
+                self.unacknowledged.push(call_id.to_owned());
                 self.send_bye(at, now);
             }
             Kind::Invite if self.lines[at].reinvite_open => {
@@ -550,6 +554,13 @@ impl Phone {
         let told = SocketAddr::new(host, port);
         let kept = line.first_remote.filter(|_| self.manners.keeps_address);
         Some((kept.unwrap_or(told), payload_type))
+    }
+
+    /// The payload type by which the switch takes digits.
+    pub fn event_type(&self, at: usize) -> Option<u8> {
+        let mut formats = self.lines[at].remote_sdp.lines();
+        let format = formats.find(|line| line.contains(" telephone-event/"))?;
+        format.strip_prefix("a=rtpmap:")?.split(' ').next()?.parse().ok()
     }
 
     /// Where the switch wants our RTP.

@@ -48,10 +48,8 @@ impl World {
         }
         self.time_sessions();
         for (call, lines) in calls {
-            // Two that were called may both have answered: one of them is told the end.
-            let calls = |(at, line): At| self.phones[at].lines[line].caller;
             if let [one, other] = lines[..]
-                && calls(one) != calls(other)
+                && self.are_together(&lines)
             {
                 self.listen(call, one, other);
                 self.listen(call, other, one);
@@ -85,13 +83,20 @@ impl World {
         };
         let source = SocketAddr::new(self.address_of(at).ip(), voice.port);
         let ear = self.ears.entry((at, line)).or_default();
-        ear.sent = ear.sent.wrapping_add(1);
-        let packet = packet(ear.sent, payload_type, (at as u32) << 16 | line as u32);
+        // Between two there is room for the number of a digit.
+        ear.sent = ear.sent.wrapping_add(2);
+        let sent = ear.sent;
+        let packet = packet(sent, payload_type, (at as u32) << 16 | line as u32);
         let Some(media) = self.listener(to) else { return };
         let now = Timestamp::from_micros(self.now);
-        let Some(to) = self.medias[media].node.packet((source, to.port()), &packet, now) else {
+        let port = to.port();
+        let Some(to) = self.medias[media].node.packet((source, port), &packet, now) else {
             return;
         };
+        if let Some(event_type) = self.phones[at].event_type(line) {
+            let call = self.call_of(at, line);
+            self.press_key(call, (media, source, port), event_type, &packet, sent);
+        }
         let hears = |other: &&At| {
             let voice = self.phones[other.0].lines[other.1].local;
             let is_there = self.address_of(other.0).ip() == to.ip() && voice.port == to.port();
@@ -181,7 +186,7 @@ fn packet(sequence: u16, payload_type: u8, ssrc: u32) -> [u8; 32] {
     packet[0] = 0x80;
     packet[1] = payload_type;
     packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-    let timestamp = u32::from(sequence).wrapping_mul((EVERY / MS * 8) as u32);
+    let timestamp = u32::from(sequence / 2).wrapping_mul((EVERY / MS * 8) as u32);
     packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
     packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
     packet

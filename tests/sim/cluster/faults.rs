@@ -244,6 +244,19 @@ impl Theme {
         }
     }
 
+    /// Nobody can claim what a node gives up before that has it back. Then it is its turn not to reach the store.
+    fn delay_claims(plan: &mut Vec<(u64, Fault)>, random: &mut Random) {
+        for (at, fault) in plan.clone() {
+            let Fault::Drain { node, .. } = fault else { continue };
+            let back = random.between(10_500 * MS, 12 * S);
+            plan.push((at + back, Fault::CutFromStore { node, time: 3 * S }));
+            let time = back + random.between(300 * MS, 2 * S);
+            for node in (0..NODES).filter(|other| *other != node) {
+                plan.push((at - 50 * MS, Fault::CutFromStore { node, time }));
+            }
+        }
+    }
+
     /// Faults of a seed and when they come, from the beginning.
     pub fn plan(self, random: &mut Random) -> Vec<(u64, Fault)> {
         let count = random.between(1, 5);
@@ -256,6 +269,9 @@ impl Theme {
                 let kill = Fault::Kill { node, outputs: random.between(0, 12), back };
                 plan.push((at + random.between(0, time), kill));
             }
+        }
+        if self == Self::Store {
+            Self::delay_claims(&mut plan, random);
         }
         if self == Self::Failover {
             let at = random.between(5 * S, 45 * S);

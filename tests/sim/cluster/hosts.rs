@@ -161,8 +161,7 @@ impl World {
             return;
         }
         (self.last_fault, self.hurt_at) = (self.now, self.now);
-        self.lives += 1;
-        self.medias[media].life = self.lives;
+        self.medias[media].life = self.next_life();
         self.medias[media].is_up = true;
         self.schedule(0, Happening::Relink);
     }

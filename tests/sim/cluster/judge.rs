@@ -39,8 +39,8 @@ impl World {
         if cseq.number > before {
             *known = (cseq.number, is_bye);
         }
-        // BYE waits for no commit: who carries the call on may use its number again, for a phone whose dialog is over.
-        let is_repeat = cseq.number == before && was_bye;
+        // BYE waits for no commit: who carries the call on may say its own under the same number.
+        let is_repeat = cseq.number == before && was_bye && is_bye;
         if cseq.number <= before && !is_repeat {
             let number = cseq.number;
             self.complain(format!(
@@ -72,6 +72,19 @@ impl World {
         }
     }
 
+    /// Who answers is heard, though its repeats and the ACK may come to other nodes.
+    pub fn judge_acknowledgements(&mut self, at: usize) {
+        for call_id in core::mem::take(&mut self.phones[at].unacknowledged) {
+            let is_heard = self.weather.is_mild && !self.is_bereft(self.now - LONGEST_DELAY);
+            let line = self.line(&call_id);
+            let call = line.map_or(0, |(at, line)| self.call_of(at, line));
+            if is_heard && self.vanished_from(call).is_empty() {
+                let address = &self.phones[at].address;
+                self.complain(format!("phone {address} got no ACK of its answer in {call_id}"));
+            }
+        }
+    }
+
     /// Then no node that was there long enough was left: calls wait for a lease.
     pub fn is_bereft(&self, at: u64) -> bool {
         self.bereft_at > 0 && at < self.bereft_at + BEREFT
@@ -81,8 +94,16 @@ impl World {
     fn is_alive(&mut self, call_id: &str) -> bool {
         let Some((phone, line)) = self.line(call_id) else { return false };
         let call = self.call_of(phone, line);
+        let lines = self.lines_of(call);
         // A branch that answered too late, and is not told of its end yet, never heard anybody.
-        self.has_heard(phone, line) && self.lines_of(call).len() == 2
+        self.has_heard(phone, line) && self.are_together(&lines)
+    }
+
+    /// Two lines of one call are its two sides. Two that were called may both have answered: one of them, or both when
+    /// the caller is gone, are told the end.
+    pub fn are_together(&self, lines: &[(usize, usize)]) -> bool {
+        let calls = |(at, line): (usize, usize)| self.phones[at].lines[line].caller;
+        matches!(lines, [one, other] if calls(*one) != calls(*other))
     }
 
     fn line(&self, call_id: &str) -> Option<(usize, usize)> {
@@ -125,12 +146,15 @@ impl World {
 
     /// A phone of that call vanished, and had put the other on hold.
     fn is_held(&mut self, call: u128) -> bool {
+        let vanished = self.vanished_from(call);
+        vanished.into_iter().any(|(at, line)| self.phones[at].lines[line].holding)
+    }
+
+    fn vanished_from(&mut self, call: u128) -> Vec<(usize, usize)> {
         let vanished: Vec<String> = self.phones.iter().flat_map(|it| it.vanished.clone()).collect();
-        vanished.iter().any(|call_id| {
-            let line =
-                self.line(call_id).filter(|(at, line)| self.phones[*at].lines[*line].holding);
-            line.is_some_and(|(at, line)| self.call_of(at, line) == call)
-        })
+        let mut lines: Vec<_> = vanished.iter().filter_map(|call_id| self.line(call_id)).collect();
+        lines.retain(|(at, line)| self.call_of(*at, *line) == call);
+        lines
     }
 
     /// What must be true when all is over.
@@ -140,6 +164,7 @@ impl World {
             self.judge_ends(&mut wrong);
             self.judge_cdrs(&mut wrong);
             self.judge_registrations(&mut wrong);
+            self.judge_digits(&mut wrong);
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }

@@ -4,9 +4,10 @@
 //! `HOLDFAST_SIM_CLUSTER_CALLS=1000000 cargo test --test sim cluster -- --nocapture` runs as many calls as wanted and
 //! tells how far it is (`make test` asks for 100,000; `CARGO_PROFILE_TEST_OPT_LEVEL=1` makes them several times faster);
 //! `HOLDFAST_SIM_CLUSTER_FIRST=N` begins at another seed; `HOLDFAST_SIM_CLUSTER_SEED=N` replays one seed with its whole
-//! trace, `HOLDFAST_SIM_CLUSTER_BROKEN=NoFence` with that rule broken.
+//! trace, `HOLDFAST_SIM_CLUSTER_BROKEN=NoFence` with that rule broken; without a seed, which of the seeds notice.
 
 mod air;
+mod digits;
 mod errands;
 mod faults;
 mod happening;
@@ -48,7 +49,7 @@ const SECRET: &str = "secret";
 const ON_TCP: u64 = 250;
 const REGISTERS: u64 = 300;
 /// Without these a run proves little.
-const MUST_HAPPEN: [&str; 56] = [
+const MUST_HAPPEN: [&str; 57] = [
     "audio: heard",
     "calls: adopted Confirmed",
     "calls: adopted Early",
@@ -99,6 +100,7 @@ const MUST_HAPPEN: [&str; 56] = [
     "phones: connected",
     "phones: connections broken",
     "phones: connections inherited",
+    "phones: digits dialled",
     "phones: re-INVITE not answered at all",
     "phones: registered",
     "phones: retransmissions",
@@ -231,7 +233,7 @@ impl Survey {
 }
 
 /// Seeds from `first` on, on all cores, until too many broke.
-fn run_seeds(first: u64, seeds: u64) -> Survey {
+fn run_seeds(first: u64, seeds: u64, sabotage: Option<Sabotage>) -> Survey {
     let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
     let total = Mutex::new(Survey::default());
     let shows = seeds * CALLS_PER_SEED >= MANY;
@@ -242,7 +244,7 @@ fn run_seeds(first: u64, seeds: u64) -> Survey {
             if seed >= first + seeds {
                 break;
             }
-            match run_seed(seed, None, false) {
+            match run_seed(seed, sabotage, false) {
                 Ok(mut world) => {
                     count.merge(&mut world.count);
                     (0..CALLS_PER_SEED).for_each(|_| count.add("calls: begun"));
@@ -269,10 +271,10 @@ fn run_seeds(first: u64, seeds: u64) -> Survey {
 
 #[test]
 fn a_cluster_keeps_its_calls_whatever_befalls_it() {
+    let rule = crate::text("HOLDFAST_SIM_CLUSTER_BROKEN");
+    let broken_rule = |sabotage: &Sabotage| Some(format!("{sabotage:?}")) == rule;
+    let sabotage = Sabotage::ALL.into_iter().find(broken_rule);
     if let Some(seed) = crate::number("HOLDFAST_SIM_CLUSTER_SEED") {
-        let rule = crate::text("HOLDFAST_SIM_CLUSTER_BROKEN");
-        let broken_rule = |sabotage: &Sabotage| Some(format!("{sabotage:?}")) == rule;
-        let sabotage = Sabotage::ALL.into_iter().find(broken_rule);
         let broken = run_seed(seed, sabotage, false).is_err();
         println!("{}", story(seed, sabotage));
         return assert!(!broken, "seed {seed} is broken");
@@ -280,10 +282,13 @@ fn a_cluster_keeps_its_calls_whatever_befalls_it() {
     let calls = crate::number("HOLDFAST_SIM_CLUSTER_CALLS").unwrap_or(CALLS);
     let first = crate::number("HOLDFAST_SIM_CLUSTER_FIRST").unwrap_or(0);
     let seeds = calls.div_ceil(CALLS_PER_SEED);
-    let survey = run_seeds(first, seeds);
+    let survey = run_seeds(first, seeds, sabotage);
     let (count, broken) = (&survey.count, &survey.broken);
     for (seed, (what, _)) in broken {
         println!("seed {seed}: {}", what.lines().next().unwrap_or_default());
+    }
+    if let Some(rule) = sabotage {
+        return println!("{} of {seeds} seeds notice that {rule:?} is broken", broken.len());
     }
     let too_many = broken.len() as u64 * 1_000 > seeds * BROKEN_IN_A_THOUSAND;
     let worst = broken.keys().next().copied().filter(|_| too_many && seeds > 1_000);

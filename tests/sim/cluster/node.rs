@@ -128,8 +128,7 @@ impl World {
         }
         self.replay(at);
         self.replay_dead(at);
-        self.lives += 1;
-        let life = self.lives;
+        let life = self.next_life();
         let ahead = self.random.between(0, 50 * MS);
         let config = config(&self.nodes[at], life, self.key_of(at));
         let events = Arc::new(move |event: &Event| tell_event(at, event));

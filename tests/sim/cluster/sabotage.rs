@@ -87,10 +87,12 @@ impl Sabotage {
     pub fn shows_under(self, theme: Theme) -> bool {
         let all = theme == Theme::All;
         match self {
-            Self::EmptyJournal | Self::AbsentForError | Self::NoReplay | Self::LateClaims => {
+            Self::EmptyJournal | Self::AbsentForError | Self::NoReplay => {
                 all || theme == Theme::Store
             }
-            Self::OldEpochs | Self::ForgottenReports => all || theme == Theme::Media,
+            Self::LateClaims => theme == Theme::Store,
+            Self::OldEpochs => all || theme == Theme::Media,
+            Self::ForgottenReports => theme == Theme::Deaths,
             _ => true,
         }
     }

@@ -4,7 +4,7 @@
 use super::world::{Happening, MS, NODES, S, World, first_line};
 use bytes::Bytes;
 use core::net::SocketAddr;
-use holdfast::ids::{ConnectionId, Flow, NodeName, Transport};
+use holdfast::ids::{ConnectionId, Flow, Incarnation, NodeName, Transport};
 use holdfast::net::tcp::TcpEvent;
 use holdfast::signaling::driven::{Incoming, Wakeup};
 
@@ -48,7 +48,8 @@ impl World {
         let Some(process) = &self.nodes[at].process else { return };
         let (life, number) = (process.life, process.driven.settings().node_number);
         self.stream_count += 1;
-        let id = ConnectionId(ConnectionId::base(number).0 | self.stream_count);
+        let first = ConnectionId::first_of(number, Incarnation(life));
+        let id = ConnectionId(first.0 + self.stream_count);
         let ip = self.phones[phone].address.parse::<SocketAddr>().expect("an address").ip();
         let flow = Flow {
             transport: Transport::Tcp,

@@ -2,6 +2,7 @@
 //! one seed. The nodes are the product's own workers; everything around them is here.
 
 use super::air::Ear;
+use super::digits::Digits;
 use super::faults::{Mood, Theme};
 pub use super::happening::Happening;
 use super::hosts::Break;
@@ -37,6 +38,9 @@ pub const S: u64 = 1_000_000;
 pub const fn host_of(media: usize) -> usize {
     media * HOSTS / MEDIAS
 }
+
+/// Between two starts of processes.
+const LIFE: u64 = 1_000_000;
 
 /// Far more than a seed needs: a timer that never clears is found.
 const MOST_STEPS: u64 = 400_000;
@@ -101,6 +105,7 @@ pub struct World {
     pub theme: Theme,
     /// What lines of phones hear.
     pub ears: BTreeMap<(usize, usize), Ear>,
+    pub digits: Digits,
     pub calls_by_tag: HashMap<String, u128>,
     /// Connections of phones.
     pub streams: BTreeMap<ConnectionId, Stream>,
@@ -193,6 +198,7 @@ impl World {
             stalls: BTreeMap::new(),
             theme,
             ears: BTreeMap::new(),
+            digits: Digits::default(),
             calls_by_tag: HashMap::new(),
             streams: BTreeMap::new(),
             stream_count: 0,
@@ -206,7 +212,7 @@ impl World {
             given: BTreeMap::new(),
             replica: None,
             store_ahead: 0,
-            lives: 100,
+            lives: 0,
             users: Vec::new(),
             bindings: Vec::new(),
             weather,
@@ -235,6 +241,13 @@ impl World {
         world.break_rules();
         world.schedule(0, Happening::Tick);
         world
+    }
+
+    /// A start of a process. Like those of the product, which are times, they are far apart: between two of them are the
+    /// names of all connections that the first one accepts.
+    pub fn next_life(&mut self) -> u64 {
+        self.lives += LIFE;
+        self.lives
     }
 
     pub fn note(&mut self, what: impl FnOnce() -> String) {
@@ -364,6 +377,7 @@ impl World {
             }
         }
         self.judge_answers(at);
+        self.judge_acknowledgements(at);
     }
 
     /// What phones find wrong after two faults at once, and what is known of it.
@@ -423,6 +437,7 @@ impl World {
                     self.count.add(format!("calls: adopted {state:?}"));
                 }
                 Event::CallAnswered { .. } => self.count.add("calls: answered"),
+                Event::DigitDialled { call, .. } => self.digits.tell(call),
                 Event::CallLeft { .. } => self.count.add("calls: left"),
                 Event::CallReanchored { .. } => self.count.add("calls: re-anchored"),
                 Event::Bug { call, what } => {
