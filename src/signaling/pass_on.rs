@@ -205,7 +205,7 @@ impl Worker {
         }
     }
 
-    /// Nobody owns its call: 481 to a request, nothing to an ACK. A response may be for a node where the call, over for
+    /// Nobody owns its call: 481 to a request. A response, or an ACK, may be for a node where the call, over for
     /// everybody else, lingers. That one may have died: what rings is cancelled here.
     fn refuse_stray(&mut self, stray: &Stray) {
         match Message::parse(&stray.bytes) {
@@ -217,13 +217,19 @@ impl Worker {
                 if let Some(cancel) = cancel_unknown(&self.settings, &response, &stray.flow) {
                     self.transmit(stray.flow, cancel);
                 }
-                let (flow, bytes) = (stray.flow, stray.bytes.clone());
-                self.peers.broadcast(&PeerFrame::Forward { flow, bytes, hops: FORWARDS });
+                self.tell_all(stray);
             }
-            Ok(Message::Request(_)) | Err(_) => {
+            Ok(Message::Request(_)) => self.tell_all(stray),
+            Err(_) => {
                 self.emit(&Event::Malformed { what: "a message of a call that nobody has" });
             }
         }
+    }
+
+    /// Who has its call knows what to do with it.
+    fn tell_all(&self, stray: &Stray) {
+        let (flow, bytes) = (stray.flow, stray.bytes.clone());
+        self.peers.broadcast(&PeerFrame::Forward { flow, bytes, hops: FORWARDS });
     }
 
     /// A CANCEL names no call: its key does.
@@ -314,8 +320,30 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Frame;
     use crate::ids::{LegId, Purpose};
     use crate::signaling::samples;
+
+    /// Its BYE waits for it (RFC 3261 §15).
+    #[tokio::test]
+    async fn an_ack_of_a_call_that_is_over_comes_to_who_still_has_it() {
+        let mut worker = samples::worker();
+        let mut told = samples::peer(&mut worker);
+        let (_, flow) = samples::invite();
+        let locator = Locator { call: CallId(7), leg: LegId(0), node: 3 };
+        let mut forwarded = |method: &str| {
+            let text = format!(
+                "{method} sip:1@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKx\r\n\
+                 From: <sip:1@pbx>;tag=a\r\nTo: <sip:2@pbx>;tag=b\r\nCall-ID: c\r\n\
+                 CSeq: 2 {method}\r\n\r\n"
+            );
+            let stray = Stray::new(&locator, flow, &Bytes::from(text), 0);
+            worker.handle_stray_found(stray, Whereabouts::Over);
+            let frames = core::iter::from_fn(|| told.try_recv().ok());
+            frames.filter(|it| matches!(it, Frame::Peer(PeerFrame::Forward { .. }))).count()
+        };
+        assert_eq!([forwarded("ACK"), forwarded("INFO")], [1, 0]);
+    }
 
     #[tokio::test]
     async fn what_rings_for_a_call_that_is_over_is_cancelled() {
