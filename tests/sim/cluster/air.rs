@@ -93,10 +93,7 @@ impl World {
         let Some(to) = self.medias[media].node.packet((source, port), &packet, now) else {
             return;
         };
-        if let Some(event_type) = self.phones[at].event_type(line) {
-            let call = self.call_of(at, line);
-            self.press_key(call, (media, source, port), event_type, &packet, sent);
-        }
+        self.press_key((at, line), (media, source, port), &packet, sent);
         let hears = |other: &&At| {
             let voice = self.phones[other.0].lines[other.1].local;
             let is_there = self.address_of(other.0).ip() == to.ip() && voice.port == to.port();

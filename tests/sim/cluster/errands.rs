@@ -180,7 +180,8 @@ impl World {
 
     /// A commit is told done before it is.
     fn tells_early(&self, node: usize) -> bool {
-        let leaves = || self.nodes[node].process.as_ref().is_some_and(|it| it.leaving.is_some());
+        let process = self.nodes[node].process.as_ref();
+        let leaves = || process.is_some_and(|it| it.leaving.is_some() || it.is_draining);
         match self.sabotage {
             Some(Sabotage::EarlyCommit) => true,
             Some(Sabotage::EarlyHandOver) => leaves(),

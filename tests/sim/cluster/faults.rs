@@ -46,9 +46,15 @@ pub enum Fault {
         node: usize,
         life: u64,
     },
+    /// It is told to leave in the midst of its work, and starts again after some time.
     Leave {
         node: usize,
         back: Option<u64>,
+    },
+    /// The same, if it did not come to that.
+    LeaveNow {
+        node: usize,
+        life: u64,
     },
     /// An operator drains a node, and takes that back.
     Drain {
@@ -314,7 +320,13 @@ impl World {
                 self.schedule(time, Happening::Fault(Fault::Thaw { node, life }));
             }
             Fault::Thaw { node, life } => self.thaw(node, life),
-            Fault::Leave { node, back } => self.leave(node, back),
+            Fault::Leave { node, back } => {
+                let life = self.nodes[node].life();
+                let Some(process) = &mut self.nodes[node].process else { return };
+                process.leaves_in_midst = Some(back);
+                self.schedule(S, Happening::Fault(Fault::LeaveNow { node, life }));
+            }
+            Fault::LeaveNow { node, life } => self.leave_in_midst(node, life),
             Fault::Drain { node, time } => {
                 let life = self.nodes[node].life();
                 self.count.add("faults: node drained");
@@ -415,6 +427,9 @@ impl World {
         // Nobody waits for the answer.
         let (answer, _) = tokio::sync::oneshot::channel();
         let name = self.nodes[node].name().to_string();
+        if let Some(process) = self.nodes[node].process.as_mut().filter(|it| it.life == life) {
+            process.is_draining = drain;
+        }
         let order = Command::Drain { node: name, drain, end_calls: false, answer };
         self.turn(node, life, Some(Incoming::Command(order)));
     }

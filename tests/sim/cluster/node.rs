@@ -47,6 +47,9 @@ pub struct Process {
     pub wakes_at: u64,
     /// It dies when it made so many more outputs; when it starts again.
     pub dies_after: Option<(u64, Option<u64>)>,
+    /// It is told to leave as soon as it decided something that is not on its way to the store; when it starts again.
+    pub leaves_in_midst: Option<Option<u64>>,
+    pub is_draining: bool,
     pub looks: u32,
     /// It leaves: until when at most, and when it starts again.
     pub leaving: Option<(u64, Option<u64>)>,
@@ -142,6 +145,8 @@ impl World {
             backlog: VecDeque::new(),
             wakes_at: self.now,
             dies_after: None,
+            leaves_in_midst: None,
+            is_draining: false,
             looks: 0,
             leaving: None,
             ahead,
@@ -176,12 +181,27 @@ impl World {
             process.backlog.extend(incoming.filter(|_| !is_lost));
             return;
         }
+        let was_safe = process.driven.is_safe();
         process.driven.turn(incoming, Timestamp::from_micros(now + process.ahead));
         let wakes_at = process.driven.next_timeout().as_micros().saturating_sub(process.ahead);
         process.wakes_at = if wakes_at > now { wakes_at } else { now + 2 * MS };
+        let decides = was_safe && !process.driven.is_safe();
         let outputs = self.outputs(at, life);
+        let decides =
+            decides && !outputs.iter().any(|it| matches!(it, Output::Errand(Errand::Commit(_))));
         self.carry_out(at, life, outputs);
+        if decides {
+            self.leave_in_midst(at, life);
+        }
         self.go_on_leaving(at, life);
+    }
+
+    /// If it is to leave, and did not yet.
+    pub fn leave_in_midst(&mut self, at: usize, life: u64) {
+        let process = self.nodes[at].process.as_ref().filter(|process| process.life == life);
+        if let Some(back) = process.and_then(|process| process.leaves_in_midst) {
+            self.leave(at, back);
+        }
     }
 
     pub fn time_nodes(&mut self) {
@@ -276,6 +296,7 @@ impl World {
             return;
         }
         process.driven.stop();
+        process.leaves_in_midst = None;
         process.leaving = Some((now + LAST_COMMIT, back));
         let life = process.life;
         self.turn(at, life, None);

@@ -437,7 +437,7 @@ impl World {
                     self.count.add(format!("calls: adopted {state:?}"));
                 }
                 Event::CallAnswered { .. } => self.count.add("calls: answered"),
-                Event::DigitDialled { call, .. } => self.digits.tell(call),
+                Event::DigitDialled { call, digit, .. } => self.digits.tell(call, digit),
                 Event::CallLeft { .. } => self.count.add("calls: left"),
                 Event::CallReanchored { .. } => self.count.add("calls: re-anchored"),
                 Event::Bug { call, what } => {
