@@ -429,10 +429,10 @@ impl MediaConfig {
 }
 
 fn read_hep(values: &mut Values) -> Option<HepConfig> {
-    let target = values.read_given("hep_target", parse::target);
+    let target = values.read_given("hep_target", parse::hep_target);
     let agent = values.read("hep_agent", |text| parse::number(text, 0, u32::MAX));
     let password = values.read_given("hep_password", parse::hep_password);
-    target.map(|target| HepConfig { target, agent, password })
+    target.map(|(transport, target)| HepConfig { target, transport, agent, password })
 }
 
 fn read_log(values: &mut Values) -> LogConfig {

@@ -1,14 +1,17 @@
-//! HEP, version 3 (the encapsulation of Homer): what was said in SIP and how media fares, to a collector by UDP.
+//! HEP, version 3 (the encapsulation of Homer): what was said in SIP and how media fares, to a collector by UDP or TCP.
 //!
-//! Invariant: what cannot be sent at once is lost and counted; a collector that is away, or whose name is, holds
-//! nothing up: names are looked up by threads of their own, one at a time.
+//! Invariant: what cannot be sent is lost and counted; a collector that is away, or whose name is, holds nothing up:
+//! names are looked up and connections made by threads of their own, one at a time.
+
+mod link;
 
 use crate::ids::Transport;
 use crate::time::Timestamp;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use link::Link;
 use std::io;
-use std::net::{ToSocketAddrs as _, UdpSocket};
+use std::net::ToSocketAddrs as _;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 /// The collector's name is looked up again after so long: a container may have another address then.
@@ -23,6 +26,8 @@ const MOST: usize = 65_000;
 pub struct HepConfig {
     /// `host:port`.
     pub target: String,
+    /// By datagrams or a connection.
+    pub transport: Transport,
     /// Tells capture agents apart.
     pub agent: u32,
     /// The collector's key, when it wants one.
@@ -31,7 +36,7 @@ pub struct HepConfig {
 
 impl core::fmt::Debug for HepConfig {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "HEP to {} as {}", self.target, self.agent)
+        write!(f, "HEP to {} by {:?} as {}", self.target, self.transport, self.agent)
     }
 }
 
@@ -121,42 +126,54 @@ impl HepPacket<'_> {
 #[derive(Debug)]
 pub struct HepSender {
     config: HepConfig,
-    socket: Option<UdpSocket>,
+    link: Option<Link>,
     look_up_at: Timestamp,
-    looking_up: Option<Receiver<io::Result<UdpSocket>>>,
+    looking_up: Option<Receiver<io::Result<Link>>>,
 }
 
 impl HepSender {
     /// The collector is looked for when there is something to send.
     pub const fn new(config: HepConfig) -> Self {
         let look_up_at = Timestamp::from_micros(0);
-        Self { config, socket: None, look_up_at, looking_up: None }
+        Self { config, link: None, look_up_at, looking_up: None }
     }
 
-    /// False: it is lost.
-    pub fn send(&mut self, packet: &HepPacket<'_>) -> bool {
+    /// How many packets are lost by it: this one, or those that waited with it. On a connection it may wait for `flush`.
+    pub fn send(&mut self, packet: &HepPacket<'_>) -> u64 {
         self.find(packet.at);
-        let Some(socket) = self.socket.as_ref().filter(|_| packet.payload.len() < MOST) else {
-            return false;
+        let Some(link) = self.link.as_mut().filter(|_| packet.payload.len() < MOST) else {
+            return 1;
         };
         let bytes = packet.encode(self.config.agent, self.config.password.as_deref());
-        match socket.send(&bytes) {
-            Ok(_) => true,
-            // What an earlier one met: nobody listened there. This one was not sent for it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                socket.send(&bytes).is_ok()
-            }
-            Err(_) => false,
+        match link.send(&bytes) {
+            false => 1,
+            true if link.is_full() => self.flush(),
+            true => 0,
         }
     }
 
-    /// Has a socket towards the collector as soon as its name is known.
+    /// Nothing follows soon: what was gathered leaves. How many packets are lost.
+    pub fn flush(&mut self) -> u64 {
+        let Some(Err(lost)) = self.link.as_mut().map(Link::flush) else { return 0 };
+        tracing::warn!("the HEP collector {} ended the connection", self.config.target);
+        self.link = None;
+        self.look_up_at = Timestamp::from_micros(0);
+        lost
+    }
+
+    /// Has a link to the collector as soon as its name is known. A connection shows by itself when it is over.
     fn find(&mut self, now: Timestamp) {
-        if self.looking_up.is_none() && now >= self.look_up_at {
+        let is_connected = self.link.as_ref().is_some_and(Link::is_stream);
+        if self.looking_up.is_none() && now >= self.look_up_at && !is_connected {
             self.look_up_at = now + LOOK_UP;
+            let transport = self.config.transport;
             match self.config.target.parse() {
-                Ok(address) => return self.use_found(connected(address), now),
-                Err(_) => self.looking_up = Some(look_up(self.config.target.clone())),
+                Ok(address) if transport == Transport::Udp => {
+                    return self.use_found(Link::make(address, transport), now);
+                }
+                Ok(_) | Err(_) => {
+                    self.looking_up = Some(look_up(self.config.target.clone(), transport));
+                }
             }
         }
         let found = match self.looking_up.as_ref().map(Receiver::try_recv) {
@@ -168,9 +185,9 @@ impl HepSender {
         self.use_found(found, now);
     }
 
-    fn use_found(&mut self, found: io::Result<UdpSocket>, now: Timestamp) {
+    fn use_found(&mut self, found: io::Result<Link>, now: Timestamp) {
         match found {
-            Ok(socket) => self.socket = Some(socket),
+            Ok(link) => self.link = Some(link),
             Err(error) => {
                 self.look_up_at = now + LOOK_UP_AGAIN;
                 tracing::warn!("the HEP collector {} is not found: {error}", self.config.target);
@@ -179,34 +196,25 @@ impl HepSender {
     }
 }
 
-fn look_up(target: String) -> Receiver<io::Result<UdpSocket>> {
+fn look_up(target: String, transport: Transport) -> Receiver<io::Result<Link>> {
     let (tell, found) = sync_channel(1);
     let run = move || {
         let address = target.to_socket_addrs().and_then(|mut addresses| {
             addresses.next().ok_or_else(|| io::Error::other("the name has no address"))
         });
         // The sender may be gone.
-        let _ = tell.send(address.and_then(connected));
+        let _ = tell.send(address.and_then(|address| Link::make(address, transport)));
     };
     // Without a thread the channel is closed, which says so.
     let _ = std::thread::Builder::new().name("hep-name".to_owned()).spawn(run);
     found
 }
 
-fn connected(target: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = match target {
-        SocketAddr::V4(_) => core::net::Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => core::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.set_nonblocking(true)?;
-    socket.connect(target)?;
-    Ok(socket)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
+    use std::net::{TcpListener, UdpSocket};
 
     fn packet() -> HepPacket<'static> {
         HepPacket {
@@ -253,20 +261,70 @@ mod tests {
         collector.set_read_timeout(Some(Duration::from_secs(10))).expect("a time");
         let address = collector.local_addr().expect("bound");
         let target = format!("localhost:{}", address.port());
-        let mut sender = HepSender::new(HepConfig { target, agent: 1, password: None });
+        let transport = Transport::Udp;
+        let mut sender = HepSender::new(HepConfig { target, transport, agent: 1, password: None });
         let packet = packet();
         let (tell, found) = sync_channel(1);
         sender.looking_up = Some(found);
-        assert!(!sender.send(&packet), "lost, and nobody waits");
-        tell.send(connected(address)).expect("it listens");
-        assert!(sender.send(&packet));
-        let looked_up = look_up(sender.config.target.clone()).recv().expect("an answer");
-        sender.socket = Some(looked_up.expect("its address"));
-        assert!(sender.send(&packet));
+        assert_eq!(sender.send(&packet), 1, "lost, and nobody waits");
+        tell.send(Link::make(address, transport)).expect("it listens");
+        assert_eq!(sender.send(&packet), 0);
+        let looked_up = look_up(sender.config.target.clone(), transport).recv().expect("an answer");
+        sender.link = Some(looked_up.expect("its address"));
+        assert_eq!(sender.send(&packet), 0);
         let mut buffer = [0; 512];
         for _ in 0..2 {
             let length = collector.recv(&mut buffer).expect("a packet");
             assert!(buffer[..length].ends_with(b"OPTIONS"));
         }
+    }
+
+    #[test]
+    fn packets_of_a_connection_leave_together_and_a_broken_one_is_made_again() {
+        let collector = TcpListener::bind("localhost:0").expect("a port");
+        let target = collector.local_addr().expect("bound").to_string();
+        let transport = Transport::Tcp;
+        let mut sender = HepSender::new(HepConfig {
+            target: target.clone(),
+            transport,
+            agent: 1,
+            password: None,
+        });
+        let packet = packet();
+        let size = packet.encode(1, None).len();
+        for lost in 1..=2 {
+            assert_eq!(sender.send(&packet), 1, "nobody waits for a connection");
+            let made = sender.looking_up.take().expect("a thread makes it").recv();
+            sender.use_found(made.expect("an answer"), packet.at);
+            let (mut stream, _) = collector.accept().expect("the connection");
+            assert_eq!([sender.send(&packet), sender.send(&packet), sender.flush()], [0; 3]);
+            let mut read = vec![0; size * 2];
+            stream.read_exact(&mut read).expect("two packets");
+            assert!(read.starts_with(b"HEP3") && read[size..].starts_with(b"HEP3"));
+            drop(stream);
+            // The first write after its end may still be taken by the kernel.
+            let losing = (0..100).map(|_| sender.send(&packet) + sender.flush());
+            assert!(losing.take_while(|lost| *lost == 0).count() < 100, "turn {lost}");
+            assert!(sender.link.is_none());
+        }
+    }
+
+    #[test]
+    fn a_collector_that_does_not_read_costs_a_bounded_memory() {
+        let collector = TcpListener::bind("localhost:0").expect("a port");
+        let target = collector.local_addr().expect("bound");
+        let config = HepConfig {
+            target: target.to_string(),
+            transport: Transport::Tcp,
+            agent: 1,
+            password: None,
+        };
+        let mut sender = HepSender::new(config);
+        sender.link = Some(Link::make(target, Transport::Tcp).expect("a connection"));
+        let payload = vec![b'x'; 60_000];
+        let large = HepPacket { payload: &payload, ..packet() };
+        let lost = (0..1_000).position(|_| sender.send(&large) > 0).expect("its room is bounded");
+        assert!(lost > 10, "{lost}");
+        assert!(sender.link.is_some(), "and it is still connected");
     }
 }

@@ -200,6 +200,14 @@ impl Writer {
         if let Some(segments) = &mut self.segments {
             segments.flush();
         }
+        let lost = self.hep.as_mut().map_or(0, HepSender::flush);
+        self.lose_packets(lost);
+    }
+
+    fn lose_packets(&self, count: u64) {
+        if count > 0 {
+            self.measured(Measure::Lost { queue: "hep", count });
+        }
     }
 
     fn measured(&self, measure: Measure) {
@@ -255,8 +263,7 @@ impl Writer {
         };
         let (kind, transport) = (HepKind::Sip, flow.transport);
         let packet = HepPacket { at, source, target, transport, kind, correlation, payload };
-        if !hep.send(&packet) {
-            self.measured(Measure::Lost { queue: "hep", count: 1 });
-        }
+        let lost = hep.send(&packet);
+        self.lose_packets(lost);
     }
 }

@@ -47,13 +47,15 @@ impl Collector {
     /// A session as it is.
     pub(super) fn tell(&self, state: &SessionState) {
         if self.states.try_send(state.clone()).is_err() {
-            lost(&self.events);
+            lost(&self.events, 1);
         }
     }
 }
 
-fn lost(events: &Observer) {
-    events(&Event::Measured(Measure::Lost { queue: "hep", count: 1 }));
+fn lost(events: &Observer, count: u64) {
+    if count > 0 {
+        events(&Event::Measured(Measure::Lost { queue: "hep", count }));
+    }
 }
 
 /// Until nobody tells any more.
@@ -73,10 +75,9 @@ fn send_all(mut hep: HepSender, inlet: &Receiver<SessionState>, events: &Observe
                 correlation: &correlation,
                 payload: payload.as_bytes(),
             };
-            if !hep.send(&packet) {
-                lost(events);
-            }
+            lost(events, hep.send(&packet));
         }
+        lost(events, hep.flush());
     }
 }
 

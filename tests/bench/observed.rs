@@ -11,7 +11,7 @@ use super::report::Case;
 use super::signaling::measured;
 use super::world::World;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -27,7 +27,8 @@ pub(crate) fn observed(options: &Options, world: &World) {
     let off = Settings { signaling: &[("HOLDFAST_LADDER_BYTES", "0")], ..Settings::default() };
     let plain = Holdfast::start_as(world, Runs::Plainly, Keeps::Beside, users, &off);
     let watchers = Watchers::start();
-    let (hep, otlp) = (watchers.hep.to_string(), format!("http://{}/v1/traces", watchers.http));
+    let (hep, otlp) =
+        (format!("tcp:{}", watchers.hep), format!("http://{}/v1/traces", watchers.http));
     let hep = ("HOLDFAST_HEP_TARGET", hep.as_str());
     let on =
         Settings { signaling: &[hep, ("HOLDFAST_OTLP_ENDPOINT", otlp.as_str())], media: &[hep] };
@@ -72,13 +73,13 @@ struct Counts {
 impl Watchers {
     fn start() -> Self {
         let counts = Arc::new(Counts::default());
-        let collector = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
         let hep = collector.local_addr().expect("an address");
         let counted = Arc::clone(&counts);
         thread::spawn(move || {
-            let mut packet = vec![0; 65_536];
-            while collector.recv(&mut packet).is_ok() {
-                counted.packets.fetch_add(1, Ordering::Relaxed);
+            for stream in collector.incoming().flatten() {
+                let counted = Arc::clone(&counted);
+                thread::spawn(move || collect(stream, &counted));
             }
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -124,6 +125,19 @@ impl Watchers {
         let all = [packets, posts, events, scrapes].map(told);
         println!("packets of HEP, posts, events, scrapes: {all:?}");
         assert!(all.iter().all(|count| *count > 0), "somebody was told nothing");
+    }
+}
+
+/// One connection of HEP, packet after packet.
+fn collect(stream: TcpStream, counts: &Counts) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = [0; 6];
+        reader.read_exact(&mut head).ok()?;
+        let length = u64::from(u16::from_be_bytes([head[4], head[5]]));
+        std::io::copy(&mut reader.by_ref().take(length.checked_sub(6)?), &mut std::io::sink())
+            .ok()?;
+        counts.packets.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -9,15 +9,24 @@ use crate::pair::phone;
 #[test]
 fn a_collector_is_told_what_was_said() {
     let collector = Collector::start();
-    let target = collector.address.to_string();
+    check_what_is_told(&collector, &collector.address.to_string());
+}
+
+#[test]
+fn a_collector_is_told_the_same_by_a_connection() {
+    let collector = Collector::of_streams();
+    check_what_is_told(&collector, &format!("tcp:{}", collector.address));
+}
+
+fn check_what_is_told(collector: &Collector, target: &str) {
     let server = Server::start_with(&[
-        ("HOLDFAST_HEP_TARGET", &target),
+        ("HOLDFAST_HEP_TARGET", target),
         ("HOLDFAST_HEP_AGENT", "77"),
         ("HOLDFAST_HEP_PASSWORD", "collector-key"),
     ]);
     let crowd = Crowd::talking(&server, 1, 0);
     let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
-    check_quality(&collector, &call);
+    check_quality(collector, &call);
     crowd.hang_up();
     server.cdrs(1);
     let ladder = eventually("the ladder has the last word", SOON, || {

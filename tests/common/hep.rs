@@ -2,7 +2,8 @@
 
 use super::own_ip;
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -80,6 +81,31 @@ impl Collector {
             let mut buffer = vec![0; 65_536];
             while let Ok(length) = socket.recv(&mut buffer) {
                 packets.lock().expect("no panic").push(Hep::read(&buffer[..length]));
+            }
+        });
+        Self { address, came }
+    }
+
+    /// By connections.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn of_streams() -> Self {
+        let listener = TcpListener::bind((own_ip(), 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let came: Arc<Mutex<Vec<Hep>>> = Arc::default();
+        let packets = Arc::clone(&came);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let packets = Arc::clone(&packets);
+                thread::spawn(move || {
+                    let mut packet = vec![0; 6];
+                    while stream.read_exact(&mut packet).is_ok() {
+                        let length = u16::from_be_bytes([packet[4], packet[5]]);
+                        packet.resize(length.into(), 0);
+                        stream.read_exact(&mut packet[6..]).expect("all of a packet");
+                        packets.lock().expect("no panic").push(Hep::read(&packet));
+                        packet.truncate(6);
+                    }
+                });
             }
         });
         Self { address, came }

@@ -15,12 +15,12 @@ use crate::store::{Settlement, Store, StoreError, StoredEvent, StoredWebhook};
 use crate::telemetry::Telemetry;
 use base64::Engine as _;
 use core::time::Duration;
-use futures_util::StreamExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -269,6 +269,7 @@ impl Deliverer {
         let filter = Filter::of_types(&document.types);
         let gap = self.gap(&new).await?;
         new.retain(|event| filter.takes(event));
+        let threads = if gap.is_some() { 1 } else { PARALLEL };
         if gap.is_some() {
             tell(&self.config.telemetry, &hook.id, WebhookOutcome::Missed);
         }
@@ -284,9 +285,10 @@ impl Deliverer {
         };
         let told = !plan.lines.is_empty();
         let sender = Arc::new(Sender::new(&self.config, hook, document.url));
-        let lines = plan.lines.into_iter().map(|line| Arc::clone(&sender).tell(line));
-        let mut outcomes = futures_util::stream::iter(lines).buffer_unordered(PARALLEL);
-        while let Some(Settlement { taken, kept, .. }) = outcomes.next().await {
+        // A gap is told before what came after it. Not settled, all is told again.
+        let told_now = tell_all(&sender, plan.lines, threads).await;
+        let Some(told_now) = told_now else { return Ok(Some(false)) };
+        for Settlement { taken, kept, .. } in told_now {
             settlement.taken.extend(taken);
             settlement.kept.extend(kept);
         }
@@ -317,6 +319,36 @@ impl Deliverer {
     }
 }
 
+/// What a round tells one receiver. Dropped with the round: what was not begun is left to who has the duty then.
+struct Lines(Arc<Mutex<VecDeque<Line>>>);
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Several threads take one line after the other: to change threads for each post would cost as much as the post.
+/// `None`: one of them panicked.
+async fn tell_all(
+    sender: &Arc<Sender>,
+    lines: Vec<Line>,
+    threads: usize,
+) -> Option<Vec<Settlement>> {
+    let lines = Lines(Arc::new(Mutex::new(lines.into())));
+    let count = lines.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let threads = (0..count.min(threads)).map(|_| {
+        let (sender, lines) = (Arc::clone(sender), Arc::clone(&lines.0));
+        let next = move || lines.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        tokio::task::spawn_blocking(move || {
+            core::iter::from_fn(next).map(|line| sender.tell(line)).collect::<Vec<Settlement>>()
+        })
+    });
+    let told = futures_util::future::join_all(threads.collect::<Vec<_>>()).await;
+    let told: Result<Vec<_>, _> = told.into_iter().collect();
+    Some(told.ok()?.into_iter().flatten().collect())
+}
+
 /// Posts to one receiver, signed.
 struct Sender {
     http: HttpClient,
@@ -333,15 +365,15 @@ impl Sender {
         Self { http, telemetry, id: hook.id.clone(), url, secret }
     }
 
-    /// One event after the other, until one is not taken.
-    async fn tell(self: Arc<Self>, line: Line) -> Settlement {
+    /// One event after the other, until one is not taken. Blocks.
+    fn tell(&self, line: Line) -> Settlement {
         let mut outcome = Outcome::default();
         for job in line.jobs {
             if outcome.is_blocked() {
                 outcome.skip(&job);
                 continue;
             }
-            let what = match self.post(&job).await {
+            let what = match self.post(&job) {
                 Ok(()) => {
                     outcome.take(&job);
                     WebhookOutcome::Taken
@@ -356,9 +388,9 @@ impl Sender {
         outcome.settled
     }
 
-    async fn post(self: &Arc<Self>, job: &Job) -> Result<(), String> {
-        let (sender, body, id) = (Arc::clone(self), job.body(), job.id.to_string());
-        let posted = tokio::task::spawn_blocking(move || sender.post_now(&id, &body)).await;
+    fn post(&self, job: &Job) -> Result<(), String> {
+        let post = || self.post_now(&job.id.to_string(), &job.body());
+        let posted = catch_unwind(AssertUnwindSafe(post));
         match posted.unwrap_or_else(|_| Err("the post panicked".to_owned()))? {
             200..=299 => Ok(()),
             status => Err(format!("the receiver answered {status}")),

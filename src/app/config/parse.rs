@@ -2,6 +2,7 @@
 
 use super::{PortRange, Secret};
 use crate::app::mode::Mode;
+use crate::ids::Transport;
 use crate::net::web::HttpClient;
 use crate::sip::address::Network;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -64,11 +65,16 @@ pub(super) fn ip(text: &str) -> Parsed<IpAddr> {
     bare.parse().map_err(|_| "is an address of this host, without port".to_owned())
 }
 
-/// A name or address, and a port.
-pub(super) fn target(text: &str) -> Parsed<String> {
-    match host_port(text)? {
-        (host, Some(port)) => Ok(format!("{host}:{port}")),
-        (_, None) => Err("is host:port".to_owned()),
+/// How a collector is reached, a name or address, and a port.
+pub(super) fn hep_target(text: &str) -> Parsed<(Transport, String)> {
+    let (transport, rest) = match text.split_once(':') {
+        Some(("udp", rest)) => (Transport::Udp, rest),
+        Some(("tcp", rest)) => (Transport::Tcp, rest),
+        _ => (Transport::Udp, text),
+    };
+    match host_port(rest)? {
+        (host, Some(port)) => Ok((transport, format!("{host}:{port}"))),
+        (_, None) => Err("is host:port, udp:host:port or tcp:host:port".to_owned()),
     }
 }
 

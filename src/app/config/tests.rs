@@ -53,6 +53,8 @@ fn good_values() {
         ("metrics_bind", "127.0.0.1:9464"),
         ("hep_target", "homer:9060"),
         ("hep_target", "[2001:db8::1]:9060"),
+        ("hep_target", "tcp:homer:9060"),
+        ("hep_target", "udp:[2001:db8::1]:9060"),
         ("hep_password", "x"),
         ("otlp_endpoint", "http://collector:4318/v1/traces"),
         ("otlp_headers", "x-key=a=b, x-other=c"),
@@ -67,6 +69,7 @@ fn bad_values() {
     for (key, text) in [
         ("mode", "proxy"),
         ("hep_target", "homer"),
+        ("hep_target", "tls:homer:9060"),
         ("hep_agent", "-1"),
         ("otlp_endpoint", "collector:4318"),
         ("otlp_headers", "x-key"),

@@ -1,0 +1,115 @@
+//! The way to a collector of HEP: datagrams, or a connection on which packets gather and leave together.
+//!
+//! Invariants: nothing here waits but making a link; what waits for the collector to read is bounded.
+
+use crate::ids::Transport;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
+use std::io::{self, ErrorKind, Write as _};
+use std::net::{TcpStream, UdpSocket};
+
+/// To make a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Gathered bytes that are worth a write of their own.
+const GATHERED: usize = 64 * 1024;
+/// Bytes that a collector has not read; what comes on top is lost.
+const WAITING: usize = 4 * 1024 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) enum Link {
+    Datagrams(UdpSocket),
+    Stream(Stream),
+}
+
+/// A connection and what is to be written to it.
+#[derive(Debug)]
+pub(super) struct Stream {
+    stream: TcpStream,
+    waiting: Vec<u8>,
+    /// Packets in what waits; at least those, while one of them is written in part.
+    packets: u64,
+}
+
+impl Link {
+    /// A connection is waited for.
+    pub(super) fn make(target: SocketAddr, transport: Transport) -> io::Result<Self> {
+        if transport == Transport::Tcp {
+            let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+            stream.set_nonblocking(true)?;
+            return Ok(Self::Stream(Stream { stream, waiting: Vec::new(), packets: 0 }));
+        }
+        let any: IpAddr = match target {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_nonblocking(true)?;
+        socket.connect(target)?;
+        Ok(Self::Datagrams(socket))
+    }
+
+    pub(super) const fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
+    /// False: it is lost. On a connection it may wait for `flush`.
+    pub(super) fn send(&mut self, packet: &[u8]) -> bool {
+        match self {
+            Self::Datagrams(socket) => match socket.send(packet) {
+                Ok(_) => true,
+                // What an earlier one met: nobody listened there. This one was not sent for it.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    socket.send(packet).is_ok()
+                }
+                Err(_) => false,
+            },
+            Self::Stream(stream) => stream.gather(packet),
+        }
+    }
+
+    /// Writes what was gathered. An error says how many packets are lost with the connection.
+    pub(super) fn flush(&mut self) -> Result<(), u64> {
+        match self {
+            Self::Datagrams(_) => Ok(()),
+            Self::Stream(stream) => stream.write(),
+        }
+    }
+
+    /// So much was gathered that it should be written.
+    pub(super) const fn is_full(&self) -> bool {
+        match self {
+            Self::Datagrams(_) => false,
+            Self::Stream(stream) => stream.waiting.len() >= GATHERED,
+        }
+    }
+}
+
+impl Stream {
+    fn gather(&mut self, packet: &[u8]) -> bool {
+        if self.waiting.len() + packet.len() > WAITING {
+            return false;
+        }
+        self.waiting.extend(packet);
+        self.packets += 1;
+        true
+    }
+
+    fn write(&mut self) -> Result<(), u64> {
+        let mut written = 0;
+        while written < self.waiting.len() {
+            match self.stream.write(&self.waiting[written..]) {
+                Ok(0) => return Err(self.packets),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return Err(self.packets),
+            }
+        }
+        self.waiting.drain(..written);
+        if self.waiting.is_empty() {
+            self.packets = 0;
+        }
+        Ok(())
+    }
+}
