@@ -138,7 +138,7 @@ impl HepSender {
         Self { config, link: None, look_up_at, looking_up: None }
     }
 
-    /// How many packets are lost by it: this one, or those that waited with it. On a connection it may wait for `flush`.
+    /// How many packets are lost by it, those that waited with it included. On a connection it may wait for `flush`.
     pub fn send(&mut self, packet: &HepPacket<'_>) -> u64 {
         self.find(packet.at);
         let Some(link) = self.link.as_mut().filter(|_| packet.payload.len() < MOST) else {

@@ -3,12 +3,17 @@
 //!
 //! Invariant: what the other end answers is its status alone; its body is read a little and thrown away.
 
+use super::clock;
 use crate::sip::address::Network;
+use crate::time::Timestamp;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ureq::config::Config;
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
@@ -17,6 +22,10 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Of an answer's header, and read of its body.
 const ANSWER_BYTES: usize = 16 * 1024;
+/// What a name stands for is believed so long.
+const NAME_LIFE: Duration = Duration::from_secs(10);
+/// Names that are remembered.
+const NAMES: usize = 256;
 
 /// A client. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -43,7 +52,11 @@ impl HttpClient {
             .proxy(None)
             .user_agent(concat!("Holdfast/", env!("CARGO_PKG_VERSION")))
             .build();
-        let resolver = Guarded { denied: denied.clone(), names: DefaultResolver::default() };
+        let resolver = Guarded {
+            denied: denied.clone(),
+            names: DefaultResolver::default(),
+            found: Mutex::default(),
+        };
         let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
         Self { agent, denied }
     }
@@ -79,15 +92,50 @@ impl HttpClient {
     }
 }
 
-fn is_denied(denied: &[Network], ip: core::net::IpAddr) -> bool {
+fn is_denied(denied: &[Network], ip: IpAddr) -> bool {
     denied.iter().any(|network| network.contains(ip))
 }
 
-/// Judges what a name stands for at the very moment when it is used.
+/// Judges what a name stands for at the very moment when it is used. It is asked before each request, also where a
+/// connection is there already: to look a name up costs a thread, so what was found stands for a while.
 #[derive(Debug)]
 struct Guarded {
     denied: Arc<[Network]>,
     names: DefaultResolver,
+    found: Mutex<HashMap<Authority, (Timestamp, Vec<SocketAddr>)>>,
+}
+
+impl Guarded {
+    fn look_up(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<Vec<SocketAddr>, ureq::Error> {
+        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(vec![(ip, uri.port_u16().unwrap_or(default)).into()]);
+        }
+        let key = uri.authority().cloned().ok_or(ureq::Error::HostNotFound)?;
+        let now = clock::now();
+        let known = self.known();
+        if let Some((_, addresses)) = known.get(&key).filter(|(until, _)| now < *until) {
+            return Ok(addresses.clone());
+        }
+        drop(known);
+        let found = self.names.resolve(uri, config, timeout)?.iter().copied().collect::<Vec<_>>();
+        let mut known = self.known();
+        if known.len() >= NAMES {
+            known.clear();
+        }
+        known.insert(key, (now + NAME_LIFE, found.clone()));
+        Ok(found)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Authority, (Timestamp, Vec<SocketAddr>)>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Resolver for Guarded {
@@ -97,7 +145,7 @@ impl Resolver for Guarded {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let found = self.names.resolve(uri, config, timeout)?;
+        let found = self.look_up(uri, config, timeout)?;
         let mut allowed = self.empty();
         for address in found.iter().filter(|found| !is_denied(&self.denied, found.ip())) {
             allowed.push(*address);
@@ -149,5 +197,37 @@ mod tests {
         assert!(told.as_ref().is_err_and(|why| why.contains("may not be reached")), "{told:?}");
         listener.set_nonblocking(true).expect("set");
         assert!(listener.accept().is_err(), "nobody came");
+    }
+
+    #[test]
+    fn an_address_is_looked_up_nowhere_and_a_name_once() {
+        let names = Guarded {
+            denied: Arc::default(),
+            names: DefaultResolver::default(),
+            found: Mutex::default(),
+        };
+        let look_up = |url: &str| {
+            let never = ureq::unversioned::transport::time::Duration::NotHappening;
+            let timeout = NextTimeout { after: never, reason: ureq::Timeout::Resolve };
+            let uri = url.parse().expect("a URL");
+            names.look_up(&uri, &Config::default(), timeout).expect("found")
+        };
+        for (url, expect) in [
+            ("http://192.0.2.1/x", "192.0.2.1:80"),
+            ("https://[2001:db8::1]/", "[2001:db8::1]:443"),
+            ("https://192.0.2.1:8443/", "192.0.2.1:8443"),
+        ] {
+            assert_eq!(look_up(url), [expect.parse().expect("an address")], "{url}");
+        }
+        assert!(names.known().is_empty());
+        let found = look_up("http://localhost:7/");
+        assert!(found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
+        let elsewhere = vec!["192.0.2.7:7".parse().expect("an address")];
+        let authority = "localhost:7".parse().expect("an authority");
+        let entry = |until| (until, elsewhere.clone());
+        names.known().insert(Authority::clone(&authority), entry(clock::now() + NAME_LIFE));
+        assert_eq!(look_up("http://localhost:7/"), elsewhere, "remembered");
+        names.known().insert(authority, entry(clock::now()));
+        assert_eq!(look_up("http://localhost:7/"), found, "and looked up again");
     }
 }
