@@ -71,7 +71,7 @@ pub(super) struct Peers {
     /// Nodes whose lease ran out, and no more is known of them.
     silent: HashSet<Incarnation>,
     /// Numbers of nodes that may live and have no link with us; unknown before the store told who is there.
-    unheard: Option<HashSet<u16>>,
+    unheard: Option<HashMap<u16, Incarnation>>,
     /// When the last link with a node broke.
     left: HashMap<NodeName, Timestamp>,
     /// Users whose bindings a node that is here again is to be told of.
@@ -112,7 +112,7 @@ impl Peers {
         let hello = self.up.remove(&name)?.hello;
         self.dialling.insert(hello.incarnation);
         if let Some(unheard) = &mut self.unheard {
-            unheard.insert(name.number());
+            unheard.insert(name.number(), hello.incarnation);
         }
         Some(PeerAddress::of(hello))
     }
@@ -159,6 +159,9 @@ impl Peers {
         self.dialling.remove(&incarnation);
         self.silent.remove(&incarnation);
         self.overdue.remove(&incarnation);
+        if let Some(unheard) = &mut self.unheard {
+            unheard.retain(|_, start| *start != incarnation);
+        }
         !self.is_up(incarnation) && self.dead.insert(incarnation)
     }
 
@@ -193,14 +196,14 @@ impl Peers {
         let unheard = |(_, incarnation): &(&NodeName, Incarnation)| {
             matches!(self.life(*incarnation), Life::Silent | Life::Unsure)
         };
-        let numbers = nodes.filter(unheard).map(|(name, _)| name.number()).collect();
-        self.unheard = Some(numbers);
+        let unheard = nodes.filter(unheard).map(|(name, start)| (name.number(), start)).collect();
+        self.unheard = Some(unheard);
     }
 
     /// A node with that number may have calls of which we are not told and the store does not know yet.
     pub(super) fn is_unheard(&self, number: u16) -> bool {
         self.by_number(number).is_none()
-            && self.unheard.as_ref().is_none_or(|unheard| unheard.contains(&number))
+            && self.unheard.as_ref().is_none_or(|unheard| unheard.contains_key(&number))
     }
 
     /// Whose leases ran out, as of now. True: one is new among them.
