@@ -4,10 +4,10 @@
 //! refuse it, and what became of it would not be known here.
 //!
 //! Invariants: until somebody answers the call is as it was, and so it stays when nobody does; a phone that hangs up to
-//! leave ends nothing (RFC 5589 §6.1: the transferor need not wait for the outcome): the one that stays hears ringback,
-//! and the call is over when nobody comes; the staying phone is bound to the codec that it talks, and is told nothing
-//! unless what it may hear and say changes; the phone that leaves gets its BYE when the call is stored without it, from
-//! whoever owns the call then.
+//! leave ends nothing (as in RFC 5589, where who transfers need not wait for the outcome): the one that stays hears
+//! ringback, and the call is over when nobody comes; the staying phone is bound to the codec that it talks, and is told
+//! nothing unless what it may hear and say changes; the phone that leaves gets its BYE when the call is stored without
+//! it, from whoever owns the call then.
 
 use super::answer::bind_offerer;
 use super::leg::{Leg, LegState};

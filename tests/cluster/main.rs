@@ -34,6 +34,7 @@ mod start;
 mod steer;
 mod switch;
 mod traces;
+mod truth;
 mod two_hosts;
 mod versions;
 mod webhooks;

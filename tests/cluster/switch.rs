@@ -25,8 +25,16 @@ impl Switch {
 
     /// The same, with room for more calls.
     pub(crate) fn with_media_ports(media_ports: RangeInclusive<u16>) -> Self {
+        Self::with_settings(media_ports, &[])
+    }
+
+    /// The same, and its signaling processes have these settings.
+    pub(crate) fn with_settings(
+        media_ports: RangeInclusive<u16>,
+        settings: &[(&'static str, &'static str)],
+    ) -> Self {
         let postgres = Postgres::start();
-        let host = Host::new(&postgres.url("postgres"));
+        let host = Host::new(&postgres.url("postgres")).with_settings(settings);
         let media = host.media_with(&media_ports);
         let signaling = vec![host.signaling(), host.signaling()];
         let switch = Self { signaling, media, media_ports, host, postgres };

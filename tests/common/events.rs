@@ -15,15 +15,14 @@ pub(crate) struct Watching {
     came: Arc<Mutex<Vec<Value>>>,
     stop: Arc<AtomicBool>,
     connection: Arc<Mutex<Option<TcpStream>>>,
+    /// Of nodes: when one is gone the next is asked.
+    addresses: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(connection) = &*self.connection.lock().expect("no panic") {
-            // It may be broken already.
-            let _ = connection.shutdown(Shutdown::Both);
-        }
+        self.cut();
     }
 }
 
@@ -35,18 +34,24 @@ impl Watching {
 
     /// The same at an address.
     pub(crate) fn at(address: SocketAddr, token: &str, query: &str) -> Self {
-        let (came, stop) = (Arc::default(), Arc::default());
-        let connection: Arc<Mutex<Option<TcpStream>>> = Arc::default();
         let watching = Self {
-            came: Arc::clone(&came),
-            stop: Arc::clone(&stop),
-            connection: Arc::clone(&connection),
+            came: Arc::default(),
+            stop: Arc::default(),
+            connection: Arc::default(),
+            addresses: Arc::new(Mutex::new(vec![address])),
         };
+        let Self { came, stop, connection, addresses } = &watching;
+        let (came, stop) = (Arc::clone(came), Arc::clone(stop));
+        let (connection, addresses) = (Arc::clone(connection), Arc::clone(addresses));
         let (token, path) = (token.to_owned(), format!("/api/v1/events?{query}"));
         thread::spawn(move || {
             let mut last = None;
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok(stream) = TcpStream::connect(address) {
+            for turn in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let known = addresses.lock().expect("no panic").clone();
+                if let Ok(stream) = TcpStream::connect(known[turn % known.len()]) {
                     *connection.lock().expect("no panic") = stream.try_clone().ok();
                     let _ = read(stream, &token, &path, &mut last, &came, &stop);
                 }
@@ -60,6 +65,19 @@ impl Watching {
             });
         }
         watching
+    }
+
+    /// The same stream is at this node too, for when another is gone.
+    pub(crate) fn also_at(&self, api: &Api) {
+        self.addresses.lock().expect("no panic").push(api.admin);
+    }
+
+    /// Its connection breaks.
+    pub(crate) fn cut(&self) {
+        if let Some(connection) = &*self.connection.lock().expect("no panic") {
+            // It may be broken already.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 
     /// All that came.
@@ -104,17 +122,23 @@ fn read(
         stream,
         "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{seen}\r\n"
     )?;
+    let (mut id, mut event) = (None, None);
     for line in BufReader::new(stream).lines() {
         let line = line?;
         if stop.load(Ordering::Relaxed) {
             break;
         }
         // Pieces of the chunked coding stand in lines of their own.
-        if let Some(id) = line.strip_prefix("id: ") {
-            *last = Some(id.to_owned());
+        if let Some(text) = line.strip_prefix("id: ") {
+            id = Some(text.to_owned());
         } else if let Some(data) = line.strip_prefix("data: ") {
-            let event = serde_json::from_str(data).map_err(std::io::Error::other)?;
+            event = Some(serde_json::from_str(data).map_err(std::io::Error::other)?);
+        } else if line.is_empty()
+            && let Some(event) = event.take()
+        {
+            // One that broke off has not come.
             came.lock().map_err(|_| std::io::ErrorKind::Other)?.push(event);
+            *last = id.take().or(last.take());
         }
     }
     Ok(())

@@ -42,6 +42,8 @@ pub(crate) struct Host {
     control: u16,
     database: String,
     number: Arc<AtomicU32>,
+    /// Of its signaling processes, beside those that all have.
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Host {
@@ -58,6 +60,7 @@ impl Host {
             control,
             database: database.to_owned(),
             number: Arc::default(),
+            settings: Vec::new(),
         }
     }
 
@@ -80,6 +83,7 @@ impl Host {
             control: 7_070,
             database: database.to_owned(),
             number: Arc::default(),
+            settings: Vec::new(),
         }
     }
 
@@ -88,6 +92,11 @@ impl Host {
     pub(crate) fn with_sip(self, port: u16) -> Self {
         let sip = SocketAddr::from((self.ip, port));
         Self { sip, bind: sip, ..self }
+    }
+
+    /// Its signaling processes have these settings too.
+    pub(crate) fn with_settings(self, settings: &[(&'static str, &'static str)]) -> Self {
+        Self { settings: settings.to_vec(), ..self }
     }
 
     /// It takes SIP at all its addresses.
@@ -154,6 +163,7 @@ impl Host {
         ];
         settings.extend(self.name.as_ref().map(|name| ("HOLDFAST_NODE", name.as_str())));
         settings.extend_from_slice(media);
+        settings.extend_from_slice(&self.settings);
         let signaling = self.process_told(mode, flags, &settings);
         let folder = Arc::clone(&self.folder);
         let settings = Vec::new();

@@ -17,6 +17,9 @@ use std::process::Command;
 
 /// Requests of each kind for each operation.
 const EXAMPLES: &str = "25";
+/// Who comes without a token more than fifty times, and then more than once a second, is told 429, which the tool takes
+/// for wrong whatever its settings say: it is not to come so fast.
+const RATE: &str = "40/s";
 /// Always the same requests, as far as answers are the same.
 const SEED: &str = "1";
 
@@ -44,9 +47,6 @@ fn settings(call: &str, registration: &str) -> String {
         # If-Match is looked at before the body.
         [checks.negative_data_rejection]
         expected-statuses = [400, 401, 403, 404, 405, 409, 412, 413, 415, 422, 429]
-        # Who comes without a token again and again is slowed down.
-        [checks.missing_required_header]
-        expected-statuses = [401, 429]
         # A POST that is repeated under one Idempotency-Key makes nothing that is to be found.
         [checks.ensure_resource_availability]
         enabled = false
@@ -93,7 +93,7 @@ fn every_answer_is_one_that_the_document_tells_of() {
         .args(["run", &format!("http://{}/api/v1/openapi.json", server.admin)])
         .args(["-H", &format!("Authorization: Bearer {}", server.token)])
         .args(["--max-examples", EXAMPLES, "--seed", SEED, "--no-shrink"])
-        .args(["--continue-on-failure", "--request-timeout", "20"])
+        .args(["--continue-on-failure", "--request-timeout", "20", "--rate-limit", RATE])
         .current_dir(folder.path())
         .output()
         .expect("it runs");
