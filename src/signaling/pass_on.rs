@@ -324,6 +324,30 @@ mod tests {
     use crate::ids::{LegId, Purpose};
     use crate::signaling::samples;
 
+    fn in_dialog(method: &str) -> Bytes {
+        let text = format!(
+            "{method} sip:1@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKx\r\n\
+             From: <sip:1@pbx>;tag=a\r\nTo: <sip:2@pbx>;tag=b\r\nCall-ID: c\r\n\
+             CSeq: 2 {method}\r\n\r\n"
+        );
+        Bytes::from(text)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_the_store_says_nothing_of_is_not_no_call() {
+        let mut worker = samples::worker();
+        let (_, flow) = samples::invite();
+        let locator = Locator { call: CallId(7), leg: LegId(0), node: 0 };
+        for (found, answers, looks) in [(Whereabouts::Unknown, 0, 1), (Whereabouts::Nowhere, 1, 0)]
+        {
+            let stray = Stray::new(&locator, flow, &in_dialog("BYE"), 0);
+            worker.handle_stray_found(stray, found);
+            let said = core::mem::take(&mut worker.sockets.driver().sent);
+            assert!(said.iter().all(|(_, bytes)| bytes.starts_with(b"SIP/2.0 481")), "{said:?}");
+            assert_eq!((said.len(), samples::errands(&mut worker).len()), (answers, looks));
+        }
+    }
+
     /// Its BYE waits for it (RFC 3261 §15).
     #[tokio::test]
     async fn an_ack_of_a_call_that_is_over_comes_to_who_still_has_it() {
@@ -332,12 +356,7 @@ mod tests {
         let (_, flow) = samples::invite();
         let locator = Locator { call: CallId(7), leg: LegId(0), node: 3 };
         let mut forwarded = |method: &str| {
-            let text = format!(
-                "{method} sip:1@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKx\r\n\
-                 From: <sip:1@pbx>;tag=a\r\nTo: <sip:2@pbx>;tag=b\r\nCall-ID: c\r\n\
-                 CSeq: 2 {method}\r\n\r\n"
-            );
-            let stray = Stray::new(&locator, flow, &Bytes::from(text), 0);
+            let stray = Stray::new(&locator, flow, &in_dialog(method), 0);
             worker.handle_stray_found(stray, Whereabouts::Over);
             let frames = core::iter::from_fn(|| told.try_recv().ok());
             frames.filter(|it| matches!(it, Frame::Peer(PeerFrame::Forward { .. }))).count()

@@ -191,11 +191,7 @@ impl World {
 
     /// What the asker hears when the store did not answer.
     fn fail_errand(&mut self, node: usize, life: u64, after: u64, errand: Errand) {
-        let absent = self.sabotage == Some(Sabotage::AbsentForError);
-        let found = |stray: Stray| {
-            let whereabouts = if absent { Whereabouts::Nowhere } else { Whereabouts::Unknown };
-            Wakeup::StrayFound(Box::new((stray, whereabouts)))
-        };
+        let found = |stray: Stray| Wakeup::StrayFound(Box::new((stray, Whereabouts::Unknown)));
         if claims(&errand) {
             self.answer(node, life, after, Wakeup::ClaimInDoubt);
         }

@@ -326,10 +326,11 @@ fn a_cluster_without_a_rule_is_noticed() {
     for sabotage in Sabotage::ALL {
         // What holds without the rule broken, and breaks with it.
         let shows = |seed: &u64| sabotage.shows_under(Theme::of(&mut Random::new(*seed)));
-        let noticed = (0..).filter(shows).take(SEEDS_PER_RULE).find_map(|seed| {
-            let broken = run_seed(seed, Some(sabotage), false).err()?;
-            run_seed(seed, None, false).is_ok().then_some((seed, broken.1))
-        });
+        let noticed =
+            (sabotage.first_seed()..).filter(shows).take(SEEDS_PER_RULE).find_map(|seed| {
+                let broken = run_seed(seed, Some(sabotage), false).err()?;
+                run_seed(seed, None, false).is_ok().then_some((seed, broken.1))
+            });
         match noticed {
             Some((seed, broken)) => {
                 println!(

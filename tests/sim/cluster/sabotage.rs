@@ -1,4 +1,7 @@
 //! Rules broken on purpose, each in the world around the nodes: a judge must notice, or the rule is not judged.
+//!
+//! One rule has no switch here: that a store which cannot be read is not one that knows of no call. No seed of 10,000
+//! shows it since messages of a node without a link are kept for it; `signaling/pass_on.rs` has its test.
 
 use super::faults::Theme;
 use super::world::World;
@@ -28,8 +31,6 @@ pub enum Sabotage {
     EmptyJournal,
     /// Nobody claims the calls of the dead.
     NobodyClaims,
-    /// A store that cannot be read counts as one that knows of no call.
-    AbsentForError,
     /// Leases are judged by another clock than they are written by.
     OtherClock,
     /// What a node gave up is claimed though it has taken it back since.
@@ -49,7 +50,7 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::EarlyCommit,
         Self::NoFence,
         Self::LooseCdrs,
@@ -61,7 +62,6 @@ impl Sabotage {
         Self::NoProof,
         Self::EmptyJournal,
         Self::NobodyClaims,
-        Self::AbsentForError,
         Self::OtherClock,
         Self::LateClaims,
         Self::OwnKeys,
@@ -74,13 +74,22 @@ impl Sabotage {
 }
 
 impl Sabotage {
+    /// This seed has shown it: where the search begins, for it takes thousands of seeds from the first.
+    pub const fn first_seed(self) -> u64 {
+        match self {
+            Self::LateClaims => 2_107,
+            Self::EarlyHandOver => 413,
+            Self::NoReplay => 3_067,
+            Self::OldEpochs => 6_339,
+            _ => 0,
+        }
+    }
+
     /// Under these faults the rule is needed.
     pub fn shows_under(self, theme: Theme) -> bool {
         let all = theme == Theme::All;
         match self {
-            Self::EmptyJournal | Self::AbsentForError | Self::NoReplay => {
-                all || theme == Theme::Store
-            }
+            Self::EmptyJournal | Self::NoReplay => all || theme == Theme::Store,
             Self::LateClaims => theme == Theme::Store,
             Self::OldEpochs => all || theme == Theme::Media,
             Self::ForgottenReports | Self::SameEpoch => theme == Theme::Deaths,
