@@ -209,6 +209,17 @@ pub enum Measure {
         /// Since the request came or left first.
         took: Duration,
     },
+    /// How a phone was heard in a call that is over.
+    Sound {
+        /// Mean opinion score, in hundredths.
+        mos_hundredths: Option<u32>,
+        /// Interarrival jitter (RFC 3550 §6.4.1), its mean.
+        jitter: Option<Duration>,
+        /// To the phone and back, its mean.
+        round_trip: Option<Duration>,
+        /// Packets that came, and those that did not.
+        packets: (u64, u64),
+    },
     /// So much waits.
     Depth {
         /// Where.

@@ -11,9 +11,15 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
+
+/// Whether the store learns of a call's end is looked at so often …
+const LOOKS: u32 = 5;
+/// … with this between, longer than a commit takes.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) fn router() -> Router<Arc<Admin>> {
     Router::new()
@@ -181,13 +187,15 @@ pub(super) async fn hang_up(
     Err(nobody_has(&services, call).await)
 }
 
-/// No node has it. What is stored was a dead node's, or its node has no link with others: there will be another.
+/// No node has it. What is stored was a dead node's, or its node has no link with others: there will be another. Or it
+/// has just ended, and the store learns that in a moment.
 pub(super) async fn nobody_has(services: &Services, id: CallId) -> Problem {
-    match services.store.owner(id).await {
-        Ok(Some(_)) => Problem::unavailable("the node of that call is gone: another takes it over"),
+    for _ in 0..LOOKS {
         // A store that does not answer leaves it at what the nodes say.
-        Ok(None) | Err(_) => no_call(),
+        let Ok(Some(_)) = services.store.owner(id).await else { return no_call() };
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
+    Problem::unavailable("the node of that call is gone: another takes it over")
 }
 
 pub(super) fn parsed_id(text: &str) -> Result<CallId, Problem> {

@@ -68,6 +68,10 @@ impl Worker {
     /// A peer registered a phone, or removed one: known here at once.
     pub(super) fn merge_bindings(&mut self, extension: &str, document: &[u8]) {
         let Ok(changes) = postcard::from_bytes::<Changes>(document) else { return };
+        if self.directory.user(extension).is_none() {
+            // Made a moment ago, and perhaps called in the next.
+            self.read_feed();
+        }
         let (own, now) = (&self.settings.node, self.now);
         let present = self.directory.bindings(extension).to_vec();
         let told = |id: &str| changes.0.iter().any(|put| put.id == id);

@@ -18,6 +18,7 @@ use crate::sip::{Status, Uri};
 use crate::store::{CallOutcome, StoreError, tell_rejected};
 use crate::views::CallState;
 use core::panic::AssertUnwindSafe;
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
 
@@ -317,6 +318,21 @@ impl Worker {
         }
     }
 
+    /// How each phone was heard, once its call's end is stored.
+    fn measure_sound(&self, save: &Save) {
+        let legs = save.cdr.iter().flat_map(|cdr| &cdr.legs);
+        for leg in legs.filter(|leg| leg.packets_received > 0) {
+            let time =
+                |ms: Option<f64>| ms.map(|ms| Duration::from_secs_f64(ms.max(0.0) / 1_000.0));
+            self.emit(&Event::Measured(Measure::Sound {
+                mos_hundredths: leg.mos_mean.map(|mos| (mos * 100.0) as u32),
+                jitter: time(leg.jitter_mean_ms),
+                round_trip: time(leg.rtt_mean_ms),
+                packets: (leg.packets_received, leg.packets_lost),
+            }));
+        }
+    }
+
     pub(super) fn handle_outcome(&mut self, save: &Save, outcome: CallOutcome) {
         let id = save.id;
         match outcome {
@@ -325,6 +341,7 @@ impl Worker {
                 if save.ended && !self.store.is_embedded() {
                     self.server.note_end(save, self.now);
                 }
+                self.measure_sound(save);
                 self.release(id, save.rev);
             }
             // Somebody else owns it: not a word more of it from here.

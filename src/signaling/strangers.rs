@@ -31,15 +31,20 @@ impl Strangers {
 impl Worker {
     /// True: the request is handled again when the feed was read.
     pub(super) fn reads_again_for(&mut self, request: &Request, flow: &Flow) -> bool {
-        let strangers = &mut self.strangers;
+        let strangers = &self.strangers;
         let has_room = strangers.waiting.len() < MOST;
         if !self.store_readable || strangers.has_waited || !has_room {
             return false;
         }
-        self.feed.questions.send_modify(|number| *number += 1);
-        let number = *self.feed.questions.borrow();
-        strangers.waiting.push_back((number, request.clone(), *flow));
+        let number = self.read_feed();
+        self.strangers.waiting.push_back((number, request.clone(), *flow));
         true
+    }
+
+    /// Number of the question: it is answered by `handle_read`.
+    pub(super) fn read_feed(&self) -> u64 {
+        self.feed.questions.send_modify(|number| *number += 1);
+        *self.feed.questions.borrow()
     }
 
     /// The feed was read, or could not be, after these questions.

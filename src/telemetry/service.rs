@@ -1,5 +1,5 @@
-//! How calls fare and what serving them costs: delays, talk time, causes of ends, takeovers, transactions, commits,
-//! queues.
+//! How calls fare and what serving them costs: delays, talk time, sound, causes of ends, takeovers, transactions,
+//! commits, queues.
 //!
 //! Invariants: a call counts once, from its first authenticated INVITE, so challenges and retransmissions count
 //! nowhere; labels are words of ours.
@@ -30,6 +30,7 @@ pub(super) struct Service {
     post_dial_delay: Histogram,
     setup: Histogram,
     talk: Histogram,
+    sound: Sound,
     causes: Family<Label, Counter>,
     adopted: Counter,
     left: Counter,
@@ -41,12 +42,51 @@ pub(super) struct Service {
     lost: Family<Label, Counter>,
 }
 
+/// How phones were heard, one observation a phone and call.
+#[derive(Debug)]
+struct Sound {
+    mos: Histogram,
+    jitter: Histogram,
+    round_trip: Histogram,
+    lost: Histogram,
+}
+
+impl Sound {
+    fn register(registry: &mut Registry) -> Self {
+        let mos = Histogram::new([1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.4]);
+        registry.register("call_mos", "Mean opinion scores of phones' sound", mos.clone());
+        let lost = Histogram::new([0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]);
+        let help = "Share of a phone's packets that did not come";
+        registry.register("call_lost_ratio", help, lost.clone());
+        let mut seconds = |name: &str, help: &str| {
+            let histogram = Histogram::new(exponential_buckets(0.001, 2.0, 11));
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+            histogram
+        };
+        let jitter = seconds("call_jitter", "Mean jitter of a phone's packets");
+        let round_trip = seconds("call_round_trip", "Mean time to a phone and back, by RTCP");
+        Self { mos, jitter, round_trip, lost }
+    }
+
+    fn observe(&self, measure: Measure) {
+        let Measure::Sound { mos_hundredths, jitter, round_trip, packets } = measure else {
+            return;
+        };
+        let (came, lost) = packets;
+        self.lost.observe(lost as f64 / (came + lost).max(1) as f64);
+        mos_hundredths.map(|mos| self.mos.observe(f64::from(mos) / 100.0));
+        jitter.map(|jitter| self.jitter.observe(jitter.as_secs_f64()));
+        round_trip.map(|round_trip| self.round_trip.observe(round_trip.as_secs_f64()));
+    }
+}
+
 fn transaction_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 16))
 }
 
 impl Service {
     pub(super) fn register(registry: &mut Registry) -> Self {
+        let sound = Sound::register(registry);
         let mut seconds = |name: &str, help: &str, histogram: Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
             histogram
@@ -89,6 +129,7 @@ impl Service {
             post_dial_delay,
             setup,
             talk,
+            sound,
             causes,
             adopted,
             left,
@@ -141,6 +182,7 @@ impl Service {
                 let labels = [("method", method), ("role", role)];
                 self.transactions.get_or_create(&labels).observe(took.as_secs_f64());
             }
+            Measure::Sound { .. } => self.sound.observe(measure),
             Measure::Depth { queue, depth } => {
                 let depth = i64::try_from(depth).unwrap_or(i64::MAX);
                 self.depths.get_or_create(&[("queue", queue)]).set(depth);

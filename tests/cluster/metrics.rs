@@ -71,6 +71,12 @@ fn what_dashboard_and_alerts_name_is_exported() {
         let up = text.lines().filter(|line| line.starts_with("holdfast_link_up{"));
         assert_eq!(up.filter(|line| line.ends_with(" 1")).count(), 2, "{text}");
     }
+    eventually("each phone was heard for long enough to be scored", SOON * 2, || {
+        let calls = switch.survivor().list("/calls");
+        let legs = calls.iter().filter_map(|call| call["legs"].as_array()).flatten();
+        let scored = legs.filter(|leg| leg["streams"][0]["mos"].is_number()).count();
+        (scored == CALLS * 2).then_some(())
+    });
     crowd.hang_up();
     switch.survivor().cdrs(CALLS);
     let texts = eventually("all ends are counted", SOON, || {
@@ -90,6 +96,12 @@ fn what_dashboard_and_alerts_name_is_exported() {
         samples.iter().all(|sample| ended(sample) == count).then_some(texts)
     });
     assert!(texts.iter().any(|text| value(text, "holdfast_commit_seconds_count") > Some(0.0)));
+    // Both phones of each call were heard, and well.
+    let all_of = |sample| texts.iter().filter_map(|text| value(text, sample)).sum::<f64>();
+    for sample in ["holdfast_call_lost_ratio_count", "holdfast_call_mos_count"] {
+        assert!(all_of(sample) == (CALLS * 2) as f64, "{sample}: {}", all_of(sample));
+    }
+    assert!(all_of("holdfast_call_mos_sum") > (CALLS * 2) as f64 * 4.0);
     let rules = file("prometheus/holdfast.rules.yml");
     let recorded: BTreeSet<String> = rules
         .lines()
