@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::{Admin, Services};
 use crate::operator::Command;
 use crate::views::NodeView;
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -93,6 +94,8 @@ pub(super) async fn drain(
 pub(super) async fn undrain(
     services: Services,
     Name(name): Name,
+    // Read, though it says nothing: who still writes it finds a closed connection else.
+    _: Bytes,
 ) -> Result<(StatusCode, Json<Draining>), Problem> {
     set_drain(&services, name, false, false).await
 }

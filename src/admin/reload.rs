@@ -5,6 +5,7 @@
 use super::authorize::Caller;
 use super::extract::Query;
 use super::problem::Problem;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -61,6 +62,8 @@ async fn reload(
     State(reloads): State<mpsc::Sender<Reload>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<ReloadQuery>,
+    // Read, though it says nothing: who still writes it finds a closed connection else.
+    _: Bytes,
 ) -> Result<Json<Reloaded>, Problem> {
     if caller != Caller::Owner {
         let detail = "settings are read again for the user of the process, or root";

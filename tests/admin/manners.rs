@@ -6,6 +6,8 @@ use holdfast::admin::{self, Admin, Server};
 use holdfast::operator::Operator;
 use holdfast::telemetry::{Personal, Telemetry};
 use serde_json::{Value, json};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::time::Duration;
 
 fn with(api: &Api, method: &str, path: &str, header: (&str, &str), body: &Value) -> Answer {
     let token = format!("Bearer {TOKEN}");
@@ -131,7 +133,6 @@ fn who_hangs_up_does_not_stop_what_was_begun() {
 
 /// Wishes for a call, and hangs up as soon as the worker has heard of so many.
 fn send_and_go(api: &Api, header: &str, wish: &str, times: usize) {
-    use std::io::Write as _;
     let mut stream = std::net::TcpStream::connect(&api.address).expect("connected");
     let head = format!(
         "POST /api/v1/calls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n{header}\
@@ -265,7 +266,6 @@ fn a_token_asks_so_often_and_no_more() {
 
 /// Many requests of one connection without a wait between them.
 fn pipelined(api: &Api, requests: &str) -> String {
-    use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(&api.address).expect("connected");
     stream.write_all(requests.as_bytes()).expect("sent");
     stream.shutdown(std::net::Shutdown::Write).expect("shut");
@@ -338,4 +338,24 @@ fn an_integer_may_be_written_with_a_fraction_of_zero() {
         assert_problem(&refused, 422, body);
         assert_eq!(refused.body["errors"][0]["pointer"], pointer, "{}", refused.text);
     }
+}
+
+/// Who is answered before it has said all finds a closed connection while it still writes.
+#[test]
+fn a_request_is_answered_when_all_of_it_was_read() {
+    let api = start("whole-requests");
+    let mut stream = std::net::TcpStream::connect(&api.address).expect("connected");
+    let head = format!(
+        "POST /api/v1/nodes/test-1/undrain HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("written");
+    stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a time");
+    let mut answer = [0; 12];
+    let early = stream.read(&mut answer).map_err(|error| error.kind());
+    assert_eq!(early, Err(ErrorKind::WouldBlock));
+    stream.set_read_timeout(None).expect("a time");
+    stream.write_all(b"{}").expect("written");
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 202");
 }
