@@ -108,12 +108,12 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         Command::Nodes { name: Some(name), json } => {
             show(&client.get(&format!("/nodes/{}", escape(&name)))?, json)
         }
-        Command::Drain { name, end_calls, undo, json } => {
+        Command::Drain { name, end_calls, undo, wait, json } => {
             let act = if undo { "undrain" } else { "drain" };
             let path = format!("/nodes/{}/{act}", escape(&name));
             let done = client.post(&path, &json!({"end_calls": end_calls}))?;
             print_done(&done, json, if undo { "takes calls again" } else { "draining" });
-            Ok(())
+            if wait { watch::drain(client, &name) } else { Ok(()) }
         }
         Command::Cdrs { since, until, extension, disposition, json } => {
             let query = [

@@ -240,7 +240,7 @@ pub enum Command {
         json: Json,
     },
     /// Lets a node take no new calls.
-    #[command(after_help = "Example: holdfast drain host-1")]
+    #[command(after_help = "Example: holdfast drain host-1 --wait")]
     Drain {
         /// Name of the node.
         name: String,
@@ -250,6 +250,9 @@ pub enum Command {
         /// Lets it take calls again.
         #[arg(long)]
         undo: bool,
+        /// Until nothing of it is left, and tells what is.
+        #[arg(long, conflicts_with = "undo")]
+        wait: bool,
         /// Form of the output.
         #[command(flatten)]
         json: Json,

@@ -1,4 +1,4 @@
-//! What changes while one looks: `holdfast calls --watch`, and `holdfast trace` of calls that live.
+//! What changes while one looks: `holdfast calls --watch`, `drain --wait`, and `holdfast trace` of calls that live.
 //!
 //! Invariants: it ends when nobody reads any more, or with the call that it was asked for; a node that does not answer
 //! for a while is asked again.
@@ -49,6 +49,23 @@ pub(super) fn calls(
         }
         shown.clone_from(&text);
         Ok(writeln!(out, "{text}").and_then(|()| out.flush()).is_ok())
+    })
+}
+
+/// What a node that drains still has, told on the error output as it shrinks to nothing.
+pub(super) fn drain(client: &Client, name: &str) -> Result<(), Failure> {
+    let mut told = String::new();
+    look(|| {
+        let node = client.get(&format!("/nodes/{}", escape(name)))?;
+        let left = ["calls", "sessions", "flows"].map(|what| {
+            (what, node["drain"][format!("remaining_{what}")].as_u64().unwrap_or_default())
+        });
+        let text = left.map(|(what, count)| format!("{count} {what}")).join(", ");
+        if text != told {
+            eprintln!("{name} still has {text}");
+            told = text;
+        }
+        Ok(left.iter().any(|(_, count)| *count > 0))
     })
 }
 

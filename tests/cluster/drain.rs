@@ -7,7 +7,7 @@ use crate::common::{SOON, eventually};
 use crate::pair::{Pair, phone};
 use crate::switch::{Switch, check_record};
 use holdfast::sip::{HeaderName, Method, Response, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Phones whose ports the kernel spreads over both processes.
 const PHONES: usize = 8;
@@ -52,13 +52,14 @@ fn a_drained_process_hands_its_calls_over_and_stays() {
     let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
     let from = switch.owner();
     let (drained, other) = (&switch.signaling[from], &switch.signaling[1 - from]);
-    let path = format!("/nodes/{}", drained.node());
     // Any node takes the order.
-    assert_eq!(other.api("POST", &format!("{path}/drain"), None).0, 202);
+    let ran = other.command(&["drain", &drained.node(), "--wait"]);
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success(), "{ran:?}");
+    let nothing = format!("{} still has 0 calls, 0 sessions, 0 flows", drained.node());
+    assert_eq!(told.lines().last(), Some(nothing.as_str()), "{told}");
     eventually("the calls are another's", SOON, || {
-        let drain = &drained.api("GET", &path, None).1["drain"];
-        let calls = other.list("/calls");
-        (drain["remaining_calls"] == 0 && calls[0]["owner"] == other.node().as_str()).then_some(())
+        (other.list("/calls").first()?["owner"] == other.node().as_str()).then_some(())
     });
     let (status, readiness) = drained.readiness();
     assert_eq!((status, readiness["status"].as_str()), (503, Some("draining")), "{readiness}");
@@ -70,7 +71,8 @@ fn a_drained_process_hands_its_calls_over_and_stays() {
         let mut caller = phone(other, "1003", if number % 2 == 0 { "udp" } else { "tcp" });
         assert_eq!(called(&mut caller, &other.uri("nobody")).status, Status(404));
     }
-    assert_eq!(drained.api("POST", &format!("{path}/undrain"), None).0, 202);
+    let ran = other.command(&["drain", &drained.node(), "--undo"]);
+    assert!(ran.status.success(), "{ran:?}");
     eventually("it takes calls again", SOON, || (drained.readiness().0 == 200).then_some(()));
     pair.callee.hangs_up_on(&mut pair.caller);
     let mut cdrs = other.cdrs(1 + PHONES);
@@ -90,6 +92,9 @@ fn a_drained_process_without_others_keeps_its_calls() {
     assert_eq!((refused.status, &*refused.reason), (Status(503), "Draining"));
     let after = refused.headers.get(&HeaderName::RetryAfter).and_then(|text| text.parse().ok());
     assert!(after.is_some_and(|seconds: u32| (1..=5).contains(&seconds)), "{after:?}");
+    let (status, problem) =
+        server.api("POST", "/calls", Some(&json!({"from": "1003", "to": "1002"})));
+    assert_eq!(status, 503, "nor one that an operator asks for: {problem}");
     pair.hear_each_other();
     pair.hold_and_resume();
     let drain: Value = server.api("GET", &path, None).1["drain"].clone();

@@ -1,6 +1,7 @@
 //! The store is out of reach: for one node alone, whose calls go to a peer that reaches it; or for all, and then one of
 //! them is killed and its disk lost.
 
+use crate::common::phone::Phone;
 use crate::common::postgres::Postgres;
 use crate::common::process::Process;
 use crate::common::proxy::Proxy;
@@ -16,6 +17,8 @@ struct Site {
     held: Pair,
     /// Of 1003 with 1004.
     over: Pair,
+    /// 1011 and 1012, whom both nodes know.
+    idle: [Phone; 2],
     _media: Process,
     host: Host,
     way: Proxy,
@@ -31,13 +34,14 @@ impl Site {
         let cut_off = host.through(&way).signaling();
         let held = pair(&cut_off, "1001", "1002");
         let over = pair(&cut_off, "1003", "1004");
+        let idle = ["1011", "1012"].map(|user| phone(&cut_off, user, "udp"));
         let peer = host.signaling();
         eventually("the nodes know each other", SOON, || {
             let nodes = peer.list("/nodes");
             let own = nodes.iter().find(|node| node["name"] == peer.node().as_str())?;
             (own["links"].as_array()?.len() >= 2).then_some(())
         });
-        Self { cut_off, peer, held, over, _media: media, host, way, postgres }
+        Self { cut_off, peer, held, over, idle, _media: media, host, way, postgres }
     }
 }
 
@@ -92,12 +96,12 @@ fn a_node_that_alone_cannot_reach_the_store_gives_its_calls_to_one_that_can() {
 #[test]
 fn what_a_node_kept_in_an_outage_outlives_its_disk() {
     let mut site = Site::start();
-    let [caller, callee] = ["1005", "1006"].map(|user| phone(&site.peer, user, "udp"));
     site.postgres.stop();
     hang_up(site.over);
     site.cut_off.signaling.says("changes are kept in the journal");
     hold_and_resume(&mut site.held);
-    let new = Pair::between(caller, callee, &site.peer.uri("1006"));
+    let [caller, callee] = site.idle;
+    let new = Pair::between(caller, callee, &site.peer.uri("1012"));
     // What was done last is told lazily.
     let name = site.cut_off.node();
     new.hear_each_other();
