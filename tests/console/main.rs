@@ -366,6 +366,7 @@ fn a_node_is_drained_and_taken_back() {
     let server = Server::start();
     let mut browser = signed_in(&server, 1280);
     go(&mut browser, "nodes");
+    browser.wait_for("CPU, %");
     browser.click(".card button", "Drain");
     browser.click("dialog button", "Drain");
     browser.wait_for("Draining");

@@ -4,6 +4,8 @@ import { get, post } from './api.js';
 import { act, ago, ask, card, count, facts, h, head, meter, none, replace, state } from './dom.js';
 
 const REFRESH_MS = 2000;
+/** A change of CPU that is worth a refresh, in percent. */
+const CPU_STEP = 5;
 
 /** A word and a tone. */
 export function nodeState(node) {
@@ -21,8 +23,10 @@ export function nodes(main) {
     try {
       const { items } = await get('/nodes');
       // Nobody loses the focus or a click to a refresh that changes nothing.
-      const stamp = JSON.stringify(items, (key, value) =>
-        (['last_seen_at', 'lease_expires_at', 'rtt_ms', 'tick_late_p99_ms', 'cpu_percent'].includes(key) ? undefined : value));
+      const stamp = JSON.stringify(items, (key, value) => {
+        if (key === 'cpu_percent') return value === null ? null : Math.round(value / CPU_STEP);
+        return ['last_seen_at', 'lease_expires_at', 'rtt_ms', 'tick_late_p99_ms'].includes(key) ? undefined : value;
+      });
       if (stamp === shown) return;
       shown = stamp;
       replace(place, items.map((node) => nodeCard(node, look)));
@@ -58,6 +62,7 @@ function nodeCard(node, look) {
       node.drain && progress(node.drain),
       signals && node.calls !== null && meter('Calls', node.calls, 0),
       node.sessions !== null && meter('Media sessions', node.sessions, node.max_sessions ?? 0),
+      node.cpu_percent !== null && meter('CPU, %', Math.round(node.cpu_percent), 100),
       node.media && meter('Media ports', node.media.ports_in_use, node.media.port_last - node.media.port_first + 1),
       node.journal?.entries > 0 && h('div', { class: 'notice' }, `${count(node.journal.entries)} writes wait for the database`),
       facts([
