@@ -137,13 +137,9 @@ async fn worker(
                     false => Err(Refused::Gone),
                 });
             }
-            Command::Ladder(_, answer) => {
-                let _ = answer.send(Vec::new());
-            }
+            Command::Ladder(_, answer) => _ = answer.send(Vec::new()),
             Command::Route(_, answer) => _ = answer.send(Err(Refused::Gone)),
-            Command::Registrations(_, answer) => {
-                let _ = answer.send(Vec::new());
-            }
+            Command::Registrations(_, answer) => _ = answer.send(Vec::new()),
             Command::Deregister(id, answer) => {
                 let _ = answer.send(id == "r1");
             }

@@ -74,9 +74,13 @@ impl Sound {
         };
         let (came, lost) = packets;
         self.lost.observe(lost as f64 / (came + lost).max(1) as f64);
-        mos_hundredths.map(|mos| self.mos.observe(f64::from(mos) / 100.0));
-        jitter.map(|jitter| self.jitter.observe(jitter.as_secs_f64()));
-        round_trip.map(|round_trip| self.round_trip.observe(round_trip.as_secs_f64()));
+        for (histogram, value) in [
+            (&self.mos, mos_hundredths.map(|mos| f64::from(mos) / 100.0)),
+            (&self.jitter, jitter.map(|jitter| jitter.as_secs_f64())),
+            (&self.round_trip, round_trip.map(|round_trip| round_trip.as_secs_f64())),
+        ] {
+            value.into_iter().for_each(|value| histogram.observe(value));
+        }
     }
 }
 

@@ -188,8 +188,8 @@ fn calls_move_to_another_process_of_their_host_and_no_packet_is_lost() {
     let mut crowd = Crowd::of_every_kind(switch.survivor(), count);
     let _second = second_media(&switch);
     let first = media_node_of_the_call(switch.survivor()).expect("a call");
-    let nodes = media_nodes(switch.survivor()).into_iter().map(|(name, _)| name);
-    let second = nodes.filter(|name| *name != first).last().expect("another");
+    let mut nodes = media_nodes(switch.survivor()).into_iter().map(|(name, _)| name);
+    let second = nodes.rfind(|name| *name != first).expect("another");
     let move_all = |to: &str| {
         for (at, call) in switch.survivor().list("/calls").iter().enumerate() {
             let asked = &switch.signaling[at % switch.signaling.len()];

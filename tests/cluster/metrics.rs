@@ -43,6 +43,26 @@ fn value(metrics: &str, sample: &str) -> Option<f64> {
     rest.trim().parse().ok()
 }
 
+/// Each phone was heard for long enough to be scored.
+fn wait_for_scores(switch: &Switch) {
+    eventually("each phone has a score", SOON * 2, || {
+        let calls = switch.survivor().list("/calls");
+        let legs = calls.iter().filter_map(|call| call["legs"].as_array()).flatten();
+        let scored = legs.filter(|leg| leg["streams"][0]["mos"].is_number()).count();
+        (scored == CALLS * 2).then_some(())
+    });
+}
+
+/// Commits are measured; both phones of each call were heard, and well.
+fn check_measured(texts: &[String]) {
+    assert!(texts.iter().any(|text| value(text, "holdfast_commit_seconds_count") > Some(0.0)));
+    let all_of = |sample| texts.iter().filter_map(|text| value(text, sample)).sum::<f64>();
+    for sample in ["holdfast_call_lost_ratio_count", "holdfast_call_mos_count"] {
+        assert!(all_of(sample) == (CALLS * 2) as f64, "{sample}: {}", all_of(sample));
+    }
+    assert!(all_of("holdfast_call_mos_sum") > (CALLS * 2) as f64 * 4.0);
+}
+
 #[test]
 fn what_dashboard_and_alerts_name_is_exported() {
     let switch = Switch::start();
@@ -71,12 +91,7 @@ fn what_dashboard_and_alerts_name_is_exported() {
         let up = text.lines().filter(|line| line.starts_with("holdfast_link_up{"));
         assert_eq!(up.filter(|line| line.ends_with(" 1")).count(), 2, "{text}");
     }
-    eventually("each phone was heard for long enough to be scored", SOON * 2, || {
-        let calls = switch.survivor().list("/calls");
-        let legs = calls.iter().filter_map(|call| call["legs"].as_array()).flatten();
-        let scored = legs.filter(|leg| leg["streams"][0]["mos"].is_number()).count();
-        (scored == CALLS * 2).then_some(())
-    });
+    wait_for_scores(&switch);
     crowd.hang_up();
     switch.survivor().cdrs(CALLS);
     let texts = eventually("all ends are counted", SOON, || {
@@ -95,18 +110,10 @@ fn what_dashboard_and_alerts_name_is_exported() {
         ];
         samples.iter().all(|sample| ended(sample) == count).then_some(texts)
     });
-    assert!(texts.iter().any(|text| value(text, "holdfast_commit_seconds_count") > Some(0.0)));
-    // Both phones of each call were heard, and well.
-    let all_of = |sample| texts.iter().filter_map(|text| value(text, sample)).sum::<f64>();
-    for sample in ["holdfast_call_lost_ratio_count", "holdfast_call_mos_count"] {
-        assert!(all_of(sample) == (CALLS * 2) as f64, "{sample}: {}", all_of(sample));
-    }
-    assert!(all_of("holdfast_call_mos_sum") > (CALLS * 2) as f64 * 4.0);
+    check_measured(&texts);
     let rules = file("prometheus/holdfast.rules.yml");
-    let recorded: BTreeSet<String> = rules
-        .lines()
-        .filter_map(|line| Some(line.trim().strip_prefix("- record: ")?.to_owned()))
-        .collect();
+    let record = |line: &str| Some(line.trim().strip_prefix("- record: ")?.to_owned());
+    let recorded: BTreeSet<String> = rules.lines().filter_map(record).collect();
     let dashboard = file("grafana/holdfast.json");
     let board: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
     assert!(board["panels"].as_array().is_some_and(|panels| panels.len() > 20));
