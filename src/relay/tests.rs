@@ -500,33 +500,34 @@ fn ringback_then_a_voice_under_one_ssrc() {
     }
 }
 
+fn silences(world: &World) -> usize {
+    let silence = |report: &&&Report| matches!(report.kind, ReportKind::Silence { .. });
+    world.reports().iter().filter(silence).count()
+}
+
 #[test]
 fn silence_is_told_once_and_again_after_a_voice() {
     let mut spec = two_legs(codec("PCMU", 0, 0), codec("PCMU", 0, 0));
     spec.confirmed = false;
     spec.legs[0].streams[0].rtp_timeout_ms = 2_000;
     let mut world = World::new(spec);
-    let count = |world: &World| {
-        let silence = |report: &&&Report| matches!(report.kind, ReportKind::Silence { .. });
-        world.reports().iter().filter(silence).count()
-    };
     world.pass(Duration::from_secs(60));
-    assert_eq!(count(&world), 0, "ringing");
+    assert_eq!(silences(&world), 0, "ringing");
     world.spec.confirmed = true;
     world.apply().expect("answered");
     world.pass(Duration::from_millis(1_999));
-    assert_eq!(count(&world), 0);
+    assert_eq!(silences(&world), 0);
     world.pass(Duration::from_secs(60));
-    assert_eq!(count(&world), 1);
+    assert_eq!(silences(&world), 1);
     world.receive(0, audio(0, 5, 0), &[1; 160]);
     world.pass(Duration::from_secs(60));
-    assert_eq!(count(&world), 2);
+    assert_eq!(silences(&world), 2);
     assert!(world.statistics(0).silence_max_ms >= 60_000);
     world.stream(0).from_phone = false;
     world.apply().expect("held");
     world.receive(0, audio(0, 5, 1), &[1; 160]);
     world.pass(Duration::from_secs(60));
-    assert_eq!(count(&world), 2, "a held phone may be silent");
+    assert_eq!(silences(&world), 2, "a held phone may be silent");
 }
 
 /// The owner died before it took what it was told.
@@ -535,19 +536,15 @@ fn another_owner_hears_what_nobody_took() {
     let mut spec = two_legs(codec("PCMU", 0, 0), codec("PCMU", 0, 0));
     spec.legs[0].streams[0].rtp_timeout_ms = 2_000;
     let mut world = World::new(spec);
-    let count = |world: &World| {
-        let silence = |report: &&&Report| matches!(report.kind, ReportKind::Silence { .. });
-        world.reports().iter().filter(silence).count()
-    };
     world.pass(Duration::from_secs(60));
-    assert_eq!(count(&world), 1);
+    assert_eq!(silences(&world), 1);
     world.apply().expect("by the same owner");
-    assert_eq!(count(&world), 1);
+    assert_eq!(silences(&world), 1);
     world.apply_as(2, 1).expect("by another one");
-    assert_eq!(count(&world), 2);
+    assert_eq!(silences(&world), 2);
     world.receive(0, audio(0, 5, 0), &[1; 160]);
     world.apply_as(3, 1).expect("by a third one");
-    assert_eq!(count(&world), 2, "it is silent no more");
+    assert_eq!(silences(&world), 2, "it is silent no more");
 }
 
 #[test]
