@@ -5,8 +5,8 @@
 //! to), `originate` (a call that no phone asks for), `bindings` (several nodes' phones), `outputs` (a step of a call),
 //! `committer` (group commit), `journal` (the store is away), `calls` (the table), `media_pool` (media nodes),
 //! `media_moves` (their sessions change place), `doubt` (is one gone?), `reanchor` (calls move to another host),
-//! `places` (addresses that phones know us by), `feed` (the directory's sources), `errand` (what is done beside the
-//! worker), `driven` (the worker without doors).
+//! `places` (addresses that phones know us by), `feed` (the directory's sources), `strangers` (credentials that are
+//! not known yet), `errand` (what is done beside the worker), `driven` (the worker without doors).
 //!
 //! Invariants: the worker owns all state and takes no lock; whatever is slow is an errand that reports over a bounded
 //! channel; nothing here grows without a bound.
