@@ -24,6 +24,12 @@ fn check_what_is_told(collector: &Collector, target: &str) {
         ("HOLDFAST_HEP_AGENT", "77"),
         ("HOLDFAST_HEP_PASSWORD", "collector-key"),
     ]);
+    // What is said while the connection is made is lost.
+    let mut first = phone(&server, "1009", "udp");
+    eventually("the collector is connected", SOON, || {
+        first.register(&[]);
+        (!collector.came().is_empty()).then_some(())
+    });
     let crowd = Crowd::talking(&server, 1, 0);
     let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
     check_quality(collector, &call);
