@@ -284,15 +284,10 @@ mod tests {
         let collector = TcpListener::bind("localhost:0").expect("a port");
         let target = collector.local_addr().expect("bound").to_string();
         let transport = Transport::Tcp;
-        let mut sender = HepSender::new(HepConfig {
-            target: target.clone(),
-            transport,
-            agent: 1,
-            password: None,
-        });
+        let mut sender = HepSender::new(HepConfig { target, transport, agent: 1, password: None });
         let packet = packet();
         let size = packet.encode(1, None).len();
-        for lost in 1..=2 {
+        for turn in 1..=2 {
             assert_eq!(sender.send(&packet), 1, "nobody waits for a connection");
             let made = sender.looking_up.take().expect("a thread makes it").recv();
             sender.use_found(made.expect("an answer"), packet.at);
@@ -304,7 +299,7 @@ mod tests {
             drop(stream);
             // The first write after its end may still be taken by the kernel.
             let losing = (0..100).map(|_| sender.send(&packet) + sender.flush());
-            assert!(losing.take_while(|lost| *lost == 0).count() < 100, "turn {lost}");
+            assert!(losing.take_while(|lost| *lost == 0).count() < 100, "turn {turn}");
             assert!(sender.link.is_none());
         }
     }

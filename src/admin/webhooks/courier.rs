@@ -337,14 +337,14 @@ async fn tell_all(
 ) -> Option<Vec<Settlement>> {
     let lines = Lines(Arc::new(Mutex::new(lines.into())));
     let count = lines.0.lock().unwrap_or_else(PoisonError::into_inner).len();
-    let threads = (0..count.min(threads)).map(|_| {
+    let tellers = (0..count.min(threads)).map(|_| {
         let (sender, lines) = (Arc::clone(sender), Arc::clone(&lines.0));
         let next = move || lines.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         tokio::task::spawn_blocking(move || {
             core::iter::from_fn(next).map(|line| sender.tell(line)).collect::<Vec<Settlement>>()
         })
     });
-    let told = futures_util::future::join_all(threads.collect::<Vec<_>>()).await;
+    let told = futures_util::future::join_all(tellers.collect::<Vec<_>>()).await;
     let told: Result<Vec<_>, _> = told.into_iter().collect();
     Some(told.ok()?.into_iter().flatten().collect())
 }
