@@ -62,8 +62,13 @@ impl Switch {
                 Some(calls.first()?["owner"].as_str()?.to_owned())
             })
         });
-        let at = self.signaling.iter().position(|server| server.node() == owner);
-        at.expect("an owner among our processes")
+        self.at(&owner)
+    }
+
+    /// Which process is this node.
+    pub(crate) fn at(&self, node: &str) -> usize {
+        let at = self.signaling.iter().position(|server| server.node() == node);
+        at.expect("a node of our processes")
     }
 
     /// Takes the owner's process out; it is dropped, and so killed, when the caller is done with it.

@@ -11,19 +11,38 @@ use crate::switch::Switch;
 use holdfast::sip::{Message, Method, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 /// Pairs of phones that call at a time, and calls of each.
 const LINES: usize = 6;
 const CALLS: usize = 50;
+/// The first call of each line from here on lasts until the node is dead.
+const CALL_OVER_THE_KILL: usize = CALLS / 3;
 
 /// A call as its phones know it.
 struct Truth {
     /// Call-ID of the caller's INVITE.
     call_id: String,
     ended_by: &'static str,
+}
+
+/// How far the lines are, and whether the node is dead over whose death all of them talk.
+#[derive(Default)]
+struct Progress {
+    done: AtomicUsize,
+    talk_over_the_kill: AtomicUsize,
+    is_killed: AtomicBool,
+}
+
+impl Progress {
+    fn talk_over_the_kill(&self) {
+        self.talk_over_the_kill.fetch_add(1, Ordering::Relaxed);
+        eventually("a node is killed", SOON * 12, || {
+            self.is_killed.load(Ordering::Relaxed).then_some(())
+        });
+    }
 }
 
 /// Two phones, one of which calls the other.
@@ -49,18 +68,26 @@ impl Line {
     }
 
     /// One call after the other; who hangs up, and how long they talk, differs.
-    fn calls(&mut self, done: &AtomicUsize) -> Vec<Truth> {
+    fn calls(&mut self, progress: &Progress) -> Vec<Truth> {
+        let mut talked_over_the_kill = false;
         let call = |at: usize| {
             let hold = Duration::from_millis((self.number * 7 + at * 13) as u64 % 60);
-            let truth = self.call(hold, (self.number + at).is_multiple_of(2));
-            done.fetch_add(1, Ordering::Relaxed);
+            let talk = || match at >= CALL_OVER_THE_KILL && !talked_over_the_kill {
+                true => {
+                    talked_over_the_kill = true;
+                    progress.talk_over_the_kill();
+                }
+                false => thread::sleep(hold),
+            };
+            let truth = self.call(talk, (self.number + at).is_multiple_of(2));
+            progress.done.fetch_add(1, Ordering::Relaxed);
             truth
         };
         (0..CALLS).filter_map(call).collect()
     }
 
     /// None: the switch had no room, for this machine has other work too.
-    fn call(&mut self, hold: Duration, caller_hangs_up: bool) -> Option<Truth> {
+    fn call(&mut self, talk: impl FnOnce(), caller_hangs_up: bool) -> Option<Truth> {
         let Self { caller, callee, uri, .. } = self;
         let invite = caller.invite(uri, Some(&sdp(4_000, 1, "sendrecv")));
         let is_invite = |came: &Message| matches!(came, Message::Request(request) if request.method == Method::Invite);
@@ -85,7 +112,7 @@ impl Line {
         let mut dialog = Phone::caller_dialog(&invite, &accepted);
         caller.acknowledge(&dialog, &invite, None);
         callee.request_of(&Method::Ack);
-        thread::sleep(hold);
+        talk();
         let far = match caller_hangs_up {
             true => {
                 caller.hang_up(&mut dialog);
@@ -111,36 +138,36 @@ fn every_call_that_phones_had_is_told_once_though_a_node_is_killed() {
 
 fn told_once(mut switch: Switch) {
     let mut lines = Line::all(switch.survivor());
-    // One begins at the node that is killed; the other one loses its connection again and again.
-    let [mover, loser] = [0, 1].map(|at| Watching::start(&switch.signaling[at], "types=call.*"));
-    let done = AtomicUsize::new(0);
+    let mut watching = [0, 1].map(|at| Watching::start(&switch.signaling[at], "types=call.*"));
+    let progress = Progress::default();
     let truths: Vec<Truth> = thread::scope(|scope| {
-        let (done, ip) = (&done, own_ip());
+        let (progress, ip) = (&progress, own_ip());
         let calls = move |line: &mut Line| {
             set_own_ip(ip);
-            line.calls(done)
+            line.calls(progress)
         };
         let calling: Vec<_> =
             lines.iter_mut().map(|line| scope.spawn(move || calls(line))).collect();
-        let mut seen = 0;
-        let mut until = |share: usize| {
-            eventually("calls come and go", SOON * 12, || {
-                let now = done.load(Ordering::Relaxed);
-                if now >= seen + LINES {
-                    seen = now;
-                    loser.cut();
-                }
-                (now >= LINES * CALLS * share / 3).then_some(())
-            });
-        };
-        until(1);
-        mover.also_at(&switch.signaling[1]);
-        switch.signaling.remove(0).signaling.kill();
-        until(3);
+        let victim = owner_of_most(&switch.signaling[1], progress);
+        // The first of them moves to the other node now; the second one loses its connection again and again.
+        watching.rotate_left(switch.at(&victim));
+        let mut dead = switch.signaling.remove(switch.at(&victim));
+        watching[0].also_at(switch.survivor());
+        dead.signaling.kill();
+        progress.is_killed.store(true, Ordering::Relaxed);
+        let mut seen = progress.done.load(Ordering::Relaxed);
+        eventually("calls come and go", SOON * 12, || {
+            let now = progress.done.load(Ordering::Relaxed);
+            if now >= seen + LINES {
+                seen = now;
+                watching[1].cut();
+            }
+            (now == LINES * CALLS).then_some(())
+        });
         calling.into_iter().flat_map(|line| line.join().expect("its calls are good")).collect()
     });
     let cdrs = all_cdrs(switch.survivor(), truths.len());
-    let came = [&mover, &loser].map(|watching| watching.until("call.ended", cdrs.len()));
+    let came = watching.each_ref().map(|watching| watching.until("call.ended", cdrs.len()));
     let is_event = |event: &&Value| event["type"] != "snapshot";
     let [moved, lost] =
         came.each_ref().map(|came| came.iter().filter(is_event).collect::<Vec<_>>());
@@ -177,6 +204,19 @@ fn told_once(mut switch: Switch) {
     }
     assert!(takeovers > 0, "no call was hit");
     assert!(truths.len() > LINES * CALLS / 2, "{} calls", truths.len());
+}
+
+/// When every line talks: the node that has most of their calls.
+fn owner_of_most(server: &Server, progress: &Progress) -> String {
+    let calls = eventually("all talk", SOON * 12, || {
+        let lines = progress.talk_over_the_kill.load(Ordering::Relaxed);
+        let calls = if lines < LINES { vec![] } else { server.list("/calls?state=confirmed") };
+        (calls.len() == LINES).then_some(calls)
+    });
+    let owner_of = |call: &Value| call["owner"].as_str().expect("an owner").to_owned();
+    let owners: Vec<String> = calls.iter().map(owner_of).collect();
+    let count = |name: &&String| owners.iter().filter(|owner| owner == name).count();
+    owners.iter().max_by_key(count).expect("calls").clone()
 }
 
 /// All, when no call is left; exactly so many of calls that were answered.
