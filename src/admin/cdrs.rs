@@ -7,7 +7,7 @@ use super::users::{IS_EXTENSION, is_extension};
 use super::{Admin, Services};
 use crate::ids::CallId;
 use crate::store::CdrQuery;
-use crate::views::{Cdr, Disposition, Rfc3339};
+use crate::views::{CallFlag, Cdr, Disposition, Rfc3339};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -33,6 +33,8 @@ pub(super) struct CdrsQuery {
     extension: Option<String>,
     /// What became of the call.
     disposition: Option<Disposition>,
+    /// That had this which was not as it should be, at any time.
+    flag: Option<CallFlag>,
     /// Sequence greater than this: polls for new ones.
     #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_u64)]
     after: Option<u64>,
@@ -81,6 +83,7 @@ pub(super) async fn list(
         until: query.until.map(|time| time.0),
         extension: query.extension,
         disposition: query.disposition.map(|kind| disposition_name(kind).to_owned()),
+        flag: query.flag,
         after,
         before,
         id: None,

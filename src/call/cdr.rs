@@ -7,7 +7,7 @@ use super::record::{End, Party, Transferred};
 use crate::ids::{CallId, Epoch, NodeName};
 use crate::sip::NameAddr;
 use crate::time::Timestamp;
-use crate::views::call::{CallDirection, LegRole, PartyView};
+use crate::views::call::{CallDirection, CallFlag, LegRole, PartyView};
 use crate::views::steer::TransferRecord;
 use crate::views::{Cdr, CdrLeg, Disposition, EndCause, EndedBy, Rfc3339};
 
@@ -26,6 +26,7 @@ pub(super) struct Story<'a> {
     pub media_nodes: &'a [NodeName],
     pub reanchors: u32,
     pub transfers: Vec<TransferRecord>,
+    pub flags: Vec<CallFlag>,
 }
 
 impl Call {
@@ -54,6 +55,7 @@ impl Call {
             media_nodes: &record.media.nodes,
             reanchors: record.added_3.reanchors,
             transfers: record.added_5.transfers.iter().map(Transferred::view).collect(),
+            flags: self.flags_ever(),
         };
         story.cdr(end)
     }
@@ -93,6 +95,7 @@ impl Story<'_> {
             takeovers: u32::try_from(self.epoch.0.saturating_sub(1)).unwrap_or(u32::MAX),
             reanchors: self.reanchors,
             transfers: self.transfers,
+            flags: self.flags,
             legs: self.legs,
         }
     }

@@ -176,6 +176,7 @@ fn cdr(
         media_nodes: &[],
         reanchors: 0,
         transfers: Vec::new(),
+        flags: Vec::new(),
     };
     story.cdr(End {
         at: now,

@@ -7,10 +7,11 @@ use crate::ids::{ClusterKey, Flow, Incarnation, LegId, NodeName};
 use crate::routing::Decision;
 use crate::sip::address::Advertise;
 use crate::sip::{Request, Response, Uri};
-use crate::views::{Cdr, EndCause, EndedBy};
+use crate::views::{CallFlag, Cdr, EndCause, EndedBy};
 use bytes::Bytes;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What is the same for all calls of a node.
 #[derive(Clone, Debug)]
@@ -149,6 +150,8 @@ pub enum Input {
         /// The new flow.
         flow: Flow,
     },
+    /// What is wrong in its signaling, seen by who keeps its messages.
+    Flagged(BTreeSet<CallFlag>),
 }
 
 /// A question of a call; the answer comes as `Input::Answer`.

@@ -306,6 +306,7 @@ impl Call {
             self.save_within(LAZY_SAVE * 20);
         }
         self.judge_sound();
+        self.note_flags();
     }
 
     pub(super) fn session(&self) -> SessionId {

@@ -7,7 +7,7 @@
 //! `fork` (what branches answer), `answer` (200 to 200), `modify` (re-INVITE), `refresh` (our address is another one),
 //! `anchor` (our media node is another one), `steer`, `dial`, `play`, `transfer` (what an operator does),
 //! `dialog_request` (what phones ask in a dialog), `end` (every way a call ends), `media` (the session's wish), `told`
-//! (its events).
+//! (its events), `sound` and `flags` (how it fares).
 //!
 //! Invariants: no state outside the record survives; `Save` comes before whatever acknowledges or uses up a number, and
 //! what must wait for it says so (`Transmit::behind`); every call emits exactly one `Save` with a CDR.
@@ -19,6 +19,7 @@ mod dial;
 mod dialog_request;
 mod end;
 mod farewell;
+mod flags;
 mod fork;
 mod headers;
 pub mod io;
@@ -166,6 +167,7 @@ impl Call {
             Input::Ended { by, cause } => self.ended_elsewhere(by, cause),
             Input::Hangup { reason } => self.hang_up(reason),
             Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),
+            Input::Flagged(flags) => self.flag(flags),
         }
         if self.saved_end {
             self.forget_sound();

@@ -15,9 +15,10 @@ use crate::sdp::Description;
 use crate::time::Timestamp;
 use crate::views::call::LegRole;
 use crate::views::steer::ToneName;
-use crate::views::{CallState, Disposition, EndCause, EndedBy};
+use crate::views::{CallFlag, CallState, Disposition, EndCause, EndedBy};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// Greatest version of records that this release writes.
 pub const VERSION: u16 = 5;
@@ -114,6 +115,8 @@ pub(super) struct Added5 {
     pub playing: Vec<Playing>,
     /// Our keys at the media node that `Added3::anchor` names, stream by stream.
     pub former_keys: Vec<(LegId, Vec<Option<Keying>>)>,
+    /// What was not as it should be, at any time.
+    pub flags: BTreeSet<CallFlag>,
 }
 
 /// A tone that an operator plays to a phone.

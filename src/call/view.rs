@@ -10,8 +10,8 @@ use crate::sdp::Direction;
 use crate::time::Timestamp;
 use crate::views::Rfc3339;
 use crate::views::call::{
-    CallDirection, CallFlag, CallView, HoldState, LegView, MediaView, ReceivedView, ReportedView,
-    SentView, StreamView,
+    CallDirection, CallView, HoldState, LegView, MediaView, ReceivedView, ReportedView, SentView,
+    StreamView,
 };
 
 impl Call {
@@ -42,7 +42,7 @@ impl Call {
             parked: self.hold_state(|leg| leg.description.parked),
             transfer: self.transfer_view(),
             one_way: self.silent_role(),
-            flags: self.flags(),
+            flags: self.flags().into_iter().collect(),
             media: MediaView {
                 node: record.media.nodes.last().map(ToString::to_string),
                 session_id: record.media.open.then(|| self.session().to_string()),
@@ -52,15 +52,6 @@ impl Call {
             },
             legs: Vec::new(),
         }
-    }
-
-    /// What is wrong in its sound, as far as the machine knows.
-    pub fn flags(&self) -> Vec<CallFlag> {
-        let known = [
-            (CallFlag::CodecMismatch, self.is_transcoding),
-            (CallFlag::OneWayAudio, self.silent_role().is_some()),
-        ];
-        known.into_iter().filter(|(_, is_so)| *is_so).map(|(flag, _)| flag).collect()
     }
 
     fn hold_state(&self, holds: impl Fn(&Leg) -> bool) -> HoldState {

@@ -5,14 +5,16 @@
 //! flag costs no memory once a minute of others has passed.
 
 use crate::ids::{CallId, LegId};
+use crate::sip::Status;
 use crate::time::Timestamp;
 use crate::views::CallFlag;
 use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// So many times the same message is a storm.
 const STORM: u32 = 4;
@@ -98,7 +100,8 @@ impl Watch {
         if said.received && is_public && lines.clone().any(names) {
             self.flags.insert(CallFlag::PrivateAddressInSdp);
         }
-        if matches!(status, Some(488 | 606)) || lines.any(|line| line.starts_with(b"m=audio 0 ")) {
+        let refuses = status.is_some_and(|status| Status(status).refuses_media());
+        if refuses || lines.any(|line| line.starts_with(b"m=audio 0 ")) {
             self.flags.insert(CallFlag::MediaRejected);
         }
     }
@@ -124,26 +127,51 @@ fn gist(text: &[u8]) -> (&[u8], Option<u16>) {
     (method.unwrap_or_default(), status)
 }
 
+/// Flags by call. Ids sort by time.
+type ByCall = BTreeMap<CallId, BTreeSet<CallFlag>>;
+
 /// What is wrong in which call: written by who records, read by who shows calls.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flagged(Arc<Mutex<BTreeMap<CallId, BTreeSet<CallFlag>>>>);
+pub(super) struct Flagged(Arc<Board>);
+
+#[derive(Debug, Default)]
+struct Board {
+    /// What is so, and what of it nobody took yet.
+    calls: Mutex<(ByCall, ByCall)>,
+    has_news: AtomicBool,
+}
 
 impl Flagged {
     pub(super) fn of(&self, call: CallId) -> BTreeSet<CallFlag> {
-        let flagged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        flagged.get(&call).cloned().unwrap_or_default()
+        self.lock().0.get(&call).cloned().unwrap_or_default()
+    }
+
+    /// What came to be wrong since it was asked last.
+    pub(super) fn news(&self) -> ByCall {
+        match self.0.has_news.swap(false, Ordering::Acquire) {
+            true => core::mem::take(&mut self.lock().1),
+            false => ByCall::new(),
+        }
     }
 
     fn put(&self, call: CallId, flags: BTreeSet<CallFlag>) {
-        let mut flagged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match flags.is_empty() {
-            true => _ = flagged.remove(&call),
-            false => _ = flagged.insert(call, flags),
+        let mut calls = self.lock();
+        let (so, news) = &mut *calls;
+        if flags.is_empty() {
+            so.remove(&call);
+            return;
         }
-        // Ids sort by time.
-        if flagged.len() > FLAGGED {
-            flagged.pop_first();
+        for known in [news, so] {
+            known.insert(call, flags.clone());
+            if known.len() > FLAGGED {
+                known.pop_first();
+            }
         }
+        self.0.has_news.store(true, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (ByCall, ByCall)> {
+        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -209,6 +237,8 @@ mod tests {
         assert_eq!(of(1), []);
         watches.see(call, at(501), &said(&ok));
         assert_eq!(of(1), [CallFlag::AckMissing]);
+        let news = || Vec::from_iter(flagged.news().into_values().flatten());
+        assert_eq!((news(), news()), (vec![CallFlag::AckMissing], vec![]));
         watches.see(call, at(502), &Said { received: true, ..said(&ack) });
         assert_eq!(of(1), []);
         let busy = head("SIP/2.0 488 Not Acceptable Here", "INVITE");

@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use flags::{Flagged, Watches};
 use segment::Segments;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -157,6 +157,11 @@ impl Recorder {
     /// What is wrong in the call's signaling, as far as this process heard it.
     pub fn flags(&self, call: CallId) -> BTreeSet<CallFlag> {
         self.flagged.of(call)
+    }
+
+    /// What came to be wrong in calls since it was asked last.
+    pub fn newly_flagged(&self) -> BTreeMap<CallId, BTreeSet<CallFlag>> {
+        self.flagged.news()
     }
 
     fn note(&self, note: Note) {

@@ -63,6 +63,7 @@ const CDRS: &[Column] = &[
     ("BILLABLE_MS", "/billable_ms"),
     ("ENDED_BY", "/ended_by"),
     ("CAUSE", "/end_cause"),
+    ("FLAGS", "/flags"),
 ];
 /// Runs a command that talks to a node; the exit code.
 pub fn run(connection: &Connection, known: &Known, command: Command) -> u8 {
@@ -115,12 +116,13 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             print_done(&done, json, if undo { "takes calls again" } else { "draining" });
             if wait { watch::drain(client, &name) } else { Ok(()) }
         }
-        Command::Cdrs { since, until, extension, disposition, json } => {
+        Command::Cdrs { since, until, extension, disposition, flag, json } => {
             let query = [
                 ("since", since),
                 ("until", until),
                 ("extension", extension),
                 ("disposition", disposition),
+                ("flag", flag),
             ];
             list(client, "/cdrs", &query, CDRS, json)
         }

@@ -258,7 +258,8 @@ pub enum Command {
         json: Json,
     },
     /// Call detail records.
-    #[command(after_help = "Example: holdfast cdrs --extension 1001 --since 2026-01-01T00:00:00Z")]
+    #[command(after_help = "Examples: holdfast cdrs --since 2026-01-01T00:00:00Z\n          \
+            holdfast cdrs --flag one_way_audio")]
     Cdrs {
         /// Created at or after (RFC 3339).
         #[arg(long)]
@@ -272,6 +273,9 @@ pub enum Command {
         /// answered, busy, no_answer, cancelled, rejected or failed.
         #[arg(long)]
         disposition: Option<String>,
+        /// That had this fault at any time; the same as of live calls.
+        #[arg(long)]
+        flag: Option<String>,
         /// Form of the output.
         #[command(flatten)]
         json: Json,

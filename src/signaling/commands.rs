@@ -11,6 +11,7 @@ use crate::routing;
 use crate::store::{NodeRow, Store};
 use crate::views::{CallFlag, CallView, NodeState, NodeView, RegistrationView, Rfc3339, RouteView};
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 /// A row older than this is of a node that is gone.
 const NODE_SILENT: Duration = Duration::from_secs(5);
@@ -92,11 +93,11 @@ impl Worker {
 
     /// A call as operators see it.
     pub(super) fn shown(&self, call: &Call) -> CallView {
-        CallView { flags: self.flags(call), ..call.view(self.now) }
+        CallView { flags: self.flags(call).into_iter().collect(), ..call.view(self.now) }
     }
 
     /// What is wrong in its sound and in its signaling.
-    fn flags(&self, call: &Call) -> Vec<CallFlag> {
+    fn flags(&self, call: &Call) -> BTreeSet<CallFlag> {
         let heard = self.recorder.as_ref().map(|recorder| recorder.flags(call.id()));
         let mut flags = call.flags();
         flags.extend(heard.into_iter().flatten());

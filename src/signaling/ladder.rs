@@ -4,8 +4,8 @@
 
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
-use crate::call::Transmit;
-use crate::capture::{Heard, Registering};
+use crate::call::{Input, Transmit};
+use crate::capture::{Heard, Recorder, Registering};
 use crate::control::PeerFrame;
 use crate::ids::{CallId, Flow, LegId, NodeName};
 use crate::sip::{Method, Request};
@@ -69,6 +69,14 @@ impl Worker {
     pub(super) fn note_mark(&self, call: CallId, text: impl FnOnce() -> String) {
         if let Some(recorder) = &self.recorder {
             recorder.mark(call, self.now, text());
+        }
+    }
+
+    /// Calls learn what was seen to be wrong in their signaling.
+    pub(super) fn flag_calls(&mut self) {
+        let flagged = self.recorder.as_ref().map(Recorder::newly_flagged);
+        for (call, flags) in flagged.into_iter().flatten() {
+            self.input(call, Input::Flagged(flags));
         }
     }
 

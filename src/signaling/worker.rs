@@ -365,6 +365,7 @@ impl Worker {
         if self.keep_silence(wakeups) {
             return;
         }
+        self.guard(Self::flag_calls);
         for datagram in received.datagrams.drain(..) {
             self.guard(|worker| worker.handle_datagram(datagram));
         }
@@ -485,9 +486,7 @@ impl Worker {
             Wakeup::ClaimInDoubt => self.doubt_claims(),
             Wakeup::Claimed(calls) => self.handle_claimed(calls),
             Wakeup::Suspect(call, adopted) => self.handle_suspect(*call, adopted),
-            Wakeup::Say(flow, bytes) => {
-                self.transmit(flow, bytes);
-            }
+            Wakeup::Say(flow, bytes) => _ = self.transmit(flow, bytes),
             Wakeup::LadderRead(read) => self.take_ladder_read(*read),
             Wakeup::StrayFound(found) => self.handle_stray_found(found.0, found.1),
             Wakeup::PeerDead(incarnation) => self.peer_is_dead(incarnation),

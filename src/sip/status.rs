@@ -24,6 +24,10 @@ impl Status {
     pub const fn is_final(self) -> bool {
         self.0 >= 200
     }
+    /// 488, 606: not the media that was offered.
+    pub const fn refuses_media(self) -> bool {
+        matches!(self.0, 488 | 606)
+    }
     /// The usual phrase; empty when the code has none.
     pub fn reason_phrase(self) -> String {
         match self.0 {

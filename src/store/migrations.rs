@@ -15,6 +15,7 @@ pub(super) fn postgres() -> Migrator {
         (5, "webhooks", include_str!("../../migrations/postgres/0005_webhooks.sql")),
         (6, "positions", include_str!("../../migrations/postgres/0006_positions.sql")),
         (7, "answers", include_str!("../../migrations/postgres/0007_answers.sql")),
+        (8, "flags", include_str!("../../migrations/postgres/0008_flags.sql")),
     ])
 }
 
@@ -28,6 +29,7 @@ pub(super) fn sqlite() -> Migrator {
         (5, "webhooks", include_str!("../../migrations/sqlite/0005_webhooks.sql")),
         (6, "positions", include_str!("../../migrations/sqlite/0006_positions.sql")),
         (7, "answers", include_str!("../../migrations/sqlite/0007_answers.sql")),
+        (8, "flags", include_str!("../../migrations/sqlite/0008_flags.sql")),
     ])
 }
 

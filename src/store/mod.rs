@@ -15,7 +15,7 @@ use crate::call::Save;
 use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
-use crate::views::Cdr;
+use crate::views::{CallFlag, Cdr};
 use batch::Part;
 use core::time::Duration;
 pub use journal::{Journal, JournalFolder, ReplayLock, Replayed};
@@ -114,6 +114,8 @@ pub struct CdrQuery {
     pub extension: Option<String>,
     /// As in the API (`no_answer`).
     pub disposition: Option<String>,
+    /// That had this which was not as it should be.
+    pub flag: Option<CallFlag>,
     /// Sequence greater than this.
     pub after: Option<u64>,
     /// Sequence less than this.

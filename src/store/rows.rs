@@ -9,6 +9,7 @@ use crate::encoding::append;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
 use crate::views::Cdr;
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// First byte of a bindings document.
@@ -95,7 +96,17 @@ pub(super) fn cdr_extensions(cdr: &Cdr) -> String {
 
 /// As in the API: `no_answer`.
 pub(super) fn disposition(cdr: &Cdr) -> String {
-    let value = serde_json::to_value(cdr.disposition).unwrap_or_default();
+    word(cdr.disposition)
+}
+
+/// The same, separated by spaces.
+pub(super) fn cdr_flags(cdr: &Cdr) -> String {
+    cdr.flags.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The API's word for it.
+pub(super) fn word(value: impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }
 

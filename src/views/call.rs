@@ -47,7 +47,7 @@ pub enum LegRole {
     Callee,
 }
 
-/// What is not as it should be in a call.
+/// What is not as it should be in a call. Records hold it: a new one stands last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CallFlag {
@@ -65,6 +65,19 @@ pub enum CallFlag {
     PrivateAddressInSdp,
     /// One message was said four times or more.
     RetransmissionStorm,
+}
+
+impl CallFlag {
+    /// Who had it has it for good: nothing that is said later mends it.
+    pub const fn lasts(self) -> bool {
+        match self {
+            Self::GlareLoop
+            | Self::MediaRejected
+            | Self::PrivateAddressInSdp
+            | Self::RetransmissionStorm => true,
+            Self::AckMissing | Self::CodecMismatch | Self::OneWayAudio => false,
+        }
+    }
 }
 
 /// One side of a call.

@@ -1,7 +1,7 @@
 //! Call detail records: exactly one a call, written in the transaction of its end.
 
 use super::Rfc3339;
-use super::call::{CallDirection, LegRole, PartyView};
+use super::call::{CallDirection, CallFlag, LegRole, PartyView};
 use super::steer::TransferRecord;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -103,6 +103,9 @@ pub struct Cdr {
     /// What operators transferred, or tried to.
     #[serde(default)]
     pub transfers: Vec<TransferRecord>,
+    /// What was not as it should be, at any time of the call.
+    #[serde(default)]
+    pub flags: Vec<CallFlag>,
     /// Its legs.
     pub legs: Vec<CdrLeg>,
 }

@@ -6,7 +6,7 @@ use crate::common::phone::{Phone, audio_address};
 use crate::common::rtp::Talk;
 use crate::common::server::Server;
 use crate::common::speech::Law;
-use crate::common::{SOON, eventually, ports};
+use crate::common::{SOON, eventually, own_ip, ports};
 use crate::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair};
 use holdfast::sip::{HeaderName, Headers, Status};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -105,5 +105,26 @@ fn phones_of_local_nets_are_told_the_local_address_and_others_the_public_one() {
         let attempt = Attempt::with_talks(other, one, &format!("sip:1001@{outside}"), talks);
         assert_eq!(told(&attempt), (near.to_string(), IpAddr::from(machine.ip)));
         talk(attempt);
+    });
+}
+
+/// It is heard all the same, where it comes from: what it names is of no use to anybody outside.
+#[test]
+fn a_phone_of_the_public_internet_that_names_a_private_address_is_flagged() {
+    in_a_network(|network| {
+        let machine = network.machine(11);
+        let public = IpAddr::from([203, 0, 113, 7]);
+        machine.within(|| ip("route add 203.0.113.0/24 dev cable"));
+        ip("addr add 203.0.113.7/24 dev switch");
+        let server = machine.within(Server::start);
+        let near = phone(&server, server.sip, IpAddr::from(own_ip()), "1001");
+        let far = phone(&server, server.sip, public, "1002");
+        let uri = server.uri("1002");
+        let voices = [Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ)];
+        talk(Attempt::with_talks(near, far, &uri, voices));
+        let [cdr] = &server.cdrs(1)[..] else { panic!("one") };
+        let flags = cdr["flags"].as_array().expect("a list");
+        assert!(flags.contains(&"private_address_in_sdp".into()), "{cdr:#?}");
+        assert_eq!(server.list("/cdrs?flag=private_address_in_sdp").len(), 1);
     });
 }

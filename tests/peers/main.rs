@@ -9,6 +9,8 @@ mod bad_input;
 mod calls;
 /// A phone is asked to look for its configuration.
 mod check_sync;
+/// What is not as it should be.
+mod flags;
 /// The harness judged by itself: phones without a server between them.
 mod harness;
 /// The command line beside a process.

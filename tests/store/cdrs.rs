@@ -5,9 +5,9 @@ use crate::samples::{cdr, commit, ended, save, second, user};
 use holdfast::call::Save;
 use holdfast::ids::CallId;
 use holdfast::store::{CdrQuery, Store};
-use holdfast::views::Rfc3339;
 use holdfast::views::call::LegRole;
 use holdfast::views::cdr::{CdrLeg, Disposition};
+use holdfast::views::{CallFlag, Cdr, Rfc3339};
 use sqlx::{Connection as _, Executor as _};
 
 on_both!(every_filter, pages_follow_each_other);
@@ -41,9 +41,13 @@ fn calls() -> Vec<Save> {
     for save in &mut calls {
         let Some(cdr) = &mut save.cdr else { continue };
         match save.id.0 {
+            1 => cdr.flags = vec![CallFlag::GlareLoop, CallFlag::OneWayAudio],
             2 => cdr.disposition = Disposition::NoAnswer,
             3 => cdr.caller.extension = Some("2001".to_owned()),
-            4 => cdr.legs = vec![leg("1002"), leg("3001")],
+            4 => {
+                cdr.legs = vec![leg("1002"), leg("3001")];
+                cdr.flags = vec![CallFlag::OneWayAudio];
+            }
             5 => (cdr.caller.extension, cdr.callee.extension) = (None, None),
             _ => {}
         }
@@ -66,6 +70,7 @@ async fn every_filter(database: &Database) {
     let all = CdrQuery::default;
     let extension = |name: &str| CdrQuery { extension: Some(name.to_owned()), ..all() };
     let disposition = |name: &str| CdrQuery { disposition: Some(name.to_owned()), ..all() };
+    let flag = |flag| CdrQuery { flag: Some(flag), ..all() };
     let (since, until) = (|at| Some(second(at)), |at| Some(second(at)));
     for (query, expect) in [
         (all(), vec![1, 2, 3, 4, 5]),
@@ -81,6 +86,9 @@ async fn every_filter(database: &Database) {
         (disposition("no_answer"), vec![2]),
         (disposition("answered"), vec![1, 3, 4, 5]),
         (disposition("busy"), vec![]),
+        (flag(CallFlag::OneWayAudio), vec![1, 4]),
+        (flag(CallFlag::GlareLoop), vec![1]),
+        (flag(CallFlag::AckMissing), vec![]),
         (CdrQuery { limit: 2, ..all() }, vec![1, 2]),
         (CdrQuery { limit: 2, newest_first: true, ..all() }, vec![5, 4]),
         (CdrQuery { id: Some(CallId(3).to_string()), ..all() }, vec![3]),
@@ -92,7 +100,8 @@ async fn every_filter(database: &Database) {
     let mut first = store.cdrs(&CdrQuery { limit: 1, ..all() }).await.expect("readable");
     let first = first.pop().expect("one");
     assert!(first.sequence > 0);
-    assert_eq!(holdfast::views::Cdr { sequence: 0, ..first }, cdr(1), "whole");
+    let flags = vec![CallFlag::GlareLoop, CallFlag::OneWayAudio];
+    assert_eq!(Cdr { sequence: 0, ..first }, Cdr { flags, ..cdr(1) }, "whole");
 }
 
 async fn pages_follow_each_other(database: &Database) {

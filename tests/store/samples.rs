@@ -73,6 +73,7 @@ pub(crate) fn cdr(id: u128) -> Cdr {
         reason: None,
         ended_by: EndedBy::Caller,
         end_cause: EndCause::Bye,
+        flags: Vec::new(),
         owners: vec!["host-1".to_owned()],
         media_nodes: vec!["host-1".to_owned()],
         takeovers: 0,

@@ -6,7 +6,7 @@ import { callState, live, subscribe } from './live.js';
 import { tick } from './calls.js';
 import { eventRow } from './events.js';
 import { ladder } from './ladder.js';
-import { cause, DISPOSITIONS } from './words.js';
+import { cause, DISPOSITIONS, flagTags } from './words.js';
 
 const REFRESH_MS = 2000;
 const HISTORY = 90;
@@ -105,6 +105,7 @@ export function call(main, id) {
       facts([
         ['Outcome', [state(word, kind), ' ', h('span', { class: 'muted' }, cause(record))]],
         ['Reason', record.reason],
+        ['Faults', record.flags.length > 0 && flagTags(record.flags)],
         ['Talked', record.billable_ms > 0 && duration(record.billable_ms)],
         ['Rang', record.ring_ms > 0 && `${(record.ring_ms / 1000).toFixed(1)} s`],
         ['Dialled', h('span', { class: 'mono' }, record.request_uri)],

@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { act, card, cell, duration, h, head, leads, moment, none, replace, state, table, who } from './dom.js';
 import { live, subscribe } from './live.js';
-import { cause, DISPOSITIONS } from './words.js';
+import { cause, DISPOSITIONS, FLAGS, flagTags } from './words.js';
 
 const PAGE = 100;
 
@@ -11,20 +11,22 @@ export function cdrs(main) {
   let cursor = null;
   let asked = 0;
   const extension = h('input', { type: 'search', placeholder: 'Extension', 'aria-label': 'Only of this extension', onchange: () => look() });
-  const which = h('select', { 'aria-label': 'Outcome', onchange: () => look() },
-    [['', 'All outcomes'], ...Object.entries(DISPOSITIONS).map(([value, [name]]) => [value, name])]
-      .map(([value, name]) => h('option', { value }, name)));
+  const choice = (label, options) => h('select', { 'aria-label': label, onchange: () => look() },
+    options.map(([value, name]) => h('option', { value }, name)));
+  const which = choice('Outcome', [['', 'All outcomes'], ...Object.entries(DISPOSITIONS).map(([value, [name]]) => [value, name])]);
+  const fault = choice('Fault', [['', 'With or without faults'], ...Object.entries(FLAGS)]);
   const body = h('tbody', {});
   const list = table([['Caller'], ['Callee'], ['Began'], ['Outcome'], ['Talked', 'number'], ['Quality', 'number']], body);
   const empty = none('Loading');
   const news = h('div', { class: 'more hidden' }, h('button', { class: 'link', onclick: () => look() }, 'Newer calls have ended: show them'));
   const more = h('div', { class: 'more hidden' }, h('button', { onclick: act(() => page()) }, 'Show more'));
-  main.append(head('History', null, extension, which), card(null, [news, list, empty, more]));
+  main.append(head('History', null, extension, which, fault), card(null, [news, list, empty, more]));
 
   async function page() {
     const query = new URLSearchParams({ order: 'newest', limit: PAGE });
     if (extension.value.trim()) query.set('extension', extension.value.trim());
     if (which.value) query.set('disposition', which.value);
+    if (fault.value) query.set('flag', fault.value);
     if (cursor) query.set('cursor', cursor);
     const number = asked;
     const found = await get(`/cdrs?${query}`);
@@ -34,7 +36,7 @@ export function cdrs(main) {
     const some = body.firstChild !== null;
     list.classList.toggle('hidden', !some);
     empty.classList.toggle('hidden', some);
-    replace(empty, extension.value || which.value ? 'No call was like that.' : 'No call has ended yet.');
+    replace(empty, extension.value || which.value || fault.value ? 'No call was like that.' : 'No call has ended yet.');
     more.classList.toggle('hidden', cursor === null);
   }
   async function look() {
@@ -63,7 +65,7 @@ function row(record) {
     cell('Caller', h('a', { href }, party(record.caller))),
     cell('Callee', party(record.callee)),
     cell('Began', moment(record.created_at)),
-    cell('Outcome', [state(word, tone), h('span', { class: 'sub' }, cause(record))]),
+    cell('Outcome', [state(word, tone), h('span', { class: 'sub' }, cause(record)), flagTags(record.flags)]),
     cell('Talked', record.billable_ms > 0 ? duration(record.billable_ms) : null, 'number'),
     cell('Quality', worst.length ? Math.min(...worst).toFixed(1) : null, 'number')), href);
 }

@@ -22,6 +22,13 @@ export const cause = (record) => {
   return record.end_cause === 'bye' ? `${text} ${by}`.trim() : text;
 };
 
+/** What was not as it should be in a call. */
+export const FLAGS = {
+  ack_missing: 'answer not acknowledged', codec_mismatch: 'no codec in common', glare_loop: 'glare loop', media_rejected: 'media rejected',
+  one_way_audio: 'one side not heard', private_address_in_sdp: 'private address in SDP', retransmission_storm: 'retransmission storm',
+};
+export const flagTags = (flags) => flags.map((flag) => [' ', h('span', { class: 'tag warn' }, FLAGS[flag] ?? flag)]);
+
 const SENTENCES = {
   'call.created': (event) => [call(event), ' begins'],
   'call.ringing': (event) => [call(event), ' rings'],

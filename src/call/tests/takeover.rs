@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::Hears;
+use crate::views::CallFlag;
 use crate::views::call::HoldState;
 
 const HOLD: &str = "a=sendonly\r\n";
@@ -267,4 +268,16 @@ fn what_rings_on_a_connection_is_asked_again_once() {
     bench.answer(&callee(), 100, "");
     bench.input(Input::Hangup { reason: None });
     assert_eq!(bench.heard(&callee()), ["CANCEL"]);
+}
+
+#[test]
+fn the_next_owner_knows_what_was_wrong() {
+    let mut bench = Bench::answered();
+    let (lasting, mended) = (CallFlag::PrivateAddressInSdp, CallFlag::AckMissing);
+    bench.input(Input::Flagged([lasting, mended].into()));
+    bench.wait(Duration::from_secs(10));
+    bench.is_taken_over();
+    assert_eq!(Vec::from_iter(bench.call.flags()), [lasting]);
+    bench.ask(&callee(), "BYE", 1, "", "");
+    assert_eq!(bench.cdr().flags, [mended, lasting]);
 }

@@ -86,18 +86,20 @@ const CALLS_AND_MORE: &str = concat!(
     calls_done!(),
     told!(),
     ", cdr as (
-    insert into cdrs (sequence, id, created_at, extensions, disposition, document)
+    insert into cdrs (sequence, id, created_at, extensions, disposition, flags, document)
     select ",
     sequence!(),
     " + row_number() over (),
-        c.id, c.created_at, string_to_array(c.extensions, ' '), c.disposition, c.document
-    from unnest($13::bytea[], $14::text[], $15::bigint[], $16::text[], $17::text[], $18::text[])
-        as c (call_id, id, created_at, extensions, disposition, document)
+        c.id, c.created_at, string_to_array(c.extensions, ' '), c.disposition,
+        string_to_array(c.flags, ' '), c.document
+    from unnest($13::bytea[], $14::text[], $15::bigint[], $16::text[], $17::text[], $18::text[],
+            $19::text[])
+        as c (call_id, id, created_at, extensions, disposition, flags, document)
     join done on done.id = c.call_id
     on conflict (id) do nothing
 ), bound as (
     insert into bindings (extension, document)
-    select extension, document from unnest($19::text[], $20::bytea[]) as b (extension, document)
+    select extension, document from unnest($20::text[], $21::bytea[]) as b (extension, document)
     order by extension
     on conflict (extension) do update set document = excluded.document
 )
@@ -253,6 +255,7 @@ impl Session {
             .bind(columns.cdrs.created_at)
             .bind(columns.cdrs.extensions)
             .bind(columns.cdrs.disposition)
+            .bind(columns.cdrs.flags)
             .bind(columns.cdrs.document)
             .bind(columns.extension)
             .bind(columns.bindings)

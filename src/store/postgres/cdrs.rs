@@ -1,7 +1,7 @@
 //! CDRs in PostgreSQL: read below the oldest open transaction, so who polls by sequence misses nothing.
 
 use super::Session;
-use crate::store::rows::{cdr, cdr_document, cdr_extensions, disposition, signed};
+use crate::store::rows::{cdr, cdr_document, cdr_extensions, cdr_flags, disposition, signed, word};
 use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
 
@@ -12,6 +12,7 @@ pub(super) struct CdrColumns {
     pub created_at: Vec<i64>,
     pub extensions: Vec<String>,
     pub disposition: Vec<String>,
+    pub flags: Vec<String>,
     pub document: Vec<String>,
 }
 
@@ -21,6 +22,7 @@ impl CdrColumns {
         self.created_at.push(signed(cdr.created_at.0.as_micros()));
         self.extensions.push(cdr_extensions(cdr));
         self.disposition.push(disposition(cdr));
+        self.flags.push(cdr_flags(cdr));
         self.document.push(cdr_document(cdr));
     }
 }
@@ -38,9 +40,10 @@ macro_rules! cdrs {
                  and ($5::text is null or disposition = $5)
                  and ($6::bigint is null or sequence < $6)
                  and ($7::text is null or id = $7)
+                 and ($8::text is null or flags <> '{}' and flags @> array[$8])
              order by sequence ",
             $order,
-            " limit $8"
+            " limit $9"
         )
     };
 }
@@ -50,17 +53,19 @@ impl Session {
         let mut columns = CdrColumns::default();
         cdrs.iter().for_each(|cdr| columns.push(cdr));
         let done = sqlx::query(
-            "insert into cdrs (sequence, id, created_at, extensions, disposition, document)
+            "insert into cdrs (sequence, id, created_at, extensions, disposition, flags, document)
              select (select cdr_sequence(pg_current_xact_id())) + row_number() over (),
-                 id, created_at, string_to_array(extensions, ' '), disposition, document
-             from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[])
-                 as c (id, created_at, extensions, disposition, document)
+                 id, created_at, string_to_array(extensions, ' '), disposition,
+                 string_to_array(flags, ' '), document
+             from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+                 as c (id, created_at, extensions, disposition, flags, document)
              on conflict (id) do nothing",
         )
         .bind(columns.id)
         .bind(columns.created_at)
         .bind(columns.extensions)
         .bind(columns.disposition)
+        .bind(columns.flags)
         .bind(columns.document)
         .execute(&mut *self.connection)
         .await?;
@@ -77,6 +82,7 @@ impl Session {
             .bind(query.disposition.clone())
             .bind(query.before.map(signed))
             .bind(query.id.clone())
+            .bind(query.flag.map(word))
             .bind(i64::from(query.limit))
             .fetch_all(&mut *self.connection)
             .await?;

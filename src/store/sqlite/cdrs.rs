@@ -1,7 +1,7 @@
 //! CDRs in SQLite.
 
 use super::Sqlite;
-use crate::store::rows::{cdr, cdr_document, cdr_extensions, disposition, signed};
+use crate::store::rows::{cdr, cdr_document, cdr_extensions, cdr_flags, disposition, signed, word};
 use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
 use sqlx::{QueryBuilder, SqliteConnection};
@@ -18,9 +18,10 @@ macro_rules! cdrs {
                  and (?5 is null or disposition = ?5)
                  and (?6 is null or sequence < ?6)
                  and (?7 is null or id = ?7)
+                 and (?8 is null or instr(' ' || flags || ' ', ' ' || ?8 || ' ') > 0)
              order by sequence ",
             $order,
-            " limit ?8"
+            " limit ?9"
         )
     };
 }
@@ -43,6 +44,7 @@ impl Sqlite {
             .bind(query.disposition.clone())
             .bind(query.before.map(signed))
             .bind(query.id.clone())
+            .bind(query.flag.map(word))
             .bind(i64::from(query.limit))
             .fetch_all(&self.readers)
             .await?;
@@ -58,13 +60,15 @@ pub(super) async fn insert_cdrs(
     if cdrs.is_empty() {
         return Ok(0);
     }
-    let mut query =
-        QueryBuilder::new("insert into cdrs (id, created_at, extensions, disposition, document) ");
+    let mut query = QueryBuilder::new(
+        "insert into cdrs (id, created_at, extensions, disposition, flags, document) ",
+    );
     query.push_values(cdrs, |mut row, cdr| {
         row.push_bind(cdr.id.clone())
             .push_bind(signed(cdr.created_at.0.as_micros()))
             .push_bind(format!(" {} ", cdr_extensions(cdr)))
             .push_bind(disposition(cdr))
+            .push_bind(cdr_flags(cdr))
             .push_bind(cdr_document(cdr));
     });
     query.push(" on conflict (id) do nothing");

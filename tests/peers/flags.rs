@@ -1,0 +1,123 @@
+//! What is not as it should be in a call is flagged while it lives and in its CDR, each flag by what phones do.
+
+use super::common::rtp::Talk;
+use super::common::server::Server;
+use super::common::speech::Law;
+use super::common::{SOON, eventually};
+use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, phone};
+use holdfast::sip::{HeaderName, Method, Status};
+use serde_json::Value;
+
+/// Live calls with that flag come to be so many.
+fn comes_to(server: &Server, flag: &str, count: usize) {
+    eventually(&format!("{count} calls with {flag}"), SOON, || {
+        (server.list(&format!("/calls?flag={flag}")).len() == count).then_some(())
+    });
+}
+
+/// The one call that is over had that flag.
+fn had(server: &Server, flag: &str) {
+    let cdr = server.cdrs(1).remove(0);
+    let flags = cdr["flags"].as_array().expect("a list");
+    assert!(flags.contains(&flag.into()), "{cdr:#?}");
+    let found = |flag: &str| -> Vec<Value> {
+        let found = server.list(&format!("/cdrs?flag={flag}"));
+        found.into_iter().map(|cdr| cdr["id"].clone()).collect()
+    };
+    assert_eq!(found(flag), [cdr["id"].clone()]);
+    assert_eq!(found("private_address_in_sdp"), [Value::Null; 0]);
+    let told = server.command(&["cdrs", "--flag", flag]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains(flag), "{told:?}");
+}
+
+fn hang_up(server: &Server, mut pair: Pair, flag: &str) {
+    pair.caller.hangs_up_on(&mut pair.callee);
+    had(server, flag);
+}
+
+#[test]
+fn an_answer_that_is_acknowledged_late() {
+    let server = Server::start();
+    let mut attempt = Attempt::new(&server, ["udp", "udp"]).ringing();
+    let accepted = attempt.accepted();
+    comes_to(&server, "ack_missing", 1);
+    let mut pair = attempt.acknowledged(&accepted);
+    pair.callee.phone.request_of(&Method::Ack);
+    comes_to(&server, "ack_missing", 0);
+    hang_up(&server, pair, "ack_missing");
+}
+
+#[test]
+fn an_invite_that_is_said_again_and_again() {
+    let server = Server::start();
+    let mut attempt = Attempt::new(&server, ["udp", "udp"]);
+    let again = attempt.invite.to_bytes();
+    (0..3).for_each(|_| attempt.caller.send(&again));
+    comes_to(&server, "retransmission_storm", 1);
+    let mut attempt = attempt.ringing();
+    let accepted = attempt.accepted();
+    let mut pair = attempt.acknowledged(&accepted);
+    pair.callee.phone.request_of(&Method::Ack);
+    comes_to(&server, "retransmission_storm", 1);
+    hang_up(&server, pair, "retransmission_storm");
+}
+
+#[test]
+fn a_phone_that_is_busy_with_its_own_change_again_and_again() {
+    let server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    let Pair { caller, callee } = &mut pair;
+    let mut request = caller.dialog.request(Method::Invite);
+    request.headers.push(HeaderName::ContentType, "application/sdp");
+    request.body = caller.talk.sdp(2, "sendonly").into();
+    let sent = caller.phone.send_in_dialog(request);
+    for _ in 0..2 {
+        let received = callee.phone.request_of(&Method::Invite);
+        callee.phone.respond(&received, 491, "unused", None);
+        callee.phone.request_of(&Method::Ack);
+    }
+    comes_to(&server, "glare_loop", 1);
+    let received = callee.phone.request_of(&Method::Invite);
+    let answer = callee.talk.sdp(2, "recvonly");
+    callee.phone.respond(&received, 200, "unused", Some(&answer));
+    let accepted = caller.phone.response_to(&Method::Invite);
+    assert_eq!(accepted.status, Status(200));
+    caller.phone.acknowledge(&caller.dialog, &sent, None);
+    callee.phone.request_of(&Method::Ack);
+    hang_up(&server, pair, "glare_loop");
+}
+
+#[test]
+fn an_offer_that_nobody_takes() {
+    let server = Server::start();
+    let mut attempt = Attempt::new(&server, ["udp", "udp"]);
+    attempt.callee.respond(&attempt.received, 488, "callee", None);
+    let refused = attempt.caller.response_to(&Method::Invite);
+    assert_eq!(refused.status, Status(488));
+    attempt.caller.acknowledge_refusal(&attempt.invite, &refused);
+    had(&server, "media_rejected");
+}
+
+#[test]
+fn phones_without_a_codec_in_common() {
+    let server = Server::start();
+    let [caller, callee] = ["1001", "1002"].map(|user| phone(&server, user, "udp"));
+    let talks = [Talk::speaking(CALLER_HZ, Law::Mu), Talk::speaking(CALLEE_HZ, Law::A)];
+    let attempt = Attempt::with_talks(caller, callee, &server.uri("1002"), talks);
+    let pair = Pair::answered(attempt);
+    pair.hear_each_other();
+    comes_to(&server, "codec_mismatch", 1);
+    hang_up(&server, pair, "codec_mismatch");
+}
+
+#[test]
+fn a_phone_that_falls_silent() {
+    let server = Server::start();
+    let pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    pair.callee.talk.mute(true);
+    comes_to(&server, "one_way_audio", 1);
+    pair.callee.talk.mute(false);
+    comes_to(&server, "one_way_audio", 0);
+    hang_up(&server, pair, "one_way_audio");
+}
