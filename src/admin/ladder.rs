@@ -8,7 +8,9 @@ use crate::ids::CallId;
 use crate::operator::Command;
 use crate::sip::{Message, Response, Status};
 use crate::views::Rfc3339;
-use crate::views::ladder::{Entry, LadderDirection, LadderMark, LadderMessage, LadderView, What};
+use crate::views::ladder::{
+    Entry, LadderDirection, LadderMark, LadderMessage, LadderView, Scope, What,
+};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -28,11 +30,12 @@ pub(super) async fn ladder(
     services: Services,
     Name(id): Name,
 ) -> Result<Json<LadderView>, Problem> {
-    let (id, entries) = entries(&services, &id).await?;
+    let (id, entries) = entries(&services, &id, Scope::Signaling).await?;
     Ok(Json(view(id, &entries)))
 }
 
-/// The same for Wireshark: raw IP with the addresses and times that the messages had.
+/// The same for Wireshark, and RTCP of the call's media as it was exchanged with phones (of SRTCP what is inside): raw IP
+/// with the addresses and times that the packets had.
 #[utoipa::path(get, path = "/calls/{id}/pcap", tag = "calls",
     operation_id = "get_pcap", params(("id" = String, Path)),
     responses((status = 200, content_type = "application/vnd.tcpdump.pcap", body = Vec<u8>),
@@ -41,14 +44,18 @@ pub(super) async fn capture(
     services: Services,
     Name(id): Name,
 ) -> Result<impl IntoResponse, Problem> {
-    let (_, entries) = entries(&services, &id).await?;
+    let (_, entries) = entries(&services, &id, Scope::Everything).await?;
     Ok(([(header::CONTENT_TYPE, "application/vnd.tcpdump.pcap")], pcap(&entries)))
 }
 
-async fn entries(services: &Services, id: &str) -> Result<(CallId, Vec<Entry>), Problem> {
+async fn entries(
+    services: &Services,
+    id: &str,
+    scope: Scope,
+) -> Result<(CallId, Vec<Entry>), Problem> {
     let none = || Problem::not_found("nothing is kept of the signaling of such a call");
     let id: CallId = id.parse().map_err(|_| none())?;
-    let entries = services.operator.ask(|answer| Command::Ladder(id, answer)).await?;
+    let entries = services.operator.ask(|answer| Command::Ladder(id, scope, answer)).await?;
     if entries.is_empty() {
         return Err(none());
     }

@@ -45,7 +45,7 @@ impl core::fmt::Debug for HepConfig {
 pub enum HepKind {
     /// A SIP message.
     Sip,
-    /// A report on media as JSON, in the fields of RTCP.
+    /// A report of RTCP as JSON.
     Rtcp,
 }
 

@@ -1,4 +1,4 @@
-//! What was said in SIP, call by call: written by each signaling process into segment files of its host's data
+//! What was said in SIP, call by call, and the RTCP of its media: written by each signaling process into segment files of its host's data
 //! directory, read by any of them, a dead one's too; told a HEP collector; and how long transactions took.
 //!
 //! Invariants: nothing here holds a call up: what the writer cannot take at once is lost, and counted; files are
@@ -17,11 +17,12 @@ pub use hep::{HepConfig, HepKind, HepPacket, HepSender};
 pub use pcap::pcap;
 pub use segment::read;
 
+use crate::control::RtcpPacket;
 use crate::event::{Event, Measure};
 use crate::ids::{CallId, Flow, LegId};
 use crate::time::Timestamp;
 use crate::views::CallFlag;
-use crate::views::ladder::{Entry, What};
+use crate::views::ladder::{Entry, Scope, What};
 use bytes::Bytes;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -38,8 +39,25 @@ const QUEUE: usize = 16_384;
 /// The writer rests so long before it looks again: to wake it for each message would cost the SIP thread as much as the
 /// message costs the writer.
 pub const PACE: Duration = Duration::from_millis(10);
-/// Entries of one call that are read; more are left out.
+/// Messages and marks of one call that are read; more are left out.
 pub const ENTRIES: usize = 5_000;
+/// The same for its packets of RTCP: three hours of two phones that report every five seconds, and of our reports.
+pub const RTCP_PACKETS: usize = 10_000;
+
+/// Entries as long as they are of the scope and not too many.
+pub fn bound(scope: Scope, entries: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
+    let mut room = match scope {
+        Scope::Signaling => [ENTRIES, 0],
+        Scope::Everything => [ENTRIES, RTCP_PACKETS],
+    };
+    let fits = |entry: &Entry| {
+        let room = &mut room[usize::from(matches!(entry.what, What::Rtcp { .. }))];
+        let fits = *room > 0;
+        *room = room.saturating_sub(1);
+        fits
+    };
+    entries.into_iter().filter(fits).collect()
+}
 
 /// How much is kept, and where.
 #[derive(Clone, Debug)]
@@ -102,6 +120,7 @@ enum Note {
     Message(Heard),
     Registering(Registering),
     Mark { call: CallId, at: Timestamp, text: String },
+    Rtcp { call: CallId, packets: Vec<RtcpPacket> },
 }
 
 /// The way to the writer.
@@ -152,6 +171,11 @@ impl Recorder {
     /// Something that explains what follows.
     pub fn mark(&self, call: CallId, at: Timestamp, text: String) {
         self.note(Note::Mark { call, at, text });
+    }
+
+    /// RTCP of a call.
+    pub fn rtcp(&self, call: CallId, packets: Vec<RtcpPacket>) {
+        self.note(Note::Rtcp { call, packets });
     }
 
     /// What is wrong in the call's signaling, as far as this process heard it.
@@ -223,7 +247,7 @@ impl Writer {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             self.measured(Measure::Lost { queue: "capture", count: lost });
-            tracing::warn!("{lost} SIP messages are missing in the ladders of their calls");
+            tracing::warn!("{lost} notes are missing in the ladders and captures of their calls");
         }
     }
 
@@ -234,6 +258,12 @@ impl Writer {
                 return self.tell_collector(&sip_call_id, at, received, &flow, &masked);
             }
             Note::Mark { call, at, text } => (call, at, What::Mark(text)),
+            Note::Rtcp { call, packets } => {
+                for RtcpPacket { leg, at, received, local, remote, bytes: packet } in packets {
+                    self.keep(call, at, What::Rtcp { leg, received, local, remote, packet });
+                }
+                return;
+            }
             Note::Message(Heard { call, leg, at, received, flow, bytes }) => {
                 let Flow { transport, local, remote, .. } = flow;
                 if let Some(measure) = self.transactions.see(&bytes, at, received) {
@@ -246,6 +276,10 @@ impl Writer {
                 (call, at, What::Message { leg, received, transport, local, remote, text })
             }
         };
+        self.keep(call, at, what);
+    }
+
+    fn keep(&mut self, call: CallId, at: Timestamp, what: What) {
         self.number += 1;
         if let Some(segments) = &mut self.segments {
             let entry = Entry { at, node: self.node.clone(), number: self.number, what };

@@ -1,4 +1,4 @@
-//! Messages as a packet capture (libpcap's format, raw IP), with the addresses and times that they had.
+//! Messages and RTCP as a packet capture (libpcap's format, raw IP), with the addresses and times that they had.
 //!
 //! Headers are made anew: what a router between did to them is not known here. Over TCP each message is a segment.
 
@@ -26,8 +26,14 @@ pub fn pcap(entries: &[Entry]) -> Vec<u8> {
     file.extend(RAW_IP.to_le_bytes());
     let mut sent: HashMap<(SocketAddr, SocketAddr), u32> = HashMap::new();
     for entry in entries {
-        let What::Message { received, transport, local, remote, text, .. } = &entry.what else {
-            continue;
+        let (received, transport, local, remote, text) = match &entry.what {
+            What::Message { received, transport, local, remote, text, .. } => {
+                (received, *transport, local, remote, text)
+            }
+            What::Rtcp { received, local, remote, packet, .. } => {
+                (received, Transport::Udp, local, remote, packet)
+            }
+            What::Mark(_) => continue,
         };
         let (from, to) = if *received { (*remote, *local) } else { (*local, *remote) };
         let packet = match transport {

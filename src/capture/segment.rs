@@ -1,11 +1,11 @@
 //! Segment files: entries one after the other, each behind its length and its call; a file is closed when it is full or
 //! old, and removed when all of it is too old or there is too much.
 
-use super::{CaptureConfig, ENTRIES};
+use super::{CaptureConfig, bound};
 use crate::encoding::append;
 use crate::ids::CallId;
 use crate::time::Timestamp;
-use crate::views::ladder::Entry;
+use crate::views::ladder::{Entry, Scope};
 use core::time::Duration;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -128,7 +128,7 @@ fn segments(folder: &Path) -> Vec<(PathBuf, SystemTime, u64)> {
 }
 
 /// What is kept of a call by all processes of this host, in the order of time. Blocks.
-pub fn read(folder: &Path, call: CallId) -> Vec<Entry> {
+pub fn read(folder: &Path, call: CallId, scope: Scope) -> Vec<Entry> {
     // Ids are UUIDs of version 7: milliseconds stand first.
     let began = Duration::from_millis(u64::try_from(call.0 >> 80).unwrap_or(0));
     let began = SystemTime::UNIX_EPOCH + began.saturating_sub(SKEW);
@@ -139,7 +139,7 @@ pub fn read(folder: &Path, call: CallId) -> Vec<Entry> {
         }
         // It may have been swept meanwhile.
         let Ok(bytes) = fs::read(&path) else { continue };
-        found.extend(entries(&bytes, call).take(ENTRIES - found.len()));
+        found = bound(scope, found.into_iter().chain(entries(&bytes, call)));
     }
     found.sort_by(|one, other| one.order().cmp(&other.order()));
     found
@@ -198,7 +198,7 @@ mod tests {
         one.flush();
         two.flush();
         let numbers = |call| {
-            let found = read(&folder, CallId(call));
+            let found = read(&folder, CallId(call), Scope::Signaling);
             found.iter().map(|entry| entry.number).collect::<Vec<_>>()
         };
         assert_eq!(numbers(7), [1, 2, 3, 4]);
@@ -222,7 +222,7 @@ mod tests {
         segments.flush();
         let kept: u64 = super::segments(&folder).iter().map(|(.., size)| size).sum();
         assert!(kept < 16 * 1024 * 1024, "{kept}");
-        let found = read(&folder, CallId(7));
+        let found = read(&folder, CallId(7), Scope::Signaling);
         assert_eq!(found.last().map(|entry| entry.number), Some(400));
         let _ = fs::remove_dir_all(folder);
     }

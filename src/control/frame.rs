@@ -1,7 +1,7 @@
 //! Frames of a control link: a length (outside), a version and postcard.
 
 use super::hello::{Capacity, Hello};
-use super::{PeerFrame, Reply, Report, Request};
+use super::{PeerFrame, Reply, Report, Request, RtcpPacket};
 use crate::encoding::append;
 use crate::ids::{NodeName, SessionId};
 use crate::time::Timestamp;
@@ -70,6 +70,14 @@ pub enum Frame {
         /// To whom.
         to: NodeName,
     },
+    /// Media tells the call's owner, as far as it knows it, what RTCP it exchanged with phones. Told once: what is lost is
+    /// missing in the call's capture.
+    Rtcp {
+        /// Of which session.
+        session: SessionId,
+        /// In the order of time.
+        packets: Vec<RtcpPacket>,
+    },
 }
 
 /// Bytes of most frames.
@@ -103,7 +111,8 @@ impl Frame {
             | Self::Drain(_)
             | Self::Host(_)
             | Self::Passed { .. }
-            | Self::Give { .. } => 2,
+            | Self::Give { .. }
+            | Self::Rtcp { .. } => 2,
         }
     }
 

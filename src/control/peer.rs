@@ -169,6 +169,13 @@ pub enum PeerFrame {
         /// It has, or is about to.
         here: bool,
     },
+    /// What does the receiver's host keep of this call, RTCP too? Answered by `Ladder`.
+    AskCapture {
+        /// Number of the question, the asker's.
+        id: u64,
+        /// Which.
+        call: CallId,
+    },
 }
 
 impl PeerFrame {
@@ -201,7 +208,8 @@ impl PeerFrame {
             | Self::AskSteer { .. }
             | Self::Steered { .. }
             | Self::AskInvite { .. }
-            | Self::InviteSeen { .. } => 2,
+            | Self::InviteSeen { .. }
+            | Self::AskCapture { .. } => 2,
         }
     }
 }

@@ -3,6 +3,9 @@
 use super::reply::{LastSent, SessionState};
 use super::request::RollOver;
 use crate::ids::{LegId, SessionId};
+use crate::time::Timestamp;
+use bytes::Bytes;
+use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 /// Numbered per session; kept until acknowledged where `ReportKind::is_kept`.
@@ -65,4 +68,21 @@ impl ReportKind {
     pub const fn is_kept(&self) -> bool {
         matches!(self, Self::Digit { .. } | Self::Ended(_) | Self::Silence { .. })
     }
+}
+
+/// A compound packet of RTCP, as it came from a phone or left to it; of SRTCP what is inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RtcpPacket {
+    /// Whose phone's.
+    pub leg: LegId,
+    /// When.
+    pub at: Timestamp,
+    /// From the phone; else to it.
+    pub received: bool,
+    /// Ours.
+    pub local: SocketAddr,
+    /// The phone's.
+    pub remote: SocketAddr,
+    /// RFC 3550 §6.
+    pub bytes: Bytes,
 }

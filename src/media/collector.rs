@@ -1,27 +1,26 @@
-//! How media fares, for a HEP collector: what the node tells signaling of its sessions, as JSON in the fields of RTCP
-//! reports (RFC 3550 §6.4).
+//! How media fares, for a HEP collector: the reports that phones and we exchanged by RTCP, as JSON in their fields
+//! (RFC 3550 §6.4), with the addresses and times that they had.
 //!
 //! Invariant: a worker never waits for it: what does not fit the queue is lost and counted.
 
 use crate::capture::{HepConfig, HepKind, HepPacket, HepSender, Observer};
-use crate::control::SessionState;
-use crate::control::reply::StreamStatistics;
+use crate::control::RtcpPacket;
 use crate::event::{Event, Measure};
-use crate::ids::Transport;
-use crate::net::clock;
-use core::net::SocketAddr;
+use crate::ids::{SessionId, Transport};
+use crate::rtp::rtcp::{PeerReport, TYPE_RECEIVER_REPORT, TYPE_SENDER_REPORT, read_reports};
 use serde_json::json;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// States that wait for the sender.
+/// Packets that wait for the sender.
 const QUEUE: usize = 4_096;
-/// Jitter is told in units of the timestamp; the clock of audio in RTCP readers' minds is this one's.
-const CLOCK_KHZ: u32 = 8;
+
+/// A packet, and whose.
+type Told = (SessionId, RtcpPacket);
 
 /// The way to the sender.
 #[derive(Clone)]
 pub struct Collector {
-    states: SyncSender<SessionState>,
+    packets: SyncSender<Told>,
     events: Observer,
 }
 
@@ -34,19 +33,19 @@ impl core::fmt::Debug for Collector {
 impl Collector {
     /// Starts the sender.
     pub fn start(config: HepConfig, events: Observer) -> Self {
-        let (states, inlet) = sync_channel(QUEUE);
+        let (packets, inlet) = sync_channel(QUEUE);
         let sender_events = Observer::clone(&events);
         let thread = std::thread::Builder::new().name("hep".to_owned());
         let run = move || send_all(HepSender::new(config), &inlet, &sender_events);
         if let Err(error) = thread.spawn(run) {
             tracing::warn!("the HEP collector is told nothing of media: {error}");
         }
-        Self { states, events }
+        Self { packets, events }
     }
 
-    /// A session as it is.
-    pub(super) fn tell(&self, state: &SessionState) {
-        if self.states.try_send(state.clone()).is_err() {
+    /// RTCP of a session.
+    pub(super) fn tell(&self, session: SessionId, packet: RtcpPacket) {
+        if self.packets.try_send((session, packet)).is_err() {
             lost(&self.events, 1);
         }
     }
@@ -59,17 +58,18 @@ fn lost(events: &Observer, count: u64) {
 }
 
 /// Until nobody tells any more.
-fn send_all(mut hep: HepSender, inlet: &Receiver<SessionState>, events: &Observer) {
-    while let Ok(state) = inlet.recv() {
-        // A call's first session has its id.
-        let correlation = state.session.to_string();
-        for stream in state.legs.iter().flat_map(|leg| &leg.streams) {
-            let Some(latched) = stream.statistics.latched else { continue };
-            let payload = report(&stream.statistics).to_string();
+fn send_all(mut hep: HepSender, inlet: &Receiver<Told>, events: &Observer) {
+    while let Ok((session, exchanged)) = inlet.recv() {
+        let RtcpPacket { at, received, local, remote, bytes, .. } = exchanged;
+        let (source, target) = if received { (remote, local) } else { (local, remote) };
+        // A session has the id of its call.
+        let correlation = session.to_string();
+        for report in read_reports(&bytes).into_iter().flatten() {
+            let payload = document(&report).to_string();
             let packet = HepPacket {
-                at: clock::now(),
-                source: control_port(latched),
-                target: control_port(stream.local),
+                at,
+                source,
+                target,
                 transport: Transport::Udp,
                 kind: HepKind::Rtcp,
                 correlation: &correlation,
@@ -81,36 +81,33 @@ fn send_all(mut hep: HepSender, inlet: &Receiver<SessionState>, events: &Observe
     }
 }
 
-/// RTCP is the next port.
-fn control_port(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip(), address.port().saturating_add(1))
-}
-
-/// What we hear of the phone as a report block, and what we send it.
-fn report(statistics: &StreamStatistics) -> serde_json::Value {
-    let now = clock::now().as_micros();
-    json!({
-        "type": 200,
-        "ssrc": statistics.sent_ssrc.unwrap_or(0),
-        "sender_information": {
-            "ntp_timestamp_sec": now / 1_000_000,
-            "ntp_timestamp_usec": now % 1_000_000,
-            "rtp_timestamp": 0,
-            "packets": statistics.packets_sent,
-            "octets": statistics.bytes_sent,
-        },
-        "report_count": 1,
-        "report_blocks": [{
-            "source_ssrc": statistics.received_ssrc.unwrap_or(0),
-            "fraction_lost": 0,
-            "packets_lost": statistics.packets_lost,
-            "highest_seq_no": 0,
-            "ia_jitter": statistics.jitter_us.saturating_mul(CLOCK_KHZ) / 1_000,
-            "lsr": 0,
-            "dlsr": 0,
-        }],
-        "packets_received": statistics.packets_received,
-        "silence_max_ms": statistics.silence_max_ms,
-        "rtt_us": statistics.rtt_us,
-    })
+/// A sender or receiver report as Homer reads it: fields as they are on the wire.
+fn document(report: &PeerReport) -> serde_json::Value {
+    let blocks = report.receptions.iter().map(|block| {
+        json!({
+            "source_ssrc": block.ssrc,
+            "fraction_lost": block.fraction_lost,
+            "packets_lost": block.total_lost,
+            "highest_seq_no": block.last_sequence_number,
+            "ia_jitter": block.jitter,
+            "lsr": block.last_sender_report,
+            "dlsr": block.delay,
+        })
+    });
+    let mut document = json!({
+        "type": if report.sender.is_some() { TYPE_SENDER_REPORT } else { TYPE_RECEIVER_REPORT },
+        "ssrc": report.ssrc,
+        "report_count": report.receptions.len(),
+        "report_blocks": blocks.collect::<Vec<_>>(),
+    });
+    if let Some((ntp, sent)) = report.sender {
+        document["sender_information"] = json!({
+            "ntp_timestamp_sec": ntp >> 32,
+            "ntp_timestamp_usec": ntp & 0xffff_ffff,
+            "rtp_timestamp": sent.rtp_timestamp,
+            "packets": sent.packets,
+            "octets": sent.bytes,
+        });
+    }
+    document
 }

@@ -205,6 +205,7 @@ impl Server {
             | Frame::Peer(_)
             | Frame::Taken { .. }
             | Frame::Passed { .. }
+            | Frame::Rtcp { .. }
             | Frame::Host(_) => {}
         }
     }

@@ -5,6 +5,7 @@
 //! Invariants: a panic ends one session, is counted, and the worker lives; commands are bounded; a session's sockets
 //! are closed with it.
 
+mod exchanged;
 mod moving;
 mod pace;
 mod packets;
@@ -28,6 +29,7 @@ use core::cmp::Reverse;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
+use exchanged::Bundle;
 use moving::{Away, Gone, PORTS_WAIT, Waiting};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
@@ -201,6 +203,8 @@ struct Entry {
     ownerless_since: Option<Timestamp>,
     /// When the timer wakes it, by our clock.
     due: Option<Timestamp>,
+    /// RTCP that nobody was told of yet.
+    exchanged: Bundle,
 }
 
 struct OpenSocket {
@@ -351,6 +355,7 @@ impl Worker {
                 owner: None,
                 ownerless_since: None,
                 due: None,
+                exchanged: Bundle::default(),
             };
             self.sessions.insert(apply.session, entry);
         }
@@ -485,6 +490,7 @@ impl Worker {
     }
 
     fn close_session(&mut self, id: SessionId, now: Timestamp) {
+        self.tell_exchanged(id);
         let Some(entry) = self.sessions.get(&id) else { return };
         let pairs: Vec<Endpoint> = entry.pairs.keys().copied().collect();
         for endpoint in pairs {

@@ -281,6 +281,7 @@ async fn read(mut reader: FrameReader, incoming: Incoming, pongs: mpsc::Sender<u
             | Frame::Passed { .. }
             | Frame::Drain(_)
             | Frame::Give { .. }
+            | Frame::Rtcp { .. }
             | Frame::Host(_)) => {
                 if incoming.send(frame).await.is_err() {
                     return;

@@ -5,7 +5,7 @@ mod live_calls;
 
 use crate::directory::User;
 use crate::ids::CallId;
-use crate::views::ladder::Entry;
+use crate::views::ladder::{Entry, Scope};
 use crate::views::{CallFlag, CallView, NodeView, RegistrationView, RouteView, Steering};
 use core::time::Duration;
 pub use live_calls::{CallDocument, LiveCalls};
@@ -21,7 +21,7 @@ pub enum Command {
     /// One call.
     Call(String, oneshot::Sender<Option<CallView>>),
     /// What is kept of a call's signaling, by all nodes.
-    Ladder(CallId, oneshot::Sender<Vec<Entry>>),
+    Ladder(CallId, Scope, oneshot::Sender<Vec<Entry>>),
     /// Hang up with a reason; false: no such call.
     Hangup(String, Option<String>, oneshot::Sender<bool>),
     /// Call a user, and connect it with somebody. Answered when the call is stored.

@@ -113,9 +113,7 @@ impl Session {
             }
         }
         for mut gone in former {
-            if let Some(goodbye) = gone.rtcp_report(&self.cname, true, now) {
-                self.outbox.push(goodbye);
-            }
+            gone.report_by_rtcp(&self.cname, true, &mut self.outbox, now);
         }
     }
 

@@ -28,7 +28,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
-use crate::control::Report;
+use crate::control::{Report, RtcpPacket};
 use crate::ids::LegId;
 use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,8 @@ pub enum Output {
         /// In mid-stream: its NAT gave it another address.
         rebound: bool,
     },
+    /// RTCP came from a phone or leaves to it.
+    Exchanged(RtcpPacket),
     /// A report that was kept for signaling gave way to later ones.
     Lost,
     /// Tell signaling.

@@ -98,9 +98,7 @@ impl Session {
         self.released = true;
         self.next = None;
         for stream in &mut self.streams {
-            if let Some(goodbye) = stream.rtcp_report(&self.cname, true, now) {
-                self.outbox.push(goodbye);
-            }
+            stream.report_by_rtcp(&self.cname, true, &mut self.outbox, now);
         }
     }
 

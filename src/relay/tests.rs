@@ -197,6 +197,24 @@ impl World {
         made.collect()
     }
 
+    /// All that left by itself: from where, whereto and what.
+    fn sent(&self) -> Vec<(Endpoint, SocketAddr, &[u8])> {
+        let sent = self.outputs.iter().filter_map(|(_, output)| match output {
+            Output::Send { from, to, packet } => Some((*from, *to, &packet[..])),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    /// RTCP that is told of.
+    fn exchanged(&self) -> Vec<&RtcpPacket> {
+        let exchanged = self.outputs.iter().filter_map(|(_, output)| match output {
+            Output::Exchanged(packet) => Some(packet),
+            _ => None,
+        });
+        exchanged.collect()
+    }
+
     fn reports(&self) -> Vec<&Report> {
         let reports = self.outputs.iter().filter_map(|(_, output)| match output {
             Output::Report(report) => Some(report),
@@ -570,7 +588,7 @@ fn reports_go_both_ways_and_goodbye_ends_them() {
     let (at, reports) = &rtcp[0];
     let ours = world.statistics(1).sent_ssrc.expect("ours");
     assert_eq!(reports[0].ssrc, ours);
-    let ntp = reports[0].sender_ntp.expect("a sender report");
+    let ntp = reports[0].sender.expect("a sender report").0;
     assert_eq!(ntp, ntp_from_unix_micros(at.as_micros()));
     // The phone answers: its figures, and the round trip.
     let answer = Compound {
@@ -596,6 +614,14 @@ fn reports_go_both_ways_and_goodbye_ends_them() {
     source.set_port(4_001);
     assert_eq!(world.session.handle_packet(rtcp_endpoint, source, &mut bytes, length, now), None);
     world.drain();
+    let exchanged = world.exchanged();
+    let Some(last) = exchanged.last() else { panic!("RTCP that came is told of") };
+    assert_eq!((last.leg, last.received, last.remote), (LegId(1), true, source));
+    assert_eq!((&last.bytes[..], last.at), (&answer.emit()[..], now));
+    let sent: Vec<_> = exchanged.iter().filter(|packet| !packet.received).collect();
+    let left = world.sent().iter().filter(|(from, ..)| from.channel == Channel::Rtcp).count();
+    assert_eq!(sent.len(), left);
+    assert!(exchanged.iter().all(|packet| packet.local.port() % 2 == 1), "{exchanged:?}");
     let statistics = world.statistics(1);
     assert_eq!((statistics.reported_lost, statistics.reported_jitter_us), (Some(12), Some(10_000)));
     assert!((39_900..40_100).contains(&statistics.rtt_us.expect("a round trip")));
@@ -604,11 +630,11 @@ fn reports_go_both_ways_and_goodbye_ends_them() {
     let last = world.session.release(&release, world.now).expect("ours to release");
     assert_eq!(last.legs[0].streams[0].statistics.packets_received, 500);
     world.drain();
-    assert_eq!(world.outputs.len(), 2, "one BYE a stream");
+    assert_eq!(world.sent().len(), 2, "one BYE a stream");
     assert_eq!(world.session.next_timeout(), None);
     assert_eq!(world.receive(0, audio(0, 5, 500), &[1; 160]), None);
     assert_eq!(world.session.release(&release, world.now), Ok(last));
-    assert!(world.outputs.len() == 2);
+    assert!(world.sent().len() == 2);
     assert_eq!(world.apply_as(1, 100), Err(Refusal::Stale), "it is over");
 }
 

@@ -9,11 +9,12 @@ use super::outbox::Outbox;
 use super::random::Random;
 use super::stream::{COMFORT_NOISE, Stream};
 use super::{Output, Refusal};
-use crate::control::ReportKind;
+use crate::control::{ReportKind, RtcpPacket};
 use crate::rtp::rtcp::{
     Compound, PeerReport, SenderInfo, ntp_from_unix_micros, ntp_middle, read_reports, round_trip_us,
 };
 use crate::time::Timestamp;
+use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -96,9 +97,7 @@ impl Stream {
         }
         if self.rtcp_at <= now {
             self.rtcp_at = next_rtcp(now, random);
-            if let Some(output) = self.rtcp_report(cname, false, now) {
-                outbox.push(output);
-            }
+            self.report_by_rtcp(cname, false, outbox, now);
         }
         if self.silence_at().is_some_and(|at| at <= now)
             && let Some(since) = self.silent_since()
@@ -152,16 +151,17 @@ impl Stream {
     }
 
     /// Our report about and to the phone; BYE at the end.
-    pub(super) fn rtcp_report(
+    pub(super) fn report_by_rtcp(
         &mut self,
         cname: &str,
         goodbye: bool,
+        outbox: &mut Outbox,
         now: Timestamp,
-    ) -> Option<Output> {
+    ) {
         if self.outbound.packets == 0 && self.reception.packets == 0 {
-            return None;
+            return;
         }
-        let to = self.rtcp_destination()?;
+        let Some(to) = self.rtcp_destination() else { return };
         let has_sent = self.outbound.packets > self.rtcp_packets_sent;
         self.rtcp_packets_sent = self.outbound.packets;
         let compound = Compound {
@@ -176,11 +176,22 @@ impl Stream {
             reception: self.reception.report(now),
             goodbye,
         };
-        let packet = match &mut self.guard {
-            Some(guard) => guard.seal_rtcp(compound.emit())?,
-            None => compound.emit(),
+        let report = compound.emit();
+        let exchanged = self.exchanged(to, false, &report, now);
+        let sealed = match &mut self.guard {
+            Some(guard) => guard.seal_rtcp(report),
+            None => Some(report),
         };
-        Some(Output::Send { from: self.rtcp_endpoint(), to, packet })
+        let Some(packet) = sealed else { return };
+        outbox.push(Output::Send { from: self.rtcp_endpoint(), to, packet });
+        outbox.push(exchanged);
+    }
+
+    fn exchanged(&self, remote: SocketAddr, received: bool, plain: &[u8], at: Timestamp) -> Output {
+        // Pairs are of an even port and the next one.
+        let local = SocketAddr::new(self.local.ip(), self.local.port().saturating_add(1));
+        let bytes = Bytes::copy_from_slice(plain);
+        Output::Exchanged(RtcpPacket { leg: self.endpoint.leg, at, received, local, remote, bytes })
     }
 
     /// Where RTCP comes from, else the neighbour of where RTP comes from, if that is not where it
@@ -206,7 +217,7 @@ impl Stream {
         let reports = reports.inspect_err(|_| self.reception.rejected += 1)?;
         let arrival = ntp_from_unix_micros(now.as_micros());
         for report in reports {
-            if let Some(ntp) = report.sender_ntp {
+            if let Some((ntp, _)) = report.sender {
                 self.reception.note_sender_report(ntp_middle(ntp), now);
             }
             for reception in report.receptions {
@@ -239,6 +250,9 @@ impl Stream {
             let rebound = verdict == Verdict::Rebound;
             let endpoint = self.rtcp_endpoint();
             outbox.push(Output::Pin { endpoint, source: Some(source), rebound });
+        }
+        if let Some(plain) = datagram.get(..length) {
+            outbox.push(self.exchanged(source, true, plain, now));
         }
         Ok(reports)
     }

@@ -4,7 +4,6 @@
 //! reports are read further: what phones put beside them cannot hurt.
 
 use bytes::Bytes;
-use rtcp::goodbye::Goodbye;
 use rtcp::packet::Packet;
 use rtcp::receiver_report::ReceiverReport;
 use rtcp::sender_report::SenderReport;
@@ -15,8 +14,11 @@ use webrtc_util::marshal::Unmarshal;
 
 pub use rtcp::reception_report::ReceptionReport;
 
-const TYPE_SENDER_REPORT: u8 = 200;
-const TYPE_RECEIVER_REPORT: u8 = 201;
+/// RFC 3550 §6.4.1.
+pub const TYPE_SENDER_REPORT: u8 = 200;
+/// RFC 3550 §6.4.2.
+pub const TYPE_RECEIVER_REPORT: u8 = 201;
+const TYPE_GOODBYE: u8 = 203;
 /// Seconds between 1900 and 1970.
 const NTP_OFFSET_S: u64 = 2_208_988_800;
 
@@ -69,11 +71,14 @@ impl Compound<'_> {
                 profile_extensions: Bytes::new(),
             }),
         };
-        let mut packets = vec![report, Box::new(self.source_description())];
+        let packets: [Box<dyn Packet + Send + Sync>; 2] =
+            [report, Box::new(self.source_description())];
+        let bytes = rtcp::packet::marshal(&packets).map(|bytes| bytes.to_vec());
+        let mut bytes = bytes.unwrap_or_default();
         if self.goodbye {
-            packets.push(Box::new(Goodbye { sources: vec![self.ssrc], reason: Bytes::new() }));
+            bytes.extend(goodbye(self.ssrc));
         }
-        rtcp::packet::marshal(&packets).map(|bytes| bytes.to_vec()).unwrap_or_default()
+        bytes
     }
 
     fn source_description(&self) -> SourceDescription {
@@ -89,13 +94,20 @@ impl Compound<'_> {
     }
 }
 
+/// BYE of one source (RFC 3550 §6.6). The library writes an empty reason, and padding behind it, where there is none: some
+/// readers take that for malformed.
+fn goodbye(ssrc: u32) -> [u8; 8] {
+    let [a, b, c, d] = ssrc.to_be_bytes();
+    [0x81, TYPE_GOODBYE, 0, 1, a, b, c, d]
+}
+
 /// A phone's report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerReport {
     /// Who sent it.
     pub ssrc: u32,
-    /// NTP time of a sender report.
-    pub sender_ntp: Option<u64>,
+    /// NTP time of a sender report, and what was sent until then.
+    pub sender: Option<(u64, SenderInfo)>,
     /// What it received.
     pub receptions: Vec<ReceptionReport>,
 }
@@ -115,7 +127,14 @@ pub fn read_reports(datagram: &[u8]) -> Option<Vec<PeerReport>> {
                 let report = SenderReport::unmarshal(&mut packet).ok()?;
                 reports.push(PeerReport {
                     ssrc: report.ssrc,
-                    sender_ntp: Some(report.ntp_time),
+                    sender: Some((
+                        report.ntp_time,
+                        SenderInfo {
+                            rtp_timestamp: report.rtp_time,
+                            packets: report.packet_count.into(),
+                            bytes: report.octet_count.into(),
+                        },
+                    )),
                     receptions: report.reports,
                 });
             }
@@ -123,7 +142,7 @@ pub fn read_reports(datagram: &[u8]) -> Option<Vec<PeerReport>> {
                 let report = ReceiverReport::unmarshal(&mut packet).ok()?;
                 reports.push(PeerReport {
                     ssrc: report.ssrc,
-                    sender_ntp: None,
+                    sender: None,
                     receptions: report.reports,
                 });
             }
@@ -176,22 +195,25 @@ mod tests {
             last_sender_report: 8,
             delay: 9,
         };
+        let sent = SenderInfo { rtp_timestamp: 160, packets: 1, bytes: 160 };
         let mut compound = Compound {
             ssrc: 1,
             cname: "c",
             ntp: 1 << 40,
-            sender: Some(SenderInfo { rtp_timestamp: 160, packets: 1, bytes: 160 }),
+            sender: Some(sent),
             reception: Some(reception.clone()),
             goodbye: true,
         };
         let bytes = compound.emit();
         let all = rtcp::packet::unmarshal(&mut &bytes[..]).expect("a compound");
         assert_eq!(all.len(), 3, "SR, SDES, BYE");
-        let expect = PeerReport { ssrc: 1, sender_ntp: Some(1 << 40), receptions: vec![reception] };
+        assert!(bytes.ends_with(&[0x81, 203, 0, 1, 0, 0, 0, 1]), "no reason, no padding");
+        let sender = Some((1 << 40, sent));
+        let expect = PeerReport { ssrc: 1, sender, receptions: vec![reception] };
         assert_eq!(read_reports(&bytes), Some(vec![expect]));
         compound.sender = None;
         compound.reception = None;
-        let expect = PeerReport { ssrc: 1, sender_ntp: None, receptions: vec![] };
+        let expect = PeerReport { ssrc: 1, sender: None, receptions: vec![] };
         assert_eq!(read_reports(&compound.emit()), Some(vec![expect]));
         assert_eq!(read_reports(&bytes[..bytes.len() - 1]), None);
         assert_eq!(read_reports(&[]), None);

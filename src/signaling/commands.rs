@@ -33,7 +33,7 @@ impl Worker {
                     self.gather(&filter, Vec::new(), Asker::Call(answer));
                 }
             },
-            Command::Ladder(call, answer) => self.gather_ladder(call, answer),
+            Command::Ladder(call, scope, answer) => self.gather_ladder(call, scope, answer),
             Command::Hangup(id, reason, answer) => match self.hang_up(&id, reason.clone()) {
                 true => _ = answer.send(true),
                 false => self.hang_up_elsewhere(&id, reason.as_deref(), answer),

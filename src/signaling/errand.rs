@@ -22,6 +22,7 @@ use crate::ids::{CallId, Flow, Incarnation, NodeName, Transport};
 use crate::sip::Uri;
 use crate::store::{Batch, Journal, JournalFolder, Store, StoreError};
 use crate::time::Timestamp;
+use crate::views::ladder::Scope;
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -92,7 +93,7 @@ pub enum Errand {
         /// Transport, when the URI has one.
         transport: Option<Transport>,
     },
-    /// Read what this host keeps of a call's signaling; answered by `LadderRead`.
+    /// Read what this host keeps of a call; answered by `LadderRead`.
     ReadLadder {
         /// The peer that asks; none: an operator here.
         asker: Option<NodeName>,
@@ -100,6 +101,8 @@ pub enum Errand {
         id: u64,
         /// Which.
         call: CallId,
+        /// How much of it.
+        scope: Scope,
     },
     /// Make a link to a peer; answered by `LinkUp` or `NotDialled`.
     Dial(PeerAddress),
@@ -331,7 +334,9 @@ impl Tasks {
                 let flow = tokio::time::timeout(names::PATIENCE, reach).await.ok().flatten();
                 Some(Wakeup::Answer(call, Answer::Resolve { number, flow }))
             }
-            Errand::ReadLadder { asker, id, call } => Some(self.read_ladder(asker, id, call).await),
+            Errand::ReadLadder { asker, id, call, scope } => {
+                Some(self.read_ladder(asker, id, call, scope).await)
+            }
             Errand::Dial(peer) => {
                 Box::pin(self.links.clone().dial(peer)).await;
                 None
@@ -361,12 +366,18 @@ impl Tasks {
         None
     }
 
-    async fn read_ladder(&self, asker: Option<NodeName>, id: u64, call: CallId) -> Wakeup {
+    async fn read_ladder(
+        &self,
+        asker: Option<NodeName>,
+        id: u64,
+        call: CallId,
+        scope: Scope,
+    ) -> Wakeup {
         let folder = self.capture.clone();
         let read = move || {
             // What was said before the question is in the files by then.
             std::thread::sleep(capture::PACE);
-            folder.map_or_else(Vec::new, |folder| capture::read(&folder, call))
+            folder.map_or_else(Vec::new, |folder| capture::read(&folder, call, scope))
         };
         // Files are read where nobody waits.
         let entries = tokio::task::spawn_blocking(read).await.unwrap_or_default();

@@ -8,13 +8,13 @@ use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::steer;
 use super::worker::Worker;
-use crate::capture::ENTRIES;
+use crate::capture::{ENTRIES, RTCP_PACKETS, bound};
 use crate::control::{Frame, PeerFrame, VERSION};
 use crate::ids::{CallId, NodeName};
 use crate::limits;
 use crate::operator::{CallFilter, LiveCalls, Refused};
 use crate::time::Timestamp;
-use crate::views::ladder::Entry;
+use crate::views::ladder::{Entry, Scope};
 use crate::views::{CallView, Steering};
 use bytes::Bytes;
 use core::time::Duration;
@@ -40,7 +40,7 @@ pub(super) enum Asker {
     /// What became of a wish for it.
     Steer(oneshot::Sender<Result<CallView, Refused>>),
     /// What all hosts keep of its signaling.
-    Ladder(oneshot::Sender<Vec<Entry>>),
+    Ladder(Scope, oneshot::Sender<Vec<Entry>>),
 }
 
 /// A question under way.
@@ -120,15 +120,24 @@ impl Worker {
         id
     }
 
-    /// Asks every host what it keeps of a call's signaling; this one's files are read beside the worker.
-    pub(super) fn gather_ladder(&mut self, call: CallId, answer: oneshot::Sender<Vec<Entry>>) {
-        let ask = |id| PeerFrame::AskLadder { id, call };
-        let id = self.ask_peers(LiveCalls::default(), PATIENCE, Asker::Ladder(answer), ask);
+    /// Asks every host what it keeps of a call; this one's files are read beside the worker.
+    pub(super) fn gather_ladder(
+        &mut self,
+        call: CallId,
+        scope: Scope,
+        answer: oneshot::Sender<Vec<Entry>>,
+    ) {
+        let ask = |id| match scope {
+            Scope::Signaling => PeerFrame::AskLadder { id, call },
+            Scope::Everything => PeerFrame::AskCapture { id, call },
+        };
+        let asker = Asker::Ladder(scope, answer);
+        let id = self.ask_peers(LiveCalls::default(), PATIENCE, asker, ask);
         let own = self.settings.node.clone();
         if let Some(open) = self.gathering.open.get_mut(&id) {
             open.waiting.insert(own);
         }
-        self.errands.run(Errand::ReadLadder { asker: None, id, call });
+        self.errands.run(Errand::ReadLadder { asker: None, id, call, scope });
     }
 
     /// What a host keeps of it. Processes of one host say the same.
@@ -140,7 +149,7 @@ impl Worker {
         last: bool,
     ) {
         let Some(open) = self.gathering.open.get_mut(&id) else { return };
-        let room = (4 * ENTRIES).saturating_sub(open.entries.len());
+        let room = (4 * (ENTRIES + RTCP_PACKETS)).saturating_sub(open.entries.len());
         open.entries.extend(entries.into_iter().take(room));
         if last {
             open.waiting.remove(from);
@@ -249,11 +258,10 @@ impl Worker {
             Asker::Call(answer) => _ = answer.send(found.views().into_iter().next()),
             Asker::Hangup(answer) => _ = answer.send(false),
             Asker::Steer(answer) => _ = answer.send(Err(Refused::Gone)),
-            Asker::Ladder(answer) => {
+            Asker::Ladder(scope, answer) => {
                 entries.sort_by(|one, other| one.order().cmp(&other.order()));
                 entries.dedup();
-                entries.truncate(ENTRIES);
-                _ = answer.send(entries);
+                _ = answer.send(bound(scope, entries));
             }
         }
     }

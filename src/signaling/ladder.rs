@@ -2,14 +2,15 @@
 //!
 //! Invariant: a message is noted when it is handled or leaves, whoever owns the call afterwards.
 
+use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
 use crate::call::{Input, Transmit};
 use crate::capture::{Heard, Recorder, Registering};
-use crate::control::PeerFrame;
-use crate::ids::{CallId, Flow, LegId, NodeName};
+use crate::control::{PeerFrame, RtcpPacket};
+use crate::ids::{CallId, Flow, LegId, NodeName, SessionId};
 use crate::sip::{Method, Request};
-use crate::views::ladder::Entry;
+use crate::views::ladder::{Entry, Scope};
 use bytes::Bytes;
 
 /// Entries a frame: an entry is a SIP message at most.
@@ -77,6 +78,22 @@ impl Worker {
         let flagged = self.recorder.as_ref().map(Recorder::newly_flagged);
         for (call, flags) in flagged.into_iter().flatten() {
             self.input(call, Input::Flagged(flags));
+        }
+    }
+
+    /// What a media node exchanged by RTCP with phones of a call. Also a node that it leaves has its part.
+    pub(super) fn note_rtcp(&self, session: SessionId, packets: Vec<RtcpPacket>) {
+        let call = CallId(session.0);
+        if let Some(recorder) = self.recorder.as_ref().filter(|_| self.calls.get(call).is_some()) {
+            recorder.rtcp(call, packets);
+        }
+    }
+
+    /// A peer asks what this host keeps.
+    pub(super) fn answer_ladder(&mut self, link: LinkNumber, id: u64, call: CallId, scope: Scope) {
+        let asker = self.peers.name_of(link).cloned();
+        if asker.is_some() {
+            self.errands.run(Errand::ReadLadder { asker, id, call, scope });
         }
     }
 

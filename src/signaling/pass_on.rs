@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::ids::{CallId, Flow, Incarnation, Locator, NodeName, Transport};
 use crate::sip::{Message, Method};
 use crate::store::ClaimedCall;
+use crate::views::ladder::Scope;
 use bytes::Bytes;
 use core::time::Duration;
 
@@ -270,10 +271,10 @@ impl Worker {
             PeerFrame::AskSteer { id, call, wish } => self.answer_steer(link, id, call, &wish),
             PeerFrame::Steered { id, document } => self.take_steered(link, id, &document),
             PeerFrame::AskLadder { id, call } => {
-                let asker = self.peers.name_of(link).cloned();
-                if asker.is_some() {
-                    self.errands.run(Errand::ReadLadder { asker, id, call });
-                }
+                self.answer_ladder(link, id, call, Scope::Signaling);
+            }
+            PeerFrame::AskCapture { id, call } => {
+                self.answer_ladder(link, id, call, Scope::Everything);
             }
             PeerFrame::Ladder { id, document, last } => {
                 self.take_ladder(link, id, &document, last);

@@ -539,6 +539,7 @@ impl Worker {
             }
             Frame::Host(host) => self.media.set_host(&node, host),
             frame @ (Frame::Taken { .. } | Frame::Passed { .. }) => self.note_move(node, frame),
+            Frame::Rtcp { session, packets } => self.note_rtcp(session, packets),
             // Not a media node's to say.
             Frame::Hello(_)
             | Frame::Ping(_)

@@ -21,6 +21,15 @@ pub struct Entry {
     pub what: What,
 }
 
+/// What is read of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What was said in SIP, and marks.
+    Signaling,
+    /// RTCP too.
+    Everything,
+}
+
 /// What was said or done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
@@ -41,6 +50,19 @@ pub enum What {
     },
     /// Something that explains what follows.
     Mark(String),
+    /// RTCP of its media: in captures only.
+    Rtcp {
+        /// Of this leg.
+        leg: LegId,
+        /// From the phone; else to it.
+        received: bool,
+        /// Ours.
+        local: SocketAddr,
+        /// The phone's.
+        remote: SocketAddr,
+        /// A compound packet; of SRTCP what is inside.
+        packet: Bytes,
+    },
 }
 
 impl Entry {
@@ -54,6 +76,7 @@ impl Entry {
         let text = match &self.what {
             What::Message { text, .. } => text.len(),
             What::Mark(text) => text.len(),
+            What::Rtcp { packet, .. } => packet.len(),
         };
         text + self.node.len() + 64
     }

@@ -9,6 +9,7 @@ mod common;
 mod pair;
 
 mod any_node;
+mod capture;
 mod connections;
 mod crowd;
 mod cut;

@@ -333,6 +333,11 @@ impl Server {
         server
     }
 
+    /// Where its phones reach it, when its settings say so.
+    pub(crate) fn sip_is(&mut self, sip: SocketAddr) {
+        self.api.sip = sip;
+    }
+
     /// Its settings, as environment.
     pub(crate) fn settings(&self) -> Vec<(&str, &str)> {
         self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()

@@ -56,7 +56,7 @@ fn a_compound_of_a_phone() {
     let reports = read_reports(&compound).expect("RTCP");
     assert_eq!(reports.len(), 1);
     assert_eq!(reports[0].ssrc, 6);
-    assert_eq!(reports[0].sender_ntp.map(ntp_middle), Some(0x2000_2543));
+    assert_eq!(reports[0].sender.map(|(ntp, _)| ntp_middle(ntp)), Some(0x2000_2543));
     let reception = &reports[0].receptions[0];
     assert_eq!((reception.ssrc, reception.fraction_lost, reception.total_lost), (5, 0x40, 9));
     assert_eq!((reception.last_sequence_number, reception.jitter), (0x1_0002, 80));

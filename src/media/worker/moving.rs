@@ -3,7 +3,7 @@
 //! Invariants: while a session is away nothing of it runs: its sockets are out of epoll, its timers find nothing, what
 //! signaling asks waits; what came to its sockets waits in the kernel.
 
-use super::{Asked, Entry, OpenSocket, Worker};
+use super::{Asked, Bundle, Entry, OpenSocket, Worker};
 use crate::control::Frame;
 use crate::ids::SessionId;
 use crate::media::handover::{Heir, Parcel};
@@ -92,6 +92,7 @@ impl Worker {
     }
 
     fn detach(&mut self, id: SessionId) -> Option<Away> {
+        self.tell_exchanged(id);
         let mut entry = self.sessions.remove(&id)?;
         entry.due = None;
         let mut sockets = Vec::new();
@@ -150,6 +151,7 @@ impl Worker {
             owner: None,
             ownerless_since: None,
             due: None,
+            exchanged: Bundle::default(),
         };
         self.attach(id, entry, sockets);
         self.tell_taken(id);
@@ -246,7 +248,7 @@ impl Entry {
     }
 }
 
-fn shifted(at: Timestamp, us: i64) -> Timestamp {
+pub(super) fn shifted(at: Timestamp, us: i64) -> Timestamp {
     let by = Duration::from_micros(us.unsigned_abs());
     if us < 0 { at - by } else { at + by }
 }

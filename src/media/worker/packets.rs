@@ -3,6 +3,7 @@
 //! Invariants: one receive and one send a packet; no allocation, lock or log on its way.
 
 use super::{PACKET_BYTES, Worker};
+use crate::control::Frame;
 use crate::event::Event;
 use crate::ids::{CallId, SessionId};
 use crate::media::vitals::add;
@@ -74,7 +75,8 @@ impl Worker {
         {
             match output {
                 Output::Send { from, to, packet } => self.send(id, from, &packet, to),
-                Output::Report(report) => self.report(report),
+                Output::Report(report) => self.shared.broadcast(&Frame::Report(report)),
+                Output::Exchanged(packet) => self.note_exchanged(id, packet),
                 // Pinned sources are enforced by the session; the socket stays open for rebinding phones.
                 Output::Pin { rebound, .. } => add(&self.vitals().rebound, rebound.into()),
                 Output::Lost => self.shared.shed("report that signaling did not acknowledge"),

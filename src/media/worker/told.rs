@@ -12,15 +12,7 @@ impl Worker {
         let (epoch, rev) = (Epoch(0), Rev(0));
         let state = SessionState { session: id, epoch, rev, legs: Vec::new() };
         let number = clock::now().as_micros();
-        self.report(Report { session: id, number, kind: ReportKind::Ended(state) });
-    }
-
-    pub(super) fn report(&self, report: Report) {
-        if let (Some(collector), ReportKind::State(state) | ReportKind::Ended(state)) =
-            (&self.shared.collector, &report.kind)
-        {
-            collector.tell(state);
-        }
-        self.shared.broadcast(&Frame::Report(report));
+        let kind = ReportKind::Ended(state);
+        self.shared.broadcast(&Frame::Report(Report { session: id, number, kind }));
     }
 }

@@ -109,8 +109,11 @@ impl Worker {
             u32::try_from(self.lock_ports().in_use()).unwrap_or(u32::MAX),
             Ordering::Relaxed,
         );
-        let mut orphans: Vec<SessionId> = Vec::new();
+        let (mut orphans, mut bundles) = (Vec::new(), Vec::new());
         for (id, entry) in &mut self.sessions {
+            if entry.exchanged.is_due(now) {
+                bundles.push(*id);
+            }
             if entry.owner.as_ref().is_some_and(|owner| !owner.is_closed()) {
                 entry.ownerless_since = None;
                 continue;
@@ -122,6 +125,9 @@ impl Worker {
             if silent > life {
                 orphans.push(*id);
             }
+        }
+        for id in bundles {
+            self.tell_exchanged(id);
         }
         for id in orphans {
             tracing::info!("media session {id}: ended, nobody owns it");

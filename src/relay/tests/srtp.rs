@@ -209,6 +209,12 @@ fn made_audio_digits_keep_alives_and_rtcp_are_protected_too() {
     let length = sender.protect_rtcp(&mut packet, length).expect("protected");
     world.session.handle_packet(rtcp, source, &mut packet, length, world.now);
     assert_eq!(world.statistics(0).reported_lost, Some(3));
+    world.drain();
+    let exchanged = world.exchanged();
+    let of_it = exchanged.iter().filter(|packet| packet.leg == LegId(0));
+    let of_it: Vec<_> = of_it.collect();
+    assert!(of_it.iter().all(|packet| read_reports(&packet.bytes).is_some()), "what is inside");
+    assert_eq!(of_it.last().map(|last| last.bytes.to_vec()), Some(compound.emit()));
 }
 
 #[test]
