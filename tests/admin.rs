@@ -5,6 +5,8 @@
 mod audit;
 #[path = "common/mod.rs"]
 mod common;
+#[path = "admin/described.rs"]
+mod described;
 #[path = "admin/manners.rs"]
 mod manners;
 #[path = "admin/slow_reader.rs"]
@@ -137,7 +139,7 @@ async fn worker(
                     false => Err(Refused::Gone),
                 });
             }
-            Command::Ladder(_, answer) => _ = answer.send(Vec::new()),
+            Command::Ladder(_, _, answer) => _ = answer.send(Vec::new()),
             Command::Route(_, answer) => _ = answer.send(Err(Refused::Gone)),
             Command::Registrations(_, answer) => _ = answer.send(Vec::new()),
             Command::Deregister(id, answer) => {

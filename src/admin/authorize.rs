@@ -7,7 +7,7 @@
 use super::Admin;
 use super::problem::Problem;
 use super::rates::Rates;
-use super::tokens::{self, Identity};
+use super::tokens::Identity;
 use crate::event::Event;
 use crate::net::clock;
 use crate::views::Rfc3339;
@@ -24,6 +24,9 @@ use std::sync::Arc;
 const TOKEN: (f64, f64) = (1_000.0, 500.0);
 /// Requests of an address without a good token at once, and a second.
 const STRANGER: (f64, f64) = (50.0, 1.0);
+
+/// What all paths have in common, and who is asked need not be told.
+const API: &str = "/api/v1";
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,24 +105,45 @@ async fn run_and_note(admin: &Admin, identity: Identity, request: Request, next:
     // A task of its own again: what breaks off is in the log too.
     let work = tokio::spawn(async move { run(&by, request, next).await });
     let response = work.await.unwrap_or_else(|_| Problem::broken().into_response());
-    if let Some(services) = admin.services.get() {
-        let entry = AuditView {
-            sequence: 0,
-            at: Rfc3339(clock::now()),
-            token: identity.id,
-            name: identity.name,
-            node: admin.node.clone(),
-            method: method.to_string(),
-            path: uri.path_and_query().map_or_else(String::new, ToString::to_string),
-            status: response.status().as_u16(),
-        };
-        tokens::note(&services.store, &entry).await;
+    let asked = uri.path_and_query().map_or("", |path| path.as_str());
+    let line = AuditView {
+        sequence: 0,
+        at: Rfc3339(clock::now()),
+        token: identity.id,
+        name: identity.name,
+        node: admin.node.clone(),
+        method: method.to_string(),
+        path: asked.strip_prefix(API).unwrap_or(asked).to_owned(),
+        status: response.status().as_u16(),
+    };
+    match admin.services.get() {
+        Some(services) => admin.audit.note(&services.store, line).await,
+        // A media node has no store, and one that starts has none yet.
+        None => tracing::info!(
+            audit.entry = serde_json::to_string(&line).unwrap_or_default(),
+            "what is asked of this process is in its own log only"
+        ),
     }
     response
 }
 
+/// What only who runs this process, or may do all on this machine, may ask of it, whether it has a store or not.
+pub(super) async fn owner_only(
+    State(admin): State<Arc<Admin>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.extensions().get() != Some(&Caller::Owner) {
+        let detail = "that is for the user of the process, or root";
+        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
+    let work =
+        tokio::spawn(async move { run_and_note(&admin, Identity::owner(), request, next).await });
+    work.await.unwrap_or_else(|_| Problem::broken().into_response())
+}
+
 fn path_of(uri: &Uri) -> &str {
-    uri.path().strip_prefix("/api/v1").unwrap_or(uri.path())
+    uri.path().strip_prefix(API).unwrap_or(uri.path())
 }
 
 fn token_hash(headers: &HeaderMap) -> Option<[u8; 32]> {

@@ -5,6 +5,7 @@
 //! store do not answer in time is 503; nothing here decides about calls. Names and fields are those
 //! of `contract.md`.
 
+mod audit;
 mod authorize;
 mod calls;
 mod cdrs;
@@ -73,6 +74,7 @@ pub struct Admin {
     pub mode: &'static str,
     token_hash: [u8; 32],
     telemetry: Telemetry,
+    audit: Arc<audit::Log>,
     events: Arc<events::Log>,
     tokens: tokens::Known,
     gate: authorize::Gate,
@@ -90,6 +92,7 @@ impl Admin {
             mode,
             token_hash: Sha256::digest(token).into(),
             telemetry,
+            audit: Arc::default(),
             events: Arc::default(),
             tokens: tokens::Known::default(),
             gate: authorize::Gate::default(),
@@ -130,6 +133,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .merge(nodes::router())
         .merge(events::router())
         .merge(tokens::router())
+        .merge(audit::router())
         .merge(webhooks::router())
         .layer(from_fn(extract::deadline));
     let api = with_deadline

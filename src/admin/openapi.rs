@@ -3,8 +3,8 @@
 
 use super::problem::Problem;
 use super::{
-    Admin, calls, cdrs, events, health, ladder, nodes, registrations, route, steer, tokens, users,
-    webhooks,
+    Admin, audit, calls, cdrs, events, health, ladder, nodes, registrations, reload, route, steer,
+    tokens, users, webhooks,
 };
 use axum::routing::get;
 use axum::{Json, Router};
@@ -19,7 +19,14 @@ use utoipa::openapi::{
 use utoipa::{Modify, OpenApi};
 
 pub(super) fn router() -> Router<Arc<Admin>> {
-    Router::new().route("/api/v1/openapi.json", get(|| async { Json(document()) }))
+    Router::new().route("/api/v1/openapi.json", get(describe))
+}
+
+/// This document.
+#[utoipa::path(get, path = "/api/v1/openapi.json", tag = "health", operation_id = "get_openapi",
+    security(()), responses((status = 200, body = serde_json::Value)))]
+async fn describe() -> Json<Document> {
+    Json(document())
 }
 
 #[derive(OpenApi)]
@@ -34,10 +41,10 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         ladder::ladder, ladder::capture, route::test,
         cdrs::list, cdrs::one,
         events::stream,
-        tokens::list, tokens::create, tokens::remove, tokens::audit,
+        tokens::list, tokens::create, tokens::remove, audit::list,
         webhooks::list, webhooks::create, webhooks::one, webhooks::change, webhooks::remove,
         webhooks::deliveries, webhooks::resend,
-        nodes::list, nodes::one, nodes::drain, nodes::undrain,
+        nodes::list, nodes::one, nodes::drain, nodes::undrain, reload::reload,
     ),
     components(schemas(Problem, users::import::OnConflict, events::Snapshot)),
     security(("token" = [])),
@@ -46,7 +53,7 @@ pub(super) fn router() -> Router<Arc<Admin>> {
 struct Api;
 
 #[derive(OpenApi)]
-#[openapi(paths(health::live, health::ready, health::health, health::metrics))]
+#[openapi(paths(health::live, health::ready, health::health, health::metrics, describe))]
 struct Root;
 
 fn document() -> Document {
@@ -96,7 +103,7 @@ impl Modify for Common {
             }
         }
         for (path, item) in &mut document.paths.paths {
-            if let Some(operation) = &mut item.post {
+            if let Some(operation) = item.post.as_mut().filter(|_| path != OWN) {
                 add_idempotency(operation);
             }
             if TAGGED.contains(&path.as_str()) {
@@ -113,6 +120,9 @@ impl Modify for Common {
         }
     }
 }
+
+/// What a process is asked at its own socket, past all that the API has.
+const OWN: &str = "/reload";
 
 /// What has an entity tag.
 const TAGGED: [&str; 2] = ["/users/{extension}", "/webhooks/{id}"];

@@ -2,17 +2,21 @@
 //!
 //! Invariant: nobody but who runs the process, or may do all on this machine, gets there.
 
-use super::authorize::Caller;
+use super::Admin;
+use super::authorize::owner_only;
 use super::extract::Query;
 use super::problem::Problem;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+use utoipa::{IntoParams, ToSchema};
 
 /// Until the process has read its settings: a file, and no more.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,7 +31,7 @@ pub struct Reload {
 }
 
 /// A setting that is another than the one in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SettingChange {
     /// The process.
     pub node: String,
@@ -41,34 +45,42 @@ pub struct SettingChange {
     pub effect: &'static str,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct ReloadQuery {
+#[into_params(parameter_in = Query)]
+pub(super) struct ReloadQuery {
+    /// Nothing is changed, only told.
     #[serde(default)]
+    #[param(default = false)]
     check: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Reloaded {
+/// What is another than the setting in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Reloaded {
     items: Vec<SettingChange>,
 }
 
 /// What only that socket has.
-pub fn router(reloads: mpsc::Sender<Reload>) -> Router {
-    Router::new().route("/api/v1/reload", post(reload)).with_state(reloads)
+pub fn router(admin: &Arc<Admin>, reloads: mpsc::Sender<Reload>) -> Router {
+    Router::new()
+        .route("/api/v1/reload", post(reload))
+        .route_layer(from_fn_with_state(Arc::clone(admin), owner_only))
+        .with_state(reloads)
 }
 
-async fn reload(
+/// The process reads its settings again. Only at the unix socket of the process, beside its slot in the data directory, and
+/// without a token: elsewhere there is no such address.
+#[utoipa::path(post, path = "/reload", tag = "nodes", operation_id = "reload_settings",
+    params(ReloadQuery), responses((status = 200, body = Reloaded),
+        (status = 404, body = Problem, description = "Asked elsewhere than at that socket"),
+        (status = 422, body = Problem, description = "What was read has mistakes: nothing is changed")))]
+pub(super) async fn reload(
     State(reloads): State<mpsc::Sender<Reload>>,
-    Extension(caller): Extension<Caller>,
     Query(query): Query<ReloadQuery>,
     // Read, though it says nothing: who still writes it finds a closed connection else.
     _: Bytes,
 ) -> Result<Json<Reloaded>, Problem> {
-    if caller != Caller::Owner {
-        let detail = "settings are read again for the user of the process, or root";
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
-    }
     let (answer, told) = oneshot::channel();
     let busy = |_| Problem::unavailable("the process is starting, or reads its settings already");
     reloads.try_send(Reload { check: query.check, answer }).map_err(busy)?;

@@ -1,34 +1,29 @@
-//! `/tokens` and `/audit`: who may do what, and who did.
+//! `/tokens`: who may do what.
 //!
-//! Invariants: a token is shown once and kept as a hash; one that was removed is good for no longer than `TRUSTED`;
-//! every request that may change something is in the audit log, with its outcome, whether it was allowed or not.
+//! Invariants: a token is shown once and kept as a hash; one that was removed is good for no longer than `TRUSTED`.
 
-use super::extract::{Body, Name, Query};
-use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};
+use super::extract::{Body, Name};
+use super::page::Page;
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::net::clock;
 use crate::store::{Store, StoredToken};
 use crate::time::Timestamp;
 use crate::views::Rfc3339;
-use crate::views::token::{AuditView, NewToken, Role, TokenView};
+use crate::views::token::{NewToken, Role, TokenView};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use core::time::Duration;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use utoipa::IntoParams;
 
 /// The store is not asked again for a token that it knew so long ago.
 const TRUSTED: Duration = Duration::from_secs(5);
 /// Its last use is written no more often.
 const USED: Duration = Duration::from_secs(60);
-/// An answer does not wait longer for its line in the audit log.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// Tokens remembered.
 const KNOWN: usize = 1_000;
 /// Tokens that there may be.
@@ -166,10 +161,7 @@ fn role(token: &StoredToken) -> Result<Role, Problem> {
 }
 
 pub(super) fn router() -> Router<Arc<Admin>> {
-    Router::new()
-        .route("/tokens", get(list).post(create))
-        .route("/tokens/{id}", delete(remove))
-        .route("/audit", get(audit))
+    Router::new().route("/tokens", get(list).post(create)).route("/tokens/{id}", delete(remove))
 }
 
 /// All tokens but the admin token.
@@ -234,50 +226,6 @@ fn view(token: &StoredToken, text: Option<String>) -> Result<TokenView, Problem>
         last_used_at: token.last_used_at.map(Rfc3339),
         token: text,
     })
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct AuditQuery {
-    /// Items a page.
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
-    limit: Option<Limit>,
-    /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
-    cursor: Option<Cursor>,
-}
-
-/// Requests that may have changed something, newest first.
-#[utoipa::path(get, path = "/audit", tag = "tokens", operation_id = "list_audit",
-    params(AuditQuery), responses((status = 200, body = Page<AuditView>)))]
-pub(super) async fn audit(
-    services: Services,
-    Query(query): Query<AuditQuery>,
-) -> Result<Json<Page<AuditView>>, Problem> {
-    let limit = query.limit.unwrap_or_default().get();
-    let before = number_cursor(query.cursor.as_ref())?;
-    let most = u32::try_from(limit + 1).unwrap_or(u32::MAX);
-    let mut rows = services.store.audit(before, most).await?;
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
-    let last = rows.last().filter(|_| has_more);
-    let next_cursor = last.map(|(sequence, _)| cursor_text(&sequence.to_string()));
-    let items = rows.into_iter().filter_map(|(sequence, document)| {
-        let view: AuditView = serde_json::from_str(&document).ok()?;
-        Some(AuditView { sequence, ..view })
-    });
-    Ok(Json(Page { items: items.collect(), next_cursor }))
-}
-
-/// Writes it down. What is changed is changed: a store that does not take it in time costs the line, which is in the
-/// log then.
-pub(super) async fn note(store: &Store, entry: &AuditView) {
-    let document = serde_json::to_string(entry).unwrap_or_default();
-    let kept = tokio::time::timeout(PATIENCE, store.add_audit(entry.at.0, &document)).await;
-    if !matches!(kept, Ok(Ok(()))) {
-        tracing::warn!(audit.entry = document, "an entry of the audit log is not kept");
-    }
 }
 
 #[cfg(test)]

@@ -207,7 +207,7 @@ fn listen(
     let socket = slot.own_socket();
     let server = match admin::bind_own(&socket) {
         Ok(own) => {
-            let own_router = router.clone().merge(admin::reload_router(reloads));
+            let own_router = router.clone().merge(admin::reload_router(admin, reloads));
             Server::start_with_own(listener, router, (own, own_router))?
         }
         Err(error) => {

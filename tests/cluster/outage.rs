@@ -6,7 +6,7 @@ use crate::common::process::Process;
 use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
 use crate::pair::{Pair, phone, reinvite};
-use holdfast::sip::Status;
+use holdfast::sip::{Method, Status};
 use holdfast::store::{CdrQuery, Store};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -188,6 +188,39 @@ fn a_database_that_takes_no_writes_is_an_outage_too() {
     site.set_read_only("off");
     eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
     site.check_stored(&ended);
+}
+
+#[test]
+fn what_is_asked_meanwhile_is_in_the_audit_log_afterwards() {
+    let mut site = Site::start();
+    let mut pair = Pair::talking(&site.server, ["udp", "udp"]);
+    let call = site.server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    site.stop_postgres();
+    let asked = [("POST", "/nodes/nobody/drain".to_owned()), ("DELETE", format!("/calls/{call}"))];
+    let answered = asked.clone().map(|(method, path)| site.server.api(method, &path, None).0);
+    assert_eq!(answered, [404, 202]);
+    pair.caller.phone.request_of(&Method::Bye);
+    let began = Timestamp::now();
+    site.postgres.run();
+    let lines = eventually("both lines", SOON * 2, || {
+        let lines = site.server.list("/audit");
+        let is_last = |line: &&Value| line["path"] == asked[1].1.as_str();
+        lines.first().filter(is_last)?;
+        Some(lines)
+    });
+    for ((method, path), (status, line)) in
+        asked.iter().zip(answered.iter().zip(lines[..2].iter().rev()))
+    {
+        assert_eq!(
+            (&line["method"], &line["path"]),
+            (&Value::from(*method), &Value::from(path.as_str()))
+        );
+        assert_eq!(line["status"], *status);
+        let at: Timestamp = line["at"].as_str().expect("a time").parse().expect("a time");
+        assert!(at <= began, "when it was asked: {line}");
+    }
+    let own_log = site.server.signaling.log();
+    assert!(own_log.contains("a line of the audit log waits for the database"), "told at once");
 }
 
 #[test]

@@ -66,6 +66,15 @@ fn settings_are_read_again_by_all_processes_here() {
     let told = String::from_utf8_lossy(&ran.stderr);
     assert!(told.contains("nothing was changed: registration_max_ms = 5: "), "{told}");
     assert_eq!(granted(&mut phone), "60", "one mistake, and all stays");
+
+    let audit = server.list("/audit");
+    let of = |line: &Value| format!("{} {} {}", line["name"], line["path"], line["status"]);
+    let told: Vec<String> =
+        audit.iter().filter(|line| line["path"].to_string().contains("/reload")).map(of).collect();
+    let line = |path: &str, status: u16| format!("\"local socket\" \"{path}\" {status}");
+    let (plain, check) = ("/reload", "/reload?check=true");
+    let expect = [(plain, 422), (plain, 200), (plain, 200), (check, 200), (plain, 200)];
+    assert_eq!(told, expect.map(|(path, status)| line(path, status)), "the newest first");
 }
 
 #[test]
@@ -78,5 +87,6 @@ fn a_hang_up_of_the_terminal_is_a_reload() {
     let sent = Command::new("kill").args(["-HUP", &pid]).status().expect("there is kill");
     assert!(sent.success());
     server.signaling.says("registration_max_ms = 90000, was 300000: from now on");
-    assert_eq!(granted(&mut phone), "90");
+    // It is said before it is done.
+    eventually("it is in force", SOON, || (granted(&mut phone) == "90").then_some(()));
 }

@@ -1,0 +1,142 @@
+//! `/audit`: who asked for a change, and what came of it.
+//!
+//! Invariants: every request that may change something is in the log with its outcome, whether it was allowed or not; an
+//! answer does not wait for a store that is away, and a line that does is kept in its order until the store is back, and
+//! told the process's own log at once, for the process may end before.
+
+use super::extract::Query;
+use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};
+use super::problem::Problem;
+use super::{Admin, Services};
+use crate::store::Store;
+use crate::views::token::AuditView;
+use axum::routing::get;
+use axum::{Json, Router};
+use core::time::Duration;
+use serde::Deserialize;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+use utoipa::IntoParams;
+
+/// An answer does not wait longer for its line.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A store that did not take a line is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Lines that wait for the store; more are in the process's own log only.
+const WAITING: usize = 10_000;
+
+/// The way to the store: one line after the other.
+#[derive(Debug, Default)]
+pub(super) struct Log(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Line>,
+    is_being_written: bool,
+}
+
+#[derive(Debug)]
+struct Line {
+    view: AuditView,
+    written: oneshot::Sender<()>,
+}
+
+/// Written down.
+fn document(view: &AuditView) -> String {
+    serde_json::to_string(view).unwrap_or_default()
+}
+
+impl Log {
+    /// It is in the log then, or waits for the store.
+    pub(super) async fn note(self: &Arc<Self>, store: &Store, view: AuditView) {
+        let entry = document(&view);
+        let Some(written) = self.push(store, view) else {
+            return tracing::warn!(audit.entry = entry, "a line of the audit log is not kept");
+        };
+        if tokio::time::timeout(PATIENCE, written).await.is_err() {
+            tracing::warn!(audit.entry = entry, "a line of the audit log waits for the database");
+        }
+    }
+
+    /// `None`: too many wait.
+    fn push(self: &Arc<Self>, store: &Store, view: AuditView) -> Option<oneshot::Receiver<()>> {
+        let (written, told) = oneshot::channel();
+        let mut waiting = self.lock();
+        if waiting.lines.len() >= WAITING {
+            return None;
+        }
+        waiting.lines.push_back(Line { view, written });
+        if !core::mem::replace(&mut waiting.is_being_written, true) {
+            tokio::spawn(Arc::clone(self).write_all(store.clone()));
+        }
+        Some(told)
+    }
+
+    /// Until none waits.
+    async fn write_all(self: Arc<Self>, store: Store) {
+        while let Some((at, entry)) = self.first() {
+            match store.add_audit(at, &entry).await {
+                Ok(()) => self.first_is_written(),
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// The line that is to be written. `None`: whoever adds one has it written.
+    fn first(&self) -> Option<(crate::time::Timestamp, String)> {
+        let mut waiting = self.lock();
+        let first = waiting.lines.front().map(|line| (line.view.at.0, document(&line.view)));
+        waiting.is_being_written = first.is_some();
+        first
+    }
+
+    fn first_is_written(&self) {
+        if let Some(line) = self.lock().lines.pop_front() {
+            // Its request may have been answered.
+            let _ = line.written.send(());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn router() -> Router<Arc<Admin>> {
+    Router::new().route("/audit", get(list))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AuditQuery {
+    /// Items a page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<Limit>,
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
+    cursor: Option<Cursor>,
+}
+
+/// Requests that may have changed something, newest first.
+#[utoipa::path(get, path = "/audit", tag = "tokens", operation_id = "list_audit",
+    params(AuditQuery), responses((status = 200, body = Page<AuditView>)))]
+pub(super) async fn list(
+    services: Services,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<Page<AuditView>>, Problem> {
+    let limit = query.limit.unwrap_or_default().get();
+    let before = number_cursor(query.cursor.as_ref())?;
+    let most = u32::try_from(limit + 1).unwrap_or(u32::MAX);
+    let mut rows = services.store.audit(before, most).await?;
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let last = rows.last().filter(|_| has_more);
+    let next_cursor = last.map(|(sequence, _)| cursor_text(&sequence.to_string()));
+    let items = rows.into_iter().filter_map(|(sequence, document)| {
+        let view: AuditView = serde_json::from_str(&document).ok()?;
+        Some(AuditView { sequence, ..view })
+    });
+    Ok(Json(Page { items: items.collect(), next_cursor }))
+}
