@@ -1,8 +1,8 @@
 //! `/audit`: who asked for a change, and what came of it.
 //!
-//! Invariants: every request that may change something is in the log with its outcome, whether it was allowed or not; an
-//! answer does not wait for a store that is away, and a line that does is kept in its order until the store is back, and
-//! told the process's own log at once, for the process may end before.
+//! Invariants: every request that may change something is in the log with its outcome, whether it was allowed or not;
+//! an answer does not wait for a store that is away, and a line that does is kept in its order until the store is back,
+//! and told the process's own log at once, for the process may end before.
 
 use super::extract::Query;
 use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};

@@ -34,8 +34,8 @@ pub(super) async fn ladder(
     Ok(Json(view(id, &entries)))
 }
 
-/// The same for Wireshark, and RTCP of the call's media as it was exchanged with phones (of SRTCP what is inside): raw IP
-/// with the addresses and times that the packets had.
+/// The same for Wireshark, and RTCP of the call's media as it was exchanged with phones (of SRTCP what is inside): raw
+/// IP with the addresses and times that the packets had.
 #[utoipa::path(get, path = "/calls/{id}/pcap", tag = "calls",
     operation_id = "get_pcap", params(("id" = String, Path)),
     responses((status = 200, content_type = "application/vnd.tcpdump.pcap", body = Vec<u8>),

@@ -69,12 +69,12 @@ pub fn router(admin: &Arc<Admin>, reloads: mpsc::Sender<Reload>) -> Router {
         .with_state(reloads)
 }
 
-/// The process reads its settings again. Only at the unix socket of the process, beside its slot in the data directory, and
-/// without a token: elsewhere there is no such address.
+/// The process reads its settings again. Only at the unix socket of the process, beside its slot in the data directory,
+/// and without a token: elsewhere there is no such address.
 #[utoipa::path(post, path = "/reload", tag = "nodes", operation_id = "reload_settings",
     params(ReloadQuery), responses((status = 200, body = Reloaded),
         (status = 404, body = Problem, description = "Asked elsewhere than at that socket"),
-        (status = 422, body = Problem, description = "What was read has mistakes: nothing is changed")))]
+        (status = 422, body = Problem, description = "There are mistakes: nothing is changed")))]
 pub(super) async fn reload(
     State(reloads): State<mpsc::Sender<Reload>>,
     Query(query): Query<ReloadQuery>,

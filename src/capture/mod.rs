@@ -1,5 +1,6 @@
-//! What was said in SIP, call by call, and the RTCP of its media: written by each signaling process into segment files of its host's data
-//! directory, read by any of them, a dead one's too; told a HEP collector; and how long transactions took.
+//! What was said in SIP, call by call, and the RTCP of its media: written by each signaling process into segment files
+//! of its host's data directory, read by any of them, a dead one's too; what was said is told a HEP collector; and how
+//! long transactions took.
 //!
 //! Invariants: nothing here holds a call up: what the writer cannot take at once is lost, and counted; files are
 //! bounded in number, size and age; secrets are masked before anything is written; a torn end of a file, left by a

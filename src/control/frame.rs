@@ -70,8 +70,8 @@ pub enum Frame {
         /// To whom.
         to: NodeName,
     },
-    /// Media tells the call's owner, as far as it knows it, what RTCP it exchanged with phones. Told once: what is lost is
-    /// missing in the call's capture.
+    /// Media tells the call's owner, as far as it knows it, what RTCP it exchanged with phones. Told once: what is lost
+    /// is missing in the call's capture.
     Rtcp {
         /// Of which session.
         session: SessionId,

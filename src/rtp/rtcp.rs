@@ -94,8 +94,8 @@ impl Compound<'_> {
     }
 }
 
-/// BYE of one source (RFC 3550 §6.6). The library writes an empty reason, and padding behind it, where there is none: some
-/// readers take that for malformed.
+/// BYE of one source (RFC 3550 §6.6). The library writes an empty reason, and padding behind it, where there is none:
+/// some readers take that for malformed.
 fn goodbye(ssrc: u32) -> [u8; 8] {
     let [a, b, c, d] = ssrc.to_be_bytes();
     [0x81, TYPE_GOODBYE, 0, 1, a, b, c, d]
