@@ -146,6 +146,9 @@ impl Worker {
                 None
             }
             Output::Event(event) => {
+                if let Event::CallReanchored { node, .. } = &event {
+                    self.note_mark(id, || format!("sound anchored by {node}: phones are told"));
+                }
                 self.emit(&event);
                 None
             }

@@ -158,10 +158,14 @@ impl Worker {
         let target = wanted.or_else(|| self.media.choose_elsewhere(&session.node));
         let Some(target) = target.filter(|_| is_due) else { return };
         self.media.begin_place(SessionId::from(id), &target, self.now);
-        let former = core::mem::replace(&mut session.node, target);
+        let former = core::mem::replace(&mut session.node, target.clone());
         session.settled = false;
         // It has the session: not there again, as if it were new.
-        session.refused_by = vec![former];
+        session.refused_by = vec![former.clone()];
+        self.note_mark(id, || match lives {
+            true => format!("sound moves from {former} to {target}"),
+            false => format!("{former} is lost: sound moves to {target}"),
+        });
         self.input(id, Input::MediaMoves { lives });
     }
 
@@ -176,6 +180,7 @@ impl Worker {
     /// A phone did not take another host: the session is where it was.
     pub(super) fn note_back(&mut self, id: CallId, node: NodeName) {
         self.media.begin_place(SessionId::from(id), &node, self.now);
+        self.note_mark(id, || format!("sound is back at {node}"));
         if let Some(session) = self.calls.get_mut(id).and_then(|slot| slot.media.as_mut()) {
             (session.node, session.settled, session.stays) = (node, true, true);
             // The numbers of its reports go on where they were, before those of the other.

@@ -92,7 +92,9 @@ impl Steering {
             Self::Unhold { leg } => format!("unhold {}", whom(leg)),
             Self::Dial { leg, .. } => format!("digits to the {}", name(leg)),
             Self::Transfer { leg, to } => format!("transfer the {}'s place to {to}", name(leg)),
-            Self::Play { leg, tone, .. } => format!("play {tone:?} to {}", whom(leg)),
+            Self::Play { leg, tone, .. } => {
+                format!("play the {} tone to {}", word(*tone), whom(leg))
+            }
             Self::Stop { leg } => format!("stop playing to {}", whom(leg)),
             Self::Move { node: Some(node) } => format!("move to media node {node}"),
             Self::Move { node: None } => "move to another media node".to_owned(),
@@ -104,6 +106,16 @@ const fn name(leg: &LegRole) -> &'static str {
     match leg {
         LegRole::Caller => "caller",
         LegRole::Callee => "callee",
+    }
+}
+
+const fn word(tone: ToneName) -> &'static str {
+    match tone {
+        ToneName::Ringback => "ringback",
+        ToneName::Busy => "busy",
+        ToneName::Congestion => "congestion",
+        ToneName::Dial => "dial",
+        ToneName::Beep => "beep",
     }
 }
 

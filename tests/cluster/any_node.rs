@@ -1,8 +1,8 @@
 //! What is asked of the API is answered alike by every node, whoever has what it is about.
 
-use crate::common::phone::Phone;
+use crate::common::phone::{Phone, sdp};
 use crate::common::{SOON, eventually};
-use crate::pair::phone;
+use crate::pair::{CALLEE_HZ, Pair, phone};
 use crate::switch::Switch;
 use holdfast::sip::{HeaderName, Method, Status};
 use serde_json::{Value, json};
@@ -62,5 +62,50 @@ fn a_user_made_at_one_node_registers_at_another_at_once() {
         let changed = json!({"password": "another horse"});
         maker.api("PATCH", &format!("/users/{extension}"), Some(&changed));
         assert_eq!(register("another horse"), Status(200), "{extension}");
+    }
+}
+
+/// An operator plays to a phone and stops that, at the node that does not have the call.
+#[test]
+fn a_tone_is_played_and_stopped_by_a_node_without_the_call() {
+    const DIAL_TONE_HZ: u32 = 425;
+    let switch = Switch::start();
+    let pair = Pair::talking(&switch.signaling[0], ["udp", "udp"]);
+    pair.hear_each_other();
+    let owner = switch.owner();
+    let other = &switch.signaling[1 - owner];
+    let call = other.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    let path = format!("/calls/{call}/play");
+    let wish = json!({"leg": "callee", "tone": "dial"});
+    let (status, told) = other.api("POST", &path, Some(&wish));
+    assert_eq!((status, &told["owner"]), (202, &json!(switch.signaling[owner].node())), "{told}");
+    pair.callee.talk.hears(DIAL_TONE_HZ);
+    pair.caller.talk.hears(CALLEE_HZ);
+    let (status, told) = other.api("DELETE", &path, None);
+    assert_eq!(status, 202, "{told}");
+    pair.hear_each_other();
+}
+
+/// A phone that registered by one node is removed by the other, and by its own: nobody rings it any more.
+#[test]
+fn a_registration_is_removed_by_any_node() {
+    let switch = Switch::start();
+    for transport in ["udp", "tcp"] {
+        for remover in &switch.signaling {
+            // The processes share a port: either takes it.
+            let _phone = phone(&switch.signaling[0], "1002", transport);
+            let known = remover.registrations("1002", 1);
+            let path = format!("/registrations/{}", known[0]["id"].as_str().expect("an id"));
+            assert_eq!(remover.api("DELETE", &path, None).0, 204, "{transport}");
+            for server in &switch.signaling {
+                server.registrations("1002", 0);
+                assert_eq!(server.api("DELETE", &path, None).0, 404, "{transport}");
+            }
+            let mut caller = phone(&switch.signaling[0], "1001", "udp");
+            let offer = sdp(4_000, 1, "sendrecv");
+            let invite = caller.invite(&switch.signaling[0].uri("1002"), Some(&offer));
+            let refused = caller.response_with(480);
+            caller.acknowledge_refusal(&invite, &refused);
+        }
     }
 }

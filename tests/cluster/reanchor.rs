@@ -79,7 +79,7 @@ impl Hosts {
     }
 
     /// The media host that has the only call, and the other one.
-    fn of_the_call(&mut self) -> (MediaHost, MediaHost) {
+    pub(crate) fn of_the_call(&mut self) -> (MediaHost, MediaHost) {
         let name = eventually("a call is there", SOON, || media_node_of_the_call(self.first()));
         let at = self.media.iter().position(|host| host.name == name).expect("one of ours");
         (self.media.remove(at), self.media.remove(0))

@@ -7,6 +7,7 @@ use crate::common::postgres::Postgres;
 use crate::common::process::Process;
 use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
+use crate::ladder::{marks, of_node, whole_ladder};
 use crate::pair::{Attempt, Pair, Side, phone};
 use crate::switch::check_record;
 use holdfast::sip::{Message, Method, Request, Status};
@@ -324,5 +325,31 @@ fn a_phone_that_registers_anew_has_its_dialogs_with_it() {
         pair.hold_and_resume();
         pair.caller.hangs_up_on(&mut pair.callee);
         check_record(&hosts.second.cdrs(1), 1);
+    });
+}
+
+/// The call goes to the other host, whose messages are beside those of the first, whoever is asked.
+#[test]
+fn a_ladder_spans_two_hosts() {
+    in_a_network(|network| {
+        let hosts = Hosts::start(network);
+        let mut pair = Pair::talking(&hosts.first, ["udp", "udp"]);
+        pair.hear_each_other();
+        let call = hosts.first.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+        let (status, told) = hosts.second.api("POST", "/nodes/alpha/drain", None);
+        assert_eq!(status, 202, "{told}");
+        hosts.is_adopted(SOON);
+        pair.hear_each_other();
+        pair.callee.hangs_up_on(&mut pair.caller);
+        let ladders = [&hosts.first, &hosts.second].map(|server| whole_ladder(server, &call));
+        assert_eq!(ladders[0], ladders[1]);
+        let ladder = &ladders[0];
+        assert_eq!(marks(ladder), ["carried on by beta"]);
+        let [first, second] = ["alpha", "beta"].map(|node| of_node(ladder, node));
+        assert!(first.len() >= 7 && second.len() >= 4, "{ladder:#}");
+        let has_bye = |messages: &[&serde_json::Value]| {
+            messages.iter().any(|message| message["method"] == "BYE")
+        };
+        assert!(!has_bye(&first) && has_bye(&second), "{ladder:#}");
     });
 }
