@@ -4,8 +4,7 @@ use super::{Connection, Known, local};
 use core::time::Duration;
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Failed.
@@ -128,9 +127,10 @@ impl Client {
         self.answer(request.send_json(body))
     }
 
-    pub(super) fn post_csv(&self, path: &str, file: File) -> Result<Value, Failure> {
+    pub(super) fn post_csv(&self, path: &str, mut file: impl Read) -> Result<Value, Failure> {
         let request = self.authorized(self.agent.post(self.address(path)));
-        self.answer(request.content_type("text/csv").send(file))
+        let body = ureq::SendBody::from_reader(&mut file);
+        self.answer(request.content_type("text/csv").send(body))
     }
 
     /// An answer without end, as its lines; from where another broke.

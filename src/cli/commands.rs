@@ -5,6 +5,7 @@ use super::call;
 use super::client::{Client, Failure, escape};
 use super::events;
 use super::health;
+use super::progress::Sending;
 use super::reload::reload;
 use super::table::{Column, fields, table};
 use super::tokens;
@@ -43,6 +44,7 @@ pub(super) const CALLS: &[Column] = &[
     ("HOLD", "/hold"),
     ("OWNER", "/owner"),
     ("MEDIA", "/media/node"),
+    ("FLAGS", "/flags"),
 ];
 const NODES: &[Column] = &[
     ("NAME", "/name"),
@@ -179,10 +181,10 @@ fn ask_of_phones(client: &Client, command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Trace { id: Some(id), full, json, .. } => show_ladder(client, &id, full, json),
-        Command::Trace { id: None, call, user, ip, full, .. } => {
+        Command::Trace { id: None, call, user, ip, full, json } => {
             let whose = call.map(Whose::Call).or(user.map(Whose::User)).or(ip.map(Whose::Address));
             let whose = whose.ok_or_else(|| Failure::usage("whose? see holdfast trace --help"))?;
-            watch::ladders(client, &whose, full)
+            watch::ladders(client, &whose, full, json)
         }
         Command::Route { command: RouteCommand::Test { to }, json } => {
             show(&client.get(&format!("/route?to={}", escape(&to)))?, json)
@@ -230,7 +232,7 @@ fn users(client: &Client, command: UsersCommand, json: Json) -> Result<(), Failu
             let opened = opened.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
             let on_conflict = escape(&on_conflict);
             let path = format!("/users/import?on_conflict={on_conflict}&dry_run={dry_run}");
-            show(&client.post_csv(&path, opened)?, json)
+            show(&client.post_csv(&path, Sending::new(opened))?, json)
         }
     }
 }

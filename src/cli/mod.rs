@@ -8,6 +8,7 @@ mod commands;
 mod events;
 mod health;
 mod local;
+mod progress;
 mod reload;
 mod table;
 mod tokens;
@@ -185,7 +186,7 @@ pub enum Command {
         /// Whole messages.
         #[arg(long)]
         full: bool,
-        /// Form of the output; not of what is followed.
+        /// Form of the output; followed, a line for each message, mark and flag.
         #[command(flatten)]
         json: Json,
     },
@@ -495,5 +496,22 @@ mod tests {
     #[test]
     fn commands_are_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    /// One would be taken for the other.
+    #[test]
+    fn no_command_has_an_argument_that_is_named_like_one_of_all() {
+        fn check(command: &clap::Command, global: &[&str]) {
+            for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+                let (name, id) = (command.get_name(), argument.get_id().as_str());
+                assert!(!global.contains(&id), "{name}: {id}");
+            }
+            command.get_subcommands().for_each(|command| check(command, global));
+        }
+        let command = Arguments::command();
+        let global = command.get_arguments().filter(|argument| argument.is_global_set());
+        let global: Vec<&str> = global.map(|argument| argument.get_id().as_str()).collect();
+        assert_eq!(global, ["config", "url", "token"]);
+        command.get_subcommands().for_each(|command| check(command, &global));
     }
 }

@@ -2,7 +2,7 @@
 //! right.
 
 use super::client::{Client, Failure, escape};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -30,38 +30,69 @@ pub(super) struct Rungs {
     flags: Vec<String>,
 }
 
+/// What has come since, in the order of time.
+enum News {
+    Message(Value),
+    Mark(Value),
+    Flag(String),
+}
+
 impl Rungs {
     /// What has come since; each line names its call, when one is given.
     pub(super) fn more(&mut self, ladder: &Value, full: bool, call: Option<&str>) -> String {
-        let items =
-            |name: &str| ladder.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-        let (messages, marks) = (items("messages"), items("marks"));
         let mut text = String::new();
-        let mut new = marks.iter().skip(self.marks).peekable();
         // The last part of an id tells calls apart.
         let of = call.map(|id| format!("  {}", id.rsplit('-').next().unwrap_or_default()));
         let of = of.unwrap_or_default();
-        for message in messages.iter().skip(self.messages) {
-            while let Some(mark) = new.next_if(|mark| part(mark, "at") <= part(message, "at")) {
-                let _ = writeln!(text, "{:<13} * {}{of}", clock(mark), part(mark, "text"));
-            }
-            let _ = writeln!(text, "{:<13} {}{of}", clock(message), arrow(message));
-            if full {
+        for news in self.news(ladder) {
+            let _ = match &news {
+                News::Message(message) => {
+                    writeln!(text, "{:<13} {}{of}", clock(message), arrow(message))
+                }
+                News::Mark(mark) => {
+                    writeln!(text, "{:<13} * {}{of}", clock(mark), part(mark, "text"))
+                }
+                News::Flag(flag) => writeln!(text, "! {}{of}", flag.replace('_', " ")),
+            };
+            if let (News::Message(message), true) = (&news, full) {
                 for line in part(message, "text").lines() {
                     let _ = writeln!(text, "    {line}");
                 }
             }
         }
-        for mark in new {
-            let _ = writeln!(text, "{:<13} * {}{of}", clock(mark), part(mark, "text"));
-        }
-        let flags: Vec<String> =
-            items("flags").iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        for flag in flags.iter().filter(|flag| !self.flags.contains(flag)) {
-            let _ = writeln!(text, "! {}{of}", flag.replace('_', " "));
-        }
-        (self.messages, self.marks, self.flags) = (messages.len(), marks.len(), flags);
         text
+    }
+
+    /// The same for scripts, a document a line.
+    pub(super) fn documents(&mut self, ladder: &Value, call: &str) -> String {
+        let news = self.news(ladder).into_iter().map(|news| match news {
+            News::Message(message) => json!({"call_id": call, "message": message}),
+            News::Mark(mark) => json!({"call_id": call, "mark": mark}),
+            News::Flag(flag) => json!({"call_id": call, "flag": flag}),
+        });
+        news.map(|document| format!("{document}\n")).collect()
+    }
+
+    fn news(&mut self, ladder: &Value) -> Vec<News> {
+        let items =
+            |name: &str| ladder.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let (messages, marks, flags) = (items("messages"), items("marks"), items("flags"));
+        let flags: Vec<String> =
+            flags.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut news = Vec::new();
+        let mut new_marks = marks.iter().skip(self.marks).peekable();
+        for message in messages.iter().skip(self.messages) {
+            while let Some(mark) = new_marks.next_if(|mark| part(mark, "at") <= part(message, "at"))
+            {
+                news.push(News::Mark(mark.clone()));
+            }
+            news.push(News::Message(message.clone()));
+        }
+        news.extend(new_marks.cloned().map(News::Mark));
+        let new_flags = flags.iter().filter(|flag| !self.flags.contains(flag));
+        news.extend(new_flags.cloned().map(News::Flag));
+        (self.messages, self.marks, self.flags) = (messages.len(), marks.len(), flags);
+        news
     }
 }
 
@@ -103,7 +134,6 @@ fn clock(value: &Value) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn arrows_go_the_way_of_the_messages() {
@@ -136,5 +166,13 @@ mod tests {
         let rest = rungs.more(&document, false, None);
         assert_eq!(rest.lines().count(), 4, "what is new: {rest}");
         assert_eq!(rungs.more(&document, false, None), "");
+        let told = Rungs::default().documents(&document, "id");
+        let told: Vec<Value> =
+            told.lines().map(|line| serde_json::from_str(line).expect("a document")).collect();
+        let kinds = ["message", "message", "message", "mark", "flag"];
+        assert_eq!(told.len(), kinds.len());
+        for (document, kind) in told.iter().zip(kinds) {
+            assert!(document["call_id"] == "id" && !document[kind].is_null(), "{document}");
+        }
     }
 }

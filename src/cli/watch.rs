@@ -69,11 +69,16 @@ pub(super) fn drain(client: &Client, name: &str) -> Result<(), Failure> {
     })
 }
 
-/// The ladders of calls as they grow.
-pub(super) fn ladders(client: &Client, whose: &Whose, full: bool) -> Result<(), Failure> {
+/// The ladders of calls as they grow; or a document a line, for each message, mark and flag.
+pub(super) fn ladders(
+    client: &Client,
+    whose: &Whose,
+    full: bool,
+    json: Json,
+) -> Result<(), Failure> {
     let mut out = std::io::stdout();
     // Nobody reads any more: `holdfast trace | head`.
-    if write!(out, "{}", head()).is_err() {
+    if !json.json && write!(out, "{}", head()).is_err() {
         return Ok(());
     }
     let mut followed: BTreeMap<String, Rungs> = BTreeMap::new();
@@ -86,6 +91,7 @@ pub(super) fn ladders(client: &Client, whose: &Whose, full: bool) -> Result<(), 
         let mut over = Vec::new();
         for (id, rungs) in &mut followed {
             let text = match client.get(&format!("/calls/{}/ladder", escape(id))) {
+                Ok(ladder) if json.json => rungs.documents(&ladder, id),
                 Ok(ladder) => rungs.more(&ladder, full, if is_one { None } else { Some(id) }),
                 // Nothing is kept of it yet.
                 Err(failure) if failure.is_not_found() => String::new(),

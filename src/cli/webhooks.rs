@@ -41,7 +41,8 @@ pub enum WebhooksCommand {
     )]
     Add {
         /// Where events are posted to.
-        url: String,
+        #[arg(value_name = "URL")]
+        receiver: String,
         /// Fields.
         #[command(flatten)]
         fields: WebhookFields,
@@ -51,8 +52,8 @@ pub enum WebhooksCommand {
         /// Its id.
         id: String,
         /// Where events are posted to.
-        #[arg(long)]
-        url: Option<String>,
+        #[arg(long, value_name = "URL")]
+        receiver: Option<String>,
         /// Fields.
         #[command(flatten)]
         fields: WebhookFields,
@@ -116,11 +117,11 @@ pub(super) fn run(client: &Client, command: WebhooksCommand, json: Json) -> Resu
     match command {
         WebhooksCommand::List => list(client, "/webhooks", &[], WEBHOOKS, json),
         WebhooksCommand::Show { id } => show(&client.get(&path(&id))?, json),
-        WebhooksCommand::Add { url, fields } => {
-            show(&client.post("/webhooks", &fields.body(Some(url)).into())?, json)
+        WebhooksCommand::Add { receiver, fields } => {
+            show(&client.post("/webhooks", &fields.body(Some(receiver)).into())?, json)
         }
-        WebhooksCommand::Set { id, url, fields } => {
-            let body = fields.body(url);
+        WebhooksCommand::Set { id, receiver, fields } => {
+            let body = fields.body(receiver);
             if body.is_empty() {
                 return Err(Failure::usage("nothing to change: see holdfast webhooks set --help"));
             }

@@ -15,6 +15,8 @@ mod flags;
 mod harness;
 /// The command line beside a process.
 mod local_socket;
+/// Every noun of the command line.
+mod nouns;
 /// Calls that an operator begins.
 mod originate;
 /// Two phones of our own in a call.

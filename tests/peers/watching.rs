@@ -4,6 +4,7 @@ use super::common::process::{Folder, Process};
 use super::common::server::Server;
 use super::common::{SOON, eventually};
 use super::pair::Pair;
+use serde_json::{Value, json};
 use std::process::Command;
 
 /// A command that goes on.
@@ -22,6 +23,7 @@ fn ladders_and_lists_are_followed_as_calls_go_on() {
     let address = begun(&server, &folder, "address", &["trace", "--ip", "127.0.0.1", "--full"]);
     let nowhere = begun(&server, &folder, "nowhere", &["trace", "--ip", "192.0.2.1"]);
     let list = begun(&server, &folder, "list", &["calls", "--watch"]);
+    let documents = begun(&server, &folder, "json", &["trace", "--user", "1002", "--json"]);
     list.says("0 calls");
     let mut pair = Pair::talking(&server, ["udp", "udp"]);
     user.says("200 OK (INVITE)");
@@ -37,12 +39,20 @@ fn ladders_and_lists_are_followed_as_calls_go_on() {
         followed.says("200 OK (BYE)");
     }
     eventually("the list is empty again", SOON, || {
-        list.log().trim_end().ends_with("MEDIA").then_some(())
+        list.log().trim_end().ends_with("FLAGS").then_some(())
     });
     // It was all there was to tell, each message once.
     assert!(one.finish(SOON).success());
     assert_eq!(one.log().matches(" BYE ").count(), 2, "{}", one.log());
     assert_eq!(user.log().matches(" BYE ").count(), 2, "{}", user.log());
+    documents.says("200 OK (BYE)");
+    let id = json!(id);
+    let told = eventually("whole lines", SOON, || {
+        let lines = documents.log();
+        lines.lines().map(|line| serde_json::from_str(line).ok()).collect::<Option<Vec<Value>>>()
+    });
+    assert!(told.len() > 10 && told.iter().all(|line| line["call_id"] == id), "{told:?}");
+    assert!(told.iter().all(|line| line["message"]["text"].is_string()), "{told:?}");
     for silent in [other, nowhere] {
         assert_eq!(silent.log().lines().count(), 1, "{}", silent.log());
     }

@@ -1,0 +1,196 @@
+//! Every noun of the command line, as a table for people and as a document for scripts; what has no end or no table is
+//! looked at by itself: events, captures, backups, imports, completions. `doctor` has tests of its own.
+
+use super::common::process::{Folder, Process};
+use super::common::server::{Server, holdfast};
+use super::common::{SOON, eventually};
+use super::pair::Pair;
+use serde_json::{Value, json};
+use std::process::{Command, Output};
+
+/// Of a file of libpcap, little endian.
+const PCAP: [u8; 4] = [0xd4, 0xc3, 0xb2, 0xa1];
+/// Lines of an import that takes its time.
+const MANY: usize = 3_000;
+
+fn done(server: &Server, arguments: &[&str]) -> Output {
+    let ran = server.command(arguments);
+    assert!(ran.status.success(), "{arguments:?}: {ran:?}");
+    ran
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn document(server: &Server, arguments: &[&str]) -> Value {
+    let output = done(server, &[arguments, &["--json"]].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{arguments:?}: {output:?}"))
+}
+
+#[test]
+fn every_noun_is_a_table_and_a_document() {
+    let server = Server::start();
+    let mut first = Pair::talking(&server, ["udp", "udp"]);
+    first.caller.hangs_up_on(&mut first.callee);
+    server.cdrs(1);
+    drop(first);
+    let _talking = Pair::talking(&server, ["udp", "udp"]);
+    done(&server, &["webhooks", "add", "http://127.0.0.1:9/hook", "--types", "call.ended"]);
+    done(&server, &["tokens", "add", "billing", "--role", "cdr"]);
+    let id = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    let node = server.node();
+    // What the table shows, and what the document has.
+    for (arguments, shown, pointer) in [
+        (&["users"][..], "EXTENSION", "/items/0/extension"),
+        (&["users", "show", "1001"], "display_name", "/extension"),
+        (&["registrations"], "FLOW", "/items/0/contact"),
+        (&["calls"], "FLAGS", "/items/0/legs/0/streams/0/codec"),
+        (&["call", &id], "legs 0", "/legs/0/role"),
+        (&["trace", &id], "200 OK (INVITE)", "/messages/0/text"),
+        (&["route", "test", "1002"], "phones 0", "/decision"),
+        (&["nodes"], "SESSIONS", "/items/0/links"),
+        (&["nodes", &node], "started_at", "/lease_expires_at"),
+        (&["cdrs"], "DISPOSITION", "/items/0/legs/0/codec"),
+        (&["tokens"], "billing", "/items/0/role"),
+        (&["audit"], "POST", "/items/0/status"),
+        (&["webhooks"], "http://127.0.0.1:9/hook", "/items/0/types"),
+        (&["health"], "ready", "/status"),
+        (&["config", "show"], "sip_bind", ""),
+        (&["config", "credentials"], "1001", "/users/0/password"),
+        (&["reload"], "nothing has changed", "/items"),
+        (&["drain", &node], "draining", ""),
+        (&["drain", &node, "--undo"], "takes calls again", ""),
+        (&["hangup", &id], "hanging up", ""),
+    ] {
+        // What is done by it is done once for each form.
+        let table = text(&done(&server, arguments));
+        assert!(table.contains(shown), "{arguments:?}: {table}");
+        assert!(serde_json::from_str::<Value>(&table).is_err(), "{arguments:?}: {table}");
+        if arguments[0] == "hangup" {
+            continue;
+        }
+        let document = document(&server, arguments);
+        assert!(document.pointer(pointer).is_some(), "{arguments:?} {pointer}: {document:#}");
+    }
+}
+
+#[test]
+fn events_are_lines_of_either_form() {
+    let server = Server::start();
+    let folder = Folder::new("events");
+    let begun = |name: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command.args(arguments).env("HOLDFAST_DATA_DIR", server.data());
+        Process::start(name, &mut command, folder.file(name), "the binary itself")
+    };
+    let lines = begun("lines", &["events", "--types", "call.*"]);
+    let documents = begun("documents", &["events", "--types", "call.*", "--json"]);
+    // It is told first what there is: it listens then.
+    documents.says("snapshot");
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.caller.hangs_up_on(&mut pair.callee);
+    lines.says("call.ended");
+    documents.says("call.ended");
+    assert!(lines.log().lines().all(|line| serde_json::from_str::<Value>(line).is_err()));
+    let kinds = eventually("whole lines", SOON, || {
+        let kind = |line: &str| {
+            let document: Value = serde_json::from_str(line).ok()?;
+            document["type"].as_str().map(str::to_owned)
+        };
+        documents.log().lines().map(kind).collect::<Option<Vec<String>>>()
+    });
+    assert!(kinds.iter().any(|kind| kind == "call.ended"), "{kinds:?}");
+}
+
+#[test]
+fn a_capture_is_a_file_or_what_is_written_to_a_pipe() {
+    let server = Server::start();
+    let folder = Folder::new("pcap");
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    let id = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    server.cdrs(1);
+    let file = folder.file("call.pcap");
+    let path = file.to_str().expect("a path");
+    let written = eventually("the capture has the last word", SOON, || {
+        let silent = done(&server, &["pcap", &id, "--output", path]);
+        assert_eq!(text(&silent), "");
+        let written = std::fs::read(&file).expect("a file");
+        let of_bye = written.windows(6).filter(|part| *part == b" BYE\r\n").count();
+        (of_bye == 4).then_some(written)
+    });
+    let piped = done(&server, &["pcap", &id]).stdout;
+    assert!(written.starts_with(&PCAP) && piped.starts_with(&written));
+    let none = server.command(&["pcap", "01920000-0000-7000-8000-000000000001"]);
+    assert_eq!((none.status.code(), none.stdout.len()), (Some(1), 0), "{none:?}");
+}
+
+#[test]
+fn a_long_import_tells_how_far_it_is() {
+    let server = Server::start();
+    let folder = Folder::new("import");
+    let file = folder.file("users.csv");
+    let lines = (0..MANY).map(|number| format!("{},password-of-{number}\n", 30_000 + number));
+    let csv = format!("extension,password\n{}", lines.collect::<String>());
+    std::fs::write(&file, csv).expect("written");
+    let path = file.to_str().expect("a path");
+    let ran = done(&server, &["users", "import", path, "--json"]);
+    let told: Value = serde_json::from_slice(&ran.stdout).expect("a document");
+    assert_eq!((&told["created"], &told["failed"]), (&json!(MANY), &json!([])), "{told}");
+    let progress = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(progress.contains("100 % of "), "{progress}");
+    let again = done(&server, &["users", "import", path, "--on-conflict", "skip"]);
+    assert!(text(&again).contains(&format!("{MANY}")), "{again:?}");
+}
+
+#[test]
+fn a_backup_tells_what_it_holds_and_so_does_its_return() {
+    let mut server = Server::start();
+    let folder = Folder::new("kept");
+    let [table, document] = ["table", "document"].map(|name| folder.file(name));
+    let [table, document] = [&table, &document].map(|file| file.to_str().expect("a path"));
+    let check = |server: &Server, what: &str| {
+        let told = text(&done(server, &[what, table]));
+        assert!(told.contains("users") && !told.contains('{'), "{what}: {told}");
+        let told: Value = serde_json::from_slice(&done(server, &[what, document, "--json"]).stdout)
+            .expect("a document");
+        assert!(told["users"].as_u64() >= Some(2), "{what}: {told}");
+    };
+    check(&server, "backup");
+    // SQLite serves one process: nothing is put back under one that runs.
+    assert_eq!(server.command(&["restore", table]).status.code(), Some(75));
+    server.signaling.terminate();
+    assert!(server.signaling.finish(SOON).success());
+    check(&server, "restore");
+}
+
+#[test]
+fn shells_complete_nouns_and_flags() {
+    let folder = Folder::new("completions");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let ran = holdfast(&folder).args(["completions", shell]).output().expect("the binary runs");
+        let script = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(ran.status.success() && script.contains("registrations"), "{shell}: {ran:?}");
+        if shell == "bash" {
+            std::fs::write(folder.file("bash"), script).expect("written");
+        }
+    }
+    let completed = |words: &[&str]| {
+        let last = words.len() - 1;
+        let script = format!(
+            "source {}; COMP_WORDS=({}); COMP_CWORD={last}; _holdfast holdfast '{}' '{}'; \
+             echo \"${{COMPREPLY[*]}}\"",
+            folder.file("bash").display(),
+            words.join(" "),
+            words[last],
+            words[last - 1],
+        );
+        let ran = Command::new("bash").args(["-c", &script]).output().expect("bash");
+        assert!(ran.status.success(), "{ran:?}");
+        text(&ran).trim().to_owned()
+    };
+    assert_eq!(completed(&["holdfast", "regi"]), "registrations");
+    assert_eq!(completed(&["holdfast", "users", "imp"]), "import");
+    assert_eq!(completed(&["holdfast", "trace", "--us"]), "--user");
+}
