@@ -158,10 +158,18 @@ impl Chromium {
         self.command("Input.insertText", &json!({"text": text}));
     }
 
+    /// What is downloaded lies there, under its name once it is whole.
+    pub(crate) fn saves_to(&mut self, folder: &std::path::Path) {
+        let wanted = json!({"behavior": "allow", "downloadPath": folder});
+        self.command("Browser.setDownloadBehavior", &wanted);
+    }
+
     /// Presses and releases a key.
     pub(crate) fn press(&mut self, key: &str) {
         let (text, code) = match key {
             "Enter" => ("\r", 13),
+            "Escape" => ("", 27),
+            "Tab" => ("", 9),
             key if key.chars().count() == 1 => (key, 0),
             _ => ("", 0),
         };

@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod kept;
+mod ladder;
 mod many;
 #[path = "../peers/pair.rs"]
 mod pair;
+mod phones;
 
 use common::chromium::Chromium;
 use common::events::Watching;

@@ -163,8 +163,13 @@ export function complain(error) {
 /** Does something once, with its button out of the way meanwhile. */
 export const act = (work) => async (event) => {
   const button = event.currentTarget;
+  const focused = document.activeElement === button;
   button.disabled = true;
-  try { await work(event); } catch (error) { complain(error); } finally { button.disabled = false; }
+  try { await work(event); } catch (error) { complain(error); } finally {
+    button.disabled = false;
+    // What is disabled loses the focus, and who works by keyboard their place.
+    if (focused && document.activeElement === document.body) button.focus();
+  }
 };
 
 // Words for numbers and times.

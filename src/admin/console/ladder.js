@@ -4,6 +4,7 @@ import { download, get } from './api.js';
 import { act, card, clock, h, none, replace, s } from './dom.js';
 
 const REFRESH_MS = 2000;
+const LAST_LOOKS = 5;
 const ROW = 26;
 const TOP = 48;
 const WIDE = 900;
@@ -20,7 +21,7 @@ export function ladder(place, id, isLive) {
   async function look() {
     try {
       const found = await get(`/calls/${id}/ladder`);
-      const now = JSON.stringify(found.messages.length + found.marks.length);
+      const now = JSON.stringify([found.messages.length, found.marks.length, found.flags]);
       if (now === stamp) return;
       stamp = now;
       replace(flags, found.flags.map((flag) => h('span', { class: 'tag bad' }, flag.replaceAll('_', ' '))));
@@ -41,9 +42,12 @@ export function ladder(place, id, isLive) {
   }
   replace(place, card('Signaling', [h('div', {}, picture, text)], flags, save));
   look();
+  // The last words come after the end.
+  let left = LAST_LOOKS;
   const timer = setInterval(() => {
-    if (!place.isConnected) clearInterval(timer);
-    else if (isLive()) look();
+    left = isLive() ? LAST_LOOKS : left - 1;
+    if (!place.isConnected || left < 0) clearInterval(timer);
+    else look();
   }, REFRESH_MS);
 }
 

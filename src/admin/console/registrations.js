@@ -57,7 +57,7 @@ function row(item, look) {
   });
   return h('tr', {},
     cell('User', h('b', {}, item.extension)),
-    cell('Phone', [item.user_agent ?? 'unknown', h('span', { class: 'sub' }, `since ${ago(item.registered_at)}`)]),
+    cell('Phone', [item.user_agent ?? 'unknown', h('span', { class: 'sub' }, `registered ${ago(item.registered_at)}`)]),
     cell('Address', [h('span', { class: 'mono' }, item.source), ' ', h('span', { class: 'tag' }, item.transport)], 'nowrap'),
     cell('Node', item.node, 'nowrap'),
     cell('Expires', duration(item.expires_in_ms), 'number'),
