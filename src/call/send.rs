@@ -215,10 +215,16 @@ impl Call {
         self.say_again(|leg| is_lost(&leg.flow));
     }
 
-    /// Open requests of ours to these phones; again does no harm.
+    /// Open requests of ours to these phones; again does no harm. What was asked within a dialog before its BYE is not
+    /// asked again.
     pub(super) fn say_again(&mut self, is_lost: impl Fn(&Leg) -> bool) {
         for leg in self.record.legs.iter().filter(|leg| is_lost(leg)) {
-            let open = leg.clients.iter().filter(|client| client.transaction.is_pending());
+            let is_due = |client: &&Client| {
+                let outlives =
+                    matches!(client.purpose, Purpose::Invite | Purpose::Cancel | Purpose::Bye);
+                client.transaction.is_pending() && (leg.is_live() || outlives)
+            };
+            let open = leg.clients.iter().filter(is_due);
             self.outputs.extend(open.map(|client| {
                 let (flow, bytes, behind) = (leg.flow, client.bytes.clone(), client.behind);
                 let request = Some(client.number);

@@ -8,6 +8,7 @@ use super::calls::Slot;
 use super::silence::Silence;
 use super::takeover::CLAIMED_WITHIN;
 use super::worker::Worker;
+use crate::call::Save;
 use crate::control::PeerFrame;
 use crate::ids::{CallId, NodeName};
 use crate::time::Timestamp;
@@ -166,7 +167,9 @@ impl Worker {
         }
         owned.retain(|id| self.calls.get(*id).is_none());
         self.given_up.untaken = owned.len();
-        self.given_up.is_watched = !owned.is_empty();
+        // A call that the store knows nothing of yet will be ours when it does.
+        let is_given = |save: &Save| !save.ended && self.calls.get(save.id).is_none();
+        self.given_up.is_watched = !owned.is_empty() || self.committer.owed_saves().any(is_given);
         if owned.is_empty() {
             return;
         }
@@ -308,5 +311,17 @@ mod tests {
         worker.committer.forget(CallId(9));
         worker.given_up.watch_from(worker.now + RETRY);
         assert!(!taken_back(&mut worker), "not yet");
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_is_watched_until_the_store_knows_of_it() {
+        let mut worker = samples::worker();
+        worker.committer.save(samples::save(9, 1));
+        worker.given_up.watch_from(worker.now);
+        worker.note_still_owned(Vec::new());
+        assert!(worker.given_up.is_watched(worker.now), "its row comes when the store is back");
+        worker.committer.forget(CallId(9));
+        worker.note_still_owned(Vec::new());
+        assert!(!worker.given_up.is_watched(worker.now));
     }
 }

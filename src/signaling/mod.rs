@@ -32,6 +32,7 @@ mod inherit;
 mod invite;
 mod journal;
 mod ladder;
+mod leases;
 mod ledger;
 mod links;
 mod media_moves;

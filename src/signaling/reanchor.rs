@@ -196,12 +196,13 @@ impl Worker {
         }
     }
 
-    /// The session of our call is elsewhere, and that node is on another host. A node that we never had a link with is
-    /// not: who has its sessions had them from a process beside it.
+    /// The session of our call is elsewhere, and that node is on another host, or one that the call moves away from.
+    /// One that we never had a link with is not on another host: it has sessions of a process beside it.
     pub(super) fn is_elsewhere(&self, id: CallId, node: &NodeName) -> bool {
-        let session = self.calls.get(id).and_then(|slot| slot.media.as_ref());
-        session.is_some_and(|session| {
-            session.node != *node && self.media.are_apart(&session.node, node)
+        let Some(slot) = self.calls.get(id) else { return false };
+        slot.media.as_ref().is_some_and(|session| {
+            session.node != *node
+                && (slot.call.moves_from(node) || self.media.are_apart(&session.node, node))
         })
     }
 
@@ -232,6 +233,12 @@ mod tests {
     use crate::ids::LegId;
     use crate::signaling::samples;
 
+    /// Of the call that `samples` answered.
+    fn report(number: u64) -> Report {
+        let kind = ReportKind::Digit { leg: LegId(0), digit: '5', duration_ms: 100 };
+        Report { session: SessionId(7), number, kind }
+    }
+
     #[test]
     fn emergencies_go_first_then_the_oldest_and_no_more_than_the_window() {
         let mut moves = Moves::new(4);
@@ -254,10 +261,6 @@ mod tests {
         let (call, node) = (CallId(7), NodeName("m-1".into()));
         let mut worker = samples::worker();
         worker.adopt(samples::answered());
-        let report = |number| {
-            let kind = ReportKind::Digit { leg: LegId(0), digit: '5', duration_ms: 100 };
-            Report { session: SessionId::from(call), number, kind }
-        };
         let heard = |worker: &Worker| worker.calls.get(call)?.media.as_ref().map(|it| it.heard);
         worker.handle_media_report(&node, report(9));
         worker.handle_media_report(&node, report(3));
@@ -265,6 +268,22 @@ mod tests {
         worker.note_back(call, node.clone());
         worker.handle_media_report(&node, report(3));
         assert_eq!(heard(&worker), Some(3));
+    }
+
+    /// From another host to a process beside the first one, and back to that: each counts its own reports.
+    #[tokio::test]
+    async fn what_a_former_process_of_the_same_host_says_silences_nobody() {
+        let (call, former) = (CallId(7), NodeName("m-1".into()));
+        let mut worker = samples::worker();
+        worker.adopt(samples::answered());
+        worker.input(call, Input::MediaMoves { lives: true });
+        let slot = worker.calls.get_mut(call).expect("there");
+        assert!(slot.call.moves_from(&former));
+        slot.media.as_mut().expect("a session").node = NodeName("m-2".into());
+        worker.handle_media_report(&former, report(9));
+        worker.handle_media_report(&NodeName("m-2".into()), report(3));
+        let session = worker.calls.get(call).and_then(|slot| slot.media.as_ref());
+        assert_eq!(session.map(|session| session.heard), Some(3));
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Refuge {
 impl Worker {
     /// The store does not answer.
     pub(super) fn lose_sight(&mut self) {
-        self.watch.forget();
+        self.leases.forget();
     }
 
     /// The store answers.

@@ -51,7 +51,7 @@ impl Worker {
             gap.as_millis()
         );
         self.silence = Some(Silence::Proving(now + self.lease));
-        self.watch.forget();
+        self.leases.forget();
         self.peers.forget_silence();
         if !self.peers.is_alone() {
             self.expect_repeats();

@@ -6,6 +6,7 @@
 use super::calls::Session;
 use super::errand::{Claim, Errand};
 use super::journal::replay_dead;
+use super::leases::{Standing, standing};
 use super::links::PeerAddress;
 use super::media_pool::LinkNumber;
 use super::outputs::catch_bug;
@@ -159,45 +160,11 @@ fn lowest_record_version<'a>(live: impl Iterator<Item = &'a NodeRow>) -> u16 {
     versions.fold(RECORD_VERSION, u16::min)
 }
 
-/// What a row says of its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Fresh,
-    Silent,
-    Dead,
-}
-
-fn standing(silent_for: Duration, lease: Duration) -> Standing {
-    match silent_for {
-        time if time <= lease => Standing::Fresh,
-        time if time <= 2 * lease => Standing::Silent,
-        _ => Standing::Dead,
-    }
-}
-
-/// What is known of owners from one look to the next.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    /// Owners that no row named at the last look.
-    nameless: BTreeSet<Incarnation>,
-    /// Our own row was fresh since then, without a gap.
-    fresh_since: Option<Timestamp>,
-    /// The last look, by the store's clock.
-    looked_at: Option<Timestamp>,
-}
-
-impl Watch {
-    /// While the store cannot be asked nobody renews a lease, so none is judged until ours was renewed anew.
-    pub(super) fn forget(&mut self) {
-        self.fresh_since = None;
-        self.nameless.clear();
-    }
-}
-
 impl Worker {
     /// What the table says: peers to dial, leases that ran out, owners that are no more.
     pub(super) fn handle_nodes(&mut self, judgement: Judgement) {
-        let Judgement { now, rows, owners, server } = judgement;
+        let Judgement { now, mut rows, owners, server } = judgement;
+        self.leases.age(now, &mut rows);
         self.notice_server(server);
         self.see_again();
         let (own, lease) = (self.settings.incarnation, self.lease);
@@ -225,7 +192,8 @@ impl Worker {
             rows.iter().filter(|row| is_fresh(row)).map(|row| &*row.name.0).collect();
         let own_name = self.settings.node.clone();
         alive.insert(&own_name.0);
-        if self.may_judge(now, &rows) {
+        let own_row = rows.iter().find(|row| row.incarnation == own);
+        if self.leases.may_judge(now, own_row, lease) {
             self.lose_connections_of_others(&alive);
             self.judge_silence(now, rows.iter().filter(signals));
         }
@@ -274,20 +242,6 @@ impl Worker {
         }
     }
 
-    /// Others' leases are judged only by who renewed its own for a whole lease without a gap, and just now: when the
-    /// store takes no writes all rows grow old together, and the last one written must not judge the others.
-    fn may_judge(&mut self, now: Timestamp, rows: &[NodeRow]) -> bool {
-        let own = rows.iter().find(|row| row.incarnation == self.settings.incarnation);
-        let fresh = own.is_some_and(|row| now.saturating_since(row.seen_at) <= self.lease / 2);
-        let looked_at = self.watch.looked_at.replace(now);
-        if looked_at.is_some_and(|at| now.saturating_since(at) > self.lease) {
-            self.watch.forget();
-        }
-        let since = &mut self.watch.fresh_since;
-        *since = fresh.then(|| since.unwrap_or(now));
-        since.is_some_and(|since| now.saturating_since(since) >= self.lease)
-    }
-
     /// An owner that no row names is an earlier start of a node that started again. One look may come before its row.
     fn judge_owners(&mut self, rows: &[NodeRow], owners: &[Incarnation]) {
         let known: HashSet<Incarnation> = rows.iter().map(|row| row.incarnation).collect();
@@ -299,7 +253,7 @@ impl Worker {
             .collect();
         let alone = self.store.is_embedded();
         for owner in &nameless {
-            if alone || self.watch.nameless.contains(owner) {
+            if alone || self.leases.nameless.contains(owner) {
                 self.peers.bury(*owner);
                 self.claim_from(*owner);
             }
@@ -310,7 +264,7 @@ impl Worker {
                 self.claim_from(*owner);
             }
         }
-        self.watch.nameless = nameless;
+        self.leases.nameless = nameless;
     }
 
     /// A peer has a link with us; a former start of it is dead.
@@ -524,14 +478,5 @@ mod tests {
         let looks = [0, 1, 2, 3].map(|third| look(lease * third / 3));
         assert_eq!(looks, [false; 4], "its lease is good");
         assert!(look(lease * 4 / 3), "it may be cut off, and speak");
-    }
-
-    #[test]
-    fn a_node_is_silent_before_it_is_dead() {
-        let lease = Duration::from_secs(3);
-        let after = |ms| standing(Duration::from_millis(ms), lease);
-        assert_eq!([after(0), after(3_000)], [Standing::Fresh; 2]);
-        assert_eq!([after(3_001), after(6_000)], [Standing::Silent; 2]);
-        assert_eq!(after(6_001), Standing::Dead);
     }
 }

@@ -11,6 +11,7 @@ use super::entrusted::Entrusted;
 use super::errand::{Errand, Errands, Tasks};
 use super::gather::Gathering;
 use super::journal::Keeping;
+use super::leases::Leases;
 use super::links::Links;
 use super::media_pool::MediaPool;
 use super::originate::Originated;
@@ -26,10 +27,9 @@ use super::silence::Silence;
 use super::sockets::{Received, Sockets};
 use super::steer::Steered;
 use super::strangers::Strangers;
-use super::takeover::{self, Watch};
 use super::unheard::Unheard;
 use super::wakeup::{Found, QUEUE, Wakeup};
-use super::{Config, EventSink, feed, names, node, siblings, tuning};
+use super::{Config, EventSink, feed, names, node, siblings, takeover, tuning};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
 use crate::capture::{Recorder, RecorderConfig};
 use crate::control::Frame;
@@ -88,7 +88,7 @@ pub(super) struct Worker {
     pub errands: Errands,
     pub peers: Peers,
     pub gathering: Gathering,
-    pub watch: Watch,
+    pub leases: Leases,
     pub server: Server,
     pub entrusted: Entrusted,
     pub refuge: Refuge,
@@ -265,7 +265,7 @@ impl Worker {
             errands,
             peers: Peers::default(),
             gathering: Gathering::default(),
-            watch: Watch::default(),
+            leases: Leases::default(),
             server: Server::default(),
             entrusted: Entrusted::default(),
             refuge: Refuge::default(),

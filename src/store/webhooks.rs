@@ -107,7 +107,8 @@ impl Store {
         ask!(self, DEADLINE, settle_deliveries(duty, holder, webhook, settlement, most_dead))
     }
 
-    /// Takes or renews a duty for so long. False: another has it.
+    /// Takes or renews a duty for so long. False: another has it. One that would last longer is of before the store's
+    /// clock was set back, and may be taken.
     pub async fn take_duty(
         &self,
         name: &str,

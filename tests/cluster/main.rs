@@ -8,6 +8,7 @@ mod common;
 #[path = "../peers/pair.rs"]
 mod pair;
 
+mod amid;
 mod any_node;
 mod capture;
 mod connections;

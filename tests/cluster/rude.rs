@@ -49,11 +49,8 @@ impl Side {
     /// A re-INVITE or UPDATE is taken, in that direction.
     fn accepts(&mut self, method: &Method, direction: &str) {
         let request = self.asked(method);
-        self.talk.told(&request.body);
-        self.version += 1;
-        let answer = self.talk.sdp(self.version, direction);
         assert!(request.headers.get(&HeaderName::Contact).is_some(), "{request:?}");
-        self.phone.respond(&request, 200, "unused", Some(&answer));
+        self.answers(&request, direction);
         if *method == Method::Invite {
             self.phone.request_of(&Method::Ack);
         }

@@ -5,23 +5,27 @@ use crate::common::phone::sdp;
 use crate::pair::{Pair, phone};
 use crate::switch::Switch;
 use holdfast::sip::{Method, Status};
+use std::collections::HashSet;
 
-/// The kernel spreads phones over the processes by their addresses: so many go to both.
+/// The kernel spreads phones over the processes by their addresses: of so many hardly all go to one.
 const PAIRS: usize = 6;
 
 #[test]
 fn whoever_is_reached_serves_the_call() {
     let switch = Switch::start();
-    for _ in 0..PAIRS {
+    let mut owners = HashSet::new();
+    // The kernel spreads phones over the processes by their addresses: some go to the second one before long.
+    let mut calls = 0;
+    while owners.len() < switch.signaling.len() {
+        calls += 1;
+        assert!(calls <= 64, "one process had all calls");
         let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+        owners.insert(switch.owner());
         pair.hear_each_other();
         pair.callee.hangs_up_on(&mut pair.caller);
+        let cdrs = switch.survivor().cdrs(calls);
+        assert!(cdrs.iter().all(|cdr| cdr["takeovers"] == 0), "{cdrs:#?}");
     }
-    let cdrs = switch.survivor().cdrs(PAIRS);
-    let owners: std::collections::HashSet<String> =
-        cdrs.iter().map(|cdr| cdr["owners"].to_string()).collect();
-    assert!(cdrs.iter().all(|cdr| cdr["takeovers"] == 0), "{cdrs:#?}");
-    assert_eq!(owners.len(), 2, "both processes had calls: {owners:?}");
 }
 
 #[test]

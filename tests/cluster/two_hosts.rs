@@ -79,9 +79,7 @@ impl Side {
     fn is_told(&mut self, hosts: &Hosts) {
         let invite = self.refresh(hosts);
         self.phone.follow(&self.dialog);
-        self.version += 1;
-        let answer = self.talk.sdp(self.version, "sendrecv");
-        self.phone.respond(&invite, 200, "unused", Some(&answer));
+        self.answers(&invite, "sendrecv");
         self.phone.request_of(&Method::Ack);
     }
 }
@@ -179,6 +177,29 @@ fn phones_that_refuse_keep_their_audio() {
         // Nobody asks the callee again, and what is due to it comes.
         let asks = |message: &Message| matches!(message, Message::Request(request) if request.method == Method::Invite);
         assert!(!pair.callee.phone.comes(Duration::from_secs(1), asks));
+        pair.caller.hangs_up_on(&mut pair.callee);
+        check_record(&hosts.second.cdrs(1), 1);
+    });
+}
+
+/// What fails may pass, so it is asked again, but not for ever.
+#[test]
+fn a_phone_that_fails_at_the_news_keeps_its_audio() {
+    in_a_network(|network| {
+        let mut hosts = Hosts::start(network);
+        let mut pair = Pair::talking(&hosts.first, ["udp", "udp"]);
+        pair.hear_each_other();
+        hosts.first.signaling.kill();
+        pair.caller.is_told(&hosts);
+        let asks = |message: &Message| matches!(message, Message::Request(request) if request.method == Method::Invite);
+        let mut asked = 0;
+        while asked == 0 || pair.callee.phone.comes(Duration::from_secs(2), asks) {
+            let invite = pair.callee.refresh(&hosts);
+            pair.callee.phone.respond(&invite, 500, "unused", None);
+            asked += 1;
+            assert!(asked < 5, "it is asked for ever");
+        }
+        pair.hear_each_other();
         pair.caller.hangs_up_on(&mut pair.callee);
         check_record(&hosts.second.cdrs(1), 1);
     });

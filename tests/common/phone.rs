@@ -1,7 +1,8 @@
 //! Our own phone: says exactly what a test wants said, over UDP or TCP, and tells what it was told.
 //!
 //! Invariants: what is sent within a dialog goes to the dialog's remote target; retransmissions of a request are
-//! answered by the same response and not shown twice; OPTIONS pings are answered by itself.
+//! answered by the same response and not shown twice; a transaction that was refused hears no second answer; OPTIONS
+//! pings are answered by itself.
 
 use super::repeats::Repeats;
 use super::{SOON, own_ip};
@@ -40,6 +41,8 @@ pub(crate) struct Phone {
     repeats: Repeats,
     /// ACKs to 2xx, by what `acknowledged` names.
     acknowledged: HashMap<String, Vec<u8>>,
+    /// Branches of requests that were refused.
+    refused: HashSet<String>,
 }
 
 impl Phone {
@@ -76,6 +79,7 @@ impl Phone {
             registration: (unique("registration"), 0),
             repeats: Repeats::default(),
             acknowledged: HashMap::new(),
+            refused: HashSet::new(),
         }
     }
 
@@ -310,6 +314,7 @@ impl Phone {
     /// It is as if what came had been lost: what is said again is heard.
     pub(crate) fn has_heard_nothing(&mut self) {
         self.seen.clear();
+        self.refused.clear();
     }
 
     /// The next final response.
@@ -437,6 +442,13 @@ impl Phone {
             && let Some(ack) = self.acknowledged.get(&acknowledged(response)).cloned()
         {
             return self.send(&ack);
+        }
+        if let Message::Response(response) = &message
+            && response.status.0 >= 300
+            && let Some(branch) = response.top_via().and_then(|via| via.branch().map(str::to_owned))
+            && !self.refused.insert(branch)
+        {
+            return;
         }
         if let Message::Request(request) = &message {
             if let Some(answer) = self.answered.get(&key(request)).cloned() {

@@ -150,8 +150,7 @@ impl Pair {
     }
 }
 
-/// A re-INVITE of `from` with that direction, answered by `to` with that one; as it came to `to`. `null_address` is the
-/// old way to hold.
+/// A re-INVITE of `from` with that direction, answered by `to` with that one; as it came to `to`.
 pub(crate) fn reinvite(
     from: &mut Side,
     to: &mut Side,
@@ -159,15 +158,7 @@ pub(crate) fn reinvite(
     answered: &str,
     null_address: bool,
 ) -> Request {
-    from.version += 1;
-    let mut offer = from.talk.sdp(from.version, offered);
-    if null_address {
-        offer = offer.replace("c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0");
-    }
-    let mut request = from.dialog.request(Method::Invite);
-    request.headers.push(holdfast::sip::HeaderName::ContentType, "application/sdp");
-    request.body = offer.into();
-    let sent = from.phone.send_in_dialog(request);
+    let sent = from.offers(offered, null_address);
     let received = to.phone.request_of(&Method::Invite);
     let body = String::from_utf8_lossy(&received.body).into_owned();
     if offered == "sendrecv" && !null_address {
@@ -177,19 +168,42 @@ pub(crate) fn reinvite(
     } else {
         assert!(body.contains("a=sendonly") || body.contains("a=inactive"), "{body}");
     }
-    to.version += 1;
-    to.talk.told(&received.body);
-    let answer = to.talk.sdp(to.version, answered);
-    to.phone.respond(&received, 200, "unused", Some(&answer));
-    let accepted = from.phone.response_to(&Method::Invite);
-    assert_eq!(accepted.status, Status(200));
-    from.talk.told(&accepted.body);
-    from.phone.acknowledge(&from.dialog, &sent, None);
+    to.answers(&received, answered);
+    from.takes_answer(&sent);
     to.phone.request_of(&Method::Ack);
     received
 }
 
 impl Side {
+    /// A re-INVITE leaves; as it was sent. `null_address` is the old way to hold.
+    pub(crate) fn offers(&mut self, direction: &str, null_address: bool) -> Request {
+        self.version += 1;
+        let mut offer = self.talk.sdp(self.version, direction);
+        if null_address {
+            offer = offer.replace("c=IN IP4 127.0.0.1", "c=IN IP4 0.0.0.0");
+        }
+        let mut request = self.dialog.request(Method::Invite);
+        request.headers.push(holdfast::sip::HeaderName::ContentType, "application/sdp");
+        request.body = offer.into();
+        self.phone.send_in_dialog(request)
+    }
+
+    /// A re-INVITE that came is accepted.
+    pub(crate) fn answers(&mut self, received: &Request, direction: &str) {
+        self.version += 1;
+        self.talk.told(&received.body);
+        let answer = self.talk.sdp(self.version, direction);
+        self.phone.respond(received, 200, "unused", Some(&answer));
+    }
+
+    /// The far side accepts what was offered, and is told so.
+    pub(crate) fn takes_answer(&mut self, sent: &Request) {
+        let accepted = self.phone.response_to(&Method::Invite);
+        assert_eq!(accepted.status, Status(200));
+        self.talk.told(&accepted.body);
+        self.phone.acknowledge(&self.dialog, sent, None);
+    }
+
     /// The phone takes an INVITE, and has it acknowledged.
     #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn taking(mut phone: Phone, invite: &Request, hz: u32) -> Self {
@@ -206,10 +220,7 @@ impl Side {
         let told = self.phone.request_of(&Method::Invite);
         let body = String::from_utf8_lossy(&told.body);
         assert!(body.contains(&format!("a={offered}\r\n")), "{body}");
-        self.version += 1;
-        self.talk.told(&told.body);
-        let answer = self.talk.sdp(self.version, answered);
-        self.phone.respond(&told, 200, "unused", Some(&answer));
+        self.answers(&told, answered);
         self.phone.request_of(&Method::Ack);
     }
 

@@ -78,6 +78,9 @@ async fn a_duty_is_one_nodes_at_a_time(database: &Database) {
     assert!(store.move_duty("x", ONE, 7).await.expect("an answer"));
     assert!(!store.move_duty("x", OTHER, 9).await.expect("an answer"), "it is not its own");
     assert_eq!(store.duty_position("x").await.expect("an answer"), Some(7));
+    // Nobody takes a duty for longer than this: it is of before the clock was set back.
+    assert!(takes(ONE, LONG * 2).await);
+    assert!(takes(OTHER, LONG).await, "what would last longer than anybody takes it for");
 }
 
 async fn a_round_is_settled_whole_by_who_has_the_duty(database: &Database) {

@@ -56,6 +56,22 @@ fn info_passes_with_its_answer() {
     assert_eq!(bench.heard(CALLER), ["408"], "never answered");
 }
 
+/// What may not have left by a connection is said again, but nothing of before the BYE once that was said.
+#[test]
+fn a_reinvite_is_not_said_again_after_the_bye() {
+    let mut bench = Bench::answered();
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4000, 2, "a=sendonly\r\n"));
+    bench.heard(&callee());
+    bench.call.say_again_by(|_| true);
+    bench.drain();
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp"], "it waits for its answer");
+    bench.ask(CALLER, "BYE", 3, "", "");
+    assert!(bench.heard(&callee()).contains(&"BYE".to_owned()));
+    bench.call.say_again_by(|_| true);
+    bench.drain();
+    assert_eq!(bench.heard(&callee()), ["BYE"]);
+}
+
 #[test]
 fn numbers_and_tags_are_checked() {
     let mut bench = Bench::answered();

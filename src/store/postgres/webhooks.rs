@@ -179,6 +179,7 @@ impl Session {
              select $1, $2, now + $3 from clock
              on conflict (name) do update set holder = excluded.holder, until = excluded.until
              where duties.holder = excluded.holder or duties.until < excluded.until - $3
+                 or duties.until > excluded.until
              returning holder",
         )
         .bind(name)

@@ -162,7 +162,7 @@ impl Sqlite {
                  set holder = excluded.holder, until = excluded.until
              where duties.holder = excluded.holder or duties.until < excluded.until - ",
         );
-        query.push_bind(life).push(" returning holder");
+        query.push_bind(life).push(" or duties.until > excluded.until returning holder");
         let taken = query.build().fetch_optional(&self.writer).await?;
         Ok(taken.is_some())
     }

@@ -77,6 +77,10 @@ pub enum Fault {
     },
     Mood(Mood, u64),
     Well,
+    /// Its clock is set forward, or back.
+    StepStore {
+        micros: i64,
+    },
     /// The replica stops here.
     Lag,
     /// The store dies, and the replica takes its place.
@@ -186,10 +190,10 @@ impl Theme {
             Self::Deaths | Self::BadNetwork | Self::Failover => 0,
             Self::Freezes => random.between(0, 2),
             Self::Cuts => [0, 2, 2, 3][random.between(0, 4) as usize],
-            Self::Store => [0, 4, 4, 3][random.between(0, 4) as usize],
+            Self::Store => [0, 4, 4, 3, 13][random.between(0, 5) as usize],
             Self::Media => [0, 5, 6, 7, 8, 8, 9, 10, 10, 11][random.between(0, 10) as usize],
             Self::MediaDeaths => return Self::media_death(random),
-            Self::All => random.between(0, 13),
+            Self::All => random.between(0, 14),
         };
         match all {
             0 if random.chance(250) => {
@@ -229,6 +233,10 @@ impl Theme {
                 Fault::LoseHost { host, time: random.between(500 * MS, 25 * S) }
             }
             12 => Self::drain(node, random),
+            13 => {
+                let micros = random.between(S, 1_200 * S) as i64;
+                Fault::StepStore { micros: if random.chance(500) { micros } else { -micros } }
+            }
             _ => {
                 let time = random.between(100 * MS, 1_400 * MS);
                 Fault::Stall(Place::Node(node), Place::Media(media), time)
@@ -371,6 +379,10 @@ impl World {
                 self.schedule(time, Happening::Fault(Fault::Well));
             }
             Fault::Well => self.mood = Mood::Well,
+            Fault::StepStore { micros } => {
+                self.count.add("faults: store's clock set");
+                self.store_ahead = self.store_ahead.saturating_add_signed(micros);
+            }
             Fault::Lag => self.replica = Some(self.store.clone()),
             Fault::FallBack => {
                 let Some(replica) = self.replica.take() else { return };

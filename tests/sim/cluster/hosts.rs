@@ -106,6 +106,10 @@ impl World {
     /// To every signaling node.
     pub fn tell_links(&mut self, media: usize, frame: &Frame) {
         if let Frame::Report(report) = frame {
+            if !matches!(report.kind, holdfast::control::ReportKind::State(_)) {
+                let (session, kind) = (report.session.0, &report.kind);
+                self.note(|| format!("   media {media}: of session {session}: {kind:?}"));
+            }
             if matches!(report.kind, holdfast::control::ReportKind::Silence { .. }) {
                 self.count.add("media: silence reported");
             }

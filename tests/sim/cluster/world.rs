@@ -237,7 +237,7 @@ impl World {
             order: 0,
             in_flight: 0,
         };
-        world.store_ahead = world.random.between(0, 20 * S);
+        world.store_ahead = 7_200 * S + world.random.between(0, 20 * S);
         world.break_rules();
         world.schedule(0, Happening::Tick);
         world
@@ -475,11 +475,15 @@ pub fn first_line(bytes: &Bytes) -> String {
     let find = |name: &str| {
         text.lines().find(|line| line.to_ascii_lowercase().starts_with(name)).unwrap_or_default()
     };
+    let direction = text.lines().rfind(|line| {
+        ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"].contains(&line.trim_end())
+    });
     format!(
-        "{} [{}] {} {}",
+        "{} [{}] {} {} {}",
         text.lines().next().unwrap_or_default(),
         find("cseq"),
         find("call-id"),
-        find("o=")
+        find("o="),
+        direction.unwrap_or_default()
     )
 }
