@@ -104,6 +104,13 @@ pub enum Event {
         /// It is not heard; else it is again.
         silent: bool,
     },
+    /// Neither phone is heard, though both should send; or one is again.
+    NoAudio {
+        /// Call.
+        call: CallId,
+        /// So it is; else it is over.
+        silent: bool,
+    },
     /// The call is over; exactly once a call.
     CallEnded {
         /// Call.

@@ -546,7 +546,7 @@ fn events_begin_with_what_is_and_go_on_with_what_comes() {
     let expect = json!({"type": "snapshot", "id": 0, "last": true, "calls": [{
         "id": CALL, "state": "confirmed", "owner": "test-1", "media_node": null,
         "caller": call()["caller"], "callee": call()["callee"], "takeovers": 0, "hold": "none",
-        "parked": "none", "one_way": null,
+        "parked": "none", "one_way": null, "silent": false,
         "created_at": "2026-01-31T12:00:00.000Z", "ringing_at": null, "answered_at": null,
     }]});
     assert_eq!(*first, expect);

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::leg::Leg;
-use super::quality::{milliseconds, mos};
+use super::quality::{Passage, milliseconds};
 use super::record::{End, Party, Transferred};
 use crate::ids::{CallId, Epoch, NodeName};
 use crate::sip::NameAddr;
@@ -50,7 +50,7 @@ impl Call {
             created_at: record.created_at,
             ringing_at: record.ringing_at,
             answered_at: record.answered_at,
-            legs: record.legs.iter().map(|leg| self.sound.complete(leg.id, cdr_leg(leg))).collect(),
+            legs: record.legs.iter().map(|leg| self.complete(leg, cdr_leg(leg))).collect(),
             owners: &record.owners,
             media_nodes: &record.media.nodes,
             reanchors: record.added_3.reanchors,
@@ -105,6 +105,7 @@ pub(super) fn cdr_leg(leg: &Leg) -> CdrLeg {
     let sum =
         |of: fn(&crate::control::StreamStatistics) -> u64| leg.statistics.iter().map(of).sum();
     let first = leg.statistics.first();
+    let mos = first.and_then(|statistics| Passage::of(leg.codec(), statistics, 0).mos());
     let heard = first.filter(|statistics| statistics.packets_received > 0);
     CdrLeg {
         role: leg.role,
@@ -116,19 +117,15 @@ pub(super) fn cdr_leg(leg: &Leg) -> CdrLeg {
         created_at: Rfc3339(leg.created_at),
         answered_at: leg.answered_at.map(Rfc3339),
         ended_at: leg.ended_at.map(Rfc3339),
-        codec: leg
-            .streams
-            .first()
-            .and_then(|stream| stream.side.as_ref())
-            .and_then(|side| side.codec.as_ref())
-            .map(|codec| codec.encoding.clone()),
+        codec: leg.codec().map(str::to_owned),
         packets_sent: sum(|statistics| statistics.packets_sent),
         packets_received: sum(|statistics| statistics.packets_received),
         packets_lost: sum(|statistics| statistics.packets_lost),
         jitter_mean_ms: heard.map(|statistics| milliseconds(statistics.jitter_us)),
         rtt_mean_ms: first.and_then(|statistics| statistics.rtt_us).map(milliseconds),
-        mos_mean: first.and_then(mos),
-        mos_min: first.and_then(mos),
+        mos_mean: mos,
+        mos_min: mos,
+        bursts: None,
         silence_max_ms: leg
             .statistics
             .iter()

@@ -48,6 +48,7 @@ impl Call {
             (CallFlag::CodecMismatch, self.is_transcoding),
             (CallFlag::MediaRejected, status.is_some_and(refuses) || statuses.any(refuses)),
             (CallFlag::OneWayAudio, self.silent_role().is_some()),
+            (CallFlag::Silence, self.is_silent()),
         ];
         known.into_iter().filter(|(_, is_so)| *is_so).map(|(flag, _)| flag)
     }

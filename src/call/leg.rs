@@ -6,7 +6,7 @@
 use super::anchor::Moving;
 use super::refresh::Stale;
 use super::steer::Steered;
-use crate::control::RollOver;
+use crate::control::{Codec, RollOver};
 use crate::ids::{Flow, LegId, Rev};
 use crate::rtp::srtp::Keying;
 use crate::sdp::offer_answer::StreamSide;
@@ -391,6 +391,25 @@ impl Leg {
             }
         }
         self.secure_description();
+    }
+
+    /// Encoding of what its phone says.
+    pub fn codec(&self) -> Option<&str> {
+        self.spoken().map(|codec| codec.encoding.as_str())
+    }
+
+    /// How much of it a packet holds.
+    pub fn packet_ms(&self) -> u16 {
+        self.spoken().map_or(20, |codec| codec.ptime_ms)
+    }
+
+    fn spoken(&self) -> Option<&Codec> {
+        self.streams.first()?.side.as_ref()?.codec.as_ref()
+    }
+
+    /// When its phone was heard last, as far as was told.
+    pub fn last_packet_at(&self) -> Option<Timestamp> {
+        self.statistics.first()?.last_packet_at
     }
 
     /// The phone says it sends media on some stream.

@@ -230,6 +230,7 @@ impl Call {
                 }
             }
             ReportKind::Sent(sent) => self.sent = sent,
+            ReportKind::Missed(missed) => self.take_missed(&missed),
             ReportKind::Ended(state) => {
                 self.take_statistics(&state);
                 self.record.media.open = false;
@@ -306,7 +307,6 @@ impl Call {
             self.save_within(LAZY_SAVE * 20);
         }
         self.judge_sound();
-        self.note_flags();
     }
 
     pub(super) fn session(&self) -> SessionId {

@@ -8,6 +8,7 @@
 use super::anchor::Anchor;
 use super::leg::{Leg, LegState};
 use super::sealed::unseal;
+use super::sound::Summary;
 use crate::encoding::append;
 use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
 use crate::rtp::srtp::{Keying, Seed};
@@ -117,6 +118,8 @@ pub(super) struct Added5 {
     pub former_keys: Vec<(LegId, Vec<Option<Keying>>)>,
     /// What was not as it should be, at any time.
     pub flags: BTreeSet<CallFlag>,
+    /// How each phone was heard.
+    pub sound: Vec<(LegId, Summary)>,
 }
 
 /// A tone that an operator plays to a phone.

@@ -1,30 +1,40 @@
-//! How a call sounds over time: the worst and the mean of what reports tell, and a phone that is not heard.
+//! How a call sounds over time: the worst and the mean of what reports tell, and phones that are not heard.
 //!
-//! A node that takes the call over begins anew: what it tells is of its own time.
+//! What a CDR says of it is in the record, so who takes the call over goes on with it.
 
-use super::Call;
 use super::leg::Leg;
-use super::quality::{milliseconds, mos};
+use super::quality::{Passage, ratio};
 use super::record::Phase;
-use crate::control::StreamStatistics;
+use super::{Call, LAZY_SAVE};
+use crate::control::{Bursts, Missed, StreamStatistics};
 use crate::event::Event;
 use crate::ids::LegId;
 use crate::time::Timestamp;
 use crate::views::CdrLeg;
-use crate::views::call::LegRole;
+use crate::views::call::{BurstsView, LegRole};
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
-/// A phone whose last packet is so much older than the other's is not heard.
-const BEHIND: Duration = Duration::from_millis(1_500);
+/// A phone that should send and was not heard so long is not heard.
+const UNHEARD: Duration = Duration::from_millis(1_500);
 /// A score of fewer packets says little.
 const PACKETS: u64 = 100;
+/// A score that is so much worse than all before is worth a save, in hundredths.
+const WORSE: u16 = 30;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Sound {
     legs: Vec<(LegId, Heard)>,
     /// Told of as not heard.
-    silent: Option<(LegId, LegRole)>,
+    unheard: Option<Unheard>,
+}
+
+/// Who is not heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unheard {
+    One(LegId, LegRole),
+    Both,
 }
 
 /// What was heard of one phone.
@@ -32,127 +42,250 @@ pub(super) struct Sound {
 struct Heard {
     /// When the score was made last.
     before: StreamStatistics,
-    scores: Mean,
-    worst: Option<f64>,
-    jitter: Mean,
-    round_trip: Mean,
+    before_runs: u32,
+    /// Told of as silent since its last packet, which came then.
+    quiet: Option<Option<Timestamp>>,
+    /// Of media nodes that counted before, and of the present one.
+    bursts: (Bursts, Bursts),
 }
 
-#[derive(Debug, Default)]
+/// What a CDR says of a leg, but for what is in its last statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Summary {
+    /// Hundredths, as `worst`.
+    scores: Mean,
+    worst: Option<u16>,
+    jitter_us: Mean,
+    rtt_us: Mean,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Mean {
-    sum: f64,
+    sum: u64,
     count: u32,
 }
 
 impl Mean {
-    fn add(&mut self, value: f64) {
-        self.sum += value;
+    fn add(&mut self, value: u32) {
+        self.sum += u64::from(value);
         self.count += 1;
     }
 
-    fn get(&self) -> Option<f64> {
-        (self.count > 0).then(|| (self.sum / f64::from(self.count) * 100.0).round() / 100.0)
+    fn get(self) -> Option<f64> {
+        (self.count > 0).then(|| ratio(self.sum, self.count.into()))
     }
 }
 
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
 impl Heard {
+    fn bursts(&self) -> Bursts {
+        let (former, present) = self.bursts;
+        Bursts {
+            count: former.count.saturating_add(present.count),
+            packets: former.packets.saturating_add(present.packets),
+            lost: former.lost.saturating_add(present.lost),
+            runs: former.runs.saturating_add(present.runs),
+        }
+    }
+
     /// The score is of the packets since the last one, not of the whole call: ten bad seconds of an hour show.
-    fn take(&mut self, now: &StreamStatistics) {
-        let new = now.packets_received.saturating_sub(self.before.packets_received);
-        if new < PACKETS {
+    fn score(&mut self, codec: Option<&str>, now: &StreamStatistics, summary: &mut Summary) {
+        let received = now.packets_received.saturating_sub(self.before.packets_received);
+        if received < PACKETS {
             return;
         }
-        let since = StreamStatistics {
-            packets_received: new,
-            packets_lost: now.packets_lost.saturating_sub(self.before.packets_lost),
-            ..now.clone()
+        let (runs, lost) = (self.bursts().runs, now.packets_lost);
+        let since = Passage {
+            received,
+            lost: lost.saturating_sub(self.before.packets_lost),
+            ..Passage::of(codec, now, runs.saturating_sub(self.before_runs))
         };
-        self.before = now.clone();
-        self.jitter.add(milliseconds(now.jitter_us));
-        if let Some(rtt_us) = now.rtt_us {
-            self.round_trip.add(milliseconds(rtt_us));
+        (self.before, self.before_runs) = (now.clone(), runs);
+        summary.add(&since);
+    }
+}
+
+impl Summary {
+    fn add(&mut self, passage: &Passage<'_>) {
+        self.jitter_us.add(passage.jitter_us);
+        if let Some(rtt_us) = passage.rtt_us {
+            self.rtt_us.add(rtt_us);
         }
-        if let Some(score) = mos(&since) {
-            self.scores.add(score);
+        if let Some(score) = passage.mos() {
+            let score = (score * 100.0).round() as u16;
+            self.scores.add(score.into());
             self.worst = Some(self.worst.map_or(score, |worst| worst.min(score)));
+        }
+    }
+
+    fn is_much_worse_than(&self, before: &Self) -> bool {
+        let worst = self.worst.zip(before.worst);
+        worst.is_some_and(|(now, before)| now.saturating_add(WORSE) <= before)
+    }
+
+    fn complete(&self, cdr: CdrLeg) -> CdrLeg {
+        let time = |mean: Mean| mean.get().map(|micros| hundredths(micros / 1_000.0));
+        CdrLeg {
+            jitter_mean_ms: time(self.jitter_us).or(cdr.jitter_mean_ms),
+            rtt_mean_ms: time(self.rtt_us).or(cdr.rtt_mean_ms),
+            mos_mean: self.scores.get().map(|mean| mean.round() / 100.0).or(cdr.mos_mean),
+            mos_min: self.worst.map(|worst| f64::from(worst) / 100.0).or(cdr.mos_min),
+            ..cdr
         }
     }
 }
 
 impl Sound {
-    pub(super) fn take(&mut self, leg: LegId, statistics: &StreamStatistics) {
+    fn heard(&mut self, leg: LegId) -> &mut Heard {
         let at = self.legs.iter().position(|(id, _)| *id == leg).unwrap_or_else(|| {
             self.legs.push((leg, Heard::default()));
             self.legs.len() - 1
         });
-        if let Some((_, heard)) = self.legs.get_mut(at) {
-            heard.take(statistics);
-        }
+        let (_, heard) = self.legs.get_mut(at).expect("it was found, or put there");
+        heard
     }
 
     pub(super) fn give_room_back(&mut self) {
         self.legs.shrink_to_fit();
     }
 
-    /// What a CDR says of a leg, as far as it was heard long enough.
-    pub(super) fn complete(&self, leg: LegId, cdr: CdrLeg) -> CdrLeg {
-        let Some((_, heard)) = self.legs.iter().find(|(id, _)| *id == leg) else { return cdr };
-        CdrLeg {
-            jitter_mean_ms: heard.jitter.get().or(cdr.jitter_mean_ms),
-            rtt_mean_ms: heard.round_trip.get().or(cdr.rtt_mean_ms),
-            mos_mean: heard.scores.get().or(cdr.mos_mean),
-            mos_min: heard.worst.or(cdr.mos_min),
-            ..cdr
-        }
+    fn bursts(&self, leg: LegId) -> Bursts {
+        let heard = self.legs.iter().find(|(id, _)| *id == leg);
+        heard.map(|(_, heard)| heard.bursts()).unwrap_or_default()
     }
 }
 
 impl Call {
+    /// What did not come from phones, of those of which there is something to tell.
+    pub(super) fn take_missed(&mut self, missed: &[Missed]) {
+        for leg in &self.record.legs {
+            let told = missed.iter().find(|told| (told.leg, told.stream) == (leg.id, 0));
+            let heard = self.sound.heard(leg.id);
+            let silent =
+                told.map_or(Duration::ZERO, |told| Duration::from_millis(told.silent_ms.into()));
+            heard.quiet = (silent >= UNHEARD).then(|| leg.last_packet_at());
+            if let Some(told) = told {
+                let (former, present) = (heard.bursts(), &mut heard.bursts);
+                if told.bursts.runs < present.1.runs {
+                    present.0 = former;
+                }
+                present.1 = told.bursts;
+            }
+        }
+        self.judge_sound();
+    }
+
     /// New statistics are there.
     pub(super) fn judge_sound(&mut self) {
+        let mut is_much_worse = false;
         for leg in &self.record.legs {
-            if let Some(statistics) = leg.statistics.first() {
-                self.sound.take(leg.id, statistics);
+            let Some(statistics) = leg.statistics.first() else { continue };
+            let summaries = &mut self.record.added_5.sound;
+            let known = summaries.iter().position(|(id, _)| *id == leg.id);
+            let mut summary = known.map(|at| summaries[at].1).unwrap_or_default();
+            let before = summary;
+            self.sound.heard(leg.id).score(leg.codec(), statistics, &mut summary);
+            is_much_worse |= summary.is_much_worse_than(&before);
+            match known {
+                Some(at) => summaries[at].1 = summary,
+                None if summary == before => {}
+                None => summaries.push((leg.id, summary)),
             }
         }
-        let silent = self.silent_leg();
-        if silent == self.sound.silent || self.record.phase == Phase::Ended {
+        if is_much_worse {
+            self.save_within(LAZY_SAVE * 20);
+        }
+        self.judge_silence_of_phones();
+        self.note_flags();
+    }
+
+    fn judge_silence_of_phones(&mut self) {
+        let unheard = self.unheard();
+        if unheard == self.sound.unheard || self.record.phase == Phase::Ended {
             return;
         }
-        let before = core::mem::replace(&mut self.sound.silent, silent);
-        for (told, silent) in [(before, false), (silent, true)] {
-            if let Some((leg, role)) = told {
-                self.emit(Event::OneWayAudio { call: self.record.id, leg, role, silent });
+        let before = core::mem::replace(&mut self.sound.unheard, unheard);
+        let call = self.record.id;
+        for (told, silent) in [(before, false), (unheard, true)] {
+            match told {
+                Some(Unheard::One(leg, role)) => {
+                    self.emit(Event::OneWayAudio { call, leg, role, silent });
+                }
+                Some(Unheard::Both) => self.emit(Event::NoAudio { call, silent }),
+                None => {}
             }
         }
     }
 
+    /// The one phone that is not heard while the other is.
     pub(super) fn silent_role(&self) -> Option<LegRole> {
-        self.sound.silent.map(|(_, role)| role)
+        match self.sound.unheard {
+            Some(Unheard::One(_, role)) => Some(role),
+            Some(Unheard::Both) | None => None,
+        }
     }
 
-    /// The one phone that is not heard while the other is. Both are told by the same clock.
-    fn silent_leg(&self) -> Option<(LegId, LegRole)> {
+    /// Neither phone is heard.
+    pub(super) fn is_silent(&self) -> bool {
+        self.sound.unheard == Some(Unheard::Both)
+    }
+
+    /// Of two phones that should send. One that need not has time again when it should.
+    fn unheard(&mut self) -> Option<Unheard> {
         if self.record.phase != Phase::Confirmed {
             return None;
         }
-        let expected = |leg: &&Leg| leg.is_live() && leg.phone_sends() && !leg.holds;
-        let last = |leg: &Leg| leg.statistics.first()?.last_packet_at;
-        let legs: Vec<(&Leg, Option<Timestamp>)> =
-            self.record.legs.iter().filter(expected).map(|leg| (leg, last(leg))).collect();
-        let [one, other] = &legs[..] else { return None };
-        let is_behind = |one: Option<Timestamp>, other: Option<Timestamp>| match (one, other) {
-            (None, Some(_)) => true,
-            (Some(one), Some(other)) => other.saturating_since(one) > BEHIND,
-            (_, None) => false,
+        let mut expected = Vec::new();
+        for leg in &self.record.legs {
+            let heard = self.sound.heard(leg.id);
+            if leg.is_live() && leg.phone_sends() && !leg.holds && !leg.description.parked {
+                expected.push((leg.id, leg.role, heard.quiet == Some(leg.last_packet_at())));
+            } else {
+                heard.quiet = None;
+            }
+        }
+        match expected[..] {
+            [(.., true), (.., true)] => Some(Unheard::Both),
+            [(leg, role, true), _] | [_, (leg, role, true)] => Some(Unheard::One(leg, role)),
+            _ => None,
+        }
+    }
+
+    /// What a CDR says of a leg, as far as it was heard long enough.
+    pub(super) fn complete(&self, leg: &Leg, cdr: CdrLeg) -> CdrLeg {
+        let summaries = &self.record.added_5.sound;
+        let summary = summaries.iter().find(|(id, _)| *id == leg.id);
+        let cdr = summary.map_or(cdr.clone(), |(_, summary)| summary.complete(cdr));
+        CdrLeg { bursts: self.bursts_view(leg), ..cdr }
+    }
+
+    /// Runs of lost packets of what came from a phone.
+    pub(super) fn loss_runs(&self, leg: LegId) -> u32 {
+        self.sound.bursts(leg).runs
+    }
+
+    /// Bursts and gaps of what came from a phone, if anything did.
+    pub(super) fn bursts_view(&self, leg: &Leg) -> Option<BurstsView> {
+        let statistics = leg.statistics.first().filter(|heard| heard.packets_received > 0)?;
+        let Bursts { count, packets, lost, .. } = self.sound.bursts(leg.id);
+        let all = statistics.packets_received + statistics.packets_lost;
+        let gaps = u64::from(count) + 1;
+        let gap_packets = all.saturating_sub(packets.into());
+        let gap_lost = statistics.packets_lost.saturating_sub(lost.into());
+        let percent = |lost, packets| hundredths(100.0 * ratio(lost, packets));
+        let duration = |packets: u64, count: u64| {
+            (packets * u64::from(leg.packet_ms())).checked_div(count).unwrap_or(0)
         };
-        let [(silent, at), (_, other_at)] = match is_behind(one.1, other.1) {
-            true => [one, other],
-            false => [other, one],
-        };
-        let answered = self.record.answered_at?;
-        let is_young = self.now.saturating_since(answered) < BEHIND;
-        (is_behind(*at, *other_at) && !is_young).then_some((silent.id, silent.role))
+        Some(BurstsView {
+            count,
+            burst_lost_percent: percent(lost.into(), packets.into()),
+            burst_ms: duration(packets.into(), count.into()),
+            gap_lost_percent: percent(gap_lost, gap_packets),
+            gap_ms: duration(gap_packets, gaps),
+        })
     }
 }
 
@@ -162,7 +295,7 @@ mod tests {
 
     #[test]
     fn ten_bad_seconds_show_in_the_worst_and_not_in_the_mean() {
-        let mut sound = Sound::default();
+        let (mut heard, mut summary) = (Heard::default(), Summary::default());
         let (mut received, mut lost) = (0, 0);
         for number in 0..60 {
             let bad = if number == 30 { 50 } else { 0 };
@@ -175,11 +308,12 @@ mod tests {
                 jitter_us,
                 ..StreamStatistics::default()
             };
-            sound.take(LegId(0), &statistics);
+            let before = summary;
+            heard.score(Some("PCMU"), &statistics, &mut summary);
+            assert_eq!(summary.is_much_worse_than(&before), number == 30);
         }
-        let (_, heard) = &sound.legs[0];
-        assert!(heard.worst.is_some_and(|worst| worst < 2.9), "{heard:?}");
-        assert!(heard.scores.get().is_some_and(|mean| mean > 4.2), "{heard:?}");
-        assert_eq!(heard.jitter.get(), Some(2.47));
+        assert!(summary.worst.is_some_and(|worst| worst < 290), "{summary:?}");
+        assert!(summary.scores.get().is_some_and(|mean| mean > 420.0), "{summary:?}");
+        assert_eq!(summary.jitter_us.get().map(f64::round), Some(2_467.0));
     }
 }

@@ -75,6 +75,7 @@ impl Call {
         (self.record.offer, self.caller_answer) = (None, None);
         (self.record.passed, self.sent) = (Vec::new(), Vec::new());
         self.sound = Sound::default();
+        self.record.added_5.sound = Vec::new();
     }
 
     /// When, and why.

@@ -71,6 +71,8 @@ impl Call {
                     false => Happening::CallTwoWay { call, leg, role },
                 }
             }
+            Event::NoAudio { silent: true, .. } => Happening::CallSilent(self.name()),
+            Event::NoAudio { silent: false, .. } => Happening::CallHeard(self.name()),
             Event::AckMissing { leg, contact, .. } => Happening::CallAckMissing {
                 call: self.name(),
                 leg: leg.0,

@@ -3,15 +3,15 @@
 use super::Call;
 use super::cdr::{millis, party, uri_of};
 use super::leg::{Leg, Stream};
-use super::quality::{milliseconds, mos};
+use super::quality::{Passage, milliseconds};
 use super::record::Bridge;
 use crate::control::StreamStatistics;
 use crate::sdp::Direction;
 use crate::time::Timestamp;
 use crate::views::Rfc3339;
 use crate::views::call::{
-    CallDirection, CallView, HoldState, LegView, MediaView, ReceivedView, ReportedView, SentView,
-    StreamView,
+    BurstsView, CallDirection, CallView, HoldState, LegView, MediaView, ReceivedView, ReportedView,
+    SentView, StreamView,
 };
 
 impl Call {
@@ -42,6 +42,7 @@ impl Call {
             parked: self.hold_state(|leg| leg.description.parked),
             transfer: self.transfer_view(),
             one_way: self.silent_role(),
+            silent: self.is_silent(),
             flags: self.flags().into_iter().collect(),
             media: MediaView {
                 node: record.media.nodes.last().map(ToString::to_string),
@@ -70,10 +71,14 @@ impl Call {
 
     fn leg_view(&self, leg: &Leg) -> LegView {
         let none = StreamStatistics::default();
-        let streams =
-            leg.streams.iter().enumerate().map(|(at, stream)| {
-                stream_view(at, stream, leg.statistics.get(at).unwrap_or(&none))
-            });
+        let streams = leg.streams.iter().enumerate().map(|(at, stream)| {
+            let statistics = leg.statistics.get(at).unwrap_or(&none);
+            let missed = match at {
+                0 => (self.loss_runs(leg.id), self.bursts_view(leg)),
+                _ => (0, None),
+            };
+            stream_view(at, stream, statistics, missed)
+        });
         let dialog = &leg.dialog;
         LegView {
             id: leg.id.0,
@@ -102,7 +107,12 @@ impl Call {
     }
 }
 
-fn stream_view(at: usize, stream: &Stream, statistics: &StreamStatistics) -> StreamView {
+fn stream_view(
+    at: usize,
+    stream: &Stream,
+    statistics: &StreamStatistics,
+    (runs, bursts): (u32, Option<BurstsView>),
+) -> StreamView {
     let side = stream.side.as_ref();
     let codec = side.and_then(|side| side.codec.as_ref());
     let heard = statistics.packets_received > 0;
@@ -130,6 +140,7 @@ fn stream_view(at: usize, stream: &Stream, statistics: &StreamStatistics) -> Str
             ssrc: statistics.received_ssrc,
             last_packet_at: statistics.last_packet_at.map(Rfc3339),
             rejected: statistics.packets_rejected,
+            bursts,
         },
         sent: SentView {
             packets: statistics.packets_sent,
@@ -141,6 +152,6 @@ fn stream_view(at: usize, stream: &Stream, statistics: &StreamStatistics) -> Str
             jitter_ms: statistics.reported_jitter_us.map(milliseconds),
             rtt_ms: statistics.rtt_us.map(milliseconds),
         },
-        mos: mos(statistics),
+        mos: Passage::of(codec.map(|codec| codec.encoding.as_str()), statistics, runs).mos(),
     }
 }

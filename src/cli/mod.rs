@@ -124,7 +124,7 @@ pub enum Command {
         #[arg(long)]
         extension: Option<String>,
         /// With that fault: ack_missing, codec_mismatch, glare_loop, media_rejected, one_way_audio,
-        /// private_address_in_sdp or retransmission_storm.
+        /// private_address_in_sdp, retransmission_storm or silence.
         #[arg(long)]
         flag: Option<String>,
         /// Shows them anew whenever they change, until it is interrupted.

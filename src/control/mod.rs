@@ -19,7 +19,7 @@ pub mod sibling;
 pub use frame::Frame;
 pub use peer::PeerFrame;
 pub use reply::{LastSent, LegState, Refusal, Reply, SessionState, StreamState, StreamStatistics};
-pub use report::{Report, ReportKind, RtcpPacket};
+pub use report::{Bursts, Missed, Report, ReportKind, RtcpPacket};
 pub use request::{
     Act, Apply, Carried, Codec, Hears, LegSpec, Release, RemoteStream, Request, Resume, RollOver,
     SessionSpec, Srtp, StreamSpec, TelephoneEvent, Tone,

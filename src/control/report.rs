@@ -53,6 +53,34 @@ pub enum ReportKind {
     },
     /// Since version 2: how far what is sent is, by leg and stream; told beside `State`.
     Sent(Vec<(LegId, u8, LastSent)>),
+    /// Since version 2: what did not come from phones; told behind `State` where there is something to tell.
+    Missed(Vec<Missed>),
+}
+
+/// What did not come from a phone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// Whose.
+    pub leg: LegId,
+    /// On which stream.
+    pub stream: u8,
+    /// It should send, and was not heard for so long.
+    pub silent_ms: u32,
+    /// Packets that were lost near each other.
+    pub bursts: Bursts,
+}
+
+/// Lost packets that had not 16 between them that came (RFC 3611 §4.7.2), since the session began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bursts {
+    /// How many bursts.
+    pub count: u32,
+    /// From the first lost packet of each to its last one.
+    pub packets: u32,
+    /// Those of them that were lost.
+    pub lost: u32,
+    /// Lost packets that follow each other count as one here, those outside of bursts too.
+    pub runs: u32,
 }
 
 impl ReportKind {
@@ -60,7 +88,7 @@ impl ReportKind {
     pub const fn since(&self) -> u16 {
         match self {
             Self::State(_) | Self::Digit { .. } | Self::Silence { .. } | Self::Ended(_) => 1,
-            Self::RolledOver { .. } | Self::Sent(_) => 2,
+            Self::RolledOver { .. } | Self::Sent(_) | Self::Missed(_) => 2,
         }
     }
 

@@ -272,7 +272,7 @@ impl Worker {
                     let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
                     for id in ids {
                         self.tell_taken(id);
-                        self.step(id, |session, _| session.replay_reports());
+                        self.step(id, Session::replay_reports);
                     }
                 }
                 Command::List(answer) => {

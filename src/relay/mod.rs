@@ -14,6 +14,7 @@ mod digits;
 mod guard;
 mod jitter_buffer;
 mod latch;
+mod losses;
 mod outbound;
 mod outbox;
 mod playout;

@@ -3,6 +3,7 @@
 //! Invariant: plain fields, no allocation; counters of earlier SSRCs are kept when a new one
 //! begins.
 
+use super::losses::Losses;
 use crate::control::StreamStatistics;
 use crate::rtp::Header;
 use crate::rtp::rtcp::ReceptionReport;
@@ -34,6 +35,9 @@ pub(super) struct Reception {
     received_prior: u64,
     /// Of the phone's last sender report: the middle of its NTP time, and when it came.
     last_sender_report: Option<(u32, Timestamp)>,
+    /// Stands behind the rest in a snapshot.
+    #[serde(skip)]
+    pub(super) losses: Losses,
 }
 
 impl Reception {
@@ -63,11 +67,14 @@ impl Reception {
         let distance = sequence_distance(self.max_sequence, header.sequence);
         if self.ssrc != Some(header.ssrc) || distance.unsigned_abs() >= MAX_DROPOUT.unsigned_abs() {
             self.restart(header);
-        } else if distance > 0 {
-            if header.sequence < self.max_sequence {
-                self.cycles = self.cycles.wrapping_add(1 << 16);
+        } else {
+            self.losses.count(distance);
+            if distance > 0 {
+                if header.sequence < self.max_sequence {
+                    self.cycles = self.cycles.wrapping_add(1 << 16);
+                }
+                self.max_sequence = header.sequence;
             }
-            self.max_sequence = header.sequence;
         }
         self.received += 1;
         if let Some(rate) = clock_rate_hz {
@@ -85,6 +92,7 @@ impl Reception {
         self.expected_prior = 0;
         self.received_prior = 0;
         self.last_transit = None;
+        self.losses.restart();
     }
 
     /// Appendix A.8.

@@ -192,10 +192,10 @@ impl Session {
             event_clock_hz: stream.event_clock_hz(),
         };
         if accepted.pinned.is_some() || rearmed {
-            self.note_source(position, source, accepted.pinned);
+            self.note_source(position, source, accepted.pinned, now);
             // What is pinned is told by that.
             if heard_again && accepted.pinned.is_none() {
-                self.report_state();
+                self.report_state(now);
             }
         }
         if !takes {
@@ -255,7 +255,13 @@ impl Session {
         }
     }
 
-    fn note_source(&mut self, position: usize, source: SocketAddr, pinned: Option<Pinned>) {
+    fn note_source(
+        &mut self,
+        position: usize,
+        source: SocketAddr,
+        pinned: Option<Pinned>,
+        now: Timestamp,
+    ) {
         let Some(stream) = self.streams.get(position) else { return };
         let (endpoint, silence, quiet) = (stream.endpoint, stream.silence_at(), stream.quiet_at());
         let stream_deadline = stream.deadline();
@@ -266,7 +272,7 @@ impl Session {
                 self.wake(Some(at), why);
             }
             self.outbox.push(Output::Pin { endpoint, source: Some(source), rebound });
-            self.report_state();
+            self.report_state(now);
         }
     }
 
@@ -282,7 +288,7 @@ impl Session {
         self.wake(deadline, "end of digit lost");
     }
 
-    pub(super) fn report_state(&mut self) {
+    pub(super) fn report_state(&mut self, now: Timestamp) {
         self.changed = false;
         let state = self.state();
         self.outbox.report(ReportKind::State(state));
@@ -299,6 +305,10 @@ impl Session {
         };
         let sent = self.streams.iter().map(sent).collect();
         self.outbox.report(ReportKind::Sent(sent));
+        let missed: Vec<_> = self.streams.iter().filter_map(|stream| stream.missed(now)).collect();
+        if !missed.is_empty() {
+            self.outbox.report(ReportKind::Missed(missed));
+        }
     }
 
     /// Signaling has all reports up to `number`.
@@ -307,12 +317,12 @@ impl Session {
     }
 
     /// The link to the owner is new: kept reports and the present state are sent again.
-    pub fn replay_reports(&mut self) {
+    pub fn replay_reports(&mut self, now: Timestamp) {
         self.replay_kept();
         for guard in self.streams.iter_mut().filter_map(|stream| stream.guard.as_mut()) {
             guard.forget_told();
         }
-        self.report_state();
+        self.report_state(now);
     }
 
     /// What nobody took is told again: the former owner may not have lived to. A silence that is over is none.
@@ -332,12 +342,12 @@ impl Session {
             is_quiet |= stream.handle_timeout(&self.cname, &mut self.random, &mut self.outbox, now);
         }
         if is_quiet {
-            self.report_state();
+            self.report_state(now);
         }
         if self.state_at <= now {
             self.state_at = now + STATE_INTERVAL;
             if self.changed {
-                self.report_state();
+                self.report_state(now);
             }
         }
         self.plan();

@@ -13,16 +13,19 @@ use super::playout::Playout;
 use super::random::Random;
 use super::reception::Reception;
 use super::{Channel, Endpoint, Forward, Refusal};
-use crate::control::{Carried, Codec, StreamSpec, StreamState, StreamStatistics};
+use crate::control::{Carried, Codec, Missed, StreamSpec, StreamState, StreamStatistics};
 use crate::rtp::telephone_event::PAYLOAD_BYTES;
 use crate::rtp::{EventPayload, Header};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// RFC 3389.
 pub(super) const COMFORT_NOISE: u8 = 13;
 const PAYLOAD_TYPES: usize = 128;
+/// Who was not heard for less is not told of.
+const NOTABLE: Duration = Duration::from_secs(1);
 
 /// What a payload type of the phone means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,6 +359,19 @@ impl Stream {
     /// Some stream is decoded for this one.
     pub(super) fn is_transcoding(&self) -> bool {
         self.playout.as_ref().is_some_and(Playout::is_transcoder)
+    }
+
+    /// What did not come from the phone, if there is something to tell.
+    pub(super) fn missed(&self, now: Timestamp) -> Option<Missed> {
+        let silent = self.silent_since().map(|since| now.saturating_since(since));
+        let silent = silent.filter(|silent| *silent >= NOTABLE).unwrap_or_default();
+        let missed = Missed {
+            leg: self.endpoint.leg,
+            stream: self.endpoint.stream,
+            silent_ms: u32::try_from(silent.as_millis()).unwrap_or(u32::MAX),
+            bursts: self.reception.losses.bursts(),
+        };
+        (missed.silent_ms > 0 || missed.bursts.runs > 0).then_some(missed)
     }
 
     pub(super) fn state(&self) -> StreamState {

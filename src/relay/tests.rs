@@ -1,5 +1,6 @@
 //! Sessions as phones see them: packets in, packets out, audio judged by its content.
 
+mod missed;
 mod snapshot;
 mod srtp;
 
@@ -388,11 +389,11 @@ fn events_change_their_clock_and_are_told_once() {
         );
         assert_eq!(world.digits(), "7");
         let number = world.reports().iter().map(|report| report.number).max().expect("reports");
-        world.session.replay_reports();
+        world.session.replay_reports(world.now);
         world.drain();
         assert_eq!(world.digits(), "77", "kept until acknowledged");
         world.session.acknowledge(number);
-        world.session.replay_reports();
+        world.session.replay_reports(world.now);
         world.drain();
         assert_eq!(world.digits(), "77");
     }
@@ -1049,7 +1050,7 @@ fn a_session_that_lost_its_process_goes_on_in_another_from_what_was_told() {
         heir.now = world.now + Duration::from_secs(later);
         heir.spec = spec.clone();
         heir.resume(carried.clone());
-        heir.session.replay_reports();
+        heir.session.replay_reports(heir.now);
         heir.drain();
         assert_eq!(heir.statistics(0).packets_received, statistics[0].packets_received);
         assert_eq!(heir.statistics(1).packets_sent, statistics[1].packets_sent);

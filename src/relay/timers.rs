@@ -70,7 +70,8 @@ impl Stream {
         self.silent_since().filter(|_| !self.quiet_told).map(|since| since + QUIET)
     }
 
-    fn silent_since(&self) -> Option<Timestamp> {
+    /// Since when the phone is not heard, though it should send.
+    pub(super) fn silent_since(&self) -> Option<Timestamp> {
         let expected = self.expected_since?;
         Some(self.reception.last_packet_at.map_or(expected, |last| last.max(expected)))
     }

@@ -76,6 +76,7 @@ pub(super) struct Metrics {
     ack_missing: Counter,
     reanchors: Counter,
     one_way: Counter,
+    no_audio: Counter,
     bugs: Counter,
     webhooks: Webhooks,
     service: Service,
@@ -166,6 +167,7 @@ impl Default for Metrics {
         let ack_missing = counter("ack_missing", "Our 2xx that were never acknowledged");
         let reanchors = counter("reanchors", "Media sessions moved to another host");
         let one_way = counter("one_way_audio", "Phones not heard while the other was");
+        let no_audio = counter("no_audio", "Calls of which neither phone was heard");
         let bugs = counter("bugs", "Panics caught: each ended one call or session");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
@@ -194,6 +196,7 @@ impl Default for Metrics {
             ack_missing,
             reanchors,
             one_way,
+            no_audio,
             bugs,
             webhooks,
             service,
@@ -226,6 +229,7 @@ impl Metrics {
             }
             Event::AckMissing { .. } => count(&self.ack_missing),
             Event::OneWayAudio { silent: true, .. } => count(&self.one_way),
+            Event::NoAudio { silent: true, .. } => count(&self.no_audio),
             Event::Misbehaved { .. } => count(&self.misbehaved),
             Event::Registered { change: Registration::Made, .. } => count(&self.registrations_made),
             Event::Registered { change: Registration::Refreshed, .. } => {
@@ -250,6 +254,7 @@ impl Metrics {
             Event::Webhook { outcome, .. } => self.webhooks.count(*outcome),
             Event::AuthenticationFailed { username: None, .. }
             | Event::OneWayAudio { silent: false, .. }
+            | Event::NoAudio { silent: false, .. }
             | Event::Measured(_)
             | Event::CallHold { .. }
             | Event::CallSteered { .. }

@@ -41,6 +41,10 @@ pub(super) fn tell(event: &Event, personal: Personal) {
             let act = if *silent { "is not heard" } else { "is heard again" };
             warn!(call.id = %call, "call {call}: the {} {act}", side_of(*role));
         }
+        Event::NoAudio { call, silent } => {
+            let act = if *silent { "neither phone is heard" } else { "no more silence" };
+            warn!(call.id = %call, "call {call}: {act}");
+        }
         Event::CallEnded { .. } => tell_end(event),
         Event::AckMissing { call, leg, contact } => {
             let contact = personal.wrap(contact);

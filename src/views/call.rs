@@ -65,6 +65,8 @@ pub enum CallFlag {
     PrivateAddressInSdp,
     /// One message was said four times or more.
     RetransmissionStorm,
+    /// Neither phone is heard, though both should send.
+    Silence,
 }
 
 impl CallFlag {
@@ -75,7 +77,7 @@ impl CallFlag {
             | Self::MediaRejected
             | Self::PrivateAddressInSdp
             | Self::RetransmissionStorm => true,
-            Self::AckMissing | Self::CodecMismatch | Self::OneWayAudio => false,
+            Self::AckMissing | Self::CodecMismatch | Self::OneWayAudio | Self::Silence => false,
         }
     }
 }
@@ -131,6 +133,9 @@ pub struct CallView {
     /// Whose phone is not heard, though it should send, while the other is.
     #[serde(default)]
     pub one_way: Option<LegRole>,
+    /// Neither phone is heard, though both should send.
+    #[serde(default)]
+    pub silent: bool,
     /// What is not as it should be, as its owner saw it.
     #[serde(default)]
     pub flags: Vec<CallFlag>,
@@ -174,6 +179,8 @@ pub struct CallSummary {
     pub parked: HoldState,
     /// Whose phone is not heard, though it should send, while the other is.
     pub one_way: Option<LegRole>,
+    /// Neither phone is heard, though both should send.
+    pub silent: bool,
 }
 
 impl From<CallView> for CallSummary {
@@ -192,6 +199,7 @@ impl From<CallView> for CallSummary {
             hold: call.hold,
             parked: call.parked,
             one_way: call.one_way,
+            silent: call.silent,
         }
     }
 }
@@ -275,6 +283,24 @@ pub struct ReceivedView {
     pub ssrc: Option<u32>,
     pub last_packet_at: Option<Rfc3339>,
     pub rejected: u64,
+    #[serde(default)]
+    pub bursts: Option<BurstsView>,
+}
+
+/// Lost packets as they fall into bursts and gaps (RFC 3611 §4.7.2): a burst begins and ends with a lost packet, and
+/// has nowhere 16 between them that came.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BurstsView {
+    /// How many bursts.
+    pub count: u32,
+    /// Of the packets in bursts, so many were lost (burst density).
+    pub burst_lost_percent: f64,
+    /// Of a burst, in the mean (burst duration).
+    pub burst_ms: u64,
+    /// Of the packets between bursts, so many were lost (gap density).
+    pub gap_lost_percent: f64,
+    /// Of the time between bursts, in the mean (gap duration).
+    pub gap_ms: u64,
 }
 
 /// What we sent.

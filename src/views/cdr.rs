@@ -1,7 +1,7 @@
 //! Call detail records: exactly one a call, written in the transaction of its end.
 
 use super::Rfc3339;
-use super::call::{CallDirection, CallFlag, LegRole, PartyView};
+use super::call::{BurstsView, CallDirection, CallFlag, LegRole, PartyView};
 use super::steer::TransferRecord;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -131,5 +131,7 @@ pub struct CdrLeg {
     pub rtt_mean_ms: Option<f64>,
     pub mos_mean: Option<f64>,
     pub mos_min: Option<f64>,
+    #[serde(default)]
+    pub bursts: Option<BurstsView>,
     pub silence_max_ms: u64,
 }

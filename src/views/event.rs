@@ -152,6 +152,12 @@ pub enum Happening {
         /// Caller or callee.
         role: LegRole,
     },
+    /// Neither phone is heard, though both should send.
+    #[serde(rename = "call.silent")]
+    CallSilent(CallName),
+    /// One is heard again, or both need not be.
+    #[serde(rename = "call.heard")]
+    CallHeard(CallName),
     /// A 2xx was never acknowledged: usually the Contact we sent cannot be reached.
     #[serde(rename = "call.ack_missing")]
     CallAckMissing {

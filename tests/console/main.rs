@@ -19,7 +19,7 @@ use holdfast::sip::Method;
 use kept::Kept;
 use pair::{Pair, Side, reinvite};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const VIEWS: [&str; 10] = [
     "",
@@ -415,7 +415,7 @@ fn the_api_is_described_without_a_network() {
 }
 
 #[test]
-fn a_phone_that_is_not_heard_is_flagged_within_three_seconds() {
+fn a_phone_that_is_not_heard_is_flagged() {
     let server = Server::start();
     let mut browser = signed_in(&server, 1280);
     go(&mut browser, "calls");
@@ -423,13 +423,22 @@ fn a_phone_that_is_not_heard_is_flagged_within_three_seconds() {
     let pair = Pair::talking(&server, ["udp", "udp"]);
     pair.hear_each_other();
     pair.callee.talk.mute(true);
-    let since = Instant::now();
+    // How soon: relay::tests::missed, where time is what it is said to be.
     let came = watching.until("call.one_way", 1);
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
     assert_eq!(came.last().expect("some")["role"], "callee");
     browser.wait_for("callee not heard");
     pair.callee.talk.mute(false);
     watching.until("call.two_way", 1);
     browser.wait("!document.body.innerText.includes('callee not heard')");
     assert!(watching.came().iter().filter(|one| one["type"] == "call.one_way").count() == 1);
+    for side in [&pair.caller, &pair.callee] {
+        side.talk.mute(true);
+    }
+    watching.until("call.silent", 1);
+    browser.wait_for("neither heard");
+    for side in [&pair.caller, &pair.callee] {
+        side.talk.mute(false);
+    }
+    watching.until("call.heard", 1);
+    browser.wait("!document.body.innerText.includes('neither heard')");
 }

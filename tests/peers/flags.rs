@@ -1,18 +1,31 @@
 //! What is not as it should be in a call is flagged while it lives and in its CDR, each flag by what phones do.
 
+use super::common::events::Watching;
 use super::common::rtp::Talk;
 use super::common::server::Server;
 use super::common::speech::Law;
 use super::common::{SOON, eventually};
-use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, phone};
+use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, phone, reinvite};
 use holdfast::sip::{HeaderName, Method, Status};
 use serde_json::Value;
+use std::time::Duration;
 
 /// Live calls with that flag come to be so many.
 fn comes_to(server: &Server, flag: &str, count: usize) {
     eventually(&format!("{count} calls with {flag}"), SOON, || {
         (server.list(&format!("/calls?flag={flag}")).len() == count).then_some(())
     });
+}
+
+/// So many seconds pass, and neither phone counts as not heard.
+fn stays_unflagged(server: &Server, seconds: u64) {
+    for _ in 0..=10 * seconds {
+        for flag in ["one_way_audio", "silence"] {
+            let flagged = server.list(&format!("/calls?flag={flag}"));
+            assert!(flagged.is_empty(), "{flagged:#?}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The one call that is over had that flag.
@@ -111,13 +124,74 @@ fn phones_without_a_codec_in_common() {
 }
 
 #[test]
-fn a_phone_that_falls_silent() {
+fn either_phone_that_falls_silent_and_not_one_that_may() {
     let server = Server::start();
-    let pair = Pair::talking(&server, ["udp", "udp"]);
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    for side in [&pair.caller, &pair.callee] {
+        side.talk.mute(true);
+        comes_to(&server, "one_way_audio", 1);
+        side.talk.mute(false);
+        comes_to(&server, "one_way_audio", 0);
+    }
+    // Each holds, and the held one says nothing for longer than who talks may.
+    for _ in 0..2 {
+        let Pair { caller, callee } = &mut pair;
+        reinvite(caller, callee, "sendonly", "recvonly", false);
+        callee.talk.mute(true);
+        stays_unflagged(&server, 4);
+        callee.talk.mute(false);
+        reinvite(caller, callee, "sendrecv", "sendrecv", false);
+        caller.talk.hears(callee.talk.tone_hz);
+        callee.talk.hears(caller.talk.tone_hz);
+        core::mem::swap(&mut pair.caller, &mut pair.callee);
+    }
+    // The change of the session has not made anybody deaf.
+    pair.callee.talk.mute(true);
+    comes_to(&server, "one_way_audio", 1);
+    hang_up(&server, pair, "one_way_audio");
+}
+
+#[test]
+fn a_silent_phone_that_is_held_and_let_go_has_time_again() {
+    let server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
     pair.hear_each_other();
     pair.callee.talk.mute(true);
     comes_to(&server, "one_way_audio", 1);
-    pair.callee.talk.mute(false);
+    reinvite(&mut pair.caller, &mut pair.callee, "sendonly", "recvonly", false);
     comes_to(&server, "one_way_audio", 0);
+    pair.callee.talk.mute(false);
+    reinvite(&mut pair.caller, &mut pair.callee, "sendrecv", "sendrecv", false);
+    pair.hear_each_other();
+    stays_unflagged(&server, 0);
     hang_up(&server, pair, "one_way_audio");
+}
+
+#[test]
+fn two_phones_that_fall_silent() {
+    let server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    let watching = Watching::start(&server, "types=call.*");
+    pair.hear_each_other();
+    for side in [&pair.caller, &pair.callee] {
+        side.talk.mute(true);
+    }
+    comes_to(&server, "silence", 1);
+    comes_to(&server, "one_way_audio", 0);
+    assert_eq!(server.list("/calls")[0]["silent"], true);
+    // Nobody need be heard while neither may speak.
+    reinvite(&mut pair.caller, &mut pair.callee, "inactive", "inactive", false);
+    comes_to(&server, "silence", 0);
+    reinvite(&mut pair.caller, &mut pair.callee, "sendrecv", "sendrecv", false);
+    comes_to(&server, "silence", 1);
+    pair.callee.talk.mute(false);
+    comes_to(&server, "one_way_audio", 1);
+    comes_to(&server, "silence", 0);
+    pair.caller.talk.mute(false);
+    comes_to(&server, "one_way_audio", 0);
+    for kind in ["call.silent", "call.heard"] {
+        watching.until(kind, 2);
+    }
+    hang_up(&server, pair, "silence");
 }

@@ -31,6 +31,7 @@ fn leg(extension: &str) -> CdrLeg {
         rtt_mean_ms: None,
         mos_mean: None,
         mos_min: None,
+        bursts: None,
         silence_max_ms: 0,
     }
 }

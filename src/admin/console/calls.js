@@ -11,7 +11,7 @@ export function calls(main) {
   let most = SHOWN;
   const search = h('input', { type: 'search', placeholder: 'Extension, name or node', 'aria-label': 'Filter calls', oninput: () => tell() });
   const which = h('select', { 'aria-label': 'State', onchange: () => tell() },
-    [['', 'All states'], ['ringing', 'Ringing'], ['talking', 'Talking'], ['held', 'On hold'], ['one_way', 'One side not heard']]
+    [['', 'All states'], ['ringing', 'Ringing'], ['talking', 'Talking'], ['held', 'On hold'], ['one_way', 'One side not heard'], ['silent', 'Neither side heard']]
       .map(([value, name]) => h('option', { value }, name)));
   const note = h('p', {});
   const body = h('tbody', {});
@@ -53,7 +53,7 @@ const isHeld = (call) => call.hold !== 'none' || call.parked !== 'none';
 function isWanted(call, words, which) {
   const is = {
     ringing: () => call.state !== 'confirmed', talking: () => call.state === 'confirmed' && !isHeld(call),
-    held: () => isHeld(call), one_way: () => Boolean(call.one_way),
+    held: () => isHeld(call), one_way: () => Boolean(call.one_way), silent: () => call.silent,
   }[which];
   if (is && !is()) return false;
   const texts = [who(call.caller), who(call.callee), call.caller.display_name, call.callee.display_name, call.owner, call.media_node, call.id];
@@ -70,7 +70,8 @@ function row(call) {
     cell('Callee', party(call.callee)),
     cell('State', [state(...callState(call)),
       call.parked !== 'none' && [' ', h('span', { class: 'tag warn' }, `${call.parked} held by an operator`)],
-      call.one_way && [' ', h('span', { class: 'tag bad' }, `${call.one_way} not heard`)]]),
+      call.one_way && [' ', h('span', { class: 'tag bad' }, `${call.one_way} not heard`)],
+      call.silent && [' ', h('span', { class: 'tag bad' }, 'neither heard')]]),
     cell('Duration', h('span', { 'data-since': since }, duration(Date.now() - new Date(since))), 'number'),
     cell('Began', clock(call.created_at), 'minor'),
     cell('Owner', [call.owner, call.takeovers > 0 && [' ', h('span', { class: 'tag warn' }, `taken over ${call.takeovers}×`)]], 'nowrap minor'),

@@ -60,7 +60,7 @@ const apply = {
     live.calls.set(event.call_id, {
       id: event.call_id, state: 'trying', caller: party(event.caller), callee: party(event.callee),
       created_at: event.at, ringing_at: null, answered_at: null, owner: event.node, media_node: null,
-      takeovers: 0, hold: 'none', parked: 'none', one_way: null,
+      takeovers: 0, hold: 'none', parked: 'none', one_way: null, silent: false,
     });
   },
   'call.ringing'(event) {
@@ -88,6 +88,12 @@ const apply = {
   },
   'call.reanchored'(event) {
     change(event, () => ({ media_node: event.media_node }));
+  },
+  'call.silent'(event) {
+    change(event, () => ({ silent: true }));
+  },
+  'call.heard'(event) {
+    change(event, () => ({ silent: false }));
   },
   'call.one_way'(event) {
     change(event, () => ({ one_way: event.role }));

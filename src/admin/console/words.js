@@ -25,7 +25,7 @@ export const cause = (record) => {
 /** What was not as it should be in a call. */
 export const FLAGS = {
   ack_missing: 'answer not acknowledged', codec_mismatch: 'no codec in common', glare_loop: 'glare loop', media_rejected: 'media rejected',
-  one_way_audio: 'one side not heard', private_address_in_sdp: 'private address in SDP', retransmission_storm: 'retransmission storm',
+  one_way_audio: 'one side not heard', private_address_in_sdp: 'private address in SDP', retransmission_storm: 'retransmission storm', silence: 'neither side heard',
 };
 export const flagTags = (flags) => flags.map((flag) => [' ', h('span', { class: 'tag warn' }, FLAGS[flag] ?? flag)]);
 
@@ -41,6 +41,8 @@ const SENTENCES = {
   'call.adopted': (event) => [call(event), ` carried on by ${event.node}`],
   'call.reanchored': (event) => [call(event), ` has its sound anchored by ${event.media_node}`],
   'call.ack_missing': (event) => [call(event), ` never acknowledged our answer; it was told ${event.contact}`],
+  'call.silent': (event) => [call(event), ': neither phone is heard'],
+  'call.heard': (event) => [call(event), ': no more silence'],
   'call.one_way': (event) => [call(event), `: the ${event.role} is not heard`],
   'call.two_way': (event) => [call(event), `: the ${event.role} is heard again`],
   'call.ended': (event) => [call(event), ` ended: ${DISPOSITIONS[event.disposition]?.[0].toLowerCase()}, ${cause(event)}`],
@@ -59,7 +61,7 @@ export const sentence = (event) => SENTENCES[event.type]?.(event) ?? [event.type
 
 const TONES = {
   'call.answered': 'good', 'call.created': 'accent', 'call.ringing': 'accent', 'call.held': 'warn', 'call.transfer_failed': 'warn',
-  'call.adopted': 'warn', 'call.reanchored': 'warn', 'call.two_way': 'good', 'call.ack_missing': 'bad', 'call.one_way': 'bad', 'authentication.failed': 'warn', 'node.draining': 'warn',
+  'call.adopted': 'warn', 'call.reanchored': 'warn', 'call.two_way': 'good', 'call.ack_missing': 'bad', 'call.one_way': 'bad', 'call.silent': 'bad', 'call.heard': 'good', 'authentication.failed': 'warn', 'node.draining': 'warn',
   'media.left': 'bad', 'registration.added': 'good', 'node.started': 'good', 'node.undrained': 'good',
   'media.joined': 'good', gap: 'bad',
 };

@@ -126,7 +126,8 @@ impl World {
     pub fn greet(&mut self, media: usize, link: u64) {
         self.send_frame(link, 1, Frame::Host(format!("host-{}", host_of(media))));
         self.send_frame(link, 1, Frame::Capacity(self.capacity(media)));
-        for frame in self.medias[media].node.replay() {
+        let now = Timestamp::from_micros(self.now);
+        for frame in self.medias[media].node.replay(now) {
             self.send_frame(link, 1, frame);
         }
     }

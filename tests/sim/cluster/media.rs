@@ -310,11 +310,11 @@ impl MediaNode {
     }
 
     /// A link is new: what its holder is told.
-    pub fn replay(&mut self) -> Vec<Frame> {
+    pub fn replay(&mut self, now: Timestamp) -> Vec<Frame> {
         let mut frames: Vec<Frame> =
             self.sessions.keys().filter_map(|id| self.taken(*id)).collect();
         for entry in self.sessions.values_mut() {
-            entry.session.replay_reports();
+            entry.session.replay_reports(now);
         }
         frames.extend(self.reports().into_iter().map(Frame::Report));
         frames
