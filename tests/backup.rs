@@ -92,6 +92,9 @@ fn users_are_restored_under_live_calls() {
     let place = Folder::new("restored");
     let output = restored(&place, &file, &[("HOLDFAST_DATABASE_URL", &url)]);
     assert!(output.status.success(), "{}", errors(&output));
+    let newest = &server.list("/audit")[0];
+    assert_eq!(newest["method"], "restore", "{newest}");
+    assert_eq!(newest["path"], file.display().to_string(), "{newest}");
     eventually("3001 registers", SOON, || {
         let mut phone = Phone::udp(server.sip, "3001", password);
         (phone.register(&[]).status == Status(200)).then_some(())

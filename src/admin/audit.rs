@@ -103,6 +103,20 @@ impl Log {
     }
 }
 
+impl Admin {
+    /// What was asked, or done by who runs the switch, and what came of it.
+    pub async fn note(&self, line: AuditView) {
+        match self.services.get() {
+            Some(services) => self.audit.note(&services.store, line).await,
+            // A media node has no store, and one that starts has none yet.
+            None => tracing::info!(
+                audit.entry = document(&line),
+                "what is asked of this process is in its own log only"
+            ),
+        }
+    }
+}
+
 pub(super) fn router() -> Router<Arc<Admin>> {
     Router::new().route("/audit", get(list))
 }

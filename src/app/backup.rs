@@ -11,9 +11,11 @@ use super::ServeOptions;
 use super::config::Config;
 use super::data_dir::DataDir;
 use super::first_start::{self, Credentials};
+use super::host::Host;
 use crate::directory::User;
 use crate::net::clock;
 use crate::store::{CdrQuery, Store};
+use crate::views::token::AuditView;
 use crate::views::{Cdr, Rfc3339};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -221,7 +223,13 @@ async fn put_in_place(config: &Config, judged: &Judged, file: &Path) -> anyhow::
     }
     restored.flush().await?;
     store.setting_or_insert(first_start::USERS_MADE, "made").await?;
-    Ok(restored.counts)
+    let counts = restored.counts;
+    let host = Host::of_this_process();
+    let (now, node) = (clock::now(), config.node_name.as_deref().unwrap_or(&host.name));
+    let what = ("restore", &*file.display().to_string());
+    let line = serde_json::to_string(&AuditView::local(now, node, what, 200))?;
+    store.add_audit(now, &line).await?;
+    Ok(counts)
 }
 
 /// What the settings say in place of a secret of the data directory.

@@ -5,9 +5,11 @@
 use super::ServeOptions;
 use super::config::{Change, Config, Mistakes};
 use super::mode::Halves;
-use crate::admin::{Reload, SettingChange};
+use crate::admin::{Admin, Reload, SettingChange};
+use crate::net::clock;
 use crate::operator::{Command, Operator};
 use crate::telemetry::LogGuard;
+use crate::views::token::AuditView;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -34,7 +36,12 @@ impl<'run> Reloader<'run> {
     }
 
     /// As long as the process runs.
-    pub(super) async fn follow(&mut self, halves: &Halves, operator: Option<&Operator>) {
+    pub(super) async fn follow(
+        &mut self,
+        halves: &Halves,
+        operator: Option<&Operator>,
+        admin: &Admin,
+    ) {
         loop {
             let wish = tokio::select! {
                 Some(wish) = self.wishes.recv() => Some(wish),
@@ -42,9 +49,16 @@ impl<'run> Reloader<'run> {
             };
             let check = wish.as_ref().is_some_and(|wish| wish.check);
             let told = self.reload(check, halves, operator).await;
-            if let Some(Reload { answer, .. }) = wish {
+            match wish {
                 // Who asked may have gone.
-                let _ = answer.send(told.map_err(|mistakes| mistakes.0));
+                Some(Reload { answer, .. }) => {
+                    let _ = answer.send(told.map_err(|mistakes| mistakes.0));
+                }
+                None => {
+                    let status = if told.is_ok() { 200 } else { 422 };
+                    let what = ("SIGHUP", "/reload");
+                    admin.note(AuditView::local(clock::now(), self.node, what, status)).await;
+                }
             }
         }
     }

@@ -278,7 +278,7 @@ async fn live(
         () = signals.next() => {}
         () = welcomes => {}
         () = replaces => {}
-        () = reloader.follow(&halves, operator.as_ref()) => {}
+        () = reloader.follow(&halves, operator.as_ref(), admin) => {}
     }
     tracing::info!("told to stop: takes no new calls; a second signal ends at once");
     admin.set_phase(Phase::Draining);

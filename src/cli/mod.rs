@@ -219,7 +219,7 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// The same as a capture file for Wireshark.
+    /// The same as a capture file for Wireshark, with the RTCP of the call's sound.
     #[command(after_help = "Example: holdfast pcap ID | wireshark -k -i -")]
     Pcap {
         /// Id of the call.

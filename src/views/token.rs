@@ -1,6 +1,7 @@
 //! Tokens of the API, and who changed what by it.
 
 use super::Rfc3339;
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -67,16 +68,32 @@ pub struct AuditView {
     pub sequence: u64,
     /// When.
     pub at: Rfc3339,
-    /// By which token: its id, or `admin` for the admin token.
+    /// By which token: its id, or `admin` for the admin token; `local`: by who runs the switch, without one.
     pub token: String,
     /// The token's name.
     pub name: String,
     /// Which node took it.
     pub node: String,
-    /// HTTP method.
+    /// HTTP method; of what was done without a request its name: `SIGHUP`, `restore`.
     pub method: String,
     /// What it was asked of, with its query.
     pub path: String,
     /// HTTP status of the answer.
     pub status: u16,
+}
+
+impl AuditView {
+    /// What who runs the switch did without a request, told in the words of one.
+    pub fn local(at: Timestamp, node: &str, (method, path): (&str, &str), status: u16) -> Self {
+        Self {
+            sequence: 0,
+            at: Rfc3339(at),
+            token: "local".to_owned(),
+            name: "without a request".to_owned(),
+            node: node.to_owned(),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            status,
+        }
+    }
 }

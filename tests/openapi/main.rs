@@ -64,6 +64,10 @@ fn settings(call: &str, registration: &str) -> String {
         [[operations]]
         include-operation-id = "drain_node"
         parameters = {{ "path.name" = "another" }}
+        # At the unix socket of a process, not here.
+        [[operations]]
+        include-operation-id = "reload_settings"
+        enabled = false
         # It has no end.
         [[operations]]
         include-operation-id = "watch_events"

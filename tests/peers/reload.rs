@@ -89,4 +89,9 @@ fn a_hang_up_of_the_terminal_is_a_reload() {
     server.signaling.says("registration_max_ms = 90000, was 300000: from now on");
     // It is said before it is done.
     eventually("it is in force", SOON, || (granted(&mut phone) == "90").then_some(()));
+    eventually("the audit log tells", SOON, || {
+        let newest = server.list("/audit").first()?.clone();
+        let told = (newest["method"].as_str()?, newest["token"].as_str()?, &newest["status"]);
+        (told == ("SIGHUP", "local", &Value::from(200))).then_some(())
+    });
 }
