@@ -18,7 +18,7 @@ const STRANDED: usize = 16;
 #[derive(Debug)]
 pub(super) struct Slot {
     pub call: Call,
-    key: [u8; 16],
+    pub key: [u8; 16],
     /// Top Via of the first INVITE: branch and sent-by.
     origin: String,
     /// Greatest rev that the store or the journal has.

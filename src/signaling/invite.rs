@@ -4,6 +4,7 @@
 
 use super::calls::Known;
 use super::outputs::catch_bug;
+use super::pass_on::Stray;
 use super::worker::Worker;
 use crate::call::{Call, Input, Invitation};
 use crate::directory::User;
@@ -46,7 +47,13 @@ impl Worker {
             // Its call is on its way here: the phone asks again.
             Known::New if self.entrusted.knows_invite(&key, self.now) => {}
             Known::New if self.repeats.asked.has(&key) => {}
-            Known::New => self.handle_new_invite(key, request, flow),
+            Known::New => match self.repeats.other_of(&key, self.now) {
+                Some(call) => {
+                    let (bytes, hint) = (self.arrived.clone(), 0);
+                    self.pass_on(Stray { call, hint, flow, bytes, hops: 0, tries: 0 });
+                }
+                None => self.handle_new_invite(key, request, flow),
+            },
         }
     }
 
@@ -207,4 +214,33 @@ fn origin_of(request: &Request) -> String {
         let branch = via.branch().unwrap_or_default();
         format!("{branch} {}:{}", via.host, via.port.unwrap_or(5060))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::CallId;
+    use crate::signaling::errand::Errand;
+    use crate::signaling::samples;
+
+    /// Whoever claimed that call may not have heard of it yet, and may be this node.
+    #[tokio::test]
+    async fn a_repeat_of_an_invite_that_made_another_call_is_for_that_one() {
+        let mut worker = samples::worker();
+        let (request, flow) = samples::invite();
+        let (key, _) = worker.known_call(&request);
+        worker.repeats.note_other(key, CallId(3), worker.now);
+        let looks_for = |worker: &mut Worker| {
+            worker.handle_invite(request.clone(), flow);
+            let errands = samples::errands(worker);
+            let found = errands.iter().find_map(|errand| match errand {
+                Errand::FindOwner(stray) => Some(stray.call),
+                _ => None,
+            });
+            found
+        };
+        assert_eq!(looks_for(&mut worker), Some(CallId(3)));
+        worker.now = worker.now + limits::TRANSACTION_TIMEOUT;
+        assert_eq!(looks_for(&mut worker), None, "no phone repeats it any more");
+    }
 }

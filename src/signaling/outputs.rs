@@ -372,7 +372,7 @@ impl Worker {
     /// ours: those that talk go on under a key of their own; one that rings is cancelled, the caller is the other's.
     fn handle_duplicate(&mut self, id: CallId, other: CallId) {
         let Some(slot) = self.calls.get(id) else { return self.committer.forget(id) };
-        let (is_known, state) = (slot.committed.0 > 0, slot.call.state());
+        let (is_known, state, key) = (slot.committed.0 > 0, slot.call.state(), slot.key);
         tracing::warn!(call.id = %id, "call {id} is call {other} already");
         self.committer.forget(id);
         match state {
@@ -381,7 +381,11 @@ impl Worker {
                 self.change(id, Call::leave_caller);
                 self.emit(&Event::CallLeft { call: id });
             }
-            _ => self.drop_unsaid(id),
+            _ => {
+                // A repeat is for that one, which may be on its way to us.
+                self.repeats.note_other(key, other, self.now);
+                self.drop_unsaid(id);
+            }
         }
     }
 

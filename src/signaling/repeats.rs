@@ -10,7 +10,7 @@ use crate::ids::{CallId, Rev};
 use crate::limits;
 use crate::time::Timestamp;
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// A store that is slow is waited for so long before the journal is enough.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,12 +24,26 @@ pub(super) struct Repeats {
     waiting: VecDeque<(Timestamp, CallId, Rev)>,
     /// INVITEs that peers are asked for first.
     pub asked: AskedInvites,
+    /// INVITEs of which the store has another call, and until when they are said again.
+    of_others: HashMap<[u8; 16], (CallId, Timestamp)>,
 }
 
 impl Repeats {
     /// A node came, went or stood still.
     pub(super) fn are_expected(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| now < until)
+    }
+
+    /// The store has that call of an INVITE.
+    pub(super) fn note_other(&mut self, key: [u8; 16], call: CallId, now: Timestamp) {
+        self.of_others.retain(|_, (_, until)| now < *until);
+        self.of_others.insert(key, (call, now + limits::TRANSACTION_TIMEOUT));
+    }
+
+    /// Which call the store has of an INVITE, as it said lately.
+    pub(super) fn other_of(&self, key: &[u8; 16], now: Timestamp) -> Option<CallId> {
+        let (call, _) = self.of_others.get(key).filter(|(_, until)| now < *until)?;
+        Some(*call)
     }
 
     /// When a wait ends.
