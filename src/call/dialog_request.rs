@@ -200,10 +200,17 @@ impl Call {
     /// Its phone said BYE. False: it was over before.
     pub(super) fn end_dialog(&mut self, id: LegId) -> bool {
         let now = self.now;
-        let leg = self.record.leg_mut(id).filter(|leg| leg.state != LegState::Ended);
-        let Some(leg) = leg else { return false };
+        let Some(leg) = self.record.leg_mut(id) else { return false };
+        if leg.bye_after_ack.take().is_some() {
+            // It needs none of ours any more.
+            leg.stop_waiting_for_ack(now);
+            self.conclude();
+            return false;
+        }
+        if leg.state == LegState::Ended {
+            return false;
+        }
         leg.ended_at = Some(now);
-        leg.bye_after_ack = None;
         leg.stop_waiting_for_ack(now);
         if let Some(sequence) = leg.owed_ack {
             // The BYE overtook it; a 2xx is acknowledged all the same (RFC 3261 §13.2.2.4).
@@ -233,7 +240,8 @@ impl Call {
         }
         let bye = leg.bye_after_ack.take();
         if let Some(reason) = bye {
-            return self.send_bye(id, reason.as_deref());
+            self.send_bye(id, reason.as_deref());
+            return self.conclude();
         }
         self.save_within(LAZY_SAVE_ACK);
         let awaited = self.exchange.as_ref().is_some_and(|exchange| {

@@ -279,6 +279,16 @@ impl Call {
         self.send_bye_behind(id, told, behind);
     }
 
+    /// Saves the end, with the CDR: when the last statistics are here, and no phone is left that has to be told first.
+    /// A node that finds it in the store tells nobody.
+    pub(super) fn conclude(&mut self) {
+        let is_told = self.record.legs.iter().all(|leg| leg.bye_after_ack.is_none());
+        let is_due = self.record.phase == Phase::Ended && self.media_deadline.is_none();
+        if is_due && is_told && !self.saved_end {
+            self.save();
+        }
+    }
+
     fn announce_end(&mut self, end: &End) {
         let since = |from: Option<crate::time::Timestamp>| {
             from.map_or(0, |from| {

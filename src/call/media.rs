@@ -120,10 +120,7 @@ impl Call {
         self.abandon_move();
         if !self.record.media.open {
             self.media_deadline = None;
-            if !self.saved_end {
-                self.save();
-            }
-            return;
+            return self.conclude();
         }
         self.record.media.open = false;
         self.record.media.rev.0 += 1;
@@ -157,9 +154,9 @@ impl Call {
             Reply::Applied(state) => self.media_applied(&state),
             Reply::Released(state) => {
                 self.take_statistics(&state);
-                if self.record.phase == Phase::Ended && !self.saved_end {
+                if self.record.phase == Phase::Ended {
                     self.media_deadline = None;
-                    self.save();
+                    self.conclude();
                 }
             }
             // Another owner's, or over: nothing comes of the wish, but the store has the last word on that.
@@ -194,10 +191,7 @@ impl Call {
         self.media_deadline = None;
         self.awaited.clear();
         match self.record.phase {
-            Phase::Ended if self.saved_end => {}
-            Phase::Ended => {
-                self.save();
-            }
+            Phase::Ended => self.conclude(),
             Phase::Confirmed if self.opening.is_some() => self.opening_failed(),
             Phase::Confirmed => self.end_by_system(EndCause::NodeLost, "the media node is gone"),
             Phase::Routing | Phase::Ringing | Phase::Answering(_) => {

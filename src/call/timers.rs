@@ -146,7 +146,8 @@ impl Call {
         let settings = self.settings.clone();
         let Some(leg) = self.record.leg_mut(id) else { return };
         if let Some(reason) = leg.bye_after_ack.take() {
-            return self.send_bye(id, reason.as_deref());
+            self.send_bye(id, reason.as_deref());
+            return self.conclude();
         }
         let contact = super::send::contact(&settings, leg);
         self.emit(Event::AckMissing { call: self.record.id, leg: id, contact });

@@ -255,7 +255,7 @@ mod tests {
         worker.drain_self(true, false);
         assert!(worker.gives_up_calls());
         worker.input(CallId(7), Input::Hangup { reason: None });
-        worker.now = worker.now + Duration::from_secs(2);
+        worker.now = worker.now + Duration::from_secs(40);
         worker.wake_call(CallId(7));
         let end = worker.committer.owed_saves().find(|save| save.ended).cloned();
         worker.committer.poll_batch(worker.now).expect("due");

@@ -232,12 +232,10 @@ mod tests {
         worker.repeats.note_other(key, CallId(3), worker.now);
         let looks_for = |worker: &mut Worker| {
             worker.handle_invite(request.clone(), flow);
-            let errands = samples::errands(worker);
-            let found = errands.iter().find_map(|errand| match errand {
+            samples::errands(worker).into_iter().find_map(|errand| match errand {
                 Errand::FindOwner(stray) => Some(stray.call),
                 _ => None,
-            });
-            found
+            })
         };
         assert_eq!(looks_for(&mut worker), Some(CallId(3)));
         worker.now = worker.now + limits::TRANSACTION_TIMEOUT;

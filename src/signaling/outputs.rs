@@ -460,7 +460,7 @@ mod tests {
         worker.adopt(samples::answered());
         let mut told = samples::peer(&mut worker);
         worker.input(CallId(7), Input::Hangup { reason: None });
-        let now = worker.now + Duration::from_secs(2);
+        let now = worker.now + Duration::from_secs(40);
         worker.now = now;
         worker.wake_call(CallId(7));
         let end = worker.committer.owed_saves().find(|save| save.ended).cloned();

@@ -225,3 +225,31 @@ fn an_answer_waits_for_a_media_node_that_comes_back() {
     bench.answer_with(&callee(), &Method::Bye, 200, "", "");
     bench.must_end();
 }
+
+/// Our 200 to a re-INVITE is not acknowledged yet: its phone may not be told of the end (RFC 3261 §15), and a node that
+/// finds the end in the store would never tell it.
+#[test]
+fn an_end_is_stored_when_every_phone_was_told() {
+    let callee = phone(1002, 1);
+    let unacknowledged = || {
+        let mut bench = Bench::answered();
+        bench.ask(CALLER, "INVITE", 2, "", &sdp(4000, 2, "a=sendonly\r\n"));
+        bench.answer(&callee, 200, &sdp(5000, 2, "a=recvonly\r\n"));
+        bench.heard(CALLER);
+        bench.ask(&callee, "BYE", 7, "", "");
+        assert!(!bench.saves.iter().any(|save| save.ended));
+        assert!(!bench.heard(CALLER).contains(&"BYE".to_owned()));
+        bench
+    };
+    let mut bench = unacknowledged();
+    bench.acknowledge(2, "");
+    assert_eq!(bench.heard(CALLER), ["BYE"]);
+    assert!(bench.saves.iter().any(|save| save.ended));
+    let mut bench = unacknowledged();
+    bench.wait(Duration::from_secs(33));
+    assert!(bench.heard(CALLER).contains(&"BYE".to_owned()));
+    assert!(bench.saves.iter().any(|save| save.ended));
+    let mut bench = unacknowledged();
+    bench.ask(CALLER, "BYE", 3, "", "");
+    assert!(bench.saves.iter().any(|save| save.ended), "it hung up by itself");
+}

@@ -41,7 +41,7 @@ const CALLS_PER_SEED: u64 = 12;
 const CALLS: u64 = 8_000;
 const MANY: u64 = 100_000;
 /// Histories of several faults at once that break a promise: known, rare, and to become fewer.
-const BROKEN_IN_TEN_THOUSAND: u64 = 4;
+const BROKEN_IN_TEN_THOUSAND: u64 = 2;
 /// A run with so many broken seeds has told enough.
 const MOST_BROKEN: usize = 200;
 /// The seed that notices a broken rule is among so many.
