@@ -8,8 +8,10 @@ use crate::common::server::Server;
 use crate::common::speech::Law;
 use crate::common::{SOON, eventually, ports};
 use crate::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair};
+use crate::switch::Switch;
 use holdfast::sip::Status;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
@@ -203,4 +205,23 @@ fn check(packets: &[Dissected], [caller, callee]: [&Phone; 2], began: f64) {
             assert!(by(is_tcp).any(|packet| packet.sip == expected), "{expected}: {packets:#?}");
         }
     }
+}
+
+/// The owner is killed: its host's files have what was until then, and media tells who carries the call on.
+#[test]
+fn a_capture_goes_on_with_the_next_owner() {
+    let mut switch = Switch::start();
+    let pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    pair.hear_each_other();
+    let call = switch.survivor().list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    switch.take_owner().signaling.kill();
+    let killed = seconds();
+    pair.hear_each_other();
+    eventually("RTCP to both phones since", SOON * 3, || {
+        let packets = dissected(switch.survivor(), &call);
+        assert!(packets.iter().any(|packet| packet.sip == "INVITE"), "what the dead one wrote");
+        let since = packets.iter().filter(|one| one.at > killed && !one.rtcp.is_empty());
+        let phones: BTreeSet<SocketAddr> = since.map(|packet| packet.to).collect();
+        (phones.len() == 2).then_some(())
+    });
 }
