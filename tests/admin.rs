@@ -715,6 +715,7 @@ fn the_api_describes_itself() {
         ("/api/v1/calls/{id}", "get delete"),
         ("/api/v1/calls/{id}/ladder", "get"),
         ("/api/v1/calls/{id}/pcap", "get"),
+        ("/api/v1/calls/{id}/quality", "get"),
         ("/api/v1/cdrs", "get"),
         ("/api/v1/cdrs/{id}", "get"),
         ("/api/v1/events", "get"),

@@ -55,11 +55,20 @@ async fn entries(
 ) -> Result<(CallId, Vec<Entry>), Problem> {
     let none = || Problem::not_found("nothing is kept of the signaling of such a call");
     let id: CallId = id.parse().map_err(|_| none())?;
-    let entries = services.operator.ask(|answer| Command::Ladder(id, scope, answer)).await?;
+    let entries = kept(services, id, scope).await?;
     if entries.is_empty() {
         return Err(none());
     }
     Ok((id, entries))
+}
+
+/// What all hosts keep of a call.
+pub(super) async fn kept(
+    services: &Services,
+    id: CallId,
+    scope: Scope,
+) -> Result<Vec<Entry>, Problem> {
+    Ok(services.operator.ask(|answer| Command::Ladder(id, scope, answer)).await?)
 }
 
 fn view(id: CallId, entries: &[Entry]) -> LadderView {

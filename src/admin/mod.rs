@@ -20,6 +20,7 @@ mod nodes;
 mod openapi;
 mod page;
 mod problem;
+mod quality;
 mod rates;
 mod registrations;
 mod reload;
@@ -128,6 +129,7 @@ pub fn router(admin: &Arc<Admin>) -> Router {
         .merge(calls::router())
         .merge(steer::router())
         .merge(ladder::router())
+        .merge(quality::router())
         .merge(route::router())
         .merge(cdrs::router())
         .merge(nodes::router())

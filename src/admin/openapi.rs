@@ -3,8 +3,8 @@
 
 use super::problem::Problem;
 use super::{
-    Admin, audit, calls, cdrs, events, health, ladder, nodes, registrations, reload, route, steer,
-    tokens, users, webhooks,
+    Admin, audit, calls, cdrs, events, health, ladder, nodes, quality, registrations, reload,
+    route, steer, tokens, users, webhooks,
 };
 use axum::routing::get;
 use axum::{Json, Router};
@@ -38,7 +38,7 @@ async fn describe() -> Json<Document> {
         calls::list, calls::originate, calls::one, calls::hang_up,
         steer::hold, steer::unhold, steer::dtmf, steer::transfer, steer::move_media, steer::play,
         steer::stop,
-        ladder::ladder, ladder::capture, route::test,
+        ladder::ladder, ladder::capture, quality::quality, route::test,
         cdrs::list, cdrs::one,
         events::stream,
         tokens::list, tokens::create, tokens::remove, audit::list,

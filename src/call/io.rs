@@ -7,6 +7,7 @@ use crate::ids::{ClusterKey, Flow, Incarnation, LegId, NodeName};
 use crate::routing::Decision;
 use crate::sip::address::Advertise;
 use crate::sip::{Request, Response, Uri};
+use crate::views::quality::Sounded;
 use crate::views::{CallFlag, Cdr, EndCause, EndedBy};
 use bytes::Bytes;
 use core::time::Duration;
@@ -209,6 +210,8 @@ pub enum Output {
     Ask(Query),
     /// Tell everybody.
     Event(Event),
+    /// Keep how it sounded.
+    Sounded(Sounded),
 }
 
 /// A write of the call's row. Fenced by owner, epoch and rev.

@@ -301,6 +301,7 @@ impl Call {
             self.save_within(LAZY_SAVE * 20);
         }
         self.judge_sound();
+        self.sample_sound();
     }
 
     pub(super) fn session(&self) -> SessionId {

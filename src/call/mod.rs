@@ -7,7 +7,8 @@
 //! `fork` (what branches answer), `answer` (200 to 200), `modify` (re-INVITE), `refresh` (our address is another one),
 //! `anchor` (our media node is another one), `steer`, `dial`, `play`, `transfer` (what an operator does),
 //! `dialog_request` (what phones ask in a dialog), `end` (every way a call ends), `media` (the session's wish), `told`
-//! (its events), `sound` and `flags` (how it fares).
+//! (its events), `sound`, `samples` and `flags` (how it
+//! fares).
 //!
 //! Invariants: no state outside the record survives; `Save` comes before whatever acknowledges or uses up a number, and
 //! what must wait for it says so (`Transmit::behind`); every call emits exactly one `Save` with a CDR.
@@ -33,6 +34,7 @@ mod quality;
 mod record;
 mod refresh;
 mod restore;
+mod samples;
 mod sealed;
 mod send;
 mod setup;

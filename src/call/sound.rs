@@ -28,6 +28,7 @@ pub(super) struct Sound {
     legs: Vec<(LegId, Heard)>,
     /// Told of as not heard.
     unheard: Option<Unheard>,
+    pub(super) sampled_at: Option<Timestamp>,
 }
 
 /// Who is not heard.
@@ -39,14 +40,51 @@ enum Unheard {
 
 /// What was heard of one phone.
 #[derive(Debug, Default)]
-struct Heard {
+pub(super) struct Heard {
     /// When the score was made last.
-    before: StreamStatistics,
-    before_runs: u32,
+    scored: Counted,
+    /// When a sample was taken last.
+    pub(super) sampled: Counted,
     /// Told of as silent since its last packet, which came then.
     quiet: Option<Option<Timestamp>>,
     /// Of media nodes that counted before, and of the present one.
     bursts: (Bursts, Bursts),
+}
+
+/// What rises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub received: u64,
+    pub lost: u64,
+    pub runs: u32,
+    pub sent: u64,
+    pub reported_lost: u64,
+}
+
+impl Counted {
+    pub fn of(now: &StreamStatistics, runs: u32) -> Self {
+        Self {
+            received: now.packets_received,
+            lost: now.packets_lost,
+            runs,
+            sent: now.packets_sent,
+            reported_lost: now.reported_lost.unwrap_or(0).into(),
+        }
+    }
+
+    /// What is new; all of it, where another process began from nothing.
+    pub fn since(&self, before: &Self) -> Self {
+        if self.received < before.received || self.sent < before.sent {
+            return *self;
+        }
+        Self {
+            received: self.received - before.received,
+            lost: self.lost.saturating_sub(before.lost),
+            runs: self.runs.saturating_sub(before.runs),
+            sent: self.sent - before.sent,
+            reported_lost: self.reported_lost.saturating_sub(before.reported_lost),
+        }
+    }
 }
 
 /// What a CDR says of a leg, but for what is in its last statistics.
@@ -81,7 +119,7 @@ fn hundredths(value: f64) -> f64 {
 }
 
 impl Heard {
-    fn bursts(&self) -> Bursts {
+    pub(super) fn bursts(&self) -> Bursts {
         let (former, present) = self.bursts;
         Bursts {
             count: former.count.saturating_add(present.count),
@@ -93,17 +131,14 @@ impl Heard {
 
     /// The score is of the packets since the last one, not of the whole call: ten bad seconds of an hour show.
     fn score(&mut self, codec: Option<&str>, now: &StreamStatistics, summary: &mut Summary) {
-        let received = now.packets_received.saturating_sub(self.before.packets_received);
-        if received < PACKETS {
+        let counted = Counted::of(now, self.bursts().runs);
+        let new = counted.since(&self.scored);
+        if new.received < PACKETS {
             return;
         }
-        let (runs, lost) = (self.bursts().runs, now.packets_lost);
-        let since = Passage {
-            received,
-            lost: lost.saturating_sub(self.before.packets_lost),
-            ..Passage::of(codec, now, runs.saturating_sub(self.before_runs))
-        };
-        (self.before, self.before_runs) = (now.clone(), runs);
+        self.scored = counted;
+        let Counted { received, lost, runs, .. } = new;
+        let since = Passage { received, lost, ..Passage::of(codec, now, runs) };
         summary.add(&since);
     }
 }
@@ -139,7 +174,7 @@ impl Summary {
 }
 
 impl Sound {
-    fn heard(&mut self, leg: LegId) -> &mut Heard {
+    pub(super) fn heard(&mut self, leg: LegId) -> &mut Heard {
         let at = self.legs.iter().position(|(id, _)| *id == leg).unwrap_or_else(|| {
             self.legs.push((leg, Heard::default()));
             self.legs.len() - 1

@@ -1,6 +1,6 @@
-//! What was said in SIP, call by call, and the RTCP of its media: written by each signaling process into segment files
-//! of its host's data directory, read by any of them, a dead one's too; what was said is told a HEP collector; and how
-//! long transactions took.
+//! What was said in SIP, call by call, the RTCP of its media and how it sounded: written by each signaling process into
+//! segment files of its host's data directory, read by any of them, a dead one's too; what was said is told a HEP
+//! collector; and how long transactions took.
 //!
 //! Invariants: nothing here holds a call up: what the writer cannot take at once is lost, and counted; files are
 //! bounded in number, size and age; secrets are masked before anything is written; a torn end of a file, left by a
@@ -24,6 +24,7 @@ use crate::ids::{CallId, Flow, LegId};
 use crate::time::Timestamp;
 use crate::views::CallFlag;
 use crate::views::ladder::{Entry, Scope, What};
+use crate::views::quality::Sounded;
 use bytes::Bytes;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -44,15 +45,22 @@ pub const PACE: Duration = Duration::from_millis(10);
 pub const ENTRIES: usize = 5_000;
 /// The same for its packets of RTCP: three hours of two phones that report every five seconds, and of our reports.
 pub const RTCP_PACKETS: usize = 10_000;
+/// The same for samples of its sound: days of a call.
+pub const SAMPLES: usize = 5_000;
 
 /// Entries as long as they are of the scope and not too many.
 pub fn bound(scope: Scope, entries: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
-    let mut room = match scope {
-        Scope::Signaling => [ENTRIES, 0],
-        Scope::Everything => [ENTRIES, RTCP_PACKETS],
+    let (mut signaling, mut rtcp, mut sound) = match scope {
+        Scope::Signaling => (ENTRIES, 0, 0),
+        Scope::Everything => (ENTRIES, RTCP_PACKETS, 0),
+        Scope::Sound => (0, 0, SAMPLES),
     };
     let fits = |entry: &Entry| {
-        let room = &mut room[usize::from(matches!(entry.what, What::Rtcp { .. }))];
+        let room = match entry.what {
+            What::Message { .. } | What::Mark(_) => &mut signaling,
+            What::Rtcp { .. } => &mut rtcp,
+            What::Sound(_) => &mut sound,
+        };
         let fits = *room > 0;
         *room = room.saturating_sub(1);
         fits
@@ -122,6 +130,7 @@ enum Note {
     Registering(Registering),
     Mark { call: CallId, at: Timestamp, text: String },
     Rtcp { call: CallId, packets: Vec<RtcpPacket> },
+    Sound { call: CallId, at: Timestamp, sounded: Sounded },
 }
 
 /// The way to the writer.
@@ -177,6 +186,11 @@ impl Recorder {
     /// RTCP of a call.
     pub fn rtcp(&self, call: CallId, packets: Vec<RtcpPacket>) {
         self.note(Note::Rtcp { call, packets });
+    }
+
+    /// How a call sounded until then.
+    pub fn sound(&self, call: CallId, at: Timestamp, sounded: Sounded) {
+        self.note(Note::Sound { call, at, sounded });
     }
 
     /// What is wrong in the call's signaling, as far as this process heard it.
@@ -259,6 +273,7 @@ impl Writer {
                 return self.tell_collector(&sip_call_id, at, received, &flow, &masked);
             }
             Note::Mark { call, at, text } => (call, at, What::Mark(text)),
+            Note::Sound { call, at, sounded } => (call, at, What::Sound(sounded)),
             Note::Rtcp { call, packets } => {
                 for RtcpPacket { leg, at, received, local, remote, bytes: packet } in packets {
                     self.keep(call, at, What::Rtcp { leg, received, local, remote, packet });

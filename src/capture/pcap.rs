@@ -33,7 +33,7 @@ pub fn pcap(entries: &[Entry]) -> Vec<u8> {
             What::Rtcp { received, local, remote, packet, .. } => {
                 (received, Transport::Udp, local, remote, packet)
             }
-            What::Mark(_) => continue,
+            What::Mark(_) | What::Sound(_) => continue,
         };
         let (from, to) = if *received { (*remote, *local) } else { (*local, *remote) };
         let packet = match transport {

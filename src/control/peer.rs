@@ -176,6 +176,13 @@ pub enum PeerFrame {
         /// Which.
         call: CallId,
     },
+    /// What does the receiver's host keep of how this call sounded? Answered by `Ladder`.
+    AskSound {
+        /// Number of the question, the asker's.
+        id: u64,
+        /// Which.
+        call: CallId,
+    },
 }
 
 impl PeerFrame {
@@ -209,7 +216,8 @@ impl PeerFrame {
             | Self::Steered { .. }
             | Self::AskInvite { .. }
             | Self::InviteSeen { .. }
-            | Self::AskCapture { .. } => 2,
+            | Self::AskCapture { .. }
+            | Self::AskSound { .. } => 2,
         }
     }
 }

@@ -130,6 +130,7 @@ impl Worker {
         let ask = |id| match scope {
             Scope::Signaling => PeerFrame::AskLadder { id, call },
             Scope::Everything => PeerFrame::AskCapture { id, call },
+            Scope::Sound => PeerFrame::AskSound { id, call },
         };
         let asker = Asker::Ladder(scope, answer);
         let id = self.ask_peers(LiveCalls::default(), PATIENCE, asker, ask);

@@ -11,6 +11,7 @@ use crate::control::{PeerFrame, RtcpPacket};
 use crate::ids::{CallId, Flow, LegId, NodeName, SessionId};
 use crate::sip::{Method, Request};
 use crate::views::ladder::{Entry, Scope};
+use crate::views::quality::Sounded;
 use bytes::Bytes;
 
 /// Entries a frame: an entry is a SIP message at most.
@@ -70,6 +71,13 @@ impl Worker {
     pub(super) fn note_mark(&self, call: CallId, text: impl FnOnce() -> String) {
         if let Some(recorder) = &self.recorder {
             recorder.mark(call, self.now, text());
+        }
+    }
+
+    /// How a call sounded for some seconds.
+    pub(super) fn note_sound(&self, call: CallId, sounded: Sounded) {
+        if let Some(recorder) = &self.recorder {
+            recorder.sound(call, self.now, sounded);
         }
     }
 

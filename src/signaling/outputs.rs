@@ -152,6 +152,10 @@ impl Worker {
                 self.emit(&event);
                 None
             }
+            Output::Sounded(sounded) => {
+                self.note_sound(id, sounded);
+                None
+            }
         }
     }
 

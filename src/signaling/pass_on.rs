@@ -276,6 +276,7 @@ impl Worker {
             PeerFrame::AskCapture { id, call } => {
                 self.answer_ladder(link, id, call, Scope::Everything);
             }
+            PeerFrame::AskSound { id, call } => self.answer_ladder(link, id, call, Scope::Sound),
             PeerFrame::Ladder { id, document, last } => {
                 self.take_ladder(link, id, &document, last);
             }

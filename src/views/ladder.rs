@@ -1,5 +1,6 @@
 //! The signaling of one call: as it is kept and passed between nodes, and in the API.
 
+use super::quality::Sounded;
 use super::{CallFlag, Rfc3339};
 use crate::ids::{LegId, Transport};
 use crate::time::Timestamp;
@@ -28,6 +29,8 @@ pub enum Scope {
     Signaling,
     /// RTCP too.
     Everything,
+    /// How it sounded, and nothing else.
+    Sound,
 }
 
 /// What was said or done.
@@ -63,6 +66,8 @@ pub enum What {
         /// A compound packet; of SRTCP what is inside.
         packet: Bytes,
     },
+    /// How it sounded until then.
+    Sound(Sounded),
 }
 
 impl Entry {
@@ -77,6 +82,7 @@ impl Entry {
             What::Message { text, .. } => text.len(),
             What::Mark(text) => text.len(),
             What::Rtcp { packet, .. } => packet.len(),
+            What::Sound(sounded) => sounded.legs.len() * 64,
         };
         text + self.node.len() + 64
     }

@@ -8,6 +8,7 @@ pub mod cdr;
 pub mod event;
 pub mod ladder;
 pub mod node;
+pub mod quality;
 pub mod registration;
 pub mod route;
 pub mod steer;

@@ -27,6 +27,7 @@ mod metrics;
 mod originate;
 mod outage;
 mod poison;
+mod quality;
 mod reanchor;
 mod restart;
 mod rude;

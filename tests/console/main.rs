@@ -10,6 +10,7 @@ mod many;
 #[path = "../peers/pair.rs"]
 mod pair;
 mod phones;
+mod quality;
 
 use common::chromium::Chromium;
 use common::events::Watching;

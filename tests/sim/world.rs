@@ -425,7 +425,7 @@ impl World {
                 Output::Send(transmit) => self.send(id, transmit),
                 Output::Media(request) => self.ask_media(id, request),
                 // There is one media node in this world.
-                Output::MediaBack(_) | Output::MediaLeft(..) => {}
+                Output::MediaBack(_) | Output::MediaLeft(..) | Output::Sounded(_) => {}
                 Output::Ask(Query::Route { number, uri }) => {
                     self.schedule(10, Happening::Routed { call: id, number, uri });
                 }

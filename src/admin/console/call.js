@@ -1,26 +1,26 @@
 // One call: how it goes, how it sounds, what was said in SIP, and what can be done about it.
 
 import { get, post, remove } from './api.js';
-import { act, ask, card, cell, duration, facts, h, head, moment, none, replace, spark, state, table, who } from './dom.js';
+import { act, ask, card, cell, duration, facts, h, head, moment, none, replace, state, table, who } from './dom.js';
 import { callState, live, subscribe } from './live.js';
 import { tick } from './calls.js';
 import { eventRow } from './events.js';
 import { ladder } from './ladder.js';
+import { quality as course } from './quality.js';
 import { cause, DISPOSITIONS, flagTags } from './words.js';
 
 const REFRESH_MS = 2000;
-const HISTORY = 90;
 const SIDES = { caller: 'the caller is', callee: 'the callee is', both: 'both are' };
 
 export function call(main, id) {
   const title = h('div', {});
   const parts = h('div', { class: 'stack' }, card(null, none('Loading')));
   const quality = h('div', {});
+  const overTime = h('div', {});
   const legs = h('div', {});
   const about = h('div', {});
   const story = h('div', {});
   const signaling = h('div', {});
-  const history = new Map();
   let view = null;
   let record = null;
   let over = false;
@@ -54,7 +54,8 @@ export function call(main, id) {
 
   function layout() {
     if (parts.contains(quality)) return;
-    replace(parts, about, quality, legs, signaling, story);
+    replace(parts, about, quality, overTime, legs, signaling, story);
+    course(overTime, id, () => !over);
     ladder(signaling, id, () => !over);
   }
 
@@ -93,7 +94,7 @@ export function call(main, id) {
         ['Transcoding', view.media.transcoding ? 'yes' : 'no'],
         ['Call id', h('span', { class: 'mono' }, view.id)],
       ]))));
-    replace(quality, sounds(view.legs, history));
+    replace(quality, sounds(view.legs));
     replace(legs, card('Legs', h('div', { class: 'body columns' }, view.legs.map(leg))));
   }
 
@@ -214,18 +215,13 @@ function mosTone(mos) {
 const side = (role) => ({ caller: 'Caller', callee: 'Callee' })[role] ?? role;
 
 /** How it sounds: what we hear of each phone, and what each phone says it hears. */
-function sounds(legs, history) {
+function sounds(legs) {
   const streams = legs.flatMap((one) => one.streams.filter((stream) => stream.codec || stream.received.packets > 0)
     .map((stream) => ({ one, stream })));
   if (streams.length === 0) return null;
   const body = h('tbody', {}, streams.map(({ one, stream }) => {
-    const key = `${one.id}/${stream.index}`;
-    const past = history.get(key) ?? history.set(key, []).get(key);
-    past.push(stream.mos ?? 0);
-    if (past.length > HISTORY) past.shift();
     const { received, reported } = stream;
     const all = received.packets + received.lost;
-    const curve = h('div', { class: 'curve' }, past.length > 2 && spark(past, 'MOS over time'));
     return h('tr', {},
       cell('From', [h('b', {}, side(one.role)), one.extension && ` ${one.extension}`]),
       cell('Codec', [stream.codec, stream.srtp !== 'none' && [' ', h('span', { class: 'tag' }, 'encrypted')]]),
@@ -234,11 +230,11 @@ function sounds(legs, history) {
       cell('Jitter', number(received.jitter_ms, ' ms', 1), 'number'),
       cell('Round trip', number(reported.rtt_ms, ' ms'), 'number'),
       cell('It hears: loss', reported.lost === null ? null : String(reported.lost), 'number'),
-      cell('Packets', received.packets.toLocaleString('en'), 'number'),
-      cell('', curve));
+      cell('Bursts', received.bursts && String(received.bursts.count), 'number'),
+      cell('Packets', received.packets.toLocaleString('en'), 'number'));
   }));
   return card('Sound', table([['From'], ['Codec'], ['MOS', 'number'], ['Loss', 'number'], ['Jitter', 'number'],
-    ['Round trip', 'number'], ['It hears: loss', 'number'], ['Packets', 'number'], ['Over time']], body));
+    ['Round trip', 'number'], ['It hears: loss', 'number'], ['Bursts', 'number'], ['Packets', 'number']], body));
 }
 
 function recordedSounds(legs) {
@@ -248,11 +244,12 @@ function recordedSounds(legs) {
     cell('MOS', h('b', { class: mosTone(one.mos_mean) }, number(one.mos_mean, '', 1)), 'number'),
     cell('Worst', h('span', { class: mosTone(one.mos_min) }, number(one.mos_min, '', 1)), 'number'),
     cell('Lost', String(one.packets_lost), 'number'),
+    cell('Bursts', one.bursts && String(one.bursts.count), 'number'),
     cell('Jitter', number(one.jitter_mean_ms, ' ms', 1), 'number'),
     cell('Round trip', number(one.rtt_mean_ms, ' ms'), 'number'),
     cell('Packets', one.packets_received.toLocaleString('en'), 'number'),
     cell('Longest silence', one.silence_max_ms > 0 ? `${(one.silence_max_ms / 1000).toFixed(1)} s` : null, 'number'))));
-  return card('Sound', table([['From'], ['Codec'], ['MOS', 'number'], ['Worst', 'number'], ['Lost', 'number'], ['Jitter', 'number'],
+  return card('Sound', table([['From'], ['Codec'], ['MOS', 'number'], ['Worst', 'number'], ['Lost', 'number'], ['Bursts', 'number'], ['Jitter', 'number'],
     ['Round trip', 'number'], ['Packets', 'number'], ['Longest silence', 'number']], body));
 }
 

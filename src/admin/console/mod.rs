@@ -30,7 +30,7 @@ const PAGE: File = ("index.html", HTML, include_str!("index.html"));
 /// The API described; it reads `/api/v1/openapi.json`.
 const DOCS: File = ("docs.html", HTML, include_str!("docs.html"));
 
-const FILES: [File; 19] = [
+const FILES: [File; 20] = [
     ("api.js", JAVASCRIPT, include_str!("api.js")),
     ("app.js", JAVASCRIPT, include_str!("app.js")),
     ("call.js", JAVASCRIPT, include_str!("call.js")),
@@ -45,6 +45,7 @@ const FILES: [File; 19] = [
     ("ladder.js", JAVASCRIPT, include_str!("ladder.js")),
     ("live.js", JAVASCRIPT, include_str!("live.js")),
     ("nodes.js", JAVASCRIPT, include_str!("nodes.js")),
+    ("quality.js", JAVASCRIPT, include_str!("quality.js")),
     ("registrations.js", JAVASCRIPT, include_str!("registrations.js")),
     ("tokens.js", JAVASCRIPT, include_str!("tokens.js")),
     ("users.js", JAVASCRIPT, include_str!("users.js")),

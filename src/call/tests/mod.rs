@@ -7,6 +7,7 @@ mod end;
 mod fork;
 mod modify;
 mod refresh;
+mod sound;
 mod srtp;
 mod steer;
 mod takeover;
@@ -20,6 +21,7 @@ use crate::routing;
 use crate::sip::address::Advertise;
 use crate::sip::digest::Ha1;
 use crate::sip::{HeaderName, Message, Method, Request, Response, Status};
+use crate::views::quality::Sounded;
 use crate::views::user::SrtpPolicy;
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -134,6 +136,8 @@ pub(super) struct Bench {
     pub packets: u64,
     /// Media nodes that are told that they are not needed any more.
     pub left: Vec<NodeName>,
+    /// How it sounded.
+    pub sounded: Vec<Sounded>,
     branch: u32,
     /// Where the call's node is.
     local: &'static str,
@@ -181,6 +185,7 @@ impl Bench {
             media_node: 1,
             packets: 0,
             left: Vec::new(),
+            sounded: Vec::new(),
             branch: 0,
             local: SERVER,
         };
@@ -236,6 +241,7 @@ impl Bench {
                     self.media_node = if node == NodeName("m-1".into()) { 1 } else { 2 };
                 }
                 Output::MediaLeft(node, _) => self.left.push(node),
+                Output::Sounded(sounded) => self.sounded.push(sounded),
             }
         }
     }
