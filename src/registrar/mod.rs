@@ -183,6 +183,8 @@ impl Table {
             }
             None => self.new_binding = true,
         }
+        // Most users have one phone, and a Vec that grows by itself has room for four.
+        self.bindings.reserve_exact(1);
         self.bindings.push(binding);
         self.bindings.sort_by_key(|binding| binding.registered_at);
         self.changed = true;

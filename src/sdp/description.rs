@@ -248,12 +248,15 @@ impl Reader {
 
     fn finish(self) -> Description {
         let (connection, direction, ptime_ms) = (self.connection, self.direction, self.ptime_ms);
-        let media = self.media.into_iter().map(|media| {
+        let described = self.media.into_iter().map(|media| {
             let mut description = media.finish(connection, direction);
             description.ptime_ms = description.ptime_ms.or(ptime_ms);
             description
         });
-        Description { origin: self.origin, media: media.collect() }
+        // Collected, it would keep the room of what was read, for as long as the call is there.
+        let mut media = Vec::with_capacity(described.len());
+        media.extend(described);
+        Description { origin: self.origin, media }
     }
 }
 
