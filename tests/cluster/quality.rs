@@ -2,6 +2,7 @@
 
 use crate::common::api::Api;
 use crate::common::{SOON, eventually};
+use crate::media::{media_node_of_the_call, second_media};
 use crate::pair::Pair;
 use crate::switch::Switch;
 use serde_json::Value;
@@ -42,6 +43,37 @@ fn the_series_of_a_call_spans_the_kill_of_its_owner_and_its_end() {
     }
     let over = heard(switch.survivor(), &call, "callee", after.len());
     assert!(over.len() >= after.len());
+}
+
+/// Nothing is counted twice, though another process counts.
+#[test]
+fn the_series_goes_on_when_the_media_moves() {
+    let switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    pair.hear_each_other();
+    let call = switch.survivor().list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    let before = heard(switch.survivor(), &call, "callee", 1);
+    let first = media_node_of_the_call(switch.survivor()).expect("a call");
+    let _second = second_media(&switch);
+    let path = format!("/calls/{call}/move");
+    let (status, told) = switch.survivor().api("POST", &path, Some(&serde_json::json!({})));
+    assert_eq!(status, 202, "{told}");
+    eventually("it is elsewhere", SOON, || {
+        let now = media_node_of_the_call(switch.survivor())?;
+        (now != first).then_some(())
+    });
+    pair.hear_each_other();
+    let after = heard(switch.survivor(), &call, "callee", before.len() + 2);
+    assert_eq!(after[..before.len()], before[..]);
+    pair.caller.hangs_up_on(&mut pair.callee);
+    let cdr = switch.survivor().cdrs(1).remove(0);
+    let legs = cdr["legs"].as_array().expect("legs");
+    let leg = legs.iter().find(|leg| leg["role"] == "callee").expect("a leg");
+    let over = heard(switch.survivor(), &call, "callee", after.len());
+    let count = |one: &Value| one["packets"].as_u64().expect("a number");
+    let counted: u64 = over.iter().map(count).sum();
+    assert!(Some(counted) <= leg["packets_received"].as_u64(), "{counted} of {leg:#}");
+    assert!(over.iter().all(|one| count(one) > 0), "{over:#?}");
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub(crate) enum Mischief {
     WrongTag,
     /// Each is sent twice.
     Twice,
+    /// Of 64 three in a row are lost.
+    Loses,
 }
 
 /// A packet as it came.
@@ -298,10 +300,13 @@ impl Shared {
 
     /// A packet as it goes on the wire.
     fn packets(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
+        if matches!(self.mischief, Some(Mischief::Loses)) && self.number % 64 < 3 {
+            return Vec::new();
+        }
         let Some(secured) = &mut self.secured else { return vec![packet] };
         let mut packet = secured.protect(&packet);
         match self.mischief {
-            None => vec![packet],
+            None | Some(Mischief::Loses) => vec![packet],
             Some(Mischief::Twice) => vec![packet.clone(), packet],
             Some(Mischief::WrongTag) => {
                 *packet.last_mut().expect("a tag") ^= 1;

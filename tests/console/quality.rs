@@ -1,5 +1,6 @@
 //! How a call sounds over time: drawn from what is kept, so a reload loses nothing, and as it goes on.
 
+use crate::common::rtp::Mischief;
 use crate::common::server::Server;
 use crate::pair::Pair;
 use crate::{go, signed_in};
@@ -24,9 +25,11 @@ fn the_graphs_of_a_call_are_there_after_a_reload_and_after_its_end() {
     );
     browser.value("location.reload()");
     browser.wait(&format!("{POINTS} >= 4"));
-    // It goes on.
+    // It goes on, and what is lost is drawn.
+    pair.callee.talk.does(Some(Mischief::Loses));
     browser.value(&format!("window.before = {POINTS}"));
     browser.wait(&format!("{POINTS} > window.before"));
+    browser.wait("document.querySelector('figure.course rect.loss')");
     pair.caller.hangs_up_on(&mut pair.callee);
     server.cdrs(1);
     browser.wait_for("hung up by the caller");

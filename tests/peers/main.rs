@@ -21,6 +21,8 @@ mod nouns;
 mod originate;
 /// Two phones of our own in a call.
 mod pair;
+/// How calls sound, in numbers.
+mod quality;
 mod reload;
 /// Sequences that only a phone of our own can be made to do.
 mod sequences;
