@@ -177,6 +177,24 @@ impl Call {
         }
         self.announce_end(&end);
         self.release_media();
+        if !self.is_told() {
+            self.save_unfinished();
+        }
+    }
+
+    /// Every phone knows of the end, or has nothing to know.
+    pub(super) fn is_told(&self) -> bool {
+        self.record.legs.iter().all(|leg| leg.bye_after_ack.is_none())
+    }
+
+    /// The former owner ended the call and did not live to tell all phones: all of them are told, perhaps again.
+    pub(super) fn resume_ending(&mut self) {
+        let dialogs = self.record.legs.iter().filter(|leg| leg.answered_at.is_some());
+        for id in dialogs.map(|leg| leg.id).collect::<Vec<_>>() {
+            self.send_bye(id, None);
+        }
+        self.record.media.open = true;
+        self.release_media();
     }
 
     fn respond_failure(
@@ -282,9 +300,8 @@ impl Call {
     /// Saves the end, with the CDR: when the last statistics are here, and no phone is left that has to be told first.
     /// A node that finds it in the store tells nobody.
     pub(super) fn conclude(&mut self) {
-        let is_told = self.record.legs.iter().all(|leg| leg.bye_after_ack.is_none());
         let is_due = self.record.phase == Phase::Ended && self.media_deadline.is_none();
-        if is_due && is_told && !self.saved_end {
+        if is_due && self.is_told() && !self.saved_end {
             self.save();
         }
     }

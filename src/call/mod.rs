@@ -209,6 +209,11 @@ impl Call {
         self.saved_end
     }
 
+    /// It has ended, and a phone does not know it yet: whoever has its row tells it.
+    pub fn is_unfinished(&self) -> bool {
+        self.record.phase == Phase::Ended && !self.is_told()
+    }
+
     /// Over for everybody: it only lingers to answer what its phones may repeat.
     pub fn lingers(&self) -> bool {
         let mut clients = self.record.legs.iter().flat_map(|leg| &leg.clients);
@@ -285,6 +290,13 @@ impl Call {
         let told = self.told_with(rev);
         self.outputs.push_back(Output::Save(Save { ended, record, cdr, told, ..self.bare_row() }));
         rev
+    }
+
+    /// The row of a call that is over and has phones that do not know it: whoever claims it tells them.
+    fn save_unfinished(&mut self) {
+        self.record.rev.0 += 1;
+        let (record, told) = (self.encoded_record(), self.told_with(self.record.rev));
+        self.outputs.push_back(Output::Save(Save { record, told, ..self.bare_row() }));
     }
 
     /// The row as it is now, under the rev of the last save: for a store that may have lost that. None when it ended.

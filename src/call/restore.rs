@@ -198,7 +198,7 @@ impl Call {
                 self.start_probes();
                 self.probe_soon();
             }
-            Phase::Ended => {}
+            Phase::Ended => self.resume_ending(),
         }
     }
 

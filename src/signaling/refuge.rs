@@ -3,6 +3,7 @@
 //! Invariants: nobody gives calls up unless a peer has just proven that the store takes its writes; what is owed goes
 //! to it before the calls do. When nobody can, or nobody is there, it is an outage: ownership stays as it is.
 
+use super::calls::Slot;
 use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
@@ -108,8 +109,10 @@ impl Worker {
         saves.extend(self.rows().into_iter().filter(|row| !self.committer.owes(row.id)));
         self.entrust_to(&name, &saves);
         self.entrusted.send(&saves, self.now);
-        // What has ended is only answered for, and by who ended it.
-        let ids = self.calls.ids(|slot| slot.call.state() != CallState::Terminating);
+        // What has ended is only answered for, and by who ended it, once its phones know.
+        let goes =
+            |slot: &Slot| slot.call.state() != CallState::Terminating || slot.call.is_unfinished();
+        let ids = self.calls.ids(goes);
         for id in &ids {
             self.peers.learn(*id, name.clone());
             self.let_go(*id);

@@ -9,15 +9,8 @@ use crate::switch::{Switch, check_record};
 
 fn phone(server: &Server, user: &str, tone_hz: u32, transport: &str, answers: bool) -> Baresip {
     let (password, server) = (server.user(user), Some(server.sip));
-    let settings = Settings {
-        user,
-        password,
-        server,
-        transport,
-        tone_hz,
-        answers,
-        ..Default::default()
-    };
+    let settings =
+        Settings { user, password, server, transport, tone_hz, answers, ..Default::default() };
     Baresip::start(&settings).registered()
 }
 

@@ -246,6 +246,10 @@ fn an_end_is_stored_when_every_phone_was_told() {
     assert_eq!(bench.heard(CALLER), ["BYE"]);
     assert!(bench.saves.iter().any(|save| save.ended));
     let mut bench = unacknowledged();
+    bench.is_taken_over();
+    assert!(bench.heard(CALLER).contains(&"BYE".to_owned()), "its heir tells it");
+    assert_eq!(bench.cdr().end_cause, crate::views::EndCause::Bye);
+    let mut bench = unacknowledged();
     bench.wait(Duration::from_secs(33));
     assert!(bench.heard(CALLER).contains(&"BYE".to_owned()));
     assert!(bench.saves.iter().any(|save| save.ended));
