@@ -14,6 +14,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use core::time::Duration;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -40,6 +41,46 @@ struct Waiting {
 struct Line {
     view: AuditView,
     written: oneshot::Sender<()>,
+}
+
+/// Fields of bodies that nobody is to read in the log.
+const SECRETS: [&str; 4] = ["password", "ha1", "secret", "token"];
+/// Of a body of more bytes only the names of its fields are kept.
+const LONGEST: usize = 4_096;
+
+/// The body of a request: for its line, from who reads it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked(Arc<Mutex<Option<Value>>>);
+
+impl Asked {
+    /// That is what it has, as JSON.
+    pub(super) fn note(&self, body: &[u8]) {
+        let Ok(mut asked) = serde_json::from_slice(body) else { return };
+        match &mut asked {
+            Value::Object(fields) if body.len() > LONGEST => {
+                fields.values_mut().for_each(|value| *value = Value::Null);
+            }
+            asked => without_secrets(asked),
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+    }
+
+    pub(super) fn take(&self) -> Option<Value> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn without_secrets(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter_mut().for_each(|(name, value)| match SECRETS.contains(&name.as_str()) {
+                true => *value = Value::from("***"),
+                false => without_secrets(value),
+            })
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_secrets),
+        _ => {}
+    }
 }
 
 /// Written down.

@@ -5,6 +5,7 @@
 //! with its outcome, whoever waits for that.
 
 use super::Admin;
+use super::audit::Asked;
 use super::problem::Problem;
 use super::rates::Rates;
 use super::tokens::Identity;
@@ -84,7 +85,12 @@ pub(super) async fn authorize(
         return run(&identity, request, next).await;
     }
     // On its own: it comes to its end, and into the log, though nobody waits for it any more.
-    let work = tokio::spawn(async move { run_and_note(&admin, identity, request, next).await });
+    let source = match caller {
+        Caller::Address(address) => Some(address.to_string()),
+        Caller::Owner | Caller::Unknown => None,
+    };
+    let work =
+        tokio::spawn(async move { run_and_note(&admin, identity, source, request, next).await });
     work.await.unwrap_or_else(|_| Problem::broken().into_response())
 }
 
@@ -99,13 +105,23 @@ async fn run(identity: &Identity, request: Request, next: Next) -> Response {
     }
 }
 
-async fn run_and_note(admin: &Admin, identity: Identity, request: Request, next: Next) -> Response {
+async fn run_and_note(
+    admin: &Admin,
+    identity: Identity,
+    source: Option<String>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let body = Asked::default();
+    request.extensions_mut().insert(body.clone());
     let by = identity.clone();
     // A task of its own again: what breaks off is in the log too.
     let work = tokio::spawn(async move { run(&by, request, next).await });
     let response = work.await.unwrap_or_else(|_| Problem::broken().into_response());
     let asked = uri.path_and_query().map_or("", |path| path.as_str());
+    let within = |path: &str| path.strip_prefix(API).unwrap_or(path).to_owned();
+    let made = response.headers().get(header::LOCATION).and_then(|path| path.to_str().ok());
     let line = AuditView {
         sequence: 0,
         at: Rfc3339(clock::now()),
@@ -113,8 +129,11 @@ async fn run_and_note(admin: &Admin, identity: Identity, request: Request, next:
         name: identity.name,
         node: admin.node.clone(),
         method: method.to_string(),
-        path: asked.strip_prefix(API).unwrap_or(asked).to_owned(),
+        path: within(asked),
         status: response.status().as_u16(),
+        source,
+        made: made.map(within),
+        asked: body.take(),
     };
     admin.note(line).await;
     response
@@ -131,7 +150,9 @@ pub(super) async fn owner_only(
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     let work =
-        tokio::spawn(async move { run_and_note(&admin, Identity::owner(), request, next).await });
+        tokio::spawn(
+            async move { run_and_note(&admin, Identity::owner(), None, request, next).await },
+        );
     work.await.unwrap_or_else(|_| Problem::broken().into_response())
 }
 

@@ -1,5 +1,6 @@
 //! What a request must be before a resource sees it: in time, small enough, of the right type and form.
 
+use super::audit::Asked;
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::limits::REST_BODY_BYTES;
@@ -80,7 +81,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         let (parts, body) = request.into_parts();
         require_type(&parts.headers, |kind| kind == "application/json" || kind.ends_with("+json"))?;
         let bytes = read(body).await?;
+        note(&parts, &bytes);
         parse(&bytes).map(Self)
+    }
+}
+
+/// For the line of the audit log.
+fn note(parts: &Parts, body: &[u8]) {
+    if let Some(asked) = parts.extensions.get::<Asked>() {
+        asked.note(body);
     }
 }
 
@@ -96,6 +105,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
             return Ok(Self(T::default()));
         }
         require_type(&parts.headers, |kind| kind == "application/json")?;
+        note(&parts, &bytes);
         // Null is none too.
         parse::<Option<T>>(&bytes).map(|given| Self(given.unwrap_or_default()))
     }

@@ -3,6 +3,7 @@
 use super::Rfc3339;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// What a token may do.
@@ -80,6 +81,16 @@ pub struct AuditView {
     pub path: String,
     /// HTTP status of the answer.
     pub status: u16,
+    /// The address that it came from; none by the socket in the data directory.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// What was made by it: its path.
+    #[serde(default)]
+    pub made: Option<String>,
+    /// The request's JSON body without secrets; of one that is longer than 4096 bytes the names of its fields.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub asked: Option<Value>,
 }
 
 impl AuditView {
@@ -94,6 +105,9 @@ impl AuditView {
             method: method.to_owned(),
             path: path.to_owned(),
             status,
+            source: None,
+            made: None,
+            asked: None,
         }
     }
 }

@@ -69,3 +69,25 @@ fn every_route_that_may_change_something_is_in_the_log_with_its_outcome() {
         .map(|line| json!([line["name"], line["method"], line["path"], line["status"]]));
     assert_eq!(told.collect::<Vec<_>>(), expect);
 }
+
+/// Who made what, from where: without what is secret in it, and without more of it than a line should have.
+#[test]
+fn a_line_tells_what_was_asked_and_made_without_secrets() {
+    let api = start("audit-content");
+    let new = json!({"extension": "4711", "password": "correct horse", "display_name": "Ada"});
+    assert_eq!(api.api("POST", "/users", Some(new)).status, 201);
+    let line = &newest(&api)[0];
+    assert_eq!(line["made"], "/users/4711", "{line}");
+    assert_eq!(line["source"], "127.0.0.1", "{line}");
+    assert_eq!(
+        line["asked"],
+        json!({"extension": "4711", "password": "***", "display_name": "Ada"}),
+        "{line}"
+    );
+    let codecs: Vec<String> = (0..2_000).map(|at| format!("codec{at}")).collect();
+    api.api("PATCH", "/users/4711", Some(json!({"codecs": codecs})));
+    assert_eq!(newest(&api)[0]["asked"], json!({"codecs": null}), "only the name of a long one");
+    assert_eq!(api.api("DELETE", "/users/4711", None).status, 204);
+    let line = &newest(&api)[0];
+    assert_eq!((&line["made"], &line["asked"]), (&json!(null), &json!(null)), "{line}");
+}

@@ -70,6 +70,16 @@ function row(token, look) {
     cell('', h('button', { class: 'link danger', onclick: revoke }, 'Revoke')));
 }
 
+// Of what was asked so many characters are shown.
+const LONGEST = 160;
+
+// A line in words: what was asked, and what was made by it where its path does not say so.
+function what(line) {
+  const asked = line.asked ? JSON.stringify(line.asked) : '';
+  const short = asked.length > LONGEST ? `${asked.slice(0, LONGEST)}…` : asked;
+  return [line.method, line.path, line.made && `→ ${line.made}`, short].filter(Boolean).join(' ');
+}
+
 export function audit(main) {
   const body = h('tbody', {});
   const more = h('button', { class: 'hidden' }, 'Older ones');
@@ -79,7 +89,7 @@ export function audit(main) {
   async function look() {
     const page = await get(`/audit?limit=100${cursor && `&cursor=${cursor}`}`);
     body.append(...page.items.map((line) => h('tr', {},
-      cell('When', moment(line.at)), cell('Who', line.name), cell('What', `${line.method} ${line.path}`, 'mono'),
+      cell('When', moment(line.at)), cell('Who', line.name), cell('What', what(line), 'mono'),
       cell('Outcome', line.status, line.status < 400 ? 'good' : 'bad'), cell('Node', line.node))));
     cursor = page.next_cursor ?? '';
     more.classList.toggle('hidden', !cursor);
