@@ -430,7 +430,7 @@ impl Worker {
     /// Closes what the wish does not name any more; all of a session that never came to be.
     fn close_unused(&mut self, apply: &Apply, applied: bool, now: Timestamp) {
         let Some(entry) = self.sessions.get(&apply.session) else { return };
-        if !applied && entry.session.state().rev.0 == 0 {
+        if !applied && entry.session.order().1.0 == 0 {
             return self.close_session(apply.session, now);
         }
         if !applied {

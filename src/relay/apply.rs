@@ -47,7 +47,7 @@ impl Session {
             return Err(Refusal::Stale);
         }
         if self.order == Some(order) {
-            return Ok(self.state());
+            return Ok(self.state(now));
         }
         if !is_sensible(&apply.spec, addresses) {
             return Err(Refusal::Invalid);
@@ -64,7 +64,7 @@ impl Session {
         }
         self.changed = true;
         self.plan();
-        Ok(self.state())
+        Ok(self.state(now))
     }
 
     /// The same, by a process that may know nothing of the session: its new streams go on from what the former one
@@ -86,7 +86,7 @@ impl Session {
             }
         }
         self.plan();
-        Ok(self.state())
+        Ok(self.state(now))
     }
 
     /// Streams as in the spec: those that were here keep all they know.
@@ -145,7 +145,7 @@ impl Session {
         match (expected, stream.expected_since) {
             (true, None) => stream.expected_since = Some(now),
             (false, Some(_)) => {
-                stream.expected_since = None;
+                stream.expect_nothing(now);
                 stream.silence_told = false;
                 stream.quiet_told = false;
             }

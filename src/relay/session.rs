@@ -10,7 +10,7 @@ use super::random::Random;
 use super::stream::{Heard, Pinned, Received, Stream};
 use super::{Channel, Endpoint, Forward, Output, Refusal};
 use crate::control::{self, LegState, Release, ReportKind, SessionState};
-use crate::ids::{LegId, SessionId};
+use crate::ids::{Epoch, LegId, Rev, SessionId};
 use crate::rtp::srtp::MOST_OVERHEAD;
 use crate::time::Timestamp;
 use core::net::SocketAddr;
@@ -82,14 +82,14 @@ impl Session {
         if !self.released {
             self.close(now);
         }
-        Ok(self.state())
+        Ok(self.state(now))
     }
 
     /// The node ends the session by itself: the owner is told, BYE leaves and nothing after it.
     pub fn end(&mut self, now: Timestamp) {
         if !self.released {
             self.close(now);
-            let state = self.state();
+            let state = self.state(now);
             self.outbox.report(ReportKind::Ended(state));
         }
     }
@@ -99,6 +99,7 @@ impl Session {
         self.next = None;
         for stream in &mut self.streams {
             stream.report_by_rtcp(&self.cname, true, &mut self.outbox, now);
+            stream.expect_nothing(now);
         }
     }
 
@@ -112,16 +113,22 @@ impl Session {
         self.streams.iter().filter_map(|stream| stream.reception.last_packet_at).max()
     }
 
-    /// Present state.
-    pub fn state(&self) -> SessionState {
+    /// Of the wish that counts; zeros before the first.
+    pub fn order(&self) -> (Epoch, Rev) {
         let Order(epoch, rev) = self.order.unwrap_or_default();
+        (epoch, rev)
+    }
+
+    /// State at that time.
+    pub fn state(&self, now: Timestamp) -> SessionState {
+        let (epoch, rev) = self.order();
         let legs = self.legs.iter().map(|leg| LegState {
             leg: *leg,
             streams: self
                 .streams
                 .iter()
                 .filter(|stream| stream.endpoint.leg == *leg)
-                .map(Stream::state)
+                .map(|stream| stream.state(now))
                 .collect(),
         });
         SessionState { session: self.id, epoch, rev, legs: legs.collect() }
@@ -290,7 +297,7 @@ impl Session {
 
     pub(super) fn report_state(&mut self, now: Timestamp) {
         self.changed = false;
-        let state = self.state();
+        let state = self.state(now);
         self.outbox.report(ReportKind::State(state));
         for stream in &mut self.streams {
             let Endpoint { leg, stream: index, .. } = stream.endpoint;

@@ -18,14 +18,13 @@ use crate::rtp::telephone_event::PAYLOAD_BYTES;
 use crate::rtp::{EventPayload, Header};
 use crate::time::Timestamp;
 use core::net::SocketAddr;
-use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// RFC 3389.
 pub(super) const COMFORT_NOISE: u8 = 13;
 const PAYLOAD_TYPES: usize = 128;
 /// Who was not heard for less is not told of.
-const NOTABLE: Duration = Duration::from_secs(1);
+const NOTABLE_MS: u32 = 1_000;
 
 /// What a payload type of the phone means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,18 +255,28 @@ impl Stream {
             (Some(codec), Received::Audio) => Some(codec.clock_rate_hz),
             _ => None,
         };
-        self.note_silence(now);
+        self.reception.silence_max_ms = self.longest_silence_ms(now);
         self.reception.count(&header, clock, now);
         Ok(Accepted { received, header, length, pinned })
     }
 
+    /// For how long the phone is not heard now, though it should send.
     #[inline]
-    fn note_silence(&mut self, now: Timestamp) {
-        let Some(expected) = self.expected_since else { return };
-        let since = self.reception.last_packet_at.map_or(expected, |last| last.max(expected));
-        let silent = now.saturating_since(since).as_millis();
-        let silent = u32::try_from(silent).unwrap_or(u32::MAX);
-        self.reception.silence_max_ms = self.reception.silence_max_ms.max(silent);
+    pub(super) fn silent_ms(&self, now: Timestamp) -> u32 {
+        let silent = self.silent_since().map(|since| now.saturating_since(since).as_millis());
+        silent.map_or(0, |silent| u32::try_from(silent).unwrap_or(u32::MAX))
+    }
+
+    /// The longest silence up to now, the one that lasts among them.
+    #[inline]
+    fn longest_silence_ms(&self, now: Timestamp) -> u32 {
+        self.reception.silence_max_ms.max(self.silent_ms(now))
+    }
+
+    /// The phone need not send any more.
+    pub(super) fn expect_nothing(&mut self, now: Timestamp) {
+        self.reception.silence_max_ms = self.longest_silence_ms(now);
+        self.expected_since = None;
     }
 
     /// What the phone shall hear, the first `length` bytes of `buffer`: rewritten in place to be
@@ -363,18 +372,17 @@ impl Stream {
 
     /// What did not come from the phone, if there is something to tell.
     pub(super) fn missed(&self, now: Timestamp) -> Option<Missed> {
-        let silent = self.silent_since().map(|since| now.saturating_since(since));
-        let silent = silent.filter(|silent| *silent >= NOTABLE).unwrap_or_default();
+        let silent_ms = self.silent_ms(now);
         let missed = Missed {
             leg: self.endpoint.leg,
             stream: self.endpoint.stream,
-            silent_ms: u32::try_from(silent.as_millis()).unwrap_or(u32::MAX),
+            silent_ms: if silent_ms >= NOTABLE_MS { silent_ms } else { 0 },
             bursts: self.reception.losses.bursts(),
         };
         (missed.silent_ms > 0 || missed.bursts.runs > 0).then_some(missed)
     }
 
-    pub(super) fn state(&self) -> StreamState {
+    pub(super) fn state(&self, now: Timestamp) -> StreamState {
         let reception = &self.reception;
         StreamState {
             index: self.endpoint.stream,
@@ -389,7 +397,7 @@ impl Stream {
                 jitter_us: reception.jitter_us(),
                 packets_rejected: reception.rejected,
                 last_packet_at: reception.last_packet_at,
-                silence_max_ms: reception.silence_max_ms,
+                silence_max_ms: self.longest_silence_ms(now),
                 sent_ssrc: Some(self.outbound.ssrc),
                 packets_sent: self.outbound.packets,
                 bytes_sent: self.outbound.bytes,

@@ -183,7 +183,7 @@ impl World {
     }
 
     fn statistics(&self, leg: usize) -> StreamStatistics {
-        self.session.state().legs[leg].streams[0].statistics.clone()
+        self.session.state(self.now).legs[leg].streams[0].statistics.clone()
     }
 
     /// RTP that the session made for a leg.

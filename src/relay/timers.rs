@@ -71,6 +71,7 @@ impl Stream {
     }
 
     /// Since when the phone is not heard, though it should send.
+    #[inline]
     pub(super) fn silent_since(&self) -> Option<Timestamp> {
         let expected = self.expected_since?;
         Some(self.reception.last_packet_at.map_or(expected, |last| last.max(expected)))
@@ -100,14 +101,10 @@ impl Stream {
             self.rtcp_at = next_rtcp(now, random);
             self.report_by_rtcp(cname, false, outbox, now);
         }
-        if self.silence_at().is_some_and(|at| at <= now)
-            && let Some(since) = self.silent_since()
-        {
+        if self.silence_at().is_some_and(|at| at <= now) {
             self.silence_told = true;
-            let silent_ms = now.saturating_since(since).as_millis();
-            let silent_ms = u32::try_from(silent_ms).unwrap_or(u32::MAX);
-            self.reception.silence_max_ms = self.reception.silence_max_ms.max(silent_ms);
-            outbox.report(ReportKind::Silence { leg: self.endpoint.leg, silent_ms });
+            let (leg, silent_ms) = (self.endpoint.leg, self.silent_ms(now));
+            outbox.report(ReportKind::Silence { leg, silent_ms });
         }
         let is_quiet = self.quiet_at().is_some_and(|at| at <= now);
         self.quiet_told |= is_quiet;

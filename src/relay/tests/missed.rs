@@ -77,3 +77,24 @@ fn bursts_are_told_with_the_state_and_go_on_in_another_process() {
     speak(&mut world, &[0, 1], 265, 250);
     assert_eq!(told(&world), [Bursts { runs: 2, count: 2, packets: 5, lost: 5 }; 2]);
 }
+
+#[test]
+fn a_silence_that_lasts_to_the_end_or_to_a_hold_counts_among_the_longest() {
+    let longest = |world: &World| [0, 1].map(|leg| world.statistics(leg).silence_max_ms);
+    let mut world = calling();
+    speak(&mut world, &[0], 0, 250);
+    assert_eq!(longest(&world), [20, 5_000], "it never speaks");
+    let release = Release { session: SessionId(9), epoch: Epoch(1), rev: Rev(99) };
+    world.session.release(&release, world.now).expect("ours to release");
+    world.pass(Duration::from_secs(60));
+    assert_eq!(longest(&world), [20, 5_000], "it is over");
+
+    let mut world = calling();
+    speak(&mut world, &[0, 1], 0, 50);
+    speak(&mut world, &[0], 50, 149);
+    assert_eq!(longest(&world), [20, 3_000], "it speaks no more");
+    world.stream(1).from_phone = false;
+    world.apply().expect("held");
+    speak(&mut world, &[0], 199, 250);
+    assert_eq!(longest(&world), [20, 3_000], "held");
+}

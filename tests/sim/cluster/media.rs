@@ -169,7 +169,7 @@ impl MediaNode {
     /// With the rule broken, what a former owner asks is as good as what the present one does.
     fn unfenced(&self, request: &Request) -> Request {
         let mut request = request.clone();
-        let seen = self.sessions.get(&request.session()).map(|entry| entry.session.state());
+        let seen = self.sessions.get(&request.session()).map(|entry| entry.session.order());
         let Some(seen) = seen.filter(|_| !self.fences) else { return request };
         let (epoch, rev) = match &mut request {
             Request::Apply(apply) | Request::Resume(Resume { apply, .. }) => {
@@ -177,8 +177,8 @@ impl MediaNode {
             }
             Request::Release(release) => (&mut release.epoch, &mut release.rev),
         };
-        if (*epoch, *rev) < (seen.epoch, seen.rev) {
-            (*epoch, *rev) = (seen.epoch, seen.rev);
+        if (*epoch, *rev) < seen {
+            (*epoch, *rev) = seen;
             rev.0 += 1;
         }
         request
@@ -260,7 +260,7 @@ impl MediaNode {
 
     fn close_unused(&mut self, apply: &Apply, applied: bool, ports: &mut Ports) {
         let Some(entry) = self.sessions.get_mut(&apply.session) else { return };
-        if !applied && entry.session.state().rev.0 == 0 {
+        if !applied && entry.session.order().1.0 == 0 {
             return self.close(apply.session, ports);
         }
         if applied {
