@@ -19,9 +19,17 @@ impl Call {
 
     /// Nothing can be agreed on: 488 with a Warning that says why.
     pub(super) fn disagree(&mut self, why: Disagreement) {
-        let reason = why.to_string();
+        self.disagree_by(self.who_rejects(), why);
+    }
+
+    /// The same, before any phone had a word in it.
+    pub(super) fn disagree_ourselves(&mut self, why: Disagreement) {
+        self.disagree_by(EndedBy::System, why);
+    }
+
+    fn disagree_by(&mut self, by: EndedBy, why: Disagreement) {
         let warning = [super::headers::warning(why)];
-        self.fail_with(Status(488), EndCause::Rejected, Some(&reason), &warning);
+        self.fail_by(by, Status(488), EndCause::Rejected, Some(&why.to_string()), &warning);
     }
 
     /// The same, with header fields of the response that decided it.
@@ -32,13 +40,31 @@ impl Call {
         reason: Option<&str>,
         passed: &[(String, String)],
     ) {
-        let by_phone = matches!(cause, EndCause::Rejected | EndCause::Bye);
-        let legs = self.record.legs.len();
-        let by = match by_phone {
-            true if self.rings_caller() && legs > 0 => EndedBy::Caller,
-            true if legs > 1 => EndedBy::Callee,
-            true | false => EndedBy::System,
+        let by = match cause {
+            EndCause::Rejected | EndCause::Bye => self.who_rejects(),
+            _ => EndedBy::System,
         };
+        self.fail_by(by, status, cause, reason, passed);
+    }
+
+    /// Whose no ends a call that was not answered.
+    fn who_rejects(&self) -> EndedBy {
+        let legs = self.record.legs.len();
+        match self.rings_caller() {
+            true if legs > 0 => EndedBy::Caller,
+            _ if legs > 1 => EndedBy::Callee,
+            _ => EndedBy::System,
+        }
+    }
+
+    fn fail_by(
+        &mut self,
+        by: EndedBy,
+        status: Status,
+        cause: EndCause,
+        reason: Option<&str>,
+        passed: &[(String, String)],
+    ) {
         let end = End {
             at: self.now,
             by,

@@ -17,6 +17,7 @@ use crate::event::Event;
 use crate::ids::LegId;
 use crate::limits;
 use crate::routing::Decision;
+use crate::sdp::offer_answer::Disagreement;
 use crate::sip::uri::Scheme;
 use crate::sip::{HeaderName, NameAddr, Response, Status};
 use crate::views::EndCause;
@@ -34,6 +35,8 @@ pub(super) struct Best {
     rank: u8,
     status: Status,
     passed: Vec<(String, String)>,
+    /// The phone was not asked: nothing could be offered to it.
+    disagreement: Option<Disagreement>,
 }
 
 impl Call {
@@ -126,9 +129,22 @@ impl Call {
         status: Status,
         passed: Vec<(String, String)>,
     ) {
+        if let Some(leg) = self.record.leg_mut(id) {
+            leg.last_status = Some(status.0);
+        }
+        self.branch_over(id, Best { rank: rank(status), status, passed, disagreement: None });
+    }
+
+    /// A branch to which nothing can be offered, so that its phone is not asked.
+    pub(super) fn branch_unoffered(&mut self, id: LegId, why: Disagreement) {
+        let status = Status(488);
+        let (rank, passed) = (rank(status), Vec::new());
+        self.branch_over(id, Best { rank, status, passed, disagreement: Some(why) });
+    }
+
+    fn branch_over(&mut self, id: LegId, failure: Best) {
         let now = self.now;
         let Some(leg) = self.record.leg_mut(id) else { return };
-        leg.last_status = Some(status.0);
         leg.ended_at.get_or_insert(now);
         let was_ringing = leg.is_ringing();
         leg.state = LegState::Ended;
@@ -137,9 +153,9 @@ impl Call {
         if !was_ringing || !(is_open || self.is_transferring()) {
             return;
         }
-        let rank = rank(status);
-        if self.best.as_ref().is_none_or(|best| rank < best.rank) {
-            self.best = Some(Best { rank, status, passed });
+        let status = failure.status;
+        if self.best.as_ref().is_none_or(|best| failure.rank < best.rank) {
+            self.best = Some(failure);
         }
         if status.0 >= 600 {
             let reason = format!("SIP;cause={}", status.0);
@@ -167,6 +183,9 @@ impl Call {
         let best = self.best.take();
         if transfers {
             return self.fail_transfer(best.map_or(Status(480), |best| to_caller(best.status)));
+        }
+        if let Some(why) = best.as_ref().and_then(|best| best.disagreement) {
+            return self.disagree_ourselves(why);
         }
         let (status, passed) =
             best.map_or((Status(480), Vec::new()), |best| (to_caller(best.status), best.passed));

@@ -23,7 +23,7 @@ use crate::ids::{Epoch, LegId, Rev};
 use crate::limits;
 use crate::routing::{self, Decision, Service};
 use crate::rtp::srtp::Seed;
-use crate::sdp::offer_answer::{self, Spoken};
+use crate::sdp::offer_answer::{self, Disagreement, Spoken};
 use crate::sip::{Response, Status, Uri};
 use crate::time::Timestamp;
 use crate::views::EndCause;
@@ -245,13 +245,13 @@ fn is_unasked(leg: &Leg) -> bool {
 
 impl Leg {
     /// All that we can play to a phone that we call.
-    pub(super) fn first_offer(&mut self, local: &[SocketAddr]) -> Result<String, Status> {
+    pub(super) fn first_offer(&mut self, local: &[SocketAddr]) -> Result<String, Disagreement> {
         let direction = crate::sdp::Direction::SendRecv;
         match offer_answer::can_offer(&self.policy) {
             true => {
                 Ok(offer_answer::own_offer(&mut self.description, &self.policy, direction, local))
             }
-            false => Err(Status(488)),
+            false => Err(Disagreement::NoCodec),
         }
     }
 }

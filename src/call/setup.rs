@@ -15,7 +15,8 @@ use crate::ids::{Flow, LegId, Locator, Purpose as TokenPurpose};
 use crate::limits;
 use crate::routing::{self, Decision, Service};
 use crate::rtp::srtp::Seed;
-use crate::sdp::{LegDescription, Policy, Security, offer_answer};
+use crate::sdp::offer_answer::{self, Disagreement};
+use crate::sdp::{LegDescription, Policy, Security};
 use crate::sip::transaction::ServerTransaction;
 use crate::sip::uri::Host;
 use crate::sip::{Dialog, HeaderName, Method, NameAddr, Request, Status, Uri};
@@ -220,14 +221,15 @@ impl Call {
         let mut invites = Vec::new();
         for id in waiting {
             match self.branch_invite(id) {
-                Ok(invite) => {
+                Ok(None) => {}
+                Ok(Some(invite)) => {
                     if let Some(leg) = self.record.leg_mut(id) {
                         leg.state = LegState::Inviting;
                         leg.dialog.local_seq = 1;
                     }
                     invites.extend(self.prepare_request(id, invite).map(|ready| (id, ready)));
                 }
-                Err(status) => self.branch_failed(id, status, Vec::new()),
+                Err(why) => self.branch_unoffered(id, why),
             }
         }
         if invites.is_empty() {
@@ -329,7 +331,7 @@ impl Call {
         (deadline.saturating_since(self.now) + INVITED_LONGER).as_secs()
     }
 
-    fn branch_invite(&mut self, id: LegId) -> Result<Request, Status> {
+    fn branch_invite(&mut self, id: LegId) -> Result<Option<Request>, Disagreement> {
         let offer = self.record.offer.clone();
         let offering = self.staying().unwrap_or_else(|| self.record.caller_leg());
         let offering = self.record.leg(offering).map(|leg| leg.policy.clone());
@@ -341,19 +343,16 @@ impl Call {
         let (max_forwards, expires) = (self.record.max_forwards, self.invited_for());
         let domain = self.record.leg(id).map(|leg| leg.domain.clone()).unwrap_or_default();
         let identity = identity(presented.as_ref().unwrap_or(&self.record.caller), &domain);
-        let Some(leg) = self.record.leg_mut(id) else { return Err(Status(500)) };
+        let Some(leg) = self.record.leg_mut(id) else { return Ok(None) };
         let local = leg.local_addresses();
         let sdp = match &offer {
-            Some(offer) => Some(
-                offer_answer::relay_offer(
-                    offer,
-                    &caller_policy,
-                    &mut leg.description,
-                    &leg.policy,
-                    &local,
-                )
-                .map_err(|_| Status(488))?,
-            ),
+            Some(offer) => Some(offer_answer::relay_offer(
+                offer,
+                &caller_policy,
+                &mut leg.description,
+                &leg.policy,
+                &local,
+            )?),
             None if calls_caller.is_some() => Some(leg.first_offer(&local)?),
             None => None,
         };
@@ -383,7 +382,7 @@ impl Call {
         if let Some(sdp) = sdp {
             set_sdp_request(&mut invite, &sdp);
         }
-        Ok(invite)
+        Ok(Some(invite))
     }
 }
 

@@ -180,6 +180,25 @@ fn an_answer_without_usable_sdp_is_no_answer() {
     }
 }
 
+#[test]
+fn an_offer_that_no_phone_could_take_is_refused_by_us() {
+    let weird = sdp(4_000, 1, "").replace("RTP/AVP 0 101", "RTP/AVP 96");
+    let mut bench = Bench::with_users(1, "", &format!("{weird}a=rtpmap:96 WEIRD/8000\r\n"), |user| {
+        user.codecs = vec!["PCMU".to_owned()];
+    });
+    let refused = bench.response(CALLER, 488);
+    assert_eq!(
+        refused.headers.get(&HeaderName::Warning),
+        Some("305 holdfast \"no codec in common\"")
+    );
+    assert_eq!(bench.heard(&callee()), Vec::<String>::new());
+    bench.must_end();
+    let cdr = bench.cdr();
+    assert_eq!((cdr.ended_by, cdr.end_cause), (EndedBy::System, EndCause::Rejected));
+    assert_eq!((cdr.sip_status, cdr.reason.as_deref()), (488, Some("no codec in common")));
+    assert_eq!(cdr.legs[1].sip_status, None, "the callee said nothing");
+}
+
 /// A callee that says BYE between its 200 and the caller's is over for the caller too, and its 200 is acknowledged.
 #[test]
 fn a_callee_that_hangs_up_at_once() {
