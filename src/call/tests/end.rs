@@ -183,9 +183,10 @@ fn an_answer_without_usable_sdp_is_no_answer() {
 #[test]
 fn an_offer_that_no_phone_could_take_is_refused_by_us() {
     let weird = sdp(4_000, 1, "").replace("RTP/AVP 0 101", "RTP/AVP 96");
-    let mut bench = Bench::with_users(1, "", &format!("{weird}a=rtpmap:96 WEIRD/8000\r\n"), |user| {
-        user.codecs = vec!["PCMU".to_owned()];
-    });
+    let mut bench =
+        Bench::with_users(1, "", &format!("{weird}a=rtpmap:96 WEIRD/8000\r\n"), |user| {
+            user.codecs = vec!["PCMU".to_owned()];
+        });
     let refused = bench.response(CALLER, 488);
     assert_eq!(
         refused.headers.get(&HeaderName::Warning),
