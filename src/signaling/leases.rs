@@ -81,22 +81,11 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeName;
+    use crate::signaling::samples::row;
 
     const LEASE: Duration = Duration::from_secs(3);
     const OWN: Incarnation = Incarnation(1);
     const OTHER: Incarnation = Incarnation(2);
-
-    fn row(incarnation: Incarnation, seen_at: Timestamp) -> NodeRow {
-        NodeRow {
-            name: NodeName(format!("n-{incarnation:?}").into()),
-            incarnation,
-            mode: "signaling".to_owned(),
-            control: Vec::new(),
-            seen_at,
-            view: String::new(),
-        }
-    }
 
     /// A look at our row, just written, and another's of then: what that one's standing is, if we may judge.
     fn look(leases: &mut Leases, now: Timestamp, other: Timestamp) -> Option<Standing> {

@@ -15,7 +15,7 @@ use crate::operator::Tuning;
 use crate::sip::address::Advertise;
 use crate::sip::digest::Ha1;
 use crate::sip::{Message, Request};
-use crate::store::{ClaimedCall, Store};
+use crate::store::{ClaimedCall, NodeRow, Store};
 use crate::time::Timestamp;
 use crate::views::user::SrtpPolicy;
 use bytes::Bytes;
@@ -153,5 +153,17 @@ pub(super) fn errands(worker: &mut Worker) -> Vec<Errand> {
     match &mut worker.errands {
         Errands::Kept(kept) => core::mem::take(kept),
         Errands::Tasks(_) => Vec::new(),
+    }
+}
+
+/// A signaling node's row.
+pub(super) fn row(incarnation: Incarnation, seen_at: Timestamp) -> NodeRow {
+    NodeRow {
+        name: NodeName(format!("n-{incarnation:?}").into()),
+        incarnation,
+        mode: "signaling".to_owned(),
+        control: Vec::new(),
+        seen_at,
+        view: String::new(),
     }
 }

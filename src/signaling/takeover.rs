@@ -461,17 +461,10 @@ mod tests {
         let mut worker = samples::worker();
         let (own, lease) = (worker.settings.incarnation, worker.lease);
         let begun = Timestamp::from_millis(1_000_000);
-        let row = |incarnation, seen_at| NodeRow {
-            name: NodeName(format!("n-{incarnation:?}").into()),
-            incarnation,
-            mode: "signaling".to_owned(),
-            control: Vec::new(),
-            seen_at,
-            view: String::new(),
-        };
         let mut look = |after: Duration| {
             let now = begun + after;
-            let rows = vec![row(own, now), row(Incarnation(own.0 + 1), begun)];
+            let other = Incarnation(own.0 + 1);
+            let rows = vec![samples::row(own, now), samples::row(other, begun)];
             worker.handle_nodes(Judgement { now, rows, owners: None, server: 1 });
             worker.server.may_be_old(worker.now)
         };

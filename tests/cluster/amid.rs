@@ -1,7 +1,7 @@
 //! kill -9 of the process that owns a call amid an exchange: what was begun ends as it would have, and the record of
 //! the call says when.
 
-use crate::pair::{Attempt, Pair, phone, reinvite};
+use crate::pair::{Attempt, Pair, phone, reinvite, stops_ringing};
 use crate::switch::{Switch, check_record};
 use holdfast::sip::{Method, Status};
 use jiff::Timestamp;
@@ -83,10 +83,7 @@ fn a_fork_is_answered_by_one_phone_and_ends_at_the_other() {
     let accepted = attempt.accepted();
     let mut pair = attempt.acknowledged(&accepted);
     pair.callee.phone.request_of(&Method::Ack);
-    let cancel = other.request_of(&Method::Cancel);
-    other.respond(&cancel, 200, "other", None);
-    other.respond(&ringing, 487, "other", None);
-    other.request_of(&Method::Ack);
+    stops_ringing(&mut other, &ringing, "other");
     pair.hear_each_other();
     pair.callee.hangs_up_on(&mut pair.caller);
     check_record(&switch.survivor().cdrs(1), 1);
@@ -100,10 +97,7 @@ fn a_phone_that_nobody_answers_rings_no_longer_than_it_may() {
     let mut attempt = Attempt::new(switch.survivor(), ["udp", "udp"]).ringing();
     kill_owner(&mut switch);
     let Attempt { caller, callee, invite, received, .. } = &mut attempt;
-    let cancel = callee.request_of(&Method::Cancel);
-    callee.respond(&cancel, 200, "callee", None);
-    callee.respond(received, 487, "callee", None);
-    callee.request_of(&Method::Ack);
+    stops_ringing(callee, received, "callee");
     let refused = caller.response_to(&Method::Invite);
     assert_eq!(refused.status, Status(480));
     caller.acknowledge_refusal(invite, &refused);
@@ -186,10 +180,7 @@ fn a_process_that_joins_disturbs_no_call_that_rings() {
     for mut attempt in cancelled {
         let Attempt { caller, callee, invite, received, .. } = &mut attempt;
         caller.cancel(invite);
-        let cancel = callee.request_of(&Method::Cancel);
-        callee.respond(&cancel, 200, "callee", None);
-        callee.respond(received, 487, "callee", None);
-        callee.request_of(&Method::Ack);
+        stops_ringing(callee, received, "callee");
         let refused = caller.response_with(487);
         caller.acknowledge_refusal(invite, &refused);
     }

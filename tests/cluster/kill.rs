@@ -1,6 +1,6 @@
 //! kill -9 of the signaling process that owns the call; another one shares its address.
 
-use crate::pair::{Attempt, Pair};
+use crate::pair::{Attempt, Pair, stops_ringing};
 use crate::switch::{Switch, check_record};
 use holdfast::sip::Method;
 
@@ -51,10 +51,7 @@ fn a_ringing_call_can_be_cancelled() {
     owner.signaling.kill();
     let Attempt { caller, callee, invite, received, .. } = &mut attempt;
     caller.cancel(invite);
-    let cancelled = callee.request_of(&Method::Cancel);
-    callee.respond(&cancelled, 200, "callee", None);
-    callee.respond(received, 487, "callee", None);
-    callee.request_of(&Method::Ack);
+    stops_ringing(callee, received, "callee");
     let refused = caller.response_with(487);
     caller.acknowledge_refusal(invite, &refused);
     let cdrs = switch.survivor().cdrs(1);

@@ -150,6 +150,15 @@ impl Pair {
     }
 }
 
+/// A phone that rings is told to stop, and does.
+#[allow(dead_code, reason = "each test binary uses its part of it")]
+pub(crate) fn stops_ringing(phone: &mut Phone, invite: &Request, tag: &str) {
+    let cancel = phone.request_of(&Method::Cancel);
+    phone.respond(&cancel, 200, tag, None);
+    phone.respond(invite, 487, tag, None);
+    phone.request_of(&Method::Ack);
+}
+
 /// A re-INVITE of `from` with that direction, answered by `to` with that one; as it came to `to`.
 pub(crate) fn reinvite(
     from: &mut Side,
