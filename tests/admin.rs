@@ -336,6 +336,19 @@ fn lists_come_in_pages() {
         query = format!("?limit=2&cursor={cursor}");
     }
     assert_eq!(seen, ["1+2", "1001", "1002", "9", "a.b"]);
+    for (list, new) in [
+        ("/tokens", json!({"name": "till", "role": "cdr"})),
+        ("/webhooks", json!({"url": "http://127.0.0.1:9/"})),
+    ] {
+        let made = [(); 3].map(|()| api.api("POST", list, Some(new.clone())).body["id"].clone());
+        let first = api.api("GET", &format!("{list}?limit=2"), None).body;
+        let cursor = first["next_cursor"].as_str().expect("there is more");
+        let rest = api.api("GET", &format!("{list}?limit=2&cursor={cursor}"), None).body;
+        let pages = [&first, &rest].map(|page| page["items"].as_array().expect("items"));
+        let seen: Vec<&Value> = pages.into_iter().flatten().map(|item| &item["id"]).collect();
+        assert!(pages[0].len() == 2 && rest["next_cursor"].is_null(), "{list}: {first} {rest}");
+        assert!(seen.len() == 3 && made.iter().all(|id| seen.contains(&id)), "{list}: {seen:?}");
+    }
     for query in ["limit=0", "limit=1001", "limit=x", "cursor=zz", "limt=1", "limit=1&limit=2"] {
         assert_problem(&api.api("GET", &format!("/users?{query}"), None), 400, query);
     }

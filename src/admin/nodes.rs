@@ -1,7 +1,7 @@
 //! `/nodes`: the processes of the cluster, and their drain.
 
 use super::extract::{Name, OptionalBody, Query};
-use super::page::{Cursor, Limit, Page};
+use super::page::{Page, PageQuery};
 use super::problem::Problem;
 use super::{Admin, Services};
 use crate::operator::Command;
@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 pub(super) fn router() -> Router<Arc<Admin>> {
     Router::new()
@@ -22,29 +22,16 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         .route("/nodes/{name}/undrain", post(undrain))
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct NodesQuery {
-    /// Items a page.
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
-    limit: Option<Limit>,
-    /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
-    cursor: Option<Cursor>,
-}
-
 /// Every node that is known.
 #[utoipa::path(get, path = "/nodes", tag = "nodes",
-    operation_id = "list_nodes", params(NodesQuery),
+    operation_id = "list_nodes", params(PageQuery),
     responses((status = 200, body = Page<NodeView>)))]
 pub(super) async fn list(
     services: Services,
-    Query(query): Query<NodesQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<NodeView>>, Problem> {
     let all = services.operator.ask(Command::Nodes).await?;
-    let after = query.cursor.as_ref().map(|cursor| &cursor.0);
-    Ok(Json(Page::of(all, |node| node.name.clone(), query.limit, after)))
+    Ok(Json(Page::asked(all, |node| node.name.clone(), &query)))
 }
 
 /// One node.

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -11,6 +11,19 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// For the next page; null at the end.
     pub next_cursor: Option<String>,
+}
+
+/// What a list without filters is asked.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// Items a page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    pub limit: Option<Limit>,
+    /// `next_cursor` of the page before.
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
+    pub cursor: Option<Cursor>,
 }
 
 /// `limit`: 1-1000, 100 when absent.
@@ -67,6 +80,12 @@ pub(super) fn cursor_text(key: &str) -> String {
 }
 
 impl<T> Page<T> {
+    /// The page that is asked for.
+    pub(super) fn asked(all: Vec<T>, key: impl Fn(&T) -> String, query: &PageQuery) -> Self {
+        let after = query.cursor.as_ref().map(|cursor| &cursor.0);
+        Self::of(all, key, query.limit, after)
+    }
+
     /// The page after the cursor.
     pub(super) fn of<K: Ord + ToString>(
         mut all: Vec<T>,

@@ -2,8 +2,8 @@
 //!
 //! Invariants: a token is shown once and kept as a hash; one that was removed is good for no longer than `TRUSTED`.
 
-use super::extract::{Body, Name};
-use super::page::Page;
+use super::extract::{Body, Name, Query};
+use super::page::{Page, PageQuery};
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::net::clock;
@@ -166,11 +166,14 @@ pub(super) fn router() -> Router<Arc<Admin>> {
 
 /// All tokens but the admin token.
 #[utoipa::path(get, path = "/tokens", tag = "tokens", operation_id = "list_tokens",
-    responses((status = 200, body = Page<TokenView>)))]
-pub(super) async fn list(services: Services) -> Result<Json<Page<TokenView>>, Problem> {
+    params(PageQuery), responses((status = 200, body = Page<TokenView>)))]
+pub(super) async fn list(
+    services: Services,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<TokenView>>, Problem> {
     let tokens = services.store.tokens().await?;
-    let views = tokens.into_iter().map(|token| view(&token, None));
-    Ok(Json(Page { items: views.collect::<Result<_, _>>()?, next_cursor: None }))
+    let views = tokens.iter().map(|token| view(token, None)).collect::<Result<_, _>>()?;
+    Ok(Json(Page::asked(views, |token: &TokenView| token.id.clone(), &query)))
 }
 
 /// A new token. It is in this answer and nowhere else.

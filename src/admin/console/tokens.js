@@ -1,6 +1,6 @@
 // Tokens: who may do what; and the log of who changed what.
 
-import { get, post, remove } from './api.js';
+import { all, get, post, remove } from './api.js';
 import { act, ago, ask, card, cell, h, head, moment, none, replace, table } from './dom.js';
 
 const ROLES = [
@@ -17,7 +17,7 @@ export function tokens(main) {
 
   async function look() {
     try {
-      const { items } = await get('/tokens');
+      const items = await all('/tokens');
       replace(body, items.map((item) => row(item, look)));
       replace(place, items.length ? table([['Name'], ['Role'], ['Made'], ['Last used'], ['']], body)
         : none('There is only the admin token.'));

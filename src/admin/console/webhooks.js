@@ -1,6 +1,6 @@
 // Webhooks: who is told of events, what was not taken, and sending it again.
 
-import { alter, get, post } from './api.js';
+import { all, alter, get, post } from './api.js';
 import { act, ask, card, cell, count, h, head, moment, none, replace, state, table } from './dom.js';
 
 export function webhooks(main) {
@@ -22,7 +22,7 @@ export function webhooks(main) {
   main.append(head('Webhooks', null, h('button', { onclick: add }, 'New webhook')), h('div', { class: 'stack' }, shown, place));
   async function look() {
     try {
-      const { items } = await get('/webhooks');
+      const items = await all('/webhooks');
       const dead = await Promise.all(items.map((hook) => (hook.dead ? get(`/webhooks/${hook.id}/deliveries?limit=50`) : { items: [] })));
       replace(place, items.map((hook, at) => one(hook, dead[at].items, look)), items.length === 0 && card(null, none('Nobody is told of events.')));
     } catch (error) { replace(place, card(null, none(error.message))); }

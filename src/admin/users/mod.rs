@@ -11,7 +11,7 @@ pub(super) use rules::{IS_EXTENSION, is_extension};
 
 use super::etag::{self, IfMatch};
 use super::extract::{Body, Name, Query};
-use super::page::{Cursor, Limit, Page, cursor_text};
+use super::page::{Page, PageQuery, cursor_text};
 use super::problem::Problem;
 use super::{Admin, Services};
 use crate::directory::User;
@@ -25,10 +25,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use core::time::Duration;
-use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
-use utoipa::IntoParams;
 
 /// Of a change, when others change the same at the same time.
 const TRIES: u32 = 5;
@@ -39,25 +37,13 @@ pub(super) fn router() -> Router<Arc<Admin>> {
         .route("/users/{extension}", get(one).patch(change).delete(remove))
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct UsersQuery {
-    /// Items a page.
-    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
-    limit: Option<Limit>,
-    /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{2})*$", max_length = 1024)]
-    cursor: Option<Cursor>,
-}
-
 /// All users, by extension.
 #[utoipa::path(get, path = "/users", tag = "users",
-    operation_id = "list_users", params(UsersQuery),
+    operation_id = "list_users", params(PageQuery),
     responses((status = 200, body = Page<UserView>)))]
 pub(super) async fn list(
     services: Services,
-    Query(query): Query<UsersQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<UserView>>, Problem> {
     let limit = query.limit.unwrap_or_default().get();
     let after = query.cursor.as_ref().map_or("", |cursor| &cursor.0);

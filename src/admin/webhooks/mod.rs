@@ -10,7 +10,7 @@ pub use courier::{Courier, CourierConfig};
 
 use super::etag::{self, IfMatch};
 use super::extract::{Body, Name, OptionalBody, Query};
-use super::page::{Cursor, Limit, Page, cursor_text, number_cursor};
+use super::page::{Cursor, Limit, Page, PageQuery, cursor_text, number_cursor};
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::ids::ClusterKey;
@@ -105,11 +105,14 @@ pub(super) fn router() -> Router<Arc<Admin>> {
 
 /// All webhooks.
 #[utoipa::path(get, path = "/webhooks", tag = "webhooks", operation_id = "list_webhooks",
-    responses((status = 200, body = Page<WebhookView>)))]
-pub(super) async fn list(services: Services) -> Result<Json<Page<WebhookView>>, Problem> {
+    params(PageQuery), responses((status = 200, body = Page<WebhookView>)))]
+pub(super) async fn list(
+    services: Services,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<WebhookView>>, Problem> {
     let hooks = services.store.webhooks().await?;
-    let items = hooks.iter().filter_map(|hook| Some(view(hook, &Document::read(hook)?, None)));
-    Ok(Json(Page { items: items.collect(), next_cursor: None }))
+    let views = hooks.iter().filter_map(|hook| Some(view(hook, &Document::read(hook)?, None)));
+    Ok(Json(Page::asked(views.collect(), |hook: &WebhookView| hook.id.clone(), &query)))
 }
 
 /// A new webhook: told of what happens from now on. The secret is in this answer and nowhere else.
