@@ -9,9 +9,10 @@ use super::extract::Query;
 use super::health::Phase;
 use super::problem::Problem;
 use super::{Admin, Services};
+use crate::net::clock;
 use crate::operator::{CallFilter, Command, Operator};
 use crate::store::StoredEvent;
-use crate::views::CallSummary;
+use crate::views::{CallSummary, Rfc3339};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -66,6 +67,10 @@ pub(super) struct Snapshot {
     kind: &'static str,
     /// All events after this one follow.
     id: u64,
+    /// When.
+    at: Rfc3339,
+    /// The node that tells it.
+    node: String,
     /// Live calls.
     calls: Vec<CallSummary>,
     /// Nothing more of it comes.
@@ -100,6 +105,7 @@ pub(super) async fn stream(
     let known = watcher.known.borrow().era;
     let reader = Reader {
         era: known,
+        node: admin.node.clone(),
         watcher,
         operator: services.operator,
         phase: admin.phase.subscribe(),
@@ -167,6 +173,8 @@ impl Filter {
 enum Stage {
     /// Nothing is told yet.
     Begin,
+    /// Something is lost, which is to be told: from there on it is as at the beginning.
+    Lost,
     /// This event was seen before.
     Resume(u64),
     /// Calls after this one are to be shown; events after the id follow.
@@ -178,6 +186,8 @@ enum Stage {
 /// Somebody who reads the stream.
 #[derive(Debug)]
 struct Reader {
+    /// Where it reads.
+    node: String,
     watcher: Watcher,
     operator: Operator,
     phase: watch::Receiver<Phase>,
@@ -212,12 +222,15 @@ impl Reader {
     async fn step(&mut self, stage: Stage) -> Result<(), Duration> {
         let Known { era, .. } = *self.watcher.known.borrow_and_update();
         if core::mem::replace(&mut self.era, era) != era {
-            self.tell_gap();
+            self.stage = Stage::Lost;
             return Ok(());
         }
         match stage {
-            Stage::Begin => {
+            Stage::Begin | Stage::Lost => {
                 let end = self.watcher.end().await.map_err(|_| PATIENCE)?;
+                if matches!(stage, Stage::Lost) {
+                    self.tell_gap(end);
+                }
                 self.stage = match self.wants_snapshot {
                     true => Stage::Snapshot(end, None),
                     false => Stage::Follow(end),
@@ -225,11 +238,11 @@ impl Reader {
             }
             Stage::Resume(id) => match self.watcher.has(id).await.map_err(|_| PATIENCE)? {
                 true => self.stage = Stage::Follow(id),
-                false => self.tell_gap(),
+                false => self.stage = Stage::Lost,
             },
             Stage::Snapshot(end, after) => self.show_calls(end, after).await?,
             Stage::Follow(after) => match self.watcher.next(after).await.map_err(|_| PATIENCE)? {
-                None => self.tell_gap(),
+                None => self.stage = Stage::Lost,
                 Some(events) => {
                     let Some(last) = events.last().map(|event| event.id) else {
                         return Err(KEEP_ALIVE);
@@ -243,11 +256,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Something is lost: from here on it is as at the beginning.
-    fn tell_gap(&mut self) {
-        let gap = json!({ "type": "gap" });
+    /// Something up to this id is lost.
+    fn tell_gap(&mut self, id: u64) {
+        let (at, node) = (Rfc3339(clock::now()), &self.node);
+        let gap = json!({ "type": "gap", "id": id, "at": at, "node": node });
+        // Who breaks off before the snapshot is to be told of it again.
         self.ready.push_back(Event::default().event("gap").data(gap.to_string()));
-        self.stage = Stage::Begin;
     }
 
     async fn show_calls(&mut self, id: u64, after: Option<String>) -> Result<(), Duration> {
@@ -261,7 +275,8 @@ impl Reader {
         };
         let calls = views.into_iter().map(CallSummary::from);
         let calls = calls.filter(|call| self.filter.takes_call(call)).collect();
-        let part = Snapshot { kind: "snapshot", id, calls, last };
+        let (at, node) = (Rfc3339(clock::now()), self.node.clone());
+        let part = Snapshot { kind: "snapshot", id, at, node, calls, last };
         let text = serde_json::to_string(&part).unwrap_or_default();
         // Who breaks off in the midst of it is to see all of it the next time.
         let event = Event::default().event("snapshot").data(text);
