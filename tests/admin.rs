@@ -309,6 +309,11 @@ fn a_user_lives() {
     let cleared = api.api("PATCH", "/users/1003", Some(json!({"max_calls": null})));
     assert!(cleared.body["max_calls"].is_null());
     assert_eq!(cleared.body["codecs"], json!(["opus", "PCMA"]));
+    let nameless = api.api("PATCH", "/users/1003", Some(json!({"display_name": null})));
+    assert_eq!((nameless.status, &nameless.body["display_name"]), (200, &json!("")));
+    let same = api.api("PATCH", "/users/1003", Some(json!({})));
+    assert_eq!(same.body, nameless.body, "nothing was asked");
+    assert_eq!(same.headers["etag"], nameless.headers["etag"]);
 
     assert_eq!(api.api("DELETE", "/users/1003", None).status, 204);
     assert!(api.was_told("removed 1003"));

@@ -89,9 +89,11 @@ pub struct UserChange {
     /// A new password.
     #[schema(min_length = 8, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub password: Option<String>,
-    /// See `UserView`.
-    #[schema(max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
-    pub display_name: Option<String>,
+    /// See `UserView`; null is no name.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 128,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+    pub display_name: Option<Option<String>>,
     /// See `UserView`.
     pub enabled: Option<bool>,
     /// See `UserView`.

@@ -123,12 +123,18 @@ pub(super) async fn change(
     for _ in 0..TRIES {
         let KeptUser { mut user, text } = find(&services, &extension).await?;
         seen.check(&services.key, &text)?;
+        let before = user.clone();
         apply(&mut user, change.clone(), &services.realm);
         let mut errors = rules::check_user(&user);
         errors.extend(bad_password.clone());
         if !errors.is_empty() {
             return Err(Problem::fields(errors));
         }
+        if user == before {
+            let count = contact_count(&services, &extension).await?;
+            return Ok((etag::header(&services.key, &text), Json(view(user, count, password))));
+        }
+        user.updated_at = clock::now();
         // Another change may have come between: neither is lost.
         if services.store.update_user(&user, Some(&text)).await? {
             tell(&services, Command::UserChanged(Box::new(user.clone()))).await;
@@ -209,14 +215,15 @@ fn apply(user: &mut User, change: UserChange, realm: &str) {
     if let Some(password) = change.password {
         user.ha1 = Ha1::new(&user.extension, realm, &password);
     }
-    user.display_name = change.display_name.unwrap_or_else(|| user.display_name.clone());
+    if let Some(name) = change.display_name {
+        user.display_name = name.unwrap_or_default();
+    }
     user.enabled = change.enabled.unwrap_or(user.enabled);
     user.max_contacts = change.max_contacts.unwrap_or(user.max_contacts);
     user.max_calls = change.max_calls.unwrap_or(user.max_calls);
     user.ring_timeout_ms = change.ring_timeout_ms.unwrap_or(user.ring_timeout_ms);
     user.codecs = change.codecs.unwrap_or_else(|| user.codecs.clone());
     user.srtp = change.srtp.unwrap_or(user.srtp);
-    user.updated_at = clock::now();
 }
 
 fn view(user: User, contact_count: u32, password: Option<String>) -> UserView {
