@@ -6,7 +6,7 @@ use crate::common::server::Server;
 use crate::common::speech::Law;
 use crate::common::srtp::{CM_80, GCM_128, Secured};
 use crate::common::{SOON, eventually, own_ip, set_own_ip};
-use crate::pair::{CALLEE_HZ, CALLER_HZ, phone};
+use crate::pair::{CALLEE_HZ, CALLER_HZ, phone, ring};
 use holdfast::sip::{Dialog, Message, Method, Status};
 use serde_json::json;
 use std::thread;
@@ -114,8 +114,10 @@ impl Crowd {
         let line = &mut self.lines[usize::from(kind.secured)];
         let to = line.callee.user.clone();
         let offer = caller.sdp(1, "sendrecv");
-        let invite = line.caller.invite(&server.uri(&to), Some(&offer));
-        let received = line.callee.request_of(&Method::Invite);
+        let uri = server.uri(&to);
+        let (invite, received) = eventually("the switch has room", SOON, || {
+            ring(&mut line.caller, &mut line.callee, &uri, &offer)
+        });
         callee.told(&received.body);
         line.callee.respond(&received, 200, "callee", Some(&callee.sdp(1, "sendrecv")));
         let accepted = line.caller.response_to(&Method::Invite);

@@ -6,9 +6,9 @@ use crate::common::network::in_a_network;
 use crate::common::phone::{Phone, callee_dialog, sdp};
 use crate::common::server::Server;
 use crate::common::{SOON, eventually, own_ip, set_own_ip};
-use crate::pair::phone;
+use crate::pair::{phone, ring};
 use crate::switch::Switch;
-use holdfast::sip::{Message, Method, Status};
+use holdfast::sip::{Method, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -89,23 +89,7 @@ impl Line {
     /// None: the switch had no room, for this machine has other work too.
     fn call(&mut self, talk: impl FnOnce(), caller_hangs_up: bool) -> Option<Truth> {
         let Self { caller, callee, uri, .. } = self;
-        let invite = caller.invite(uri, Some(&sdp(4_000, 1, "sendrecv")));
-        let is_invite = |came: &Message| matches!(came, Message::Request(request) if request.method == Method::Invite);
-        let is_final =
-            |came: &Message| matches!(came, Message::Response(answer) if answer.status.is_final());
-        let rings = eventually("it rings, or is refused", SOON * 2, || {
-            if callee.comes(Duration::from_millis(20), is_invite) {
-                return Some(true);
-            }
-            caller.comes(Duration::from_millis(1), is_final).then_some(false)
-        });
-        if !rings {
-            let refused = caller.response_to(&Method::Invite);
-            assert_eq!(refused.status, Status(503));
-            caller.acknowledge_refusal(&invite, &refused);
-            return None;
-        }
-        let received = callee.request_of(&Method::Invite);
+        let (invite, received) = ring(caller, callee, uri, &sdp(4_000, 1, "sendrecv"))?;
         callee.respond(&received, 200, "callee", Some(&sdp(5_000, 1, "sendrecv")));
         let accepted = caller.response_to(&Method::Invite);
         assert_eq!(accepted.status, Status(200));

@@ -3,7 +3,9 @@
 use super::common::api::Api;
 use super::common::phone::{Phone, callee_dialog};
 use super::common::rtp::Talk;
-use holdfast::sip::{Dialog, Method, Request, Response, Status};
+use super::common::{SOON, eventually};
+use holdfast::sip::{Dialog, Message, Method, Request, Response, Status};
+use std::time::Duration;
 
 pub(crate) const CALLER_HZ: u32 = 500;
 pub(crate) const CALLEE_HZ: u32 = 900;
@@ -68,8 +70,8 @@ impl Attempt {
         [caller_talk, callee_talk]: [Talk; 2],
     ) -> Self {
         let offer = caller_talk.sdp(1, "sendrecv");
-        let invite = caller.invite(uri, Some(&offer));
-        let received = callee.request_of(&Method::Invite);
+        let (invite, received) =
+            eventually("the switch has room", SOON, || ring(&mut caller, &mut callee, uri, &offer));
         callee_talk.told(&received.body);
         Self { caller, callee, caller_talk, callee_talk, invite, received }
     }
@@ -148,6 +150,32 @@ impl Pair {
         reinvite(callee, caller, "sendrecv", "sendrecv", false);
         self.hear_each_other();
     }
+}
+
+/// A call, until it rings: both INVITEs. None: the switch had no room, for this machine has other work too.
+pub(crate) fn ring(
+    caller: &mut Phone,
+    callee: &mut Phone,
+    uri: &str,
+    offer: &str,
+) -> Option<(Request, Request)> {
+    let invite = caller.invite(uri, Some(offer));
+    let is_invite = |came: &Message| matches!(came, Message::Request(request) if request.method == Method::Invite);
+    let is_final =
+        |came: &Message| matches!(came, Message::Response(answer) if answer.status.is_final());
+    let rings = eventually("it rings, or is refused", SOON * 2, || {
+        if callee.comes(Duration::from_millis(20), is_invite) {
+            return Some(true);
+        }
+        caller.comes(Duration::from_millis(1), is_final).then_some(false)
+    });
+    if !rings {
+        let refused = caller.response_to(&Method::Invite);
+        assert_eq!(refused.status, Status(503));
+        caller.acknowledge_refusal(&invite, &refused);
+        return None;
+    }
+    Some((invite, callee.request_of(&Method::Invite)))
 }
 
 /// A phone that rings is told to stop, and does.
