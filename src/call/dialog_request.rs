@@ -347,6 +347,7 @@ impl Call {
         let now = self.now;
         let Some(cseq) = response.cseq() else { return };
         let Some(leg) = self.record.leg_mut(id) else { return };
+        leg.answered_seq = leg.answered_seq.max(cseq.number);
         let Some(client) = leg
             .clients
             .iter_mut()

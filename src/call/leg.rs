@@ -67,6 +67,9 @@ pub(super) struct Leg {
     pub servers: Vec<Server>,
     #[serde(skip)]
     pub clients: Vec<Client>,
+    /// Greatest number of a request of ours that its phone answered.
+    #[serde(skip)]
+    pub answered_seq: u32,
     /// Our last ACKs to 2xx, repeated when the 2xx is; several, because a re-INVITE may follow an ACK that was lost.
     #[serde(skip)]
     pub acknowledgements: Vec<Acknowledgement>,
@@ -264,6 +267,7 @@ impl Leg {
             acknowledgements: Vec::new(),
             bye_after_ack: None,
             in_doubt: false,
+            answered_seq: 0,
             probe: Probe::default(),
             statistics: Vec::new(),
         }

@@ -215,22 +215,24 @@ impl Call {
         self.say_again(|leg| is_lost(&leg.flow));
     }
 
-    /// Open requests of ours to these phones; again does no harm. What was asked within a dialog before its BYE is not
-    /// asked again.
+    /// Open requests of ours to these phones; again does no harm.
     pub(super) fn say_again(&mut self, is_lost: impl Fn(&Leg) -> bool) {
         for leg in self.record.legs.iter().filter(|leg| is_lost(leg)) {
-            let is_due = |client: &&Client| {
-                let outlives =
-                    matches!(client.purpose, Purpose::Invite | Purpose::Cancel | Purpose::Bye);
-                client.transaction.is_pending() && (leg.is_live() || outlives)
-            };
-            let open = leg.clients.iter().filter(is_due);
+            let open = leg.clients.iter().filter(|client| is_due(leg, client));
             self.outputs.extend(open.map(|client| {
                 let (flow, bytes, behind) = (leg.flow, client.bytes.clone(), client.behind);
                 let request = Some(client.number);
                 Output::Send(Transmit { flow, bytes, leg: leg.id, behind, request })
             }));
         }
+    }
+
+    /// What waited to leave is still to be said.
+    pub fn is_wanted(&self, transmit: &Transmit) -> bool {
+        let Some(leg) = self.record.leg(transmit.leg) else { return false };
+        let is_it = |client: &&Client| Some(client.number) == transmit.request;
+        transmit.request.is_none()
+            || leg.clients.iter().filter(is_it).any(|client| is_due(leg, client))
     }
 
     /// Cancels every open INVITE of ours on a leg, at once or as soon as a provisional came.
@@ -315,6 +317,14 @@ impl Call {
         let behind = requests.chain(acknowledgements).chain(behind).max();
         self.send_request(leg, bye, Purpose::Bye, behind);
     }
+}
+
+/// An open request of ours may be said again. Numbers on a dialog only rise: what was asked before the BYE is not, nor
+/// what the phone does not take any more, for it answered a later one.
+fn is_due(leg: &Leg, client: &Client) -> bool {
+    let outlives = matches!(client.purpose, Purpose::Invite | Purpose::Cancel | Purpose::Bye);
+    let is_taken = client.request.cseq().is_none_or(|cseq| cseq.number >= leg.answered_seq);
+    client.transaction.is_pending() && (leg.is_live() || outlives) && is_taken
 }
 
 /// A request that is ready to leave.

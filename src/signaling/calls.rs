@@ -244,7 +244,8 @@ impl Calls {
         self.held
     }
 
-    /// What waits for another flow and is for this one; what waited too long is dropped.
+    /// What waits for another flow and is for this one; what waited too long is dropped, and what nobody is to hear any
+    /// more.
     pub(super) fn take_stranded(
         &mut self,
         id: CallId,
@@ -258,7 +259,8 @@ impl Calls {
         let (waiting, others): (Vec<_>, _) = stranded.partition(|(_, transmit)| is_for(transmit));
         slot.stranded = others;
         let timely = waiting.into_iter().filter(|(until, _)| *until > now);
-        timely.map(|(_, transmit)| transmit).collect()
+        let wanted = timely.map(|(_, transmit)| transmit).filter(|it| slot.call.is_wanted(it));
+        wanted.collect()
     }
 
     /// Gives back what may leave now; keeps what waits for a later rev.

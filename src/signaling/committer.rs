@@ -372,6 +372,11 @@ impl Committer {
         users.for_each(|extension| self.ledger.note(Key::User(extension)));
     }
 
+    /// The journal keeps nothing more until then, so nothing leaves for it was kept.
+    pub(super) fn hold_journal(&mut self, until: Timestamp) {
+        self.ledger.wait_until(until);
+    }
+
     /// What the journal is to do now.
     pub(super) fn poll_journal(&mut self, now: Timestamp) -> Option<Work> {
         if self.slow_at().is_some_and(|at| at <= now) {

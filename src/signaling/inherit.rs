@@ -73,10 +73,15 @@ impl Worker {
         self.send_stranded(&numbers);
     }
 
-    /// A link is there again: what was to leave by it for phones on connections may not have.
+    /// A link is there again: what was to leave by it for phones on connections may not have. Who holds a connection,
+    /// and has no link with us, may have one with this peer.
     pub(super) fn say_again_by_peer(&mut self, name: &NodeName) {
         let open = self.calls.iter().flat_map(|(_, slot)| slot.call.open_flows());
-        let held = |one: &ConnectionId| self.peers.holders(*one).any(|holder| holder == name);
+        let held = |one: &ConnectionId| {
+            let mut holders = self.peers.holders(*one).peekable();
+            let is_far = holders.peek().is_none() && !self.sockets.holds(*one);
+            is_far || holders.any(|holder| holder == name)
+        };
         let lost: HashSet<ConnectionId> =
             open.filter_map(|flow| flow.connection).filter(held).collect();
         self.say_again_by(|flow| flow.connection.is_some_and(|one| lost.contains(&one)));

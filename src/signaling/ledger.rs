@@ -100,6 +100,11 @@ impl Ledger {
         self.queued.clear();
     }
 
+    /// Nothing is written or removed until then.
+    pub(super) fn wait_until(&mut self, at: Timestamp) {
+        self.not_before = self.not_before.max(at);
+    }
+
     /// The store is owed a value of this key.
     pub(super) fn note(&mut self, key: Key) {
         if self.is_on && self.queued.insert(key.clone()) {

@@ -143,7 +143,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::hello::Role;
+    use crate::control::hello::{Capacity, Role};
     use crate::signaling::samples;
     use core::time::Duration;
 
@@ -152,6 +152,11 @@ mod tests {
 
     fn node(name: &str) -> NodeName {
         NodeName(name.into())
+    }
+
+    /// Of the link with it.
+    fn number_of(name: &str) -> u64 {
+        name.bytes().map(u64::from).sum()
     }
 
     /// A media node with a link to the worker: what it is told.
@@ -164,14 +169,45 @@ mod tests {
             role: Role::Media,
             control: Vec::new(),
         };
-        let number = name.bytes().map(u64::from).sum();
-        worker.media_up(number, hello, sender, Arc::default());
+        worker.media_up(number_of(name), hello, sender, Arc::default());
         worker.media.set_host(&node(name), host.to_owned());
         told
     }
 
     fn place(worker: &Worker) -> Option<&NodeName> {
         worker.calls.get(CALL)?.media.as_ref().map(|session| &session.node)
+    }
+
+    /// How often the session was taken down there since the last time.
+    fn releases(told: &mut mpsc::Receiver<Frame>) -> usize {
+        let frames = core::iter::from_fn(|| told.try_recv().ok());
+        let is_release = |frame: &Frame| {
+            matches!(frame, Frame::Request { request: Request::Release(release), .. }
+                if release.session == SESSION)
+        };
+        frames.filter(is_release).count()
+    }
+
+    /// The record of a call that is given up amid a move names the former node: the next owner knows of no other.
+    #[tokio::test]
+    async fn what_was_asked_for_and_is_not_recorded_is_taken_down_by_who_lets_the_call_go() {
+        for moves in [true, false] {
+            let mut worker = samples::worker();
+            let mut other = media(&mut worker, "m-2", "h-2");
+            let mut present = media(&mut worker, "m-1", "h-1");
+            worker.adopt(samples::answered());
+            let capacity = Capacity { max_sessions: 10, ..Capacity::default() };
+            worker.media.set_capacity(&node("m-2"), capacity);
+            if moves {
+                worker.media.set_silent(number_of("m-1"), true);
+                worker.media_is_lost(&node("m-1"));
+                worker.begin_moves();
+            }
+            let target = if moves { "m-2" } else { "m-1" };
+            assert_eq!(place(&worker), Some(&node(target)));
+            worker.let_go(CALL);
+            assert_eq!((releases(&mut other), releases(&mut present)), (usize::from(moves), 0));
+        }
     }
 
     #[tokio::test]
@@ -185,12 +221,7 @@ mod tests {
         worker.media.begin_place(SESSION, &node("m-1"), now);
         worker.note_move(node("m-2"), Frame::Taken { session: SESSION, at: then });
         assert_eq!(place(&worker), Some(&node("m-1")));
-        let frames = core::iter::from_fn(|| former.try_recv().ok());
-        let is_release = |frame: &Frame| {
-            matches!(frame, Frame::Request { request: Request::Release(release), .. }
-                if release.session == SESSION)
-        };
-        assert_eq!(frames.filter(is_release).count(), 1);
+        assert_eq!(releases(&mut former), 1);
         worker.note_move(node("m-2"), Frame::Taken { session: SESSION, at: now });
         assert_eq!(place(&worker), Some(&node("m-2")), "taken later");
     }

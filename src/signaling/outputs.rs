@@ -12,7 +12,7 @@ use crate::call::{
 };
 use crate::control::{PeerFrame, Refusal, Release, Reply, Report, Request};
 use crate::event::{Event, Measure};
-use crate::ids::{CallId, NodeName, Rev};
+use crate::ids::{CallId, NodeName, Rev, SessionId};
 use crate::routing::{self, Decision};
 use crate::sip::{Status, Uri};
 use crate::store::{CallOutcome, StoreError, tell_rejected};
@@ -21,6 +21,9 @@ use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
+
+/// Releases that write records of this version and later tell the end of a call that has ended in its row.
+const UNFINISHED_SINCE: u16 = 5;
 
 /// Runs what may panic only by a bug; the panic's text.
 pub(super) fn catch_bug<T>(step: impl FnOnce() -> T) -> Result<T, String> {
@@ -101,9 +104,20 @@ impl Worker {
         self.forget_if_over(id);
     }
 
-    /// It is another node's from now on: not a word more of it from here.
+    /// It is another node's from now on: not a word more of it from here. A media node that was asked for its session,
+    /// and is not in its record yet, has none: nobody else knows of that.
     pub(super) fn let_go(&mut self, id: CallId) {
-        self.calls.remove(id);
+        let slot = self.calls.remove(id);
+        let unknown = slot.and_then(|slot| {
+            let known = slot.call.media_node()?.clone();
+            slot.media.filter(|session| !session.settled && session.node != known)
+        });
+        if let Some(Session { node, request, .. }) = unknown
+            && let Some(wish) = request.wish()
+        {
+            let (session, epoch, rev) = (SessionId::from(id), wish.epoch, wish.rev);
+            self.media.send(&node, Request::Release(Release { session, epoch, rev }));
+        }
         self.emit(&Event::CallLeft { call: id });
     }
 
@@ -118,6 +132,9 @@ impl Worker {
     fn carry_out(&mut self, id: CallId, output: Output) -> Option<Input> {
         match output {
             Output::Save(save) => {
+                if self.is_misread(id, &save) {
+                    return None;
+                }
                 let save = self.as_written(save);
                 if let Some(slot) = self.calls.get_mut(id) {
                     slot.saved = save.rev;
@@ -157,6 +174,13 @@ impl Worker {
                 None
             }
         }
+    }
+
+    /// The row of a call that is over, and not every phone knows, is left as it was when an older release lives, which
+    /// would tell nobody: it finds a live call, and ends that when no RTP comes.
+    fn is_misread(&self, id: CallId, save: &Save) -> bool {
+        let unfinished = || self.calls.get(id).is_some_and(|slot| slot.call.is_unfinished());
+        self.record_version < UNFINISHED_SINCE && !save.ended && unfinished()
     }
 
     /// As the oldest live node reads it.

@@ -23,6 +23,8 @@ const BLIND_FOR: Duration = Duration::from_secs(2);
 const CUT_OFF_AFTER: Duration = Duration::from_secs(4);
 /// A store that answers a peer in this time is not slow.
 pub(super) const AT_ONCE: Duration = Duration::from_millis(500);
+/// That a node is cut off is known, and its calls are with the peer, so long after what was given to the store.
+const HANDED_WITHIN: Duration = Duration::from_millis(100);
 /// After it is back this node waits so long for who has its calls to claim them.
 const GIVEN_FOR: Duration = Duration::from_secs(5);
 
@@ -75,11 +77,9 @@ impl Worker {
         }
     }
 
-    /// A peer cannot reach the store: can we?
+    /// A peer cannot reach the store: can we? It is tried, for what was so a second ago says little.
     pub(super) fn answer_store(&mut self, link: LinkNumber) {
-        if let Some(name) = self.peers.name_of(link).cloned()
-            && !self.refuge.is_blind(self.now)
-        {
+        if let Some(name) = self.peers.name_of(link).cloned() {
             self.errands.run(Errand::AskStore(name));
         }
     }
@@ -90,10 +90,15 @@ impl Worker {
     }
 
     /// A peer says that the store works: we are cut off if it does not answer us. It may have come back meanwhile.
+    /// After a whole lease others may have calls of ours: whose they are is known in a moment, and until then nobody
+    /// is told what only our journal keeps.
     pub(super) fn ask_again(&mut self, link: LinkNumber) {
         let Some(seen_at) = self.refuge.seen_at else { return };
-        let left = (seen_at + CUT_OFF_AFTER).saturating_since(self.now);
-        self.errands.run(Errand::AskAgain(link, left.max(AT_ONCE)));
+        let left = (seen_at + CUT_OFF_AFTER).saturating_since(self.now).max(AT_ONCE);
+        if self.now.saturating_since(seen_at) >= self.lease {
+            self.committer.hold_journal(self.now + left + HANDED_WITHIN);
+        }
+        self.errands.run(Errand::AskAgain(link, left));
     }
 
     /// A peer reaches the store, and we do not: it gets our calls, and what their store was not told yet.
@@ -132,5 +137,31 @@ impl Worker {
         let Some(name) = self.refuge.at() else { return false };
         let frame = PeerFrame::Forward { flow, bytes: bytes.clone(), hops: hops + 1 };
         self.peers.send(name, frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signaling::samples;
+
+    /// For a lease nobody else can have our calls.
+    #[tokio::test]
+    async fn what_only_the_journal_keeps_waits_until_it_is_known_whose_calls_are_ours() {
+        for (blind_ms, after_ms, writes) in
+            [(2_500, 200, true), (3_200, 200, false), (3_200, 890, false), (3_200, 910, true)]
+        {
+            let mut worker = samples::worker();
+            let _told = samples::peer(&mut worker);
+            worker.committer.use_journal();
+            worker.refuge.seen_at = Some(worker.now);
+            worker.now = worker.now + Duration::from_millis(blind_ms);
+            worker.committer.save(samples::save(7, 1));
+            worker.committer.poll_batch(worker.now).expect("due");
+            worker.ask_again(1);
+            let then = worker.now + Duration::from_millis(after_ms);
+            let is_kept = worker.committer.poll_journal(then).is_some();
+            assert_eq!(is_kept, writes, "blind for {blind_ms} ms, {after_ms} ms later");
+        }
     }
 }

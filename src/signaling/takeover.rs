@@ -290,6 +290,7 @@ impl Worker {
             self.peers.send(&name, PeerFrame::Inherited(numbers));
         }
         self.say_again_by_peer(&name);
+        self.seek_refuge();
         if let Some(former) = former {
             self.claim_from(former);
         }

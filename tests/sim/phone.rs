@@ -152,6 +152,8 @@ pub struct Line {
     late_incoming: Option<u32>,
     acks: Vec<(u32, Bytes)>,
     invites_seen: Vec<u32>,
+    /// Branch of the INVITE that called it.
+    invite_branch: String,
     last_2xx: Option<(u32, Bytes)>,
     last_update: Option<(u32, Bytes)>,
 }
@@ -193,6 +195,11 @@ pub enum Act {
     Info,
     /// The battery is empty: nothing is sent or answered from now on.
     Vanish,
+}
+
+fn branch_of(request: &Request) -> String {
+    let via = request.top_via();
+    via.and_then(|via| via.branch().map(str::to_owned)).unwrap_or_default()
 }
 
 /// A phone.

@@ -72,6 +72,37 @@ fn a_reinvite_is_not_said_again_after_the_bye() {
     assert_eq!(bench.heard(&callee()), ["BYE"]);
 }
 
+/// Nor what the phone would refuse, for it answered a later request; and what waited for its connection does not leave.
+#[test]
+fn a_request_is_not_said_again_after_a_later_one() {
+    let mut bench = Bench::answered();
+    bench.heard(&callee());
+    bench.ask(CALLER, "INFO", 2, "", "x");
+    bench.heard(&callee());
+    let leg = bench.leg_of(&callee());
+    let open = bench.call.record.leg(leg).and_then(|leg| leg.clients.last());
+    let request = open.map(|client| client.number);
+    let bytes = Bytes::from_static(b"INFO");
+    let waits = Transmit { flow: flow(&callee()), bytes, leg, behind: None, request };
+    bench.call.say_again_by(|_| true);
+    bench.drain();
+    assert_eq!(bench.heard(&callee()), ["INFO sdp"]);
+    assert!(bench.call.is_wanted(&waits));
+    bench.ask(CALLER, "INVITE", 3, "", &sdp(4000, 2, "a=sendonly\r\n"));
+    bench.call.say_again_by(|_| true);
+    bench.drain();
+    assert_eq!(
+        bench.heard(&callee()),
+        ["INVITE sdp", "INFO sdp", "INVITE sdp"],
+        "neither is answered"
+    );
+    bench.answer_with(&callee(), &Method::Invite, 100, "", "");
+    bench.call.say_again_by(|_| true);
+    bench.drain();
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp"]);
+    assert!(!bench.call.is_wanted(&waits));
+}
+
 #[test]
 fn numbers_and_tags_are_checked() {
     let mut bench = Bench::answered();

@@ -156,9 +156,9 @@ impl Theme {
         }
     }
 
-    /// The switch promises to outlive it. What several links cut, or several kinds of faults at once, may break is known.
+    /// The switch promises to outlive it. What several kinds of faults at once may break is known.
     pub fn is_strict(self) -> bool {
-        !matches!(self, Self::Cuts | Self::All)
+        self != Self::All
     }
 
     pub fn weather(self, random: &mut Random) -> Weather {

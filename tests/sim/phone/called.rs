@@ -1,6 +1,6 @@
 //! The phone as one who is called and asked: what it answers to INVITE, re-INVITE, ACK, CANCEL, BYE.
 
-use super::{Act, Kind, Line, Phone, State};
+use super::{Act, Kind, Line, Phone, State, branch_of};
 use holdfast::sip::{HeaderName, Method, Request};
 use std::collections::VecDeque;
 
@@ -47,6 +47,11 @@ impl Phone {
         let at = self.lines.iter().position(|line| line.call_id == call_id);
         match (&request.method, at) {
             (Method::Invite, None) => self.handle_invite(request, now),
+            (Method::Invite, Some(at)) if self.is_merged(at, request, cseq) => {
+                self.complain("a merged INVITE");
+                let tag = self.token("tag");
+                self.respond(request, 482, &tag, None);
+            }
             (Method::Invite, Some(at)) => self.handle_reinvite(at, request, cseq, now),
             (Method::Ack, Some(at)) => self.handle_ack(at, request, cseq),
             (Method::Cancel, Some(at)) => self.handle_cancel(at, request, cseq, now),
@@ -141,12 +146,20 @@ impl Phone {
             late_incoming: request.body.is_empty().then_some(cseq),
             acks: Vec::new(),
             invites_seen: vec![cseq],
+            invite_branch: branch_of(request),
             last_2xx: None,
             last_update: None,
         });
         let at = self.lines.len() - 1;
         self.take_sdp(at, &request.body);
         self.respond(request, 100, &tag, None);
+    }
+
+    /// The INVITE that called it, by another way (RFC 3261 §8.2.2.2): a call has one branch to a phone.
+    fn is_merged(&self, at: usize, request: &Request, cseq: u32) -> bool {
+        let line = &self.lines[at];
+        let is_initial = request.to().is_none_or(|to| to.tag().is_none());
+        is_initial && line.invites_seen.contains(&cseq) && line.invite_branch != branch_of(request)
     }
 
     fn handle_reinvite(&mut self, at: usize, request: &Request, cseq: u32, now: u64) {

@@ -72,6 +72,7 @@ impl Phone {
             late_incoming: None,
             acks: Vec::new(),
             invites_seen: Vec::new(),
+            invite_branch: String::new(),
             last_2xx: None,
             last_update: None,
         });
