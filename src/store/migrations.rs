@@ -1,5 +1,6 @@
-//! The schema's steps, embedded from `migrations/`: two folders, the same numbers. A schema that a newer release made
-//! is not touched; steps are expand/contract, so the release before runs on it too.
+//! The schema's steps, embedded from `migrations/`: two folders, the same numbers. Steps are expand/contract: a release
+//! runs on whatever later ones added. One that takes away what the release before it does not use any more writes into
+//! the setting `schema_needs` how many steps who runs on it must know, and older ones do not touch such a schema.
 
 use super::StoreError;
 use sqlx::SqlSafeStr as _;
@@ -39,20 +40,26 @@ fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {
         Migration::new(*version, (*name).into(), kind, sql, false)
     });
     let mut migrator = Migrator::with_migrations(steps.collect());
-    // Steps of the next release may be there already during a rolling upgrade; `check` refuses what is too new.
+    // Steps of the next release may be there already during a rolling upgrade, and after a roll back; `check` refuses
+    // what is too new.
     migrator.set_ignore_missing(true);
     migrator
 }
 
-/// Refuses a schema that is newer than this release knows. No table yet: nothing to compare.
+/// How many steps who runs on the schema must know; no row: any of them.
+pub(super) const NEEDS: &str = "select value from settings where name = 'schema_needs'";
+
+/// Refuses a schema that needs a newer release than this one.
 pub(super) fn check(
-    found: Result<Option<i64>, sqlx::Error>,
+    found: Option<i64>,
+    needs: Option<String>,
     migrator: &Migrator,
 ) -> Result<(), StoreError> {
     let known = known(migrator);
-    match self::found(found)? {
-        // One step ahead is the release after this one, in the middle of a rolling upgrade.
-        Some(found) if found > known + 1 => Err(StoreError::NewerSchema { found, known }),
+    // What cannot be read is a later release's.
+    let needs = needs.map_or(0, |text| text.parse().unwrap_or(i64::MAX));
+    match found {
+        Some(found) if needs > known => Err(StoreError::NewerSchema { found, known }),
         Some(_) | None => Ok(()),
     }
 }

@@ -157,7 +157,7 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("stored data is corrupt: {0}")]
     Corrupt(String),
-    /// The schema is newer than this release.
+    /// The schema needs a newer release than this one.
     #[error(
         "the database has schema version {found}, this release knows {known}: start the newer \
          release"
@@ -314,6 +314,12 @@ impl Store {
     /// Version of the schema; none when there are no tables yet.
     pub async fn schema(&self) -> Result<Option<i64>, StoreError> {
         ask!(self, DEADLINE, schema())
+    }
+
+    /// This release can run on the schema that is there.
+    pub async fn is_known(&self) -> Result<bool, StoreError> {
+        let needs = self.setting("schema_needs").await?;
+        Ok(migrations::check(self.schema().await?, needs, &migrations::sqlite()).is_ok())
     }
 
     /// The version of the schema that this release makes, in either back end.

@@ -3,6 +3,7 @@
 use crate::common::phone::Phone;
 use crate::common::postgres::Postgres;
 use crate::common::process::Process;
+use crate::common::proxy::Proxy;
 use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
 use crate::pair::{Pair, phone, reinvite};
@@ -26,6 +27,10 @@ impl Site {
     fn start() -> Self {
         let postgres = Postgres::start();
         let host = Host::new(&postgres.url("postgres"));
+        Self::of(postgres, host)
+    }
+
+    fn of(postgres: Postgres, host: Host) -> Self {
         let (media, server) = (host.media(), host.signaling());
         let password = server.user("1005");
         Self { server, _media: media, host, postgres, password }
@@ -385,6 +390,53 @@ fn a_slow_store_slows_nobody() {
     lock.join().expect("unlocked");
     eventually("the journal is empty", SOON, || (site.journal()["entries"] == 0).then_some(()));
     check_cdrs(&site.stored().0, &[ended]);
+}
+
+/// Of a way to the database. What is asked takes that long, and the answer too: longer than a lease.
+const FAR: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_database_that_answers_six_seconds_later_slows_nobody() {
+    let postgres = Postgres::start();
+    let way = Proxy::to(&postgres.host());
+    let host = Host::new(&postgres.url("postgres")).through(&way);
+    let site = Site::of(postgres, host);
+    let sibling = site.host.signaling();
+    let old = Pair::talking(&site.server, ["udp", "udp"]);
+    let users = ["1003", "1004", "1006", "1007"].map(|user| phone(&site.server, user, "udp"));
+    let [others @ .., caller, callee] = users;
+    way.delay(FAR);
+    eventually("the outage is noticed", SOON, || {
+        (site.server.readiness().1["status"] == "degraded").then_some(())
+    });
+    let ([first], mut new) = live_through(&site, old, others);
+    // Beyond both leases, and what each node asks of the other's.
+    for _ in 0..5 {
+        std::thread::sleep(FAR);
+        new.hold_and_resume();
+    }
+    let late = Pair::between(caller, callee, &site.server.uri("1007"));
+    late.hear_each_other();
+    for server in [&site.server, &sibling] {
+        let (status, ready) = server.readiness();
+        assert_eq!((status, &ready["status"]), (200, &Value::from("degraded")), "{ready}");
+    }
+    let ended = [first, hang_up(new), hang_up(late)];
+    way.delay(Duration::ZERO);
+    let nodes = [&site.server, &sibling];
+    eventually("the journals are empty", SOON * 2, || {
+        let journals =
+            site.server.list("/nodes").into_iter().filter(|node| node["mode"] != "media");
+        let left: Vec<u64> =
+            journals.filter_map(|node| node["journal"]["entries"].as_u64()).collect();
+        (left == [0, 0]).then_some(())
+    });
+    for server in nodes {
+        eventually("it is ready again", SOON, || {
+            (server.readiness().1["status"] == "ready").then_some(())
+        });
+    }
+    site.check_stored(&ended);
 }
 
 impl Site {

@@ -4,6 +4,7 @@ use crate::common::postgres::Postgres;
 use crate::common::process::Folder;
 use crate::common::server::{Host, Server, holdfast};
 use crate::common::{SOON, eventually, ports};
+use crate::pair::Pair;
 use serde_json::Value;
 use std::fs::{self, File};
 
@@ -38,6 +39,23 @@ fn until_the_database_is_there_everybody_is_told_to_try_again() {
     let text = String::from_utf8_lossy(&told.stderr);
     assert_eq!(told.status.code(), Some(75), "{text}");
     assert!(text.contains("database is not there yet"), "{text}");
+}
+
+/// Media, then signaling, then the database; the other orders are those of the tests around.
+#[test]
+fn in_the_worst_order_each_says_what_it_waits_for() {
+    let mut postgres = Postgres::start();
+    postgres.stop();
+    let host = Host::new(&postgres.url("postgres"));
+    let media = host.media();
+    media.says("waiting for a signaling node at");
+    let mut server = host.begin_signaling();
+    server.signaling.says("the database is not there yet");
+    postgres.run();
+    server.wait_until_ready();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
 }
 
 #[test]

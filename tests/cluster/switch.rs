@@ -46,12 +46,7 @@ impl Switch {
 
     /// So many other nodes have a link with this one.
     pub(crate) fn wait_for_links(&self, server: &Server, count: usize) {
-        eventually("the nodes know each other", SOON, || {
-            let nodes = server.list("/nodes");
-            let own = nodes.iter().find(|node| node["name"] == server.node().as_str())?;
-            let up = own["links"].as_array()?.iter().filter(|link| link["state"] == "up");
-            (up.count() == count).then_some(())
-        });
+        wait_for_links(server, count);
     }
 
     /// The only live call, as any node tells of it, and which process owns it.
@@ -81,6 +76,16 @@ impl Switch {
     pub(crate) fn survivor(&self) -> &Server {
         &self.signaling[0]
     }
+}
+
+/// So many other nodes have a link with this one.
+pub(crate) fn wait_for_links(server: &Server, count: usize) {
+    eventually("the nodes know each other", SOON, || {
+        let nodes = server.list("/nodes");
+        let own = nodes.iter().find(|node| node["name"] == server.node().as_str())?;
+        let up = own["links"].as_array()?.iter().filter(|link| link["state"] == "up");
+        (up.count() == count).then_some(())
+    });
 }
 
 /// Exactly one record, of an answered call that was taken over so often.

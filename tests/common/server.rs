@@ -6,13 +6,15 @@ use super::{SOON, eventually, own_ip, ports};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, RangeInclusive};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const TOKEN: &str = "token-of-the-tests-0123456789";
 const SECRET: &str = "secret-of-the-tests-0123456789";
+/// Under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_holdfast");
 
 /// One or two processes that are one switch.
 pub(crate) struct Server {
@@ -44,6 +46,8 @@ pub(crate) struct Host {
     number: Arc<AtomicU32>,
     /// Of its signaling processes, beside those that all have.
     settings: Vec<(&'static str, &'static str)>,
+    /// What its processes run.
+    binary: PathBuf,
 }
 
 impl Host {
@@ -61,6 +65,7 @@ impl Host {
             database: database.to_owned(),
             number: Arc::default(),
             settings: Vec::new(),
+            binary: BINARY.into(),
         }
     }
 
@@ -84,6 +89,7 @@ impl Host {
             database: database.to_owned(),
             number: Arc::default(),
             settings: Vec::new(),
+            binary: BINARY.into(),
         }
     }
 
@@ -97,6 +103,11 @@ impl Host {
     /// Its signaling processes have these settings too.
     pub(crate) fn with_settings(self, settings: &[(&'static str, &'static str)]) -> Self {
         Self { settings: settings.to_vec(), ..self }
+    }
+
+    /// The same host; its processes are of another release.
+    pub(crate) fn running(&self, binary: &Path) -> Self {
+        Self { binary: binary.to_owned(), ..self.clone() }
     }
 
     /// It takes SIP at all its addresses.
@@ -229,7 +240,9 @@ impl Host {
 
     fn process_told(&self, mode: &str, flags: &[&str], settings: &[(&str, &str)]) -> Process {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        start(&self.folder, mode, &format!("{mode}-{number}"), (flags, settings))
+        let command = command(&self.binary, &self.folder);
+        let name = format!("{mode}-{number}");
+        serve(command, &self.folder, mode, &name, (flags, settings))
     }
 }
 
@@ -239,7 +252,11 @@ fn local(port: u16) -> SocketAddr {
 
 /// The binary with a data directory of its own, and no settings of this environment.
 pub(crate) fn holdfast(folder: &Folder) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command(Path::new(BINARY), folder)
+}
+
+fn command(binary: &Path, folder: &Folder) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HOLDFAST_")) {
         command.env_remove(name);
     }
@@ -251,9 +268,18 @@ fn start(
     folder: &Arc<Folder>,
     mode: &str,
     name: &str,
+    told: (&[&str], &[(&str, &str)]),
+) -> Process {
+    serve(holdfast(folder), folder, mode, name, told)
+}
+
+fn serve(
+    mut command: Command,
+    folder: &Arc<Folder>,
+    mode: &str,
+    name: &str,
     (flags, settings): (&[&str], &[(&str, &str)]),
 ) -> Process {
-    let mut command = holdfast(folder);
     command
         .args(["serve", "--mode", mode])
         .args(flags)

@@ -87,9 +87,17 @@ async fn with_step(database: &Database, version: i64) {
         .await;
 }
 
-/// During a rolling upgrade the release before runs on it too.
+/// A step of it took something away.
+async fn needs(database: &Database, steps: i64) {
+    let setting = format!("insert into settings (name, value) values ('schema_needs', '{steps}')");
+    database.execute(&setting).await;
+}
+
+/// During a rolling upgrade the release before runs on it too, and after a roll back.
 async fn a_schema_of_the_next_release_is_served(database: &Database) {
-    with_step(database, Store::known_schema() + 1).await;
+    let known = Store::known_schema();
+    with_step(database, known + 2).await;
+    needs(database, known).await;
     let store = database.open().await;
     assert_eq!(store.users().await.expect("readable"), []);
 }
@@ -97,6 +105,7 @@ async fn a_schema_of_the_next_release_is_served(database: &Database) {
 async fn a_newer_schema_is_refused(database: &Database) {
     let known = Store::known_schema();
     with_step(database, known + 2).await;
+    needs(database, known + 1).await;
     match Store::connect(database.url()).await {
         Err(StoreError::NewerSchema { found, known: told }) => {
             assert_eq!((found, told), (known + 2, known));

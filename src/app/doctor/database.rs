@@ -46,7 +46,7 @@ async fn look(patient: &Patient<'_>) -> Result<(Vec<Finding>, Vec<NodeRow>), Sto
     nodes.retain(|node| theirs.saturating_since(node.seen_at) < RECENT);
     let mut findings = vec![
         reached(round_trip),
-        schema(store.schema().await?, Store::known_schema()),
+        schema(store.schema().await?, Store::known_schema(), store.is_known().await?),
         clocks(ours, theirs),
         versions(&nodes),
     ];
@@ -66,10 +66,10 @@ fn reached(round_trip: Duration) -> Finding {
     Finding::warn("database", detail, "a database that is nearer, or has less to do")
 }
 
-fn schema(found: Option<i64>, known: i64) -> Finding {
+fn schema(found: Option<i64>, known: i64, runs: bool) -> Finding {
     let found = found.unwrap_or(0);
     let detail = format!("version {found}, this release knows {known}");
-    if found > known + 1 {
+    if !runs {
         return Finding::fail("schema", detail, "start the newer release");
     }
     Finding::ok("schema", detail)
@@ -158,8 +158,9 @@ mod tests {
             (clocks(now, now), Status::Ok),
             (clocks(now, apart), Status::Warn),
             (clocks(apart, now), Status::Warn),
-            (schema(Some(7), 7), Status::Ok),
-            (schema(Some(9), 7), Status::Fail),
+            (schema(Some(7), 7, true), Status::Ok),
+            (schema(Some(9), 7, true), Status::Ok),
+            (schema(Some(9), 7, false), Status::Fail),
             (versions(&[]), Status::Ok),
             (versions(&[node("0.1.0"), node("0.1.0")]), Status::Ok),
             (versions(&[node("0.1.0"), node("0.2.0")]), Status::Warn),

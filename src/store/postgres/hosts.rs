@@ -220,7 +220,13 @@ impl Host {
         let migrator = migrations::postgres();
         let mut connection = PgConnection::connect_with(&self.options).await?;
         let found = sqlx::query_scalar("select max(version) from _sqlx_migrations");
-        migrations::check(found.fetch_one(&mut connection).await, &migrator)?;
+        let found = migrations::found(found.fetch_one(&mut connection).await)?;
+        let needs = sqlx::query_scalar(migrations::NEEDS);
+        let needs = match found {
+            Some(_) => needs.fetch_optional(&mut connection).await?,
+            None => None,
+        };
+        migrations::check(found, needs, &migrator)?;
         let done = migrator.run(&mut connection).await;
         done.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         connection.execute(RESTORED).await?;

@@ -187,9 +187,12 @@ fn explain(path: &Path, error: &std::io::Error) -> StoreError {
 
 async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let migrator = migrations::sqlite();
-    migrations::check(
-        sqlx::query_scalar("select max(version) from _sqlx_migrations").fetch_one(pool).await,
-        &migrator,
-    )?;
+    let found = sqlx::query_scalar("select max(version) from _sqlx_migrations");
+    let found = migrations::found(found.fetch_one(pool).await)?;
+    let needs = match found {
+        Some(_) => sqlx::query_scalar(migrations::NEEDS).fetch_optional(pool).await?,
+        None => None,
+    };
+    migrations::check(found, needs, &migrator)?;
     migrator.run(pool).await.map_err(|error| StoreError::Unavailable(error.to_string()))
 }
