@@ -301,7 +301,8 @@ fn a_user_lives() {
     let twice = api.api("POST", "/users", Some(json!({"extension": "1003"})));
     assert_problem(&twice, 409, "the same again");
 
-    let change = json!({"max_calls": 2, "codecs": ["opus", "PCMA"], "password": "correct horse"});
+    let change = json!({"max_calls": 2, "codecs": ["opus", "PCMA"], "password": "correct horse",
+        "srtp": "optional"});
     let changed = api.api("PATCH", "/users/1003", Some(change));
     assert_eq!(changed.status, 200, "{}", changed.text);
     assert_eq!(changed.body["password"], "correct horse");
@@ -311,6 +312,17 @@ fn a_user_lives() {
     assert_eq!(cleared.body["codecs"], json!(["opus", "PCMA"]));
     let nameless = api.api("PATCH", "/users/1003", Some(json!({"display_name": null})));
     assert_eq!((nameless.status, &nameless.body["display_name"]), (200, &json!("")));
+    let plain =
+        json!({"codecs": null, "srtp": null, "max_contacts": null, "ring_timeout_ms": null});
+    let plain = api.api("PATCH", "/users/1003", Some(plain));
+    assert_eq!(plain.status, 200, "{}", plain.text);
+    assert_eq!((&plain.body["codecs"], &plain.body["srtp"]), (&json!([]), &json!("off")));
+    for field in ["password", "enabled"] {
+        let refused = api.api("PATCH", "/users/1003", Some(json!({ field: null })));
+        assert_problem(&refused, 422, field);
+        assert_eq!(refused.body["errors"][0]["pointer"], format!("/{field}"));
+    }
+    let nameless = plain;
     let same = api.api("PATCH", "/users/1003", Some(json!({})));
     assert_eq!(same.body, nameless.body, "nothing was asked");
     assert_eq!(same.headers["etag"], nameless.headers["etag"]);

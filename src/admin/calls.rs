@@ -190,10 +190,12 @@ pub(super) async fn hang_up(
 /// No node has it. What is stored was a dead node's, or its node has no link with others: there will be another. Or it
 /// has just ended, and the store learns that in a moment.
 pub(super) async fn nobody_has(services: &Services, id: CallId) -> Problem {
-    for _ in 0..LOOKS {
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
         // A store that does not answer leaves it at what the nodes say.
         let Ok(Some(_)) = services.store.owner(id).await else { return no_call() };
-        tokio::time::sleep(LOOK_PAUSE).await;
     }
     Problem::unavailable("the node of that call is gone: another takes it over")
 }

@@ -352,6 +352,7 @@ async fn start(
     let courier = CourierConfig {
         store: store.clone(),
         key: key.clone(),
+        node: base.slot.name.clone(),
         holder: parts.incarnation,
         http: http.clone(),
         telemetry: base.telemetry.clone(),

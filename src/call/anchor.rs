@@ -11,7 +11,7 @@ use super::leg::{Leg, LegState, Purpose};
 use super::media::Then;
 use super::record::Phase;
 use super::steer::Steered;
-use super::{Call, LAZY_SAVE, Output};
+use super::{Call, LAZIEST_SAVE, LAZY_SAVE, Output};
 use crate::control::Release;
 use crate::event::Event;
 use crate::ids::{LegId, NodeName};
@@ -274,7 +274,7 @@ impl Call {
         self.record.added_3.resumed_at = Some(self.now);
         self.leave_former_media();
         // Many calls move at once: what another owner would find out by itself, and do once more, is not worth a write.
-        self.save_within(LAZY_SAVE * 20);
+        self.save_within(LAZIEST_SAVE);
     }
 
     /// The call is over.

@@ -58,7 +58,8 @@ impl Call {
                 self.apply_media(Then::Answer { leg: id });
             }
             (Body::Nothing | Body::Bad(_), _) => {
-                self.fail(Status(488), EndCause::Rejected, Some("the callee sent no usable SDP"));
+                let why = "the callee sent no usable SDP";
+                self.fail_by_phone(Status(488), EndCause::Rejected, why);
             }
         }
     }
@@ -195,7 +196,7 @@ impl Call {
         );
         let sequence = caller.open_server_invite().map_or(0, |server| server.sequence);
         let Ok(sdp) = relayed else {
-            return self.fail(Status(488), EndCause::Rejected, Some("no codec in common"));
+            return self.fail_by_phone(Status(488), EndCause::Rejected, "no codec in common");
         };
         self.exchange = Some(Exchange {
             from: LegId::CALLER,

@@ -192,7 +192,7 @@ impl Call {
             // A BYE on a dialog that the caller does not know yet: the branch is over.
             self.branch_failed(id, Status(480), Vec::new());
             if self.record.phase == Phase::Answering(id) {
-                self.fail(Status(480), EndCause::Bye, Some("the callee hung up at once"));
+                self.fail_by_phone(Status(480), EndCause::Bye, "the callee hung up at once");
             }
         }
     }
@@ -469,7 +469,7 @@ impl Call {
     pub(super) fn client_failed(&mut self, id: LegId, client: Client, status: Status) {
         match client.purpose {
             _ if self.has_outlived(id, &client.purpose) => {}
-            Purpose::Invite => self.branch_failed(id, status, Vec::new()),
+            Purpose::Invite => self.branch_unreached(id, status),
             Purpose::Modify if client.in_doubt => self.give_up_inherited(id),
             Purpose::Modify => {
                 self.refuse_exchange(status, &[]);

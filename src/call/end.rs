@@ -12,9 +12,19 @@ use crate::sip::{HeaderName, Status};
 use crate::views::{Disposition, EndCause, EndedBy};
 
 impl Call {
-    /// No answer was reached: the caller is told this status.
+    /// No answer was reached, and no phone said so: the caller is told this status.
     pub(super) fn fail(&mut self, status: Status, cause: EndCause, reason: Option<&str>) {
-        self.fail_with(status, cause, reason, &[]);
+        self.fail_by(EndedBy::System, status, cause, reason, &[]);
+    }
+
+    /// The phones that were asked said no; what passes are header fields of the response that decided it.
+    pub(super) fn refused_by_phone(&mut self, status: Status, passed: &[(String, String)]) {
+        self.fail_by(self.who_rejects(), status, EndCause::Rejected, None, passed);
+    }
+
+    /// What a phone answered is no use.
+    pub(super) fn fail_by_phone(&mut self, status: Status, cause: EndCause, reason: &str) {
+        self.fail_by(self.who_rejects(), status, cause, Some(reason), &[]);
     }
 
     /// Nothing can be agreed on: 488 with a Warning that says why.
@@ -32,22 +42,7 @@ impl Call {
         self.fail_by(by, Status(488), EndCause::Rejected, Some(&why.to_string()), &warning);
     }
 
-    /// The same, with header fields of the response that decided it.
-    pub(super) fn fail_with(
-        &mut self,
-        status: Status,
-        cause: EndCause,
-        reason: Option<&str>,
-        passed: &[(String, String)],
-    ) {
-        let by = match cause {
-            EndCause::Rejected | EndCause::Bye => self.who_rejects(),
-            _ => EndedBy::System,
-        };
-        self.fail_by(by, status, cause, reason, passed);
-    }
-
-    /// Whose no ends a call that was not answered.
+    /// Whose no ends a call that was not answered, when a phone said it.
     fn who_rejects(&self) -> EndedBy {
         let legs = self.record.legs.len();
         match self.rings_caller() {

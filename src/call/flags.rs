@@ -4,7 +4,7 @@
 
 use super::leg::Leg;
 use super::record::Phase;
-use super::{Call, LAZY_SAVE};
+use super::{Call, LAZIEST_SAVE};
 use crate::sip::Status;
 use crate::views::CallFlag;
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ impl Call {
         had.extend(flags);
         // Until it is answered it is saved soon anyway: half of all phones name a private address.
         if had.len() > before && self.record.phase == Phase::Confirmed {
-            self.save_within(LAZY_SAVE * 20);
+            self.save_within(LAZIEST_SAVE);
         }
     }
 

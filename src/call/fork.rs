@@ -35,8 +35,18 @@ pub(super) struct Best {
     rank: u8,
     status: Status,
     passed: Vec<(String, String)>,
-    /// The phone was not asked: nothing could be offered to it.
-    disagreement: Option<Disagreement>,
+    whose: Whose,
+}
+
+/// Whose word a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The phone's.
+    Phone,
+    /// Ours: it was not asked, for nothing could be offered to it.
+    Unoffered(Disagreement),
+    /// Ours: it said nothing, or there is no way to it.
+    Unreached,
 }
 
 impl Call {
@@ -122,24 +132,35 @@ impl Call {
         }
     }
 
-    /// A branch is over without an answer.
+    /// A branch is over without an answer, by its phone's word.
     pub(super) fn branch_failed(
         &mut self,
         id: LegId,
         status: Status,
         passed: Vec<(String, String)>,
     ) {
+        self.branch_ended_with(id, status);
+        self.branch_over(id, Best { rank: rank(status), status, passed, whose: Whose::Phone });
+    }
+
+    /// Its phone did not say a word to the INVITE, or cannot be reached.
+    pub(super) fn branch_unreached(&mut self, id: LegId, status: Status) {
+        let (rank, passed) = (rank(status), Vec::new());
+        self.branch_ended_with(id, status);
+        self.branch_over(id, Best { rank, status, passed, whose: Whose::Unreached });
+    }
+
+    fn branch_ended_with(&mut self, id: LegId, status: Status) {
         if let Some(leg) = self.record.leg_mut(id) {
             leg.last_status = Some(status.0);
         }
-        self.branch_over(id, Best { rank: rank(status), status, passed, disagreement: None });
     }
 
     /// A branch to which nothing can be offered, so that its phone is not asked.
     pub(super) fn branch_unoffered(&mut self, id: LegId, why: Disagreement) {
         let status = Status(488);
         let (rank, passed) = (rank(status), Vec::new());
-        self.branch_over(id, Best { rank, status, passed, disagreement: Some(why) });
+        self.branch_over(id, Best { rank, status, passed, whose: Whose::Unoffered(why) });
     }
 
     fn branch_over(&mut self, id: LegId, failure: Best) {
@@ -184,12 +205,19 @@ impl Call {
         if transfers {
             return self.fail_transfer(best.map_or(Status(480), |best| to_caller(best.status)));
         }
-        if let Some(why) = best.as_ref().and_then(|best| best.disagreement) {
-            return self.disagree_ourselves(why);
+        let Some(Best { status, passed, whose, .. }) = best else {
+            return self.fail(Status(480), EndCause::Rejected, Some("no phone to ring"));
+        };
+        match whose {
+            Whose::Phone => self.refused_by_phone(to_caller(status), &passed),
+            Whose::Unoffered(why) => self.disagree_ourselves(why),
+            Whose::Unreached if self.record.ringing_at.is_some() => {
+                self.fail(to_caller(status), EndCause::Rejected, Some("a phone fell silent"));
+            }
+            Whose::Unreached => {
+                self.fail(to_caller(status), EndCause::Rejected, Some("no phone was reached"));
+            }
         }
-        let (status, passed) =
-            best.map_or((Status(480), Vec::new()), |best| (to_caller(best.status), best.passed));
-        self.fail_with(status, EndCause::Rejected, None, &passed);
     }
 
     /// Cancels every branch that still rings, but for the winner.

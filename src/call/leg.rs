@@ -81,7 +81,7 @@ pub(super) struct Leg {
     pub in_doubt: bool,
     #[serde(skip)]
     pub probe: Probe,
-    /// Last words of the media node, per stream.
+    /// Last words of the media node, per stream. Records have it behind their legs.
     #[serde(skip)]
     pub statistics: Vec<crate::control::StreamStatistics>,
 }

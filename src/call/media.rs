@@ -4,7 +4,7 @@
 use super::leg::{Leg, Stream};
 use super::play::tone_named;
 use super::record::{Bridge, Phase};
-use super::{Call, LAZY_SAVE, Output};
+use super::{COUNTS_SAVED_WITHIN, Call, LAZIEST_SAVE, LAZY_SAVE, Output};
 use crate::control::{
     Apply, Carried, Hears, LegSpec, Refusal, Release, Reply, Report, ReportKind, Request, Resume,
     SessionSpec, SessionState, StreamSpec, Tone,
@@ -220,7 +220,7 @@ impl Call {
                 let stream = streams.and_then(|streams| streams.get_mut(usize::from(stream)));
                 if let Some(stream) = stream {
                     stream.roll_over = Some(roll_over);
-                    self.save_within(LAZY_SAVE * 20);
+                    self.save_within(LAZIEST_SAVE);
                 }
             }
             ReportKind::Sent(sent) => self.sent = sent,
@@ -297,8 +297,9 @@ impl Call {
                 statistics.iter().zip(&leg.statistics).any(|(new, old)| new.latched != old.latched);
             leg.statistics = statistics;
         }
-        if latched {
-            self.save_within(LAZY_SAVE * 20);
+        let is_old = self.now.saturating_since(self.saved_at) >= COUNTS_SAVED_WITHIN;
+        if latched || is_old {
+            self.save_within(LAZIEST_SAVE);
         }
         self.judge_sound();
         self.sample_sound();

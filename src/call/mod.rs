@@ -77,6 +77,11 @@ use std::sync::Arc;
 
 /// Ringing and the like is saved so long after it happened, unless another save comes first.
 const LAZY_SAVE: Duration = Duration::from_millis(500);
+/// What the next owner would find out by itself, do once more, or miss in a CDR alone.
+const LAZIEST_SAVE: Duration = Duration::from_secs(10);
+/// What was counted of its sound is saved with whatever else is; a call to which nothing happens for so long is saved
+/// for that alone.
+const COUNTS_SAVED_WITHIN: Duration = Duration::from_secs(600);
 /// An ACK received: its loss costs a repeated 200, which the phone acknowledges again.
 const LAZY_SAVE_ACK: Duration = Duration::from_secs(2);
 
@@ -107,6 +112,7 @@ pub struct Call {
     ringing_repeat_at: Option<Timestamp>,
     /// A save is due by then.
     dirty_until: Option<Timestamp>,
+    saved_at: Timestamp,
     /// The row with the CDR was emitted.
     saved_end: bool,
     is_transcoding: bool,
@@ -140,6 +146,7 @@ impl Call {
             caller_answer: None,
             ringing_repeat_at: None,
             dirty_until: None,
+            saved_at: now,
             saved_end: false,
             is_transcoding: false,
             opening: None,
@@ -280,7 +287,7 @@ impl Call {
 
     /// Emits the row as it is now; what follows may wait for the returned rev.
     fn save(&mut self) -> Rev {
-        self.dirty_until = None;
+        (self.dirty_until, self.saved_at) = (None, self.now);
         self.record.rev.0 += 1;
         let rev = self.record.rev;
         let ended = self.record.phase == Phase::Ended;

@@ -152,7 +152,8 @@ impl Call {
     pub(super) fn caller_answered(&mut self, id: LegId, response: &Response) {
         let Some(leg) = self.record.leg_mut(id) else { return };
         let Some(answer) = Body::of_response(response).description() else {
-            return self.fail(Status(488), EndCause::Rejected, Some("the caller sent no SDP"));
+            let why = "the caller sent no SDP";
+            return self.fail_by_phone(Status(488), EndCause::Rejected, why);
         };
         let spoken = Spoken::Answer;
         let sides = match offer_answer::agree_alone(&answer, &leg.description, &leg.policy, spoken)

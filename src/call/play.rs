@@ -33,11 +33,15 @@ impl Call {
         Ok(())
     }
 
-    pub(super) fn stop_playing(&mut self, role: Option<LegRole>) -> Result<(), &'static str> {
+    /// False: nothing was played.
+    pub(super) fn stop_playing(&mut self, role: Option<LegRole>) -> Result<bool, &'static str> {
         let legs = self.connected(role)?;
+        if legs.iter().all(|id| self.tone_of(*id).is_none()) {
+            return Ok(false);
+        }
         self.silence(&legs);
         self.apply_media(Then::Nothing);
-        Ok(())
+        Ok(true)
     }
 
     fn silence(&mut self, legs: &[LegId]) {

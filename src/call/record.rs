@@ -9,6 +9,7 @@ use super::anchor::Anchor;
 use super::leg::{Leg, LegState};
 use super::sealed::unseal;
 use super::sound::Summary;
+use crate::control::StreamStatistics;
 use crate::encoding::append;
 use crate::ids::{CallId, ClusterKey, Epoch, LegId, NodeName, Rev};
 use crate::rtp::srtp::{Keying, Seed};
@@ -22,7 +23,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Greatest version of records that this release writes.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// The first one.
 const FIRST: u16 = 1;
 /// Flag of a version: what follows is sealed (`super::sealed`). Since version 2.
@@ -121,6 +122,10 @@ pub(super) struct Added5 {
     /// How each phone was heard.
     pub sound: Vec<(LegId, Summary)>,
 }
+
+/// What is kept since version 6 of each leg that was heard: the last words of the media node, stream by stream, as they
+/// were when something else was to be saved. Legs have them in memory.
+type Statistics<S> = Vec<(LegId, S)>;
 
 /// A tone that an operator plays to a phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,7 +314,16 @@ impl CallRecord {
         if version >= 5 {
             bytes = append(bytes, &self.added_5).expect(PLAIN);
         }
+        if version >= 6 {
+            bytes = append(bytes, &self.statistics()).expect(PLAIN);
+        }
         bytes
+    }
+
+    fn statistics(&self) -> Statistics<&[StreamStatistics]> {
+        let heard = |stream: &StreamStatistics| stream.packets_received + stream.packets_sent > 0;
+        let legs = self.legs.iter().filter(|leg| leg.statistics.iter().any(heard));
+        legs.map(|leg| (leg.id, leg.statistics.as_slice())).collect()
     }
 
     fn as_phones_know_it(&self) -> Self {
@@ -357,7 +371,13 @@ impl CallRecord {
             (record.added_4, rest) = postcard::take_from_bytes(rest).ok()?;
         }
         if version >= 5 {
-            (record.added_5, _) = postcard::take_from_bytes(rest).ok()?;
+            (record.added_5, rest) = postcard::take_from_bytes(rest).ok()?;
+        }
+        if version >= 6 {
+            let (heard, _): (Statistics<_>, _) = postcard::take_from_bytes(rest).ok()?;
+            for (leg, statistics) in heard {
+                record.leg_mut(leg)?.statistics = statistics;
+            }
         }
         Some(record)
     }

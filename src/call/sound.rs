@@ -5,7 +5,7 @@
 use super::leg::Leg;
 use super::quality::{Passage, ratio};
 use super::record::Phase;
-use super::{Call, LAZY_SAVE};
+use super::{Call, LAZIEST_SAVE};
 use crate::control::{Bursts, Missed, StreamStatistics};
 use crate::event::Event;
 use crate::ids::LegId;
@@ -231,7 +231,7 @@ impl Call {
             }
         }
         if is_much_worse {
-            self.save_within(LAZY_SAVE * 20);
+            self.save_within(LAZIEST_SAVE);
         }
         self.judge_silence_of_phones();
         self.note_flags();

@@ -49,42 +49,41 @@ impl Call {
         if self.record.phase != Phase::Confirmed {
             return Err(NOT_ANSWERED);
         }
-        let (act, role) = match *wish {
-            Steering::Hold { leg } => {
-                self.park(leg, true)?;
-                (SteeringAct::Hold, leg)
-            }
-            Steering::Unhold { leg } => {
-                self.park(leg, false)?;
-                (SteeringAct::Unhold, leg)
-            }
+        let (act, role, changes) = match *wish {
+            Steering::Hold { leg } => (SteeringAct::Hold, leg, self.park(leg, true)?),
+            Steering::Unhold { leg } => (SteeringAct::Unhold, leg, self.park(leg, false)?),
             Steering::Dial { leg, ref digits } => {
                 self.dial(leg, digits)?;
-                (SteeringAct::Dtmf, Some(leg))
+                (SteeringAct::Dtmf, Some(leg), true)
             }
             Steering::Play { leg, tone, duration_ms } => {
                 self.play(leg, tone, duration_ms)?;
-                (SteeringAct::Play, leg)
+                (SteeringAct::Play, leg, true)
             }
-            Steering::Stop { leg } => {
-                self.stop_playing(leg)?;
-                (SteeringAct::Stop, leg)
-            }
+            Steering::Stop { leg } => (SteeringAct::Stop, leg, self.stop_playing(leg)?),
             Steering::Move { ref node } => {
                 self.want_media(node.as_deref())?;
-                (SteeringAct::Move, None)
+                (SteeringAct::Move, None, true)
             }
             Steering::Transfer { .. } => return Err("whom it leads to is not known"),
         };
-        self.emit(Event::CallSteered { call: self.record.id, act, role });
+        if changes {
+            self.emit(Event::CallSteered { call: self.record.id, act, role });
+        }
         let rev = self.save();
         self.refresh_targets();
         Ok(rev)
     }
 
-    fn park(&mut self, role: Option<LegRole>, parked: bool) -> Result<(), &'static str> {
+    /// False: they were so before.
+    fn park(&mut self, role: Option<LegRole>, parked: bool) -> Result<bool, &'static str> {
         let legs = self.connected(role)?;
-        for id in legs.into_iter().filter(|id| self.is_parked(*id) != parked).collect::<Vec<_>>() {
+        let changed: Vec<LegId> =
+            legs.into_iter().filter(|id| self.is_parked(*id) != parked).collect();
+        if changed.is_empty() {
+            return Ok(false);
+        }
+        for id in changed {
             match parked {
                 true => self.record.added_5.parked.push(id),
                 false => self.record.added_5.parked.retain(|known| *known != id),
@@ -95,7 +94,7 @@ impl Call {
             self.tell_phone(id);
         }
         self.apply_media(Then::Nothing);
-        Ok(())
+        Ok(true)
     }
 
     /// The shell moves the session, and another one would.

@@ -44,6 +44,9 @@ pub struct Watch {
     said: HashMap<u64, u32>,
     /// Legs whose repeated 2xx has no ACK.
     unacknowledged: BTreeSet<LegId>,
+    /// Legs that were invited again and again and have said nothing: phones that are off. Their silence is theirs, and
+    /// the call may be answered elsewhere.
+    mute: BTreeSet<LegId>,
     glares: u32,
     flags: BTreeSet<CallFlag>,
 }
@@ -56,7 +59,9 @@ impl Watch {
         let times = self.said.entry(hasher.finish()).or_insert(0);
         *times += 1;
         let (times, is_repeated) = (*times, *times > 1);
-        if times == STORM {
+        if times == STORM && !said.received && is_first_invite(said.text) {
+            self.mute.insert(said.leg);
+        } else if times == STORM || said.received && self.mute.remove(&said.leg) {
             self.flags.insert(CallFlag::RetransmissionStorm);
         }
         let (method, status) = gist(said.text);
@@ -112,6 +117,13 @@ fn is_private(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local(),
     }
+}
+
+/// It invites a phone to the call: there is no dialog yet.
+fn is_first_invite(text: &[u8]) -> bool {
+    let is_to = |line: &&[u8]| line.get(..3).is_some_and(|name| name.eq_ignore_ascii_case(b"to:"));
+    let to = text.split(|byte| *byte == b'\n').find(is_to).unwrap_or_default();
+    text.starts_with(b"INVITE ") && !to.windows(5).any(|part| part == b";tag=")
 }
 
 /// The method of CSeq and the status, read where they stand; a request has no status.

@@ -5,26 +5,20 @@ use super::call;
 use super::client::{Client, Failure, escape};
 use super::events;
 use super::health;
-use super::progress::Sending;
+use super::quality;
 use super::reload::reload;
 use super::table::{Column, fields, table};
 use super::tokens;
 use super::trace;
+use super::users;
 use super::watch::{self, Whose};
 use super::webhooks;
 use super::{
-    Command, ConfigCommand, Connection, Json, Known, RouteCommand, TokensCommand, UserFields,
-    UsersCommand, WebhooksCommand,
+    Command, ConfigCommand, Connection, Json, Known, RouteCommand, TokensCommand, UsersCommand,
+    WebhooksCommand,
 };
-use serde_json::{Map, Value, json};
-use std::fs::File;
+use serde_json::{Value, json};
 
-const USERS: &[Column] = &[
-    ("EXTENSION", "/extension"),
-    ("NAME", "/display_name"),
-    ("ENABLED", "/enabled"),
-    ("PHONES", "/contact_count"),
-];
 const REGISTRATIONS: &[Column] = &[
     ("ID", "/id"),
     ("EXTENSION", "/extension"),
@@ -67,6 +61,9 @@ const CDRS: &[Column] = &[
     ("CAUSE", "/end_cause"),
     ("FLAGS", "/flags"),
 ];
+/// The most that a node gives at a time.
+const PAGE: usize = 1_000;
+
 /// Runs a command that talks to a node; the exit code.
 pub fn run(connection: &Connection, known: &Known, command: Command) -> u8 {
     let done = match command {
@@ -87,13 +84,14 @@ pub fn run(connection: &Connection, known: &Known, command: Command) -> u8 {
 fn ask(client: &Client, command: Command) -> Result<(), Failure> {
     match command {
         Command::Users { command, json } => {
-            users(client, command.unwrap_or(UsersCommand::List), json)
+            users::run(client, command.unwrap_or(UsersCommand::List), json)
         }
         command @ (Command::Registrations { .. }
         | Command::Calls { .. }
         | Command::Call { .. }
         | Command::Hangup { .. }
         | Command::Trace { .. }
+        | Command::Quality { .. }
         | Command::Route { .. }) => ask_of_phones(client, command),
         Command::Tokens { command, json } => {
             tokens::run(client, command.unwrap_or(TokensCommand::List), json)
@@ -118,15 +116,33 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             print_done(&done, json, if undo { "takes calls again" } else { "draining" });
             if wait { watch::drain(client, &name) } else { Ok(()) }
         }
-        Command::Cdrs { since, until, extension, disposition, flag, json } => {
+        Command::Cdrs { id: Some(id), json, .. } => {
+            show(&client.get(&format!("/cdrs/{}", escape(&id)))?, json)
+        }
+        Command::Cdrs {
+            id: None,
+            since,
+            until,
+            extension,
+            disposition,
+            flag,
+            after,
+            newest,
+            limit,
+            json,
+        } => {
             let query = [
                 ("since", since),
                 ("until", until),
                 ("extension", extension),
                 ("disposition", disposition),
                 ("flag", flag),
+                ("after", after.map(|sequence| sequence.to_string())),
+                ("order", newest.then(|| "newest".to_owned())),
             ];
-            list(client, "/cdrs", &query, CDRS, json)
+            let cdrs = first_items(client, "/cdrs", &query, limit)?;
+            print_list(&cdrs, CDRS, json);
+            Ok(())
         }
         Command::Events { types, call, extension, after, json } => {
             let after = after.map(|id| id.to_string());
@@ -186,6 +202,7 @@ fn ask_of_phones(client: &Client, command: Command) -> Result<(), Failure> {
             let whose = whose.ok_or_else(|| Failure::usage("whose? see holdfast trace --help"))?;
             watch::ladders(client, &whose, full, json)
         }
+        Command::Quality { id, json } => quality::run(client, &id, json),
         Command::Route { command: RouteCommand::Test { to }, json } => {
             show(&client.get(&format!("/route?to={}", escape(&to)))?, json)
         }
@@ -202,47 +219,6 @@ fn show_ladder(client: &Client, id: &str, full: bool, json: Json) -> Result<(), 
     Ok(())
 }
 
-fn users(client: &Client, command: UsersCommand, json: Json) -> Result<(), Failure> {
-    let path = |extension: &str| format!("/users/{}", escape(extension));
-    match command {
-        UsersCommand::List => list(client, "/users", &[], USERS, json),
-        UsersCommand::Show { extension } => show(&client.get(&path(&extension))?, json),
-        UsersCommand::Add { extension, fields } => {
-            let mut body = user_body(fields);
-            body.insert("extension".to_owned(), extension.into());
-            show(&client.post("/users", &body.into())?, json)
-        }
-        UsersCommand::Set { extension, fields, enabled } => {
-            let mut body = user_body(fields);
-            if let Some(enabled) = enabled {
-                body.insert("enabled".to_owned(), enabled.into());
-            }
-            if body.is_empty() {
-                return Err(Failure::usage("nothing to change: see holdfast users set --help"));
-            }
-            show(&client.patch(&path(&extension), &body.into())?, json)
-        }
-        UsersCommand::Remove { extension } => {
-            print_done(&client.delete(&path(&extension))?, json, "removed");
-            Ok(())
-        }
-        UsersCommand::Import { file, on_conflict, dry_run } => {
-            let opened = File::open(&file);
-            let shown = file.display();
-            let opened = opened.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
-            let on_conflict = escape(&on_conflict);
-            let path = format!("/users/import?on_conflict={on_conflict}&dry_run={dry_run}");
-            show(&client.post_csv(&path, Sending::new(opened))?, json)
-        }
-    }
-}
-
-fn user_body(fields: UserFields) -> Map<String, Value> {
-    let given = [("password", fields.password), ("display_name", fields.name)];
-    let given = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
-    given.collect()
-}
-
 /// A whole list.
 pub(super) fn list(
     client: &Client,
@@ -251,33 +227,47 @@ pub(super) fn list(
     columns: &[Column],
     json: Json,
 ) -> Result<(), Failure> {
-    let items = items(client, path, query)?;
-    if json.json {
-        print_json(&json!({"items": items, "next_cursor": null}));
-    } else {
-        println!("{}", table(&items, columns));
-    }
+    print_list(&items(client, path, query)?, columns, json);
     Ok(())
 }
 
-/// All of a list, by its cursors.
+pub(super) fn print_list(items: &[Value], columns: &[Column], json: Json) {
+    if json.json {
+        print_json(&json!({"items": items, "next_cursor": null}));
+    } else {
+        println!("{}", table(items, columns));
+    }
+}
+
+/// All of a list.
 pub(super) fn items(
     client: &Client,
     path: &str,
     query: &[(&str, Option<String>)],
 ) -> Result<Vec<Value>, Failure> {
+    first_items(client, path, query, None)
+}
+
+/// The first so many of a list, or all, by its cursors.
+fn first_items(
+    client: &Client,
+    path: &str,
+    query: &[(&str, Option<String>)],
+    most: Option<u32>,
+) -> Result<Vec<Value>, Failure> {
     let mut items: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
+    let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     loop {
         let mut query = query.to_vec();
-        query.push(("limit", Some("1000".to_owned())));
+        query.push(("limit", Some((most - items.len()).min(PAGE).to_string())));
         query.push(("cursor", cursor.take()));
         let mut page = client.get(&format!("{path}{}", query_text(&query)))?;
         if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
             items.extend(more);
         }
         cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
-        if cursor.is_none() {
+        if cursor.is_none() || items.len() >= most {
             return Ok(items);
         }
     }
@@ -309,7 +299,7 @@ pub(super) fn print_done(value: &Value, json: Json, text: &str) {
     }
 }
 
-fn print_json(value: &Value) {
+pub(super) fn print_json(value: &Value) {
     println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }
 

@@ -9,16 +9,19 @@ mod events;
 mod health;
 mod local;
 mod progress;
+mod quality;
 mod reload;
 mod table;
 mod tokens;
 mod trace;
+mod users;
 mod watch;
 mod webhooks;
 
 pub use call::{CallCommand, Phone};
 pub use commands::run;
 pub use tokens::{RoleName, TokensCommand};
+pub use users::{OrNone, Srtp, UserFields, UsersCommand};
 pub use webhooks::{WebhookFields, WebhooksCommand};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -88,7 +91,8 @@ pub enum Command {
     #[command(after_help = "Example: holdfast serve --mode signaling --config /etc/holdfast.toml")]
     Serve(Serve),
     /// Users: list, show, add, set, remove, import.
-    #[command(after_help = "Example: holdfast users add 1003 --name Anna")]
+    #[command(after_help = "Examples: holdfast users add 1003 --name Anna\n          \
+            holdfast users set 1003 --max-calls 2 --srtp optional")]
     Users {
         /// What to do; list when absent.
         #[command(subcommand)]
@@ -190,7 +194,17 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
+    /// How each phone of a call was heard and what it heard, alive or over, some seconds a line.
+    #[command(after_help = "Example: holdfast quality 0192f0c1-8c5e-7000-8000-000000000001")]
+    Quality {
+        /// Id of the call.
+        id: String,
+        /// Form of the output.
+        #[command(flatten)]
+        json: Json,
+    },
     /// The dial plan, without a call: test.
+    #[command(after_help = "Example: holdfast route test 1002")]
     Route {
         /// What to do.
         #[command(subcommand)]
@@ -260,8 +274,13 @@ pub enum Command {
     },
     /// Call detail records.
     #[command(after_help = "Examples: holdfast cdrs --since 2026-01-01T00:00:00Z\n          \
-            holdfast cdrs --flag one_way_audio")]
+            holdfast cdrs --flag one_way_audio --newest --limit 20\n          \
+            holdfast cdrs --after 4711 --json")]
     Cdrs {
+        /// Only that of the call with this id.
+        #[arg(conflicts_with_all = ["since", "until", "extension", "disposition", "flag", "after",
+            "newest", "limit"])]
+        id: Option<String>,
         /// Created at or after (RFC 3339).
         #[arg(long)]
         since: Option<String>,
@@ -277,6 +296,15 @@ pub enum Command {
         /// That had this fault at any time; the same as of live calls.
         #[arg(long)]
         flag: Option<String>,
+        /// That came after the one with this sequence: what is new since it was looked at last.
+        #[arg(long, value_name = "SEQUENCE")]
+        after: Option<u64>,
+        /// The last ones first.
+        #[arg(long)]
+        newest: bool,
+        /// So many at most; all when absent.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
         /// Form of the output.
         #[command(flatten)]
         json: Json,
@@ -428,65 +456,6 @@ pub enum ConfigCommand {
         #[command(flatten)]
         json: Json,
     },
-}
-
-/// `holdfast users`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum UsersCommand {
-    /// All users.
-    List,
-    /// One user.
-    Show {
-        /// Extension.
-        extension: String,
-    },
-    /// A new user; without a password it gets a strong one, which is printed.
-    #[command(after_help = "Example: holdfast users add 1003 --name Anna --json")]
-    Add {
-        /// Extension.
-        extension: String,
-        /// Fields.
-        #[command(flatten)]
-        fields: UserFields,
-    },
-    /// Changes a user.
-    Set {
-        /// Extension.
-        extension: String,
-        /// Fields.
-        #[command(flatten)]
-        fields: UserFields,
-        /// true or false.
-        #[arg(long)]
-        enabled: Option<bool>,
-    },
-    /// Removes a user and its registrations.
-    Remove {
-        /// Extension.
-        extension: String,
-    },
-    /// Many users from a CSV file with the header extension,password[,display_name].
-    Import {
-        /// The file.
-        file: PathBuf,
-        /// What to do with users that exist: skip, update or fail.
-        #[arg(long, default_value = "fail")]
-        on_conflict: String,
-        /// Only says what would be done.
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// Fields of a user on the command line.
-#[derive(Clone, Debug, Default, Args)]
-pub struct UserFields {
-    /// Password: 8-128 characters.
-    #[arg(long)]
-    pub password: Option<String>,
-    /// Display name.
-    #[arg(long)]
-    pub name: Option<String>,
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Answers take a moment; a peer that stands still gives none.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A node that is new, or stood still, meets its peers within.
-const MEETING: Duration = Duration::from_secs(4);
+pub(super) const MEETING: Duration = Duration::from_secs(4);
 
 /// An INVITE that waits.
 #[derive(Debug)]

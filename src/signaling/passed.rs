@@ -33,8 +33,8 @@ pub(super) struct Passed {
 impl Passed {
     /// It went to that node.
     pub(super) fn note(&mut self, name: &NodeName, stray: Stray, now: Timestamp) {
-        let is_known = |(at, ..): &(Timestamp, NodeName, Stray)| *at + IN_DOUBT <= now;
-        while self.in_doubt.len() >= MOST || self.in_doubt.front().is_some_and(is_known) {
+        let is_past_doubt = |(at, ..): &(Timestamp, NodeName, Stray)| *at + IN_DOUBT <= now;
+        while self.in_doubt.len() >= MOST || self.in_doubt.front().is_some_and(is_past_doubt) {
             self.in_doubt.pop_front();
         }
         self.in_doubt.push_back((now, name.clone(), stray));

@@ -63,7 +63,8 @@ pub enum CallFlag {
     OneWayAudio,
     /// A phone at a public address names a private one for its sound.
     PrivateAddressInSdp,
-    /// One message was said four times or more.
+    /// One message was said four times or more: a way loses what is sent on it. An INVITE to a phone that has said
+    /// nothing does not count, for that phone is off.
     RetransmissionStorm,
     /// Neither phone is heard, though both should send.
     Silence,

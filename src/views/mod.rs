@@ -5,6 +5,7 @@
 
 pub mod call;
 pub mod cdr;
+mod change;
 pub mod event;
 pub mod ladder;
 pub mod node;

@@ -1,6 +1,7 @@
 //! Users in the API.
 
 use super::Rfc3339;
+use super::change::{never_null, nullable};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -82,43 +83,42 @@ pub struct NewUser {
     pub srtp: SrtpPolicy,
 }
 
-/// What is to be changed of a user; absent fields stay, null clears where null is a value.
+/// What is to be changed of a user; absent fields stay, and null is no name, no limit, all codecs, no SRTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserChange {
     /// A new password.
-    #[schema(min_length = 8, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+    #[serde(default, deserialize_with = "never_null")]
+    #[schema(value_type = String, min_length = 8, max_length = 128,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub password: Option<String>,
     /// See `UserView`; null is no name.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 128,
         pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub display_name: Option<Option<String>>,
     /// See `UserView`.
+    #[serde(default, deserialize_with = "never_null")]
+    #[schema(value_type = bool)]
     pub enabled: Option<bool>,
     /// See `UserView`.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
     pub max_contacts: Option<Option<u32>>,
     /// See `UserView`.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 10_000)]
     pub max_calls: Option<Option<u32>>,
     /// See `UserView`.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, minimum = 1_000, maximum = 3_600_000)]
     pub ring_timeout_ms: Option<Option<u64>>,
-    /// See `UserView`.
-    pub codecs: Option<Vec<String>>,
-    /// See `UserView`.
-    pub srtp: Option<SrtpPolicy>,
-}
-
-/// Tells null (`Some(None)`) from absent (`None`).
-fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::<T>::deserialize(deserializer).map(Some)
+    /// See `UserView`; null is all.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub codecs: Option<Option<Vec<String>>>,
+    /// See `UserView`; null is off.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<SrtpPolicy>)]
+    pub srtp: Option<Option<SrtpPolicy>>,
 }

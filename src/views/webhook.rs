@@ -1,6 +1,7 @@
 //! Webhooks: receivers of events by HTTP, and what they did not take.
 
 use super::Rfc3339;
+use super::change::{never_null, nullable};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -45,21 +46,25 @@ pub struct NewWebhook {
     pub enabled: Option<bool>,
 }
 
-/// A change of a webhook: what is absent stays.
+/// A change of a webhook: what is absent stays, and null is all types, no description.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookChange {
     /// As of a new one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "never_null")]
+    #[schema(value_type = String)]
     pub url: Option<String>,
     /// As of a new one.
-    #[serde(default)]
-    pub types: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub types: Option<Option<Vec<String>>>,
     /// As of a new one.
-    #[serde(default)]
-    pub description: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    pub description: Option<Option<String>>,
     /// Taken up again, it is told what happens from then on.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "never_null")]
+    #[schema(value_type = bool)]
     pub enabled: Option<bool>,
 }
 

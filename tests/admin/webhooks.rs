@@ -38,6 +38,7 @@ fn courier(api: &Api, secret: &[u8]) -> Working {
     let config = CourierConfig {
         store: api.store.clone(),
         key: ClusterKey::new(secret),
+        node: "courier-1".to_owned(),
         holder: Incarnation(clock::now().as_micros()),
         http: HttpClient::new(Arc::default()),
         telemetry: telemetry.clone(),
@@ -227,6 +228,10 @@ fn what_is_lost_to_a_receiver_is_told_and_counted() {
     let taken = receiver.takes(2);
     let types: Vec<&Value> = taken.iter().map(|event| &event["type"]).collect();
     assert_eq!(types, ["gap", "call.created"]);
+    let gap = &taken[0];
+    assert_eq!(gap["node"], "courier-1", "as every event has: {gap}");
+    assert!(gap["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{gap}");
+    assert!(gap["id"].as_u64() < taken[1]["id"].as_u64(), "{taken:?}");
     let metrics = working.telemetry.metrics_text();
     assert!(metrics.contains("holdfast_webhook_gaps_total 1"), "{metrics}");
     happens(&api, "call.ended", "after");

@@ -7,7 +7,7 @@ use super::common::speech::Law;
 use super::common::{SOON, eventually};
 use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, phone, reinvite};
 use holdfast::sip::{HeaderName, Method, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Live calls with that flag come to be so many.
@@ -73,6 +73,28 @@ fn an_invite_that_is_said_again_and_again() {
     pair.callee.phone.request_of(&Method::Ack);
     comes_to(&server, "retransmission_storm", 1);
     hang_up(&server, pair, "retransmission_storm");
+}
+
+/// A phone of the callee that is off is invited again and again, while another one answers: nothing is wrong with the
+/// call.
+#[test]
+fn a_phone_that_is_off_beside_one_that_answers() {
+    let server = Server::start();
+    let _off = phone(&server, "1002", "udp");
+    let [caller, callee] = ["1001", "1002"].map(|user| phone(&server, user, "udp"));
+    let attempt = Attempt::between(caller, callee, &server.uri("1002"));
+    let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    eventually("the other was invited four times", SOON, || {
+        let ladder = server.api("GET", &format!("/calls/{call}/ladder"), None).1;
+        let messages = ladder["messages"].as_array().expect("messages").clone();
+        let again = messages.iter().filter(|message| message["retransmission"] == true);
+        (again.filter(|message| message["method"] == "INVITE").count() >= 3).then_some(())
+    });
+    let mut pair = Pair::answered(attempt);
+    pair.hear_each_other();
+    comes_to(&server, "retransmission_storm", 0);
+    pair.caller.hangs_up_on(&mut pair.callee);
+    assert_eq!(server.cdrs(1)[0]["flags"], json!([]));
 }
 
 #[test]

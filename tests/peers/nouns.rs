@@ -4,7 +4,8 @@
 use super::common::process::{Folder, Process};
 use super::common::server::{Server, holdfast};
 use super::common::{SOON, eventually};
-use super::pair::Pair;
+use super::pair::{Pair, phone};
+use holdfast::sip::Method;
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
@@ -38,7 +39,8 @@ fn every_noun_is_a_table_and_a_document() {
     let _talking = Pair::talking(&server, ["udp", "udp"]);
     done(&server, &["webhooks", "add", "http://127.0.0.1:9/hook", "--types", "call.ended"]);
     done(&server, &["tokens", "add", "billing", "--role", "cdr"]);
-    let id = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    let id_of = |list: &str| server.list(list)[0]["id"].as_str().expect("an id").to_owned();
+    let (id, ended) = (id_of("/calls"), id_of("/cdrs"));
     let node = server.node();
     // What the table shows, and what the document has.
     for (arguments, shown, pointer) in [
@@ -48,10 +50,12 @@ fn every_noun_is_a_table_and_a_document() {
         (&["calls"], "FLAGS", "/items/0/legs/0/streams/0/codec"),
         (&["call", &id], "legs 0", "/legs/0/role"),
         (&["trace", &id], "200 OK (INVITE)", "/messages/0/text"),
+        (&["quality", &id], "DIRECTION", "/legs"),
         (&["route", "test", "1002"], "phones 0", "/decision"),
         (&["nodes"], "SESSIONS", "/items/0/links"),
         (&["nodes", &node], "started_at", "/lease_expires_at"),
         (&["cdrs"], "DISPOSITION", "/items/0/legs/0/codec"),
+        (&["cdrs", &ended], "ended_by", "/legs/0/codec"),
         (&["tokens"], "billing", "/items/0/role"),
         (&["audit"], "POST", "/items/0/status"),
         (&["webhooks"], "http://127.0.0.1:9/hook", "/items/0/types"),
@@ -73,6 +77,51 @@ fn every_noun_is_a_table_and_a_document() {
         let document = document(&server, arguments);
         assert!(document.pointer(pointer).is_some(), "{arguments:?} {pointer}: {document:#}");
     }
+}
+
+/// Whatever a user has by the API it has on the command line; what is without a value is the word none.
+#[test]
+fn every_field_of_a_user_is_a_flag() {
+    let server = Server::start();
+    let flags = ["--name", "Anna", "--enabled", "false", "--max-contacts", "3", "--max-calls", "2"];
+    let more = ["--ring-timeout-ms", "20000", "--codecs", "opus, PCMA", "--srtp", "mandatory"];
+    let made = document(&server, &[&["users", "add", "1003"][..], &flags, &more].concat());
+    let fields = ["display_name", "enabled", "max_contacts", "max_calls", "ring_timeout_ms"];
+    let told = |user: &Value| -> Value {
+        fields.iter().chain(&["codecs", "srtp"]).map(|field| user[field].clone()).collect()
+    };
+    let all = json!(["Anna", false, 3, 2, 20_000, ["opus", "PCMA"], "mandatory"]);
+    assert_eq!(told(&made), all, "{made:#}");
+    assert_eq!(told(&document(&server, &["users", "show", "1003"])), all);
+    let none = ["--max-contacts", "none", "--max-calls", "none", "--ring-timeout-ms", "none"];
+    let plain = ["--codecs", "none", "--srtp", "off", "--enabled", "true"];
+    let set = document(&server, &[&["users", "set", "1003"][..], &none, &plain].concat());
+    assert_eq!(told(&set), json!(["Anna", true, null, null, null, [], "off"]), "{set:#}");
+    let wrong = server.command(&["users", "set", "1003", "--max-calls", "many"]);
+    assert_eq!(wrong.status.code(), Some(64), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("a number, or none"), "{wrong:?}");
+}
+
+#[test]
+fn records_are_polled_and_counted() {
+    let server = Server::start();
+    let mut caller = phone(&server, "1001", "udp");
+    for number in 1..=3 {
+        let invite = caller.invite(&server.uri("1999"), None);
+        let refused = caller.response_to(&Method::Invite);
+        caller.acknowledge_refusal(&invite, &refused);
+        server.cdrs(number);
+    }
+    let sequences = |flags: &[&str]| -> Vec<u64> {
+        let cdrs = document(&server, &[&["cdrs"], flags].concat());
+        let items = cdrs["items"].as_array().expect("a list");
+        items.iter().map(|cdr| cdr["sequence"].as_u64().expect("a number")).collect()
+    };
+    let all = sequences(&[]);
+    assert_eq!(all.len(), 3);
+    assert_eq!(sequences(&["--limit", "2"]), all[..2]);
+    assert_eq!(sequences(&["--after", &all[0].to_string()]), all[1..]);
+    assert_eq!(sequences(&["--newest", "--limit", "1"]), all[2..]);
 }
 
 #[test]

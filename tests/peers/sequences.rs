@@ -3,8 +3,10 @@
 use super::common::phone::{Phone, audio_address, callee_dialog, sdp, tag_of};
 use super::common::rtp::Talk;
 use super::common::server::Server;
+use super::common::{SOON, eventually};
 use super::pair::{CALLEE_HZ, CALLER_HZ, Pair, phone, reinvite};
 use holdfast::sip::{HeaderName, Message, Method, Status};
+use serde_json::json;
 use std::time::Duration;
 
 #[test]
@@ -276,4 +278,39 @@ fn a_binding_ends_when_the_phone_says_so() {
         Message::Response(_) => false,
     };
     assert!(!callee.comes(Duration::from_millis(200), rings));
+}
+
+/// A refusal is the callee's when its phone says it, in whatever words; a phone that says nothing refuses nothing.
+#[test]
+fn who_ended_a_call_that_was_not_answered() {
+    let server = Server::start();
+    let mut caller = phone(&server, "1001", "udp");
+    let mut callee = phone(&server, "1002", "udp");
+    for (number, (says, told, by, reason)) in [
+        (Some(486), 486, "callee", None),
+        (Some(408), 408, "callee", None),
+        (Some(503), 500, "callee", None),
+        (None, 408, "system", Some("no phone was reached")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let invite = caller.invite(&server.uri("1002"), Some(&sdp(4_000, 1, "sendrecv")));
+        let received = callee.request_of(&Method::Invite);
+        if let Some(status) = says {
+            callee.respond(&received, status, "callee", None);
+        }
+        let refused = eventually("the caller is told", SOON * 4, || {
+            caller.comes(SOON, |message| is_final(message)).then(|| caller.response_with(told))
+        });
+        caller.acknowledge_refusal(&invite, &refused);
+        let cdrs = server.cdrs(number + 1);
+        let cdr = cdrs.iter().max_by_key(|cdr| cdr["sequence"].as_u64()).expect("one");
+        let ended = json!([cdr["sip_status"], cdr["ended_by"], cdr["reason"]]);
+        assert_eq!(ended, json!([told, by, reason]), "{cdr:#}");
+    }
+}
+
+fn is_final(message: &Message) -> bool {
+    matches!(message, Message::Response(response) if response.status.0 >= 300)
 }

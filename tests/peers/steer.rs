@@ -1,5 +1,6 @@
 //! What an operator does to live calls: what phones are told of it, and what they hear.
 
+use super::common::events::Watching;
 use super::common::phone::callee_dialog;
 use super::common::rtp::Talk;
 use super::common::server::Server;
@@ -25,6 +26,7 @@ fn does(server: &Server, call: &str, act: &str, body: &Value) -> Value {
 #[test]
 fn a_phone_that_is_held_hears_nothing_and_is_not_heard_until_it_is_let_go() {
     let server = Server::start();
+    let watching = Watching::start(&server, "types=call.*");
     let (mut pair, call) = talking(&server, ["udp", "tcp"]);
     let held = does(&server, &call, "hold", &json!({"leg": "callee"}));
     assert_eq!((&held["parked"], &held["hold"]), (&json!("callee"), &json!("none")), "{held}");
@@ -53,6 +55,18 @@ fn a_phone_that_is_held_hears_nothing_and_is_not_heard_until_it_is_let_go() {
     pair.hold_and_resume();
     pair.caller.hangs_up_on(&mut pair.callee);
     assert_eq!(server.cdrs(1)[0]["end_cause"], "bye");
+    // What changed nothing is told to nobody.
+    let came = watching.until("call.ended", 1);
+    let steered = came.iter().filter(|event| event["type"] == "call.steered");
+    let told: Value = steered.map(|event| json!([event["act"], event["role"]])).collect();
+    let acts = json!([
+        ["hold", "callee"],
+        ["unhold", null],
+        ["hold", null],
+        ["unhold", "caller"],
+        ["unhold", "callee"]
+    ]);
+    assert_eq!(told, acts);
 }
 
 /// A phone's own hold outlives that of an operator, and the other way round.

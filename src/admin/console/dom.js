@@ -30,6 +30,18 @@ export function replace(node, ...children) {
   put(node, children);
 }
 
+/** Looks now and again while `isLive` says so and the place is on the page, and so many times more: the last words come
+ * after the end. */
+export function lookAgain(look, place, isLive, refreshMs, lastLooks) {
+  look();
+  let left = lastLooks;
+  const timer = setInterval(() => {
+    left = isLive() ? lastLooks : left - 1;
+    if (!place.isConnected || left < 0) clearInterval(timer);
+    else look();
+  }, refreshMs);
+}
+
 /** Rows by key: those that stay are kept, with focus and selection, and only those that differ are made anew. */
 export class Rows {
   constructor(body, make) {

@@ -1,7 +1,7 @@
 // What was said in SIP, drawn: a line down for each phone and one for the switch, an arrow for each message.
 
 import { download, get } from './api.js';
-import { act, card, clock, h, none, replace, s } from './dom.js';
+import { act, card, clock, h, lookAgain, none, replace, s } from './dom.js';
 
 const REFRESH_MS = 2000;
 const LAST_LOOKS = 5;
@@ -41,14 +41,7 @@ export function ladder(place, id, isLive) {
       h('pre', { class: 'message' }, message.text)));
   }
   replace(place, card('Signaling', [h('div', {}, picture, text)], flags, save));
-  look();
-  // The last words come after the end.
-  let left = LAST_LOOKS;
-  const timer = setInterval(() => {
-    left = isLive() ? LAST_LOOKS : left - 1;
-    if (!place.isConnected || left < 0) clearInterval(timer);
-    else look();
-  }, REFRESH_MS);
+  lookAgain(look, place, isLive, REFRESH_MS, LAST_LOOKS);
 }
 
 function draw({ messages, marks }, choose, chosen) {

@@ -1,7 +1,7 @@
 // How a call sounds over time, drawn: what each phone said and what it heard, the score as a line, losses as bars.
 
 import { get } from './api.js';
-import { card, clock, h, replace, s } from './dom.js';
+import { card, clock, h, lookAgain, replace, s } from './dom.js';
 
 const REFRESH_MS = 5000;
 const LAST_LOOKS = 2;
@@ -24,14 +24,7 @@ export function quality(place, id, isLive) {
     const drawn = graphs.filter(Boolean);
     replace(place, drawn.length > 0 && card('Sound over time', h('div', { class: 'body columns' }, drawn)));
   }
-  look();
-  // The last seconds come after the end.
-  let left = LAST_LOOKS;
-  const timer = setInterval(() => {
-    left = isLive() ? LAST_LOOKS : left - 1;
-    if (!place.isConnected || left < 0) clearInterval(timer);
-    else look();
-  }, REFRESH_MS);
+  lookAgain(look, place, isLive, REFRESH_MS, LAST_LOOKS);
 }
 
 const sum = (samples, of) => samples.reduce((all, one) => all + (of(one) ?? 0), 0);

@@ -222,8 +222,10 @@ fn apply(user: &mut User, change: UserChange, realm: &str) {
     user.max_contacts = change.max_contacts.unwrap_or(user.max_contacts);
     user.max_calls = change.max_calls.unwrap_or(user.max_calls);
     user.ring_timeout_ms = change.ring_timeout_ms.unwrap_or(user.ring_timeout_ms);
-    user.codecs = change.codecs.unwrap_or_else(|| user.codecs.clone());
-    user.srtp = change.srtp.unwrap_or(user.srtp);
+    if let Some(codecs) = change.codecs {
+        user.codecs = codecs.unwrap_or_default();
+    }
+    user.srtp = change.srtp.map_or(user.srtp, Option::unwrap_or_default);
 }
 
 fn view(user: User, contact_count: u32, password: Option<String>) -> UserView {

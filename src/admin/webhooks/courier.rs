@@ -13,6 +13,7 @@ use crate::net::clock;
 use crate::net::web::HttpClient;
 use crate::store::{Settlement, Store, StoreError, StoredEvent, StoredWebhook};
 use crate::telemetry::Telemetry;
+use crate::views::Rfc3339;
 use base64::Engine as _;
 use core::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -54,7 +55,9 @@ pub struct CourierConfig {
     pub store: Store,
     /// Secrets are sealed under it.
     pub key: ClusterKey,
-    /// This start of this node.
+    /// The name of this node.
+    pub node: String,
+    /// This start of it.
     pub holder: Incarnation,
     /// How receivers are reached.
     pub http: HttpClient,
@@ -314,7 +317,9 @@ impl Deliverer {
         if self.config.store.has_event(self.position).await? {
             return Ok(None);
         }
-        let event = serde_json::json!({ "type": "gap" }).as_object().cloned().unwrap_or_default();
+        let (at, node) = (Rfc3339(clock::now()), &self.config.node);
+        let event = serde_json::json!({ "type": "gap", "at": at, "node": node });
+        let event = event.as_object().cloned().unwrap_or_default();
         Ok(Some(StoredEvent { id: first.id - 1, event }))
     }
 }

@@ -186,8 +186,8 @@ pub(super) async fn change(
         let change = change.clone();
         let document = Document {
             url: change.url.unwrap_or(before.url),
-            types: change.types.unwrap_or(before.types),
-            description: change.description.unwrap_or(before.description),
+            types: change.types.map_or(before.types, Option::unwrap_or_default),
+            description: change.description.map_or(before.description, Option::unwrap_or_default),
             enabled: change.enabled.unwrap_or(before.enabled),
             created_at: before.created_at,
         };

@@ -111,3 +111,25 @@ fn bursts_of_two_media_nodes_are_those_of_the_call() {
     // 250 packets: 12 in bursts, 9 of them lost; 238 in 4 gaps, 1 of them lost.
     assert_eq!((bursts.gap_lost_percent, bursts.gap_ms), (0.42, 1_190));
 }
+
+/// Its owner and its media node are gone together: nobody else knows what they counted.
+#[test]
+fn what_was_counted_is_in_the_record_with_no_more_saves() {
+    let (mut bench, mut media) = (Bench::answered(), Media::default());
+    bench.acknowledge(1, "");
+    (0..6).for_each(|_| media.passes(&mut bench, 1));
+    let saves = bench.saves.len();
+    (0..110).for_each(|_| media.passes(&mut bench, 1));
+    assert_eq!(bench.saves.len(), saves, "what it counts alone is worth no write");
+    (0..12).for_each(|_| media.passes(&mut bench, 1));
+    assert_eq!(bench.saves.len(), saves + 1, "but to a call that nothing happens to for long");
+    bench.media_silent = true;
+    bench.is_taken_over();
+    bench.ask(&phone(1002, 1), "BYE", 1, "", "");
+    bench.answer_with(CALLER, &Method::Bye, 200, "", "");
+    bench.must_end();
+    for leg in bench.cdr().legs {
+        assert!(leg.packets_received > 110 * 249 && leg.packets_sent > 110 * 249, "{leg:#?}");
+        assert!(leg.packets_lost >= 110, "{leg:#?}");
+    }
+}
