@@ -1,7 +1,8 @@
 //! HEP, version 3 (the encapsulation of Homer): what was said in SIP and how media fares, to a collector by UDP or TCP.
 //!
 //! Invariant: what cannot be sent is lost and counted; a collector that is away, or whose name is, holds nothing up:
-//! names are looked up and connections made by threads of their own, one at a time.
+//! names are looked up and connections made by threads of their own, one at a time. What is said until there is a
+//! connection waits for it, as far as there is room.
 
 mod link;
 
@@ -9,7 +10,7 @@ use crate::ids::Transport;
 use crate::time::Timestamp;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use link::Link;
+use link::{Link, Waiting};
 use std::io;
 use std::net::ToSocketAddrs as _;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -129,40 +130,52 @@ pub struct HepSender {
     link: Option<Link>,
     look_up_at: Timestamp,
     looking_up: Option<Receiver<io::Result<Link>>>,
+    /// For the connection that is to be.
+    waiting: Waiting,
+    told_at: Timestamp,
 }
 
 impl HepSender {
     /// The collector is looked for when there is something to send.
-    pub const fn new(config: HepConfig) -> Self {
-        let look_up_at = Timestamp::from_micros(0);
-        Self { config, link: None, look_up_at, looking_up: None }
+    pub fn new(config: HepConfig) -> Self {
+        let (look_up_at, told_at) = (Timestamp::EPOCH, Timestamp::EPOCH);
+        let waiting = Waiting::default();
+        Self { config, link: None, look_up_at, looking_up: None, waiting, told_at }
     }
 
     /// How many packets are lost by it, those that waited with it included. On a connection it may wait for `flush`.
     pub fn send(&mut self, packet: &HepPacket<'_>) -> u64 {
         self.find(packet.at);
-        let Some(link) = self.link.as_mut().filter(|_| packet.payload.len() < MOST) else {
+        if packet.payload.len() >= MOST {
             return 1;
-        };
+        }
         let bytes = packet.encode(self.config.agent, self.config.password.as_deref());
-        match link.send(&bytes) {
+        let is_taken = match &mut self.link {
+            Some(link) => link.send(&bytes),
+            None => self.config.transport == Transport::Tcp && self.waiting.gather(&bytes),
+        };
+        match is_taken {
             false => 1,
-            true if link.is_full() => self.flush(),
+            true if self.link.as_ref().is_some_and(Link::is_full) => self.flush(),
             true => 0,
         }
     }
 
     /// Nothing follows soon: what was gathered leaves. How many packets are lost.
     pub fn flush(&mut self) -> u64 {
+        if self.link.is_none() {
+            self.find(self.told_at);
+        }
         let Some(Err(lost)) = self.link.as_mut().map(Link::flush) else { return 0 };
         tracing::warn!("the HEP collector {} ended the connection", self.config.target);
         self.link = None;
-        self.look_up_at = Timestamp::from_micros(0);
+        self.look_up_at = Timestamp::EPOCH;
         lost
     }
 
     /// Has a link to the collector as soon as its name is known. A connection shows by itself when it is over.
     fn find(&mut self, now: Timestamp) {
+        self.told_at = now;
         let is_connected = self.link.as_ref().is_some_and(Link::is_stream);
         if self.looking_up.is_none() && now >= self.look_up_at && !is_connected {
             self.look_up_at = now + LOOK_UP;
@@ -187,7 +200,10 @@ impl HepSender {
 
     fn use_found(&mut self, found: io::Result<Link>, now: Timestamp) {
         match found {
-            Ok(link) => self.link = Some(link),
+            Ok(mut link) => {
+                link.begin_with(core::mem::take(&mut self.waiting));
+                self.link = Some(link);
+            }
             Err(error) => {
                 self.look_up_at = now + LOOK_UP_AGAIN;
                 tracing::warn!("the HEP collector {} is not found: {error}", self.config.target);
@@ -288,13 +304,13 @@ mod tests {
         let packet = packet();
         let size = packet.encode(1, None).len();
         for turn in 1..=2 {
-            assert_eq!(sender.send(&packet), 1, "nobody waits for a connection");
+            assert_eq!(sender.send(&packet), 0, "it waits for the connection, and nobody for it");
             let made = sender.looking_up.take().expect("a thread makes it").recv();
             sender.use_found(made.expect("an answer"), packet.at);
             let (mut stream, _) = collector.accept().expect("the connection");
             assert_eq!([sender.send(&packet), sender.send(&packet), sender.flush()], [0; 3]);
-            let mut read = vec![0; size * 2];
-            stream.read_exact(&mut read).expect("two packets");
+            let mut read = vec![0; size * 3];
+            stream.read_exact(&mut read).expect("three packets");
             assert!(read.starts_with(b"HEP3") && read[size..].starts_with(b"HEP3"));
             drop(stream);
             // The first write after its end may still be taken by the kernel.
@@ -302,6 +318,38 @@ mod tests {
             assert!(losing.take_while(|lost| *lost == 0).count() < 100, "turn {turn}");
             assert!(sender.link.is_none());
         }
+    }
+
+    /// Nothing more is said, and the collector is there when it was away.
+    #[test]
+    fn what_waits_for_a_connection_leaves_without_more_words_and_is_bounded() {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = free.local_addr().expect("bound").to_string();
+        drop(free);
+        let (transport, agent, password) = (Transport::Tcp, 1, None);
+        let config = HepConfig { target: target.clone(), transport, agent, password };
+        let mut sender = HepSender::new(config);
+        let payload = vec![b'x'; 60_000];
+        let large = HepPacket { payload: &payload, ..packet() };
+        assert_eq!(sender.send(&large), 0);
+        let refused = sender.looking_up.take().expect("a thread tries").recv().expect("an answer");
+        sender.use_found(refused, large.at);
+        assert!(sender.link.is_none(), "it is away");
+        let kept = 1 + (0..1_000).take_while(|_| sender.send(&large) == 0).count();
+        assert!((10..100).contains(&kept), "{kept}");
+        let collector = TcpListener::bind(&target).expect("the port again");
+        let later = HepPacket { at: large.at + LOOK_UP_AGAIN, ..large };
+        assert_eq!(sender.send(&later), 1, "there is no room");
+        let (mut stream, _) = collector.accept().expect("the connection");
+        let size = large.encode(1, None).len() * kept;
+        let read = std::thread::spawn(move || {
+            let mut read = vec![0; size];
+            stream.read_exact(&mut read).map(|()| read)
+        });
+        while !read.is_finished() {
+            assert_eq!(sender.flush(), 0);
+        }
+        assert!(read.join().expect("no panic").expect("all of it").starts_with(b"HEP3"));
     }
 
     #[test]

@@ -155,7 +155,8 @@ fn check_described(known: &BTreeSet<String>, watched: &str) {
     };
     let known: BTreeSet<String> = known.iter().map(|name| bare(name)).collect();
     assert_eq!(known, named(&described, "holdfast_"), "exported and described");
-    let watched: BTreeSet<String> = named(watched, "holdfast_").iter().map(|one| bare(one)).collect();
+    let watched: BTreeSet<String> =
+        named(watched, "holdfast_").iter().map(|one| bare(one)).collect();
     let left: Vec<&str> = known.difference(&watched).map(String::as_str).collect();
     assert_eq!(left, LEFT_OUT, "neither drawn nor alerted of");
 }

@@ -26,9 +26,27 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct Stream {
     stream: TcpStream,
-    waiting: Vec<u8>,
-    /// Packets in what waits; at least those, while one of them is written in part.
+    waiting: Waiting,
+}
+
+/// What is to be written to a connection, or to one that is being made.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    bytes: Vec<u8>,
+    /// Packets in it; at least those, while one of them is written in part.
     packets: u64,
+}
+
+impl Waiting {
+    /// False: there is no room.
+    pub(super) fn gather(&mut self, packet: &[u8]) -> bool {
+        if self.bytes.len() + packet.len() > WAITING {
+            return false;
+        }
+        self.bytes.extend(packet);
+        self.packets += 1;
+        true
+    }
 }
 
 impl Link {
@@ -37,7 +55,7 @@ impl Link {
         if transport == Transport::Tcp {
             let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
             stream.set_nonblocking(true)?;
-            return Ok(Self::Stream(Stream { stream, waiting: Vec::new(), packets: 0 }));
+            return Ok(Self::Stream(Stream { stream, waiting: Waiting::default() }));
         }
         let any: IpAddr = match target {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -47,6 +65,13 @@ impl Link {
         socket.set_nonblocking(true)?;
         socket.connect(target)?;
         Ok(Self::Datagrams(socket))
+    }
+
+    /// What waited for it goes first.
+    pub(super) fn begin_with(&mut self, waiting: Waiting) {
+        if let Self::Stream(stream) = self {
+            stream.waiting = waiting;
+        }
     }
 
     pub(super) const fn is_stream(&self) -> bool {
@@ -64,7 +89,7 @@ impl Link {
                 }
                 Err(_) => false,
             },
-            Self::Stream(stream) => stream.gather(packet),
+            Self::Stream(stream) => stream.waiting.gather(packet),
         }
     }
 
@@ -80,35 +105,27 @@ impl Link {
     pub(super) const fn is_full(&self) -> bool {
         match self {
             Self::Datagrams(_) => false,
-            Self::Stream(stream) => stream.waiting.len() >= GATHERED,
+            Self::Stream(stream) => stream.waiting.bytes.len() >= GATHERED,
         }
     }
 }
 
 impl Stream {
-    fn gather(&mut self, packet: &[u8]) -> bool {
-        if self.waiting.len() + packet.len() > WAITING {
-            return false;
-        }
-        self.waiting.extend(packet);
-        self.packets += 1;
-        true
-    }
-
     fn write(&mut self) -> Result<(), u64> {
+        let Waiting { bytes, packets } = &mut self.waiting;
         let mut written = 0;
-        while written < self.waiting.len() {
-            match self.stream.write(&self.waiting[written..]) {
-                Ok(0) => return Err(self.packets),
+        while written < bytes.len() {
+            match self.stream.write(&bytes[written..]) {
+                Ok(0) => return Err(*packets),
                 Ok(length) => written += length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return Err(self.packets),
+                Err(_) => return Err(*packets),
             }
         }
-        self.waiting.drain(..written);
-        if self.waiting.is_empty() {
-            self.packets = 0;
+        bytes.drain(..written);
+        if bytes.is_empty() {
+            *packets = 0;
         }
         Ok(())
     }
