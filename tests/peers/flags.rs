@@ -82,7 +82,7 @@ fn a_phone_that_is_off_beside_one_that_answers() {
     let server = Server::start();
     let _off = phone(&server, "1002", "udp");
     let [caller, callee] = ["1001", "1002"].map(|user| phone(&server, user, "udp"));
-    let attempt = Attempt::between(caller, callee, &server.uri("1002")).ringing();
+    let mut attempt = Attempt::between(caller, callee, &server.uri("1002")).ringing();
     let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
     eventually("the other was invited four times", SOON, || {
         let ladder = server.api("GET", &format!("/calls/{call}/ladder"), None).1;
@@ -93,7 +93,9 @@ fn a_phone_that_is_off_beside_one_that_answers() {
         let most = again.iter().map(|leg| again.iter().filter(|one| one == &leg).count()).max();
         (most >= Some(3)).then_some(())
     });
-    let mut pair = Pair::answered(attempt);
+    let accepted = attempt.accepted();
+    let mut pair = attempt.acknowledged(&accepted);
+    pair.callee.phone.request_of(&Method::Ack);
     pair.hear_each_other();
     comes_to(&server, "retransmission_storm", 0);
     pair.caller.hangs_up_on(&mut pair.callee);
