@@ -39,7 +39,7 @@ pub enum UsersCommand {
     },
     /// Changes a user: what is not named stays.
     #[command(
-        after_help = "Examples: holdfast users set 1003 --max-calls 2 --codecs opus,PCMA\n          \
+        after_help = "Examples: holdfast users set 1003 --max-calls 2 --codecs opus\n          \
             holdfast users set 1003 --max-calls none --codecs none"
     )]
     Set {

@@ -1,5 +1,7 @@
-//! What a PATCH says of a field: nothing, null or a value. Null is what the field is without a value (no name, no limit,
-//! all codecs); a field that is never without one refuses null, with the reason.
+//! What a PATCH says of a field: nothing, null or a value.
+//!
+//! Null is what the field is without a value (no name, no limit, all codecs); a field that is never without one refuses
+//! null, with the reason.
 
 use serde::{Deserialize, Deserializer};
 

@@ -86,8 +86,8 @@ fn there_and_back(end: fn(&mut Process)) {
     }
 }
 
-/// A callee hangs up before the caller has acknowledged its 200, and who owns the call dies: the older release does not
-/// know such a row, and ends the call all the same.
+/// A callee hangs up before the caller has acknowledged its 200, and who owns the call dies: the older release finds the
+/// row as it reads it, and ends the call.
 #[test]
 fn a_call_that_has_ended_for_one_phone_is_ended_by_the_older_release() {
     let Some(previous) = previous::binary() else { return };
