@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
 use super::call;
+use super::cdrs;
 use super::client::{Client, Failure, escape};
 use super::events;
 use super::health;
@@ -48,18 +49,6 @@ const NODES: &[Column] = &[
     ("CALLS", "/calls"),
     ("SESSIONS", "/sessions"),
     ("CONTROL", "/control"),
-];
-const CDRS: &[Column] = &[
-    ("SEQUENCE", "/sequence"),
-    ("CREATED", "/created_at"),
-    ("CALLER", "/caller/extension"),
-    ("CALLEE", "/callee/extension"),
-    ("DISPOSITION", "/disposition"),
-    ("STATUS", "/sip_status"),
-    ("BILLABLE_MS", "/billable_ms"),
-    ("ENDED_BY", "/ended_by"),
-    ("CAUSE", "/end_cause"),
-    ("FLAGS", "/flags"),
 ];
 /// The most that a node gives at a time.
 const PAGE: usize = 1_000;
@@ -116,34 +105,7 @@ fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             print_done(&done, json, if undo { "takes calls again" } else { "draining" });
             if wait { watch::drain(client, &name) } else { Ok(()) }
         }
-        Command::Cdrs { id: Some(id), json, .. } => {
-            show(&client.get(&format!("/cdrs/{}", escape(&id)))?, json)
-        }
-        Command::Cdrs {
-            id: None,
-            since,
-            until,
-            extension,
-            disposition,
-            flag,
-            after,
-            newest,
-            limit,
-            json,
-        } => {
-            let query = [
-                ("since", since),
-                ("until", until),
-                ("extension", extension),
-                ("disposition", disposition),
-                ("flag", flag),
-                ("after", after.map(|sequence| sequence.to_string())),
-                ("order", newest.then(|| "newest".to_owned())),
-            ];
-            let cdrs = first_items(client, "/cdrs", &query, limit)?;
-            print_list(&cdrs, CDRS, json);
-            Ok(())
-        }
+        Command::Cdrs(wanted) => cdrs::run(client, wanted),
         Command::Events { types, call, extension, after, json } => {
             let after = after.map(|id| id.to_string());
             let query = [
@@ -249,7 +211,7 @@ pub(super) fn items(
 }
 
 /// The first so many of a list, or all, by its cursors.
-fn first_items(
+pub(super) fn first_items(
     client: &Client,
     path: &str,
     query: &[(&str, Option<String>)],

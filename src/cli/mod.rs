@@ -3,6 +3,7 @@
 //! Invariant: a command asks a node and prints what it says; nothing is known or decided here.
 
 mod call;
+mod cdrs;
 mod client;
 mod commands;
 mod events;
@@ -19,6 +20,7 @@ mod watch;
 mod webhooks;
 
 pub use call::{CallCommand, Phone};
+pub use cdrs::CdrsArguments;
 pub use commands::run;
 pub use tokens::{RoleName, TokensCommand};
 pub use users::{OrNone, Srtp, UserFields, UsersCommand};
@@ -276,39 +278,7 @@ pub enum Command {
     #[command(after_help = "Examples: holdfast cdrs --since 2026-01-01T00:00:00Z\n          \
             holdfast cdrs --flag one_way_audio --newest --limit 20\n          \
             holdfast cdrs --after 4711 --json")]
-    Cdrs {
-        /// Only that of the call with this id.
-        #[arg(conflicts_with_all = ["since", "until", "extension", "disposition", "flag", "after",
-            "newest", "limit"])]
-        id: Option<String>,
-        /// Created at or after (RFC 3339).
-        #[arg(long)]
-        since: Option<String>,
-        /// Created before (RFC 3339).
-        #[arg(long)]
-        until: Option<String>,
-        /// Of this user.
-        #[arg(long)]
-        extension: Option<String>,
-        /// answered, busy, no_answer, cancelled, rejected or failed.
-        #[arg(long)]
-        disposition: Option<String>,
-        /// That had this fault at any time; the same as of live calls.
-        #[arg(long)]
-        flag: Option<String>,
-        /// That came after the one with this sequence: what is new since it was looked at last.
-        #[arg(long, value_name = "SEQUENCE")]
-        after: Option<u64>,
-        /// The last ones first.
-        #[arg(long)]
-        newest: bool,
-        /// So many at most; all when absent.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-        limit: Option<u32>,
-        /// Form of the output.
-        #[command(flatten)]
-        json: Json,
-    },
+    Cdrs(CdrsArguments),
     /// What happens in the cluster, as it happens.
     #[command(after_help = "Example: holdfast events --types 'call.*' --extension 1001")]
     Events {

@@ -301,7 +301,7 @@ fn who_ended_a_call_that_was_not_answered() {
             callee.respond(&received, status, "callee", None);
         }
         let refused = eventually("the caller is told", SOON * 4, || {
-            caller.comes(SOON, |message| is_final(message)).then(|| caller.response_with(told))
+            caller.comes(SOON, is_final).then(|| caller.response_with(told))
         });
         caller.acknowledge_refusal(&invite, &refused);
         let cdrs = server.cdrs(number + 1);
