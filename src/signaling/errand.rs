@@ -54,7 +54,7 @@ pub enum Errand {
         hops: u8,
     },
     /// Claim the call of this message from its dead owner; answered by `StrayFound`.
-    ClaimFor(Stray, Incarnation),
+    ClaimFor(Stray, Incarnation, Option<Timestamp>),
     /// Claim all calls of another owner; answered by `Claimed`, as often as there are some.
     ClaimAll(Claim),
     /// A living owner takes back what it gave up: no claim of it any more; not answered.
@@ -300,8 +300,8 @@ impl Tasks {
                 let stray = Stray { call, hint: 0, flow, bytes, hops, tries: 0 };
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
-            Errand::ClaimFor(stray, owner) => {
-                let found = Box::pin(self.claim_for(stray.call, owner)).await;
+            Errand::ClaimFor(stray, owner, seen_at) => {
+                let found = Box::pin(self.claim_for(stray.call, owner, seen_at)).await;
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
             Errand::ClaimAll(claim) => {
@@ -318,7 +318,11 @@ impl Tasks {
             Errand::AskAgain(link, patience) => {
                 (!self.answers_in(patience).await).then_some(Wakeup::CutOff(link))
             }
-            Errand::Prove => Some(Wakeup::Proven(self.store.owned(self.own).await)),
+            Errand::Prove => {
+                // From then on nobody claims for our silence. A store that takes no writes takes no claims either.
+                let _ = self.store.renew(self.own).await;
+                Some(Wakeup::Proven(self.store.owned(self.own).await))
+            }
             Errand::Sweep(now) => self.sweep(now).await,
             Errand::SayAgain(messages) => {
                 say_again(messages, &self.wakeups).await;
@@ -425,10 +429,15 @@ impl Tasks {
         })
     }
 
-    async fn claim_for(&self, call: CallId, owner: Incarnation) -> Whereabouts {
+    async fn claim_for(
+        &self,
+        call: CallId,
+        owner: Incarnation,
+        seen_at: Option<Timestamp>,
+    ) -> Whereabouts {
         let claimed = async {
             replay_dead(self.journals.as_deref(), &self.store).await?;
-            self.store.claim_call(call, owner, self.own).await
+            self.store.claim_call(call, owner, self.own, seen_at).await
         };
         match claimed.await {
             Ok(Some(claimed)) => Whereabouts::Claimed(Box::new(claimed)),

@@ -404,7 +404,10 @@ impl Worker {
         tracing::warn!(call.id = %id, "call {id} is call {other} already");
         self.committer.forget(id);
         match state {
-            CallState::Confirmed if is_known => self.change(id, Call::take_own_key),
+            CallState::Confirmed if is_known => {
+                self.repeats.note_beside(other, self.now);
+                self.change(id, Call::take_own_key);
+            }
             CallState::Trying | CallState::Early if is_known => {
                 self.change(id, Call::leave_caller);
                 self.emit(&Event::CallLeft { call: id });

@@ -162,7 +162,10 @@ impl Worker {
             }
             Life::Silent | Life::Unsure if self.pass_by_another(&stray) => {}
             // A call with a message waiting goes before the others of a dead owner; of a silent one it goes alone.
-            Life::Dead | Life::Silent => _ = self.errands.run(Errand::ClaimFor(stray, owner)),
+            Life::Dead | Life::Silent => {
+                let seen_at = self.peers.last_seen(owner);
+                self.errands.run(Errand::ClaimFor(stray, owner, seen_at));
+            }
             // Of a node in doubt.
             Life::Unsure => self.look_again_if_reliable(stray),
         }

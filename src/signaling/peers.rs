@@ -70,6 +70,8 @@ pub(super) struct Peers {
     addresses: HashMap<Incarnation, Vec<SocketAddr>>,
     /// Nodes whose lease ran out, and no more is known of them.
     silent: HashSet<Incarnation>,
+    /// What the rows of those said whose leases ran out, whatever else is known of them.
+    last_seen: HashMap<Incarnation, Timestamp>,
     /// Numbers of nodes that may live and have no link with us; unknown before the store told who is there.
     unheard: Option<HashMap<u16, Incarnation>>,
     /// When the last link with a node broke.
@@ -183,6 +185,7 @@ impl Peers {
     /// What others' silence said is as old as a gap of ours.
     pub(super) fn forget_silence(&mut self) {
         self.silent.clear();
+        self.last_seen.clear();
         for incarnation in core::mem::take(&mut self.overdue) {
             self.dead.remove(&incarnation);
         }
@@ -211,6 +214,17 @@ impl Peers {
         let is_new = !silent.is_subset(&self.silent);
         self.silent = silent;
         is_new
+    }
+
+    /// When those renewed their leases last that have run out, by the store's clock.
+    pub(super) fn note_last_seen(&mut self, rows: HashMap<Incarnation, Timestamp>) {
+        self.last_seen = rows;
+    }
+
+    /// The same of one of whose death there is no other proof.
+    pub(super) fn last_seen(&self, incarnation: Incarnation) -> Option<Timestamp> {
+        let is_proven = self.dead.contains(&incarnation) && !self.overdue.contains(&incarnation);
+        self.last_seen.get(&incarnation).filter(|_| !is_proven).copied()
     }
 
     pub(super) fn is_up(&self, incarnation: Incarnation) -> bool {

@@ -7,10 +7,10 @@ use super::errand::Errand;
 use super::outputs::catch_bug;
 use super::wakeup::Wakeup;
 use super::worker::Worker;
-use crate::call::{Save, farewell};
+use crate::call::{Farewell, Save, farewell};
 use crate::control::{Release, Request};
 use crate::event::Event;
-use crate::ids::{CallId, Flow, NodeName, Rev, SessionId};
+use crate::ids::{CallId, Flow, LegId, NodeName, Rev, SessionId};
 use crate::store::ClaimedCall;
 use bytes::Bytes;
 use core::time::Duration;
@@ -26,14 +26,34 @@ const REPEATS: [Duration; 3] =
 impl Worker {
     /// Ends a claimed call without carrying it on.
     pub(super) fn quarantine(&mut self, claimed: &ClaimedCall, why: &str) {
+        tracing::error!(call.id = %claimed.id, "call {} is only ended: {why}", claimed.id);
+        self.part_from(self.row_of(claimed), "its record could not be carried on");
+        self.release_media_everywhere(claimed);
+    }
+
+    /// Ends a claimed call that rings, while its caller talks in another call of the same INVITE: who rings is told to
+    /// stop, the caller hears nothing of it, and the CDR is the other's.
+    pub(super) fn end_beside_another(&mut self, claimed: &ClaimedCall) {
+        tracing::warn!(call.id = %claimed.id, "call {} has a caller that talks", claimed.id);
+        let row = self.row_of(claimed);
+        let mut parting = self.parting_of(&row, "its caller talks in another call");
+        parting.transmits.retain(|transmit| transmit.leg != LegId::CALLER);
+        self.emit(&Event::CallLeft { call: row.id });
+        let (rev, record) = (Rev(row.rev.0 + 1), Vec::new());
+        self.committer.save(Save { rev, ended: true, record, ..row });
+        self.say(parting);
+        self.release_media_everywhere(claimed);
+    }
+
+    fn row_of(&self, claimed: &ClaimedCall) -> Save {
         let ClaimedCall { id, key, epoch, rev, record, .. } = claimed;
-        tracing::error!(call.id = %id, "call {id} is only ended: {why}");
         let owner = self.settings.incarnation;
         let (id, key, epoch, rev, record) = (*id, *key, *epoch, *rev, record.clone());
-        let (ended, cdr, told) = (false, None, Vec::new());
-        let row = Save { id, key, owner, epoch, rev, ended, record, cdr, told };
-        self.part_from(row, "its record could not be carried on");
-        let session = SessionId::from(id);
+        Save { id, key, owner, epoch, rev, ended: false, record, cdr: None, told: Vec::new() }
+    }
+
+    fn release_media_everywhere(&mut self, claimed: &ClaimedCall) {
+        let (session, epoch) = (SessionId::from(claimed.id), claimed.epoch);
         let release = Release { session, epoch, rev: Rev(1) };
         // Which node has it may not be readable: the others know nothing of it.
         let nodes: Vec<NodeName> = self.media.iter().map(|(name, _)| name.clone()).collect();
@@ -53,12 +73,20 @@ impl Worker {
 
     /// BYE, CANCEL or 500 to whom the row's record names, and the row's end with a CDR.
     fn part_from(&mut self, row: Save, why: &str) {
+        let parting = self.parting_of(&row, why);
+        self.emit(&super::views::ended_event(row.id, &parting.cdr));
+        let (rev, cdr) = (Rev(row.rev.0 + 1), Some(Box::new(parting.cdr.clone())));
+        self.committer.save(Save { rev, ended: true, record: Vec::new(), cdr, ..row });
+        self.say(parting);
+    }
+
+    fn parting_of(&self, row: &Save, why: &str) -> Farewell {
         let (settings, now) = (Arc::clone(&self.settings), self.now);
         let part = |record: &[u8]| farewell(&settings, (row.id, row.epoch), record, now, why);
-        let parting = catch_bug(|| part(&row.record)).unwrap_or_else(|_| part(&[]));
-        self.emit(&super::views::ended_event(row.id, &parting.cdr));
-        let (rev, cdr) = (Rev(row.rev.0 + 1), Some(Box::new(parting.cdr)));
-        self.committer.save(Save { rev, ended: true, record: Vec::new(), cdr, ..row });
+        catch_bug(|| part(&row.record)).unwrap_or_else(|_| part(&[]))
+    }
+
+    fn say(&mut self, parting: Farewell) {
         let parting = parting.transmits.into_iter();
         let said: Vec<(Flow, Bytes)> =
             parting.map(|transmit| (self.flow_now(transmit.flow), transmit.bytes)).collect();
@@ -105,5 +133,28 @@ mod tests {
         assert_eq!((cdr.caller.extension.as_deref(), save.ended), (Some("1001"), true));
         assert_eq!(cdr.reason.as_deref(), Some("a bug in Holdfast"));
         assert!(samples::errands(&mut worker).iter().any(|e| matches!(e, Errand::SayAgain(_))));
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_caller_talks_in_another_rings_no_more() {
+        for is_beside in [true, false] {
+            let mut worker = samples::worker();
+            if is_beside {
+                worker.repeats.note_beside(CallId(7), worker.now);
+            }
+            worker.adopt(samples::ringing());
+            assert_eq!(worker.calls.get(CallId(7)).is_none(), is_beside);
+            let mut said = worker.sockets.driver().sent.drain(..);
+            let first = said.next().and_then(|(_, bytes)| Message::parse(&bytes).ok());
+            let cancels =
+                matches!(first, Some(Message::Request(it)) if it.method == Method::Cancel);
+            assert_eq!(cancels, is_beside);
+            assert!(!is_beside || said.next().is_none(), "the caller hears nothing");
+            drop(said);
+            let ended: Vec<&Save> =
+                worker.committer.owed_saves().filter(|save| save.ended).collect();
+            assert_eq!(ended.len(), usize::from(is_beside));
+            assert!(ended.iter().all(|save| save.cdr.is_none()));
+        }
     }
 }

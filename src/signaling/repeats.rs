@@ -5,15 +5,20 @@
 //! store may answer soon; in an outage, and where there never was another node, nobody waits.
 
 use super::asked::AskedInvites;
+use super::calls::Slot;
 use super::worker::Worker;
 use crate::ids::{CallId, Rev};
 use crate::limits;
 use crate::time::Timestamp;
+use crate::views::CallState;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 
 /// A store that is slow is waited for so long before the journal is enough.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A call that rings at phones is claimed, or its phones give up, within that time.
+const BESIDE: Duration = Duration::from_secs(300);
 
 /// What the journal has of new calls, and whether that is enough.
 #[derive(Debug, Default)]
@@ -24,6 +29,8 @@ pub(super) struct Repeats {
     waiting: VecDeque<(Timestamp, CallId, Rev)>,
     /// INVITEs that peers are asked for first.
     pub asked: AskedInvites,
+    /// Calls of the store whose callers talk in one of ours, that the same INVITE made; for so long.
+    beside: HashMap<CallId, Timestamp>,
     /// INVITEs of which the store has another call, and until when they are said again.
     of_others: HashMap<[u8; 16], (CallId, Timestamp)>,
 }
@@ -38,6 +45,16 @@ impl Repeats {
     pub(super) fn note_other(&mut self, key: [u8; 16], call: CallId, now: Timestamp) {
         self.of_others.retain(|_, (_, until)| now < *until);
         self.of_others.insert(key, (call, now + limits::TRANSACTION_TIMEOUT));
+    }
+
+    /// The caller of that call talks in one of ours.
+    pub(super) fn note_beside(&mut self, call: CallId, now: Timestamp) {
+        self.beside.retain(|_, until| now < *until);
+        self.beside.insert(call, now + BESIDE);
+    }
+
+    fn is_beside(&self, call: CallId, now: Timestamp) -> bool {
+        self.beside.get(&call).is_some_and(|until| now < *until)
     }
 
     /// Which call the store has of an INVITE, as it said lately.
@@ -89,6 +106,15 @@ impl Worker {
             tracing::warn!(call.id = %id, "call {id} is another node's already");
             self.drop_unsaid(id);
         }
+    }
+
+    /// The caller of a call that comes here talks already, in one of ours that its INVITE made too, whether the store
+    /// has said so or is still to say it.
+    pub(super) fn has_caller_of(&self, call: CallId, key: &[u8; 16]) -> bool {
+        let other = self.calls.of_key(key).filter(|other| *other != call);
+        let talks = |slot: &Slot| slot.committed.0 > 0 && slot.call.state() == CallState::Confirmed;
+        self.repeats.is_beside(call, self.now)
+            || other.and_then(|other| self.calls.get(other)).is_some_and(talks)
     }
 
     /// Messages that waited for that rev leave.

@@ -24,7 +24,7 @@ use crate::store::{Batch, ClaimedCall, JournalFolder, NodeRow, Store, StoreError
 use crate::time::Timestamp;
 use crate::views::CallState;
 use core::time::Duration;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tokio::sync::{mpsc, oneshot};
@@ -164,6 +164,8 @@ impl Worker {
     /// What the table says: peers to dial, leases that ran out, owners that are no more.
     pub(super) fn handle_nodes(&mut self, judgement: Judgement) {
         let Judgement { now, mut rows, owners, server } = judgement;
+        let written: HashMap<Incarnation, Timestamp> =
+            rows.iter().map(|row| (row.incarnation, row.seen_at)).collect();
         self.leases.age(now, &mut rows);
         self.notice_server(server);
         self.see_again();
@@ -195,7 +197,7 @@ impl Worker {
         let own_row = rows.iter().find(|row| row.incarnation == own);
         if self.leases.may_judge(now, own_row, lease) {
             self.lose_connections_of_others(&alive);
-            self.judge_silence(now, rows.iter().filter(signals));
+            self.judge_silence(now, rows.iter().filter(signals), written);
         }
         let known = rows.iter().filter(signals).map(|row| (&row.name, row.incarnation));
         self.peers.note_known(known);
@@ -211,16 +213,22 @@ impl Worker {
     /// Who let its lease run out may be gone, or cut off and speaking: its calls are claimed one by one, as phones
     /// speak to us of them. Silent for a second lease it is dead: a node that lives has found itself out by then. What
     /// it did meanwhile may be in its journal alone.
-    fn judge_silence<'a>(&mut self, now: Timestamp, rows: impl Iterator<Item = &'a NodeRow>) {
+    fn judge_silence<'a>(
+        &mut self,
+        now: Timestamp,
+        rows: impl Iterator<Item = &'a NodeRow>,
+        mut written: HashMap<Incarnation, Timestamp>,
+    ) {
         let (mut silent, mut dead) = (HashSet::new(), Vec::new());
         for row in rows {
             match standing(now.saturating_since(row.seen_at), self.lease) {
-                Standing::Fresh => {}
+                Standing::Fresh => _ = written.remove(&row.incarnation),
                 Standing::Silent if self.peers.life(row.incarnation) == Life::Dead => {}
                 Standing::Silent => _ = silent.insert(row.incarnation),
                 Standing::Dead => dead.push(row.incarnation),
             }
         }
+        self.peers.note_last_seen(written);
         if self.peers.set_silent(silent) {
             self.server.doubt_records(self.now);
             tracing::warn!(
@@ -409,6 +417,9 @@ impl Worker {
         let moved = moved.or_else(|| self.media.heir_of(recorded.as_ref()?));
         let node = moved.clone().or(recorded);
         let rings = matches!(call.state(), CallState::Trying | CallState::Early);
+        if rings && self.has_caller_of(id, &key) {
+            return self.end_beside_another(&claimed);
+        }
         self.note_mark(id, || format!("carried on by {}", self.settings.node));
         self.calls.insert(call, key, String::new());
         if let Some(slot) = self.calls.get_mut(id) {

@@ -38,7 +38,7 @@ impl Worker {
             return true;
         }
         let own = self.settings.incarnation;
-        let is_asked = self.errands.run(Errand::ClaimFor(Stray::none(id), own));
+        let is_asked = self.errands.run(Errand::ClaimFor(Stray::none(id), own, None));
         if !is_asked {
             self.unheard.claimed.remove(&id);
         }
@@ -81,7 +81,7 @@ mod tests {
     fn claimed(worker: &mut Worker) -> Vec<CallId> {
         let errands = samples::errands(worker).into_iter();
         let claims = errands.filter_map(|errand| match errand {
-            Errand::ClaimFor(stray, _) => Some(stray.call),
+            Errand::ClaimFor(stray, ..) => Some(stray.call),
             _ => None,
         });
         claims.collect()

@@ -400,16 +400,18 @@ impl Store {
         Ok(ask!(self, COMMIT_DEADLINE, claim(from, to, 1, true))?.pop())
     }
 
-    /// The same for one call that has a message waiting.
+    /// The same for one call that has a message waiting. Of an owner that was silent when its row said `seen_at`:
+    /// unless it has renewed its lease since.
     pub async fn claim_call(
         &self,
         id: CallId,
         from: Incarnation,
         to: Incarnation,
+        seen_at: Option<Timestamp>,
     ) -> Result<Option<ClaimedCall>, StoreError> {
         self.check_settled().await?;
         // Given up earlier than the server does, it could come true with nobody to carry the call on.
-        ask!(self, COMMIT_DEADLINE, claim_call(id, from, to))
+        ask!(self, COMMIT_DEADLINE, claim_call(id, from, to, seen_at))
     }
 
     /// Owner of a live call.
@@ -420,6 +422,11 @@ impl Store {
     /// It was a call and is over; known for `TOMBSTONE_LIFE`.
     pub async fn has_ended(&self, id: CallId) -> Result<bool, StoreError> {
         ask!(self, DEADLINE, has_ended(id))
+    }
+
+    /// A node's lease, by the store's clock.
+    pub async fn renew(&self, node: Incarnation) -> Result<(), StoreError> {
+        ask!(self, DEADLINE, renew(node))
     }
 
     /// Ids of an owner's live calls.

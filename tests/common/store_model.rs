@@ -20,11 +20,19 @@ pub(crate) struct Rules {
     pub knows_keys: bool,
     /// A claim raises the epoch.
     pub raises_epochs: bool,
+    /// Who renewed its lease is not claimed from for its silence before.
+    pub knows_leases: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { fences: true, joins_cdrs: true, knows_keys: true, raises_epochs: true }
+        Self {
+            fences: true,
+            joins_cdrs: true,
+            knows_keys: true,
+            raises_epochs: true,
+            knows_leases: true,
+        }
     }
 }
 
@@ -122,7 +130,7 @@ impl StoreModel {
     pub(crate) fn claim(&mut self, from: Incarnation, to: Incarnation) -> Vec<ClaimedCall> {
         let mut ids = self.owned(from);
         ids.retain(|id| self.calls[id].claims == 0);
-        ids.into_iter().filter_map(|id| self.claim_call(id, from, to)).collect()
+        ids.into_iter().filter_map(|id| self.claim_call(id, from, to, None)).collect()
     }
 
     /// Calls of a dead owner that an earlier claimer did not live to save.
@@ -135,7 +143,12 @@ impl StoreModel {
         id: CallId,
         from: Incarnation,
         to: Incarnation,
+        seen_at: Option<Timestamp>,
     ) -> Option<ClaimedCall> {
+        let renewed = |node: &NodeRow| Some(node.seen_at) != seen_at && node.incarnation == from;
+        if seen_at.is_some() && self.rules.knows_leases && self.nodes.values().any(renewed) {
+            return None;
+        }
         let row = self.calls.get_mut(&id)?;
         if row.owner != from || row.ended_at.is_some() {
             return None;

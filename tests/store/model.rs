@@ -73,8 +73,8 @@ async fn compare(store: &Store, model: &mut StoreModel, step: Step) {
         }
         Step::ClaimCall { id, from, to } => {
             let (id, from, to) = (CallId(id), Incarnation(from), Incarnation(to));
-            let claimed = store.claim_call(id, from, to).await.expect("writable");
-            assert_eq!(claimed, model.claim_call(id, from, to));
+            let claimed = store.claim_call(id, from, to, None).await.expect("writable");
+            assert_eq!(claimed, model.claim_call(id, from, to, None));
         }
         Step::ClaimSuspect { from, to } => {
             let (from, to) = (Incarnation(from), Incarnation(to));
@@ -83,7 +83,7 @@ async fn compare(store: &Store, model: &mut StoreModel, step: Step) {
             // Which of them is the database's to choose.
             let known = claimed.as_ref().and_then(|call| {
                 assert!(suspects.contains(&call.id), "{} is no suspect", call.id);
-                model.claim_call(call.id, from, to)
+                model.claim_call(call.id, from, to, None)
             });
             assert_eq!(claimed, known);
             assert_eq!(claimed.is_none(), suspects.is_empty());

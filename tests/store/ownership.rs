@@ -2,15 +2,16 @@
 
 use crate::database::Database;
 use crate::samples::{by, commit, ended, save};
-use holdfast::ids::{CallId, Epoch, Incarnation, Rev};
+use holdfast::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use holdfast::net::clock;
-use holdfast::store::{CallOutcome, ClaimedCall, Store};
+use holdfast::store::{CallOutcome, ClaimedCall, NodeRow, Store};
 use std::time::Duration;
 
 on_both!(
     a_dead_owners_calls_are_claimed,
     two_claimers_never_have_the_same_call,
     one_call_is_claimed_by_itself,
+    who_renewed_its_lease_is_not_claimed_from,
     a_call_that_no_claimer_saves_is_told_from_the_others,
     the_stores_clock_goes,
 );
@@ -68,7 +69,7 @@ async fn one_call_is_claimed_by_itself(database: &Database) {
     assert_eq!(store.call_of_key(&[9; 16]).await.expect("readable"), None);
     assert_eq!(store.call_of_key(&save(3, 1).key).await.expect("readable"), None, "over");
     let take = async |id: u128, from: Incarnation| {
-        let taken = store.claim_call(CallId(id), from, Incarnation(5)).await;
+        let taken = store.claim_call(CallId(id), from, Incarnation(5), None).await;
         taken.expect("writable")
     };
     assert_eq!(take(1, Incarnation(8)).await, None, "another's");
@@ -103,10 +104,12 @@ async fn a_call_that_no_claimer_saves_is_told_from_the_others(database: &Databas
     let suspect = store.claim_suspect(dead, heir).await.expect("writable").expect("the other");
     assert_eq!((suspect.id, suspect.claims), (CallId(2), 2));
     assert_eq!(store.claim_suspect(dead, heir).await.expect("writable"), None);
-    let again = store.claim_call(CallId(2), heir, dead).await.expect("writable").expect("there");
+    let again =
+        store.claim_call(CallId(2), heir, dead, None).await.expect("writable").expect("there");
     assert_eq!(again.claims, 3);
     // The answer was lost, the claimer lives.
-    let asked = store.claim_call(CallId(2), dead, dead).await.expect("writable").expect("its own");
+    let asked =
+        store.claim_call(CallId(2), dead, dead, None).await.expect("writable").expect("its own");
     assert_eq!((asked.claims, asked.epoch), (3, Epoch(again.epoch.0 + 1)));
 }
 
@@ -117,4 +120,31 @@ async fn the_stores_clock_goes(database: &Database) {
     assert!(Duration::from_micros(apart) < Duration::from_secs(20), "as the wall's");
     let after = store.clock().await.expect("readable");
     assert!(after >= before);
+}
+
+/// Between a look at its row and the claim.
+async fn who_renewed_its_lease_is_not_claimed_from(database: &Database) {
+    let store = database.open().await;
+    commit(&store, vec![save(1, 1), save(2, 1)]).await;
+    let (owner, heir) = (Incarnation(1), Incarnation(5));
+    let row = NodeRow {
+        name: NodeName("one".into()),
+        incarnation: owner,
+        mode: "signaling".to_owned(),
+        control: Vec::new(),
+        seen_at: clock::now(),
+        view: "{}".to_owned(),
+    };
+    store.write_node(&row).await.expect("writable");
+    let looked_at = store.nodes().await.expect("readable")[0].seen_at;
+    let claim = async |call, seen_at| {
+        let claimed = store.claim_call(CallId(call), owner, heir, seen_at).await;
+        claimed.expect("writable").is_some()
+    };
+    assert!(claim(1, Some(looked_at)).await, "silent still");
+    store.renew(owner).await.expect("writable");
+    assert!(store.nodes().await.expect("readable")[0].seen_at > looked_at);
+    assert!(!claim(2, Some(looked_at)).await, "it lives");
+    assert!(claim(2, None).await, "it is proven dead");
+    assert!(!claim(2, None).await, "another's by now");
 }

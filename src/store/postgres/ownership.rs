@@ -20,11 +20,17 @@ update calls c set owner = $2, epoch = c.epoch + 1,
 where c.id = dead.id
 returning c.id, c.key, c.epoch, c.rev, c.record, c.claims";
 
-/// What a node claims from itself, because it did not hear the answer, it has not died with.
+/// What a node claims from itself, because it did not hear the answer, it has not died with. An owner that was silent
+/// is not claimed from when it has renewed its lease since: the lock keeps it from renewing, and looking what is its
+/// own, amid that.
 const CLAIM_ONE: &str = "
+with lease as materialized (
+    select seen_at from nodes where incarnation = $1 for share
+)
 update calls set owner = $2, epoch = epoch + 1,
     claims = least(claims + (owner <> $2)::int, 1000)
 where id = $3 and owner = $1 and ended_at is null
+    and ($4::bigint is null or not exists (select from lease where seen_at <> $4))
 returning id, key, epoch, rev, record, claims";
 
 impl Session {
@@ -50,11 +56,13 @@ impl Session {
         id: CallId,
         from: Incarnation,
         to: Incarnation,
+        seen_at: Option<Timestamp>,
     ) -> Result<Option<ClaimedCall>, StoreError> {
         let row: Option<ClaimRow> = sqlx::query_as(CLAIM_ONE)
             .bind(signed(from.0))
             .bind(signed(to.0))
             .bind(id.0.to_be_bytes().to_vec())
+            .bind(seen_at.map(|at| signed(at.as_micros())))
             .fetch_optional(&mut *self.connection)
             .await?;
         row.map(claimed_call).transpose()
@@ -76,6 +84,17 @@ impl Session {
                 .fetch_optional(&mut *self.connection)
                 .await?;
         Ok(ended.is_some())
+    }
+
+    pub async fn renew(&mut self, node: Incarnation) -> Result<(), StoreError> {
+        sqlx::query(
+            "update nodes set seen_at = (extract(epoch from clock_timestamp()) * 1e6)::bigint
+             where incarnation = $1",
+        )
+        .bind(signed(node.0))
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(())
     }
 
     pub async fn owned(&mut self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {

@@ -35,16 +35,19 @@ impl Sqlite {
         id: CallId,
         from: Incarnation,
         to: Incarnation,
+        seen_at: Option<Timestamp>,
     ) -> Result<Option<ClaimedCall>, StoreError> {
         let row: Option<ClaimRow> = sqlx::query_as(
             "update calls set owner = ?2, epoch = epoch + 1,
                  claims = min(claims + (owner <> ?2), 1000)
-             where id = ?3 and owner = ?1 and ended_at is null
+             where id = ?3 and owner = ?1 and ended_at is null and (?4 is null or not exists
+                 (select 1 from nodes where incarnation = ?1 and seen_at <> ?4))
              returning id, key, epoch, rev, record, claims",
         )
         .bind(signed(from.0))
         .bind(signed(to.0))
         .bind(id.0.to_be_bytes().to_vec())
+        .bind(seen_at.map(|at| signed(at.as_micros())))
         .fetch_optional(&self.writer)
         .await?;
         row.map(claimed_call).transpose()
@@ -66,6 +69,18 @@ impl Sqlite {
                 .fetch_optional(&self.readers)
                 .await?;
         Ok(ended.is_some())
+    }
+
+    pub async fn renew(&self, node: Incarnation) -> Result<(), StoreError> {
+        sqlx::query(
+            "update nodes set seen_at = max(seen_at + 1,
+                 cast((julianday('now') - 2440587.5) * 86400000000 as integer))
+             where incarnation = ?1",
+        )
+        .bind(signed(node.0))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
     }
 
     pub async fn owned(&self, owner: Incarnation) -> Result<Vec<CallId>, StoreError> {

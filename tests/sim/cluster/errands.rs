@@ -13,6 +13,7 @@ use holdfast::signaling::driven::{
     Claim, Errand, Found, Incoming, Judgement, PeerAddress, Stray, Wakeup, Whereabouts,
 };
 use holdfast::store::{Batch, CallOutcome, StoreError, TOMBSTONE_LIFE};
+use holdfast::time::Timestamp;
 
 /// Of a statement, and of a commit.
 const DEADLINE: u64 = 3 * S;
@@ -201,7 +202,7 @@ impl World {
         }
         let wakeup = match errand {
             Errand::Commit(_) => Wakeup::Committed(unavailable()),
-            Errand::FindOwner(stray) | Errand::ClaimFor(stray, _) => found(stray),
+            Errand::FindOwner(stray) | Errand::ClaimFor(stray, ..) => found(stray),
             Errand::FindByKey { flow, bytes, hops, .. } => {
                 found(Stray { call: CallId(0), hint: 0, flow, bytes, hops, tries: 0 })
             }
@@ -269,18 +270,22 @@ impl World {
                 let stray = Stray { call, hint: 0, flow, bytes, hops, tries: 0 };
                 Wakeup::StrayFound(Box::new((stray, found)))
             }
-            Errand::ClaimFor(stray, owner) => {
-                let found = self.claim_for(node, own, stray.call, owner);
-                match heard {
-                    true => Wakeup::StrayFound(Box::new((stray, found))),
-                    false => return self.lose_claim(node, life, Errand::ClaimFor(stray, owner)),
+            Errand::ClaimFor(stray, owner, seen_at) => {
+                let found = self.claim_for(node, own, stray.call, (owner, seen_at));
+                if !heard {
+                    let again = Errand::ClaimFor(stray, owner, seen_at);
+                    return self.lose_claim(node, life, again);
                 }
+                Wakeup::StrayFound(Box::new((stray, found)))
             }
             Errand::ClaimAll(claim) => return self.claim_all(node, life, claim, heard, back),
             Errand::AskStore(name) if self.store_takes_writes(node) => Wakeup::StoreWorks(name),
             Errand::AskAgain(link, _) if !self.store_takes_writes(node) => Wakeup::CutOff(link),
             Errand::AskStore(_) | Errand::AskAgain(..) => return,
-            Errand::Prove => Wakeup::Proven(Ok(self.owned(node, own))),
+            Errand::Prove => {
+                self.renew(node, own);
+                Wakeup::Proven(Ok(self.owned(node, own)))
+            }
             Errand::LookUp { call, number, uri, extension } => {
                 let user = self.users.iter().find(|user| user.extension == extension);
                 let mut bindings = self.stored_bindings();
@@ -299,6 +304,17 @@ impl World {
             | Errand::ReadLadder { .. } => return,
         };
         self.answer(node, life, back, wakeup);
+    }
+
+    /// Its lease.
+    fn renew(&mut self, node: usize, own: Incarnation) {
+        let seen_at = Timestamp::from_micros(self.now + self.store_ahead);
+        if self.store_takes_writes(node) {
+            let mut rows = self.store.nodes.values_mut();
+            rows.find(|row| row.incarnation == own)
+                .into_iter()
+                .for_each(|row| row.seen_at = seen_at);
+        }
     }
 
     fn owned(&self, node: usize, own: Incarnation) -> Vec<CallId> {
@@ -321,13 +337,13 @@ impl World {
         node: usize,
         own: Incarnation,
         call: CallId,
-        owner: Incarnation,
+        (owner, seen_at): (Incarnation, Option<Timestamp>),
     ) -> Whereabouts {
         if self.sabotage == Some(Sabotage::NobodyClaims) {
             return Whereabouts::Unknown;
         }
         self.replay_dead(node);
-        let claimed = self.store.claim_call(call, owner, own);
+        let claimed = self.store.claim_call(call, owner, own, seen_at);
         self.note(|| format!("   node {node} claims {call}: {}", claimed.is_some()));
         claimed.map_or(Whereabouts::Unknown, |claimed| Whereabouts::Claimed(Box::new(claimed)))
     }
@@ -386,7 +402,7 @@ impl World {
         let claimed = self.store.claim(from, own);
         // Those that a claimer died with: one by one.
         let suspect = self.store.suspects(from).first().copied().filter(|_| claimed.is_empty());
-        let suspect = suspect.and_then(|id| self.store.claim_call(id, from, own));
+        let suspect = suspect.and_then(|id| self.store.claim_call(id, from, own, None));
         let wakeup = match suspect {
             Some(suspect) => {
                 self.count.add("calls: claimed though a claimer died with them");
@@ -451,7 +467,7 @@ impl World {
     }
 
     pub fn write_row(&mut self, node: usize, life: u64) {
-        let seen_at = holdfast::time::Timestamp::from_micros(self.now + self.store_ahead);
+        let seen_at = Timestamp::from_micros(self.now + self.store_ahead);
         let takes = self.store_takes_writes(node);
         let Some(process) = &self.nodes[node].process else { return };
         if process.life != life {

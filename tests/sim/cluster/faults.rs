@@ -156,11 +156,6 @@ impl Theme {
         }
     }
 
-    /// The switch promises to outlive it. What several kinds of faults at once may break is known.
-    pub fn is_strict(self) -> bool {
-        self != Self::All
-    }
-
     pub fn weather(self, random: &mut Random) -> Weather {
         let mut weather = Weather { spread: 20 * MS, ..Weather::default() };
         match self {

@@ -47,10 +47,12 @@ pub enum Sabotage {
     NoReplay,
     /// Media nodes forget what they told, heard or not.
     ForgottenReports,
+    /// Calls are claimed for a silence that is over.
+    OldSilence,
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::EarlyCommit,
         Self::NoFence,
         Self::LooseCdrs,
@@ -70,6 +72,7 @@ impl Sabotage {
         Self::OldEpochs,
         Self::NoReplay,
         Self::ForgottenReports,
+        Self::OldSilence,
     ];
 }
 
@@ -81,6 +84,7 @@ impl Sabotage {
             Self::EarlyHandOver => 413,
             Self::NoReplay => 3_316,
             Self::OldEpochs => 1_806,
+            Self::OldSilence => 10_361,
             _ => 0,
         }
     }
@@ -105,6 +109,7 @@ impl World {
             Some(Sabotage::NoFence) => self.store.rules.fences = false,
             Some(Sabotage::LooseCdrs) => self.store.rules.joins_cdrs = false,
             Some(Sabotage::NoKeys) => self.store.rules.knows_keys = false,
+            Some(Sabotage::OldSilence) => self.store.rules.knows_leases = false,
             Some(Sabotage::SameEpoch) => self.store.rules.raises_epochs = false,
             Some(Sabotage::OldEpochs) => {
                 self.medias.iter_mut().for_each(|media| media.node.fences = false);

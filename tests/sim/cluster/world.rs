@@ -133,7 +133,6 @@ pub struct World {
     pub complaints: Vec<String>,
     pub trace: Vec<String>,
     pub is_traced: bool,
-    pub is_strict: bool,
     pub count: Count,
     pub branches: HashSet<String>,
     /// Of each dialog the last number that the switch used, and for a BYE.
@@ -221,7 +220,6 @@ impl World {
             complaints: Vec::new(),
             trace: Vec::new(),
             is_traced: false,
-            is_strict: theme.is_strict(),
             count: Count::default(),
             branches: HashSet::new(),
             sequences: HashMap::new(),
