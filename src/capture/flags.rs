@@ -4,6 +4,7 @@
 //! Invariants: calls and messages that are remembered are bounded in number, the oldest make room; a call without a
 //! flag costs no memory once a minute of others has passed.
 
+use super::gist::{Gist, lines};
 use crate::ids::{CallId, LegId};
 use crate::sip::Status;
 use crate::time::Timestamp;
@@ -41,7 +42,7 @@ pub struct Said<'a> {
 /// Follows one call.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
-    said: HashMap<u64, u32>,
+    said: BTreeMap<u64, u32>,
     /// Legs whose repeated 2xx has no ACK.
     unacknowledged: BTreeSet<LegId>,
     /// Legs that were invited again and again and have said nothing: phones that are off. Their silence is theirs, and
@@ -54,6 +55,10 @@ pub struct Watch {
 impl Watch {
     /// The next message, in the order of time. True: the same was said before.
     pub fn see(&mut self, said: &Said<'_>) -> bool {
+        self.see_gist(said, &Gist::read(said.text))
+    }
+
+    fn see_gist(&mut self, said: &Said<'_>, gist: &Gist<'_>) -> bool {
         let mut hasher = DefaultHasher::new();
         (said.received, said.remote, said.text).hash(&mut hasher);
         let times = self.said.entry(hasher.finish()).or_insert(0);
@@ -64,10 +69,10 @@ impl Watch {
         } else if times == STORM || said.received && self.mute.remove(&said.leg) {
             self.flags.insert(CallFlag::RetransmissionStorm);
         }
-        let (method, status) = gist(said.text);
+        let Gist { method, status, body, .. } = *gist;
         // What a repeated message describes was looked at.
         if !is_repeated {
-            self.look_at_sdp(status, said);
+            self.look_at_sdp(status, body, said);
             self.glares += u32::from(status == Some(491));
         }
         let is_accepted = status.is_some_and(|status| (200..300).contains(&status));
@@ -93,20 +98,19 @@ impl Watch {
     }
 
     /// What the session description says that it had better not.
-    fn look_at_sdp(&mut self, status: Option<u16>, said: &Said<'_>) {
+    fn look_at_sdp(&mut self, status: Option<u16>, body: &[u8], said: &Said<'_>) {
         let names = |line: &[u8]| {
             let address =
                 line.strip_prefix(b"c=IN IP4 ").or_else(|| line.strip_prefix(b"c=IN IP6 "));
             let address = address.and_then(|address| core::str::from_utf8(address).ok());
-            address.is_some_and(|address| address.trim().parse().is_ok_and(is_private))
+            address.is_some_and(|address| address.parse().is_ok_and(is_private))
         };
-        let mut lines = said.text.split(|byte| *byte == b'\n');
         let is_public = !is_private(said.remote.ip().to_canonical());
-        if said.received && is_public && lines.clone().any(names) {
+        if said.received && is_public && lines(body).any(names) {
             self.flags.insert(CallFlag::PrivateAddressInSdp);
         }
         let refuses = status.is_some_and(|status| Status(status).refuses_media());
-        if refuses || lines.any(|line| line.starts_with(b"m=audio 0 ")) {
+        if refuses || lines(body).any(|line| line.starts_with(b"m=audio 0 ")) {
             self.flags.insert(CallFlag::MediaRejected);
         }
     }
@@ -122,21 +126,8 @@ fn is_private(ip: IpAddr) -> bool {
 /// It invites a phone to the call: there is no dialog yet.
 fn is_first_invite(text: &[u8]) -> bool {
     let is_to = |line: &&[u8]| line.get(..3).is_some_and(|name| name.eq_ignore_ascii_case(b"to:"));
-    let to = text.split(|byte| *byte == b'\n').find(is_to).unwrap_or_default();
+    let to = lines(text).find(is_to).unwrap_or_default();
     text.starts_with(b"INVITE ") && !to.windows(5).any(|part| part == b";tag=")
-}
-
-/// The method of CSeq and the status, read where they stand; a request has no status.
-fn gist(text: &[u8]) -> (&[u8], Option<u16>) {
-    let status = text.strip_prefix(b"SIP/2.0 ").and_then(|rest| rest.get(..3));
-    let status = status.and_then(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
-    let is_cseq =
-        |line: &&[u8]| line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"cseq"));
-    let mut head =
-        text.split(|byte| *byte == b'\n').take_while(|line| !line.trim_ascii().is_empty());
-    let cseq = head.find(is_cseq).unwrap_or_default().trim_ascii();
-    let method = cseq.rsplit(|byte| byte.is_ascii_whitespace()).next();
-    (method.unwrap_or_default(), status)
 }
 
 /// Flags by call. Ids sort by time.
@@ -201,7 +192,7 @@ impl Watches {
         Self { flagged, ..Self::default() }
     }
 
-    pub(super) fn see(&mut self, call: CallId, at: Timestamp, said: &Said<'_>) {
+    pub(super) fn see(&mut self, call: CallId, at: Timestamp, said: &Said<'_>, gist: &Gist<'_>) {
         if self.young.len() >= WATCHED || at.saturating_since(self.since) > GENERATION {
             self.old = core::mem::take(&mut self.young);
             self.since = at;
@@ -215,7 +206,7 @@ impl Watches {
             Watch { flags: flagged.of(call), ..Watch::default() }
         });
         let before = watch.flags();
-        watch.see(said);
+        watch.see_gist(said, gist);
         let flags = watch.flags();
         if flags != before {
             self.flagged.put(call, flags);
@@ -232,6 +223,10 @@ mod tests {
         Said { leg: LegId(0), received: false, remote, text: text.as_bytes() }
     }
 
+    fn see(watches: &mut Watches, call: CallId, at: Timestamp, said: &Said<'_>) {
+        watches.see(call, at, said, &Gist::read(said.text));
+    }
+
     #[test]
     fn a_flag_stays_until_it_is_mended_and_calls_make_room() {
         let head = |line: &str, method: &str| {
@@ -245,23 +240,23 @@ mod tests {
         let mut watches = Watches::new(flagged.clone());
         let (call, at) = (CallId(1), Timestamp::from_millis);
         let of = |call: u128| Vec::from_iter(flagged.of(CallId(call)));
-        watches.see(call, at(1), &said(&ok));
+        see(&mut watches, call, at(1), &said(&ok));
         assert_eq!(of(1), []);
-        watches.see(call, at(501), &said(&ok));
+        see(&mut watches, call, at(501), &said(&ok));
         assert_eq!(of(1), [CallFlag::AckMissing]);
         let news = || Vec::from_iter(flagged.news().into_values().flatten());
         assert_eq!((news(), news()), (vec![CallFlag::AckMissing], vec![]));
-        watches.see(call, at(502), &Said { received: true, ..said(&ack) });
+        see(&mut watches, call, at(502), &Said { received: true, ..said(&ack) });
         assert_eq!(of(1), []);
         let busy = head("SIP/2.0 488 Not Acceptable Here", "INVITE");
-        watches.see(call, at(503), &said(&busy));
+        see(&mut watches, call, at(503), &said(&busy));
         for generation in 1..4 {
             let now = at(1_000) + GENERATION * 2 * generation;
-            watches.see(CallId(2), now, &said(&ack));
+            see(&mut watches, CallId(2), now, &said(&ack));
         }
         assert!(!watches.young.contains_key(&call) && !watches.old.contains_key(&call));
-        watches.see(call, at(999_000), &said(&ok));
-        watches.see(call, at(999_500), &said(&ok));
+        see(&mut watches, call, at(999_000), &said(&ok));
+        see(&mut watches, call, at(999_500), &said(&ok));
         assert_eq!(of(1), [CallFlag::AckMissing, CallFlag::MediaRejected]);
         for other in 0..u128::try_from(FLAGGED).expect("few") {
             flagged.put(CallId(10 + other), BTreeSet::from([CallFlag::GlareLoop]));

@@ -19,6 +19,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 const LOOK_UP: Duration = Duration::from_secs(60);
 /// After a look-up that failed.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(5);
+/// Of all chunks but the payload, about.
+const CHUNKS: usize = 256;
 /// Of a datagram: more does not fit its length.
 const MOST: usize = 65_000;
 
@@ -72,7 +74,8 @@ pub struct HepPacket<'a> {
 impl HepPacket<'_> {
     /// On the wire.
     pub fn encode(&self, agent: u32, password: Option<&str>) -> Vec<u8> {
-        let mut bytes = b"HEP3\0\0".to_vec();
+        let mut bytes = Vec::with_capacity(CHUNKS + self.payload.len());
+        bytes.extend(b"HEP3\0\0");
         let mut chunk = |kind: u16, value: &[u8]| {
             let length = u16::try_from(6 + value.len()).unwrap_or(u16::MAX);
             // Vendor 0 is the generic one.

@@ -49,6 +49,9 @@ fn end_of_line(text: &[u8], begin: usize) -> usize {
 }
 
 fn tells_digits(line: &[u8]) -> bool {
+    if !matches!(line.first(), Some(b'C' | b'c')) {
+        return false;
+    }
     let value = [&b"content-type:"[..], b"c:"].into_iter().find_map(|name| after_name(line, name));
     let value = value.and_then(|value| value.split(|byte| *byte == b';').next());
     value.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(DIGITS))

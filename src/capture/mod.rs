@@ -7,6 +7,7 @@
 //! process that was killed, costs its last entry.
 
 mod flags;
+mod gist;
 mod hep;
 mod mask;
 mod pcap;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use flags::{Flagged, Watches};
+use gist::Gist;
 use segment::Segments;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -40,7 +42,7 @@ use transactions::Transactions;
 const QUEUE: usize = 16_384;
 /// The writer rests so long before it looks again: to wake it for each message would cost the SIP thread as much as the
 /// message costs the writer.
-pub const PACE: Duration = Duration::from_millis(10);
+pub const PACE: Duration = Duration::from_millis(50);
 /// Messages and marks of one call that are read; more are left out.
 pub const ENTRIES: usize = 5_000;
 /// The same for its packets of RTCP: three hours of two phones that report every five seconds, and of our reports.
@@ -282,12 +284,14 @@ impl Writer {
             }
             Note::Message(Heard { call, leg, at, received, flow, bytes }) => {
                 let Flow { transport, local, remote, .. } = flow;
-                if let Some(measure) = self.transactions.see(&bytes, at, received) {
+                let masked = mask::masked(&bytes);
+                let gist = Gist::read(&masked);
+                if let Some(measure) = self.transactions.see(&gist, at, received) {
                     self.measured(measure);
                 }
-                let masked = mask::masked(&bytes);
+                let said = Said { leg, received, remote, text: &masked };
+                self.watches.see(call, at, &said, &gist);
                 self.tell_collector(&call.to_string(), at, received, &flow, &masked);
-                self.watches.see(call, at, &Said { leg, received, remote, text: &masked });
                 let text = masked.into();
                 (call, at, What::Message { leg, received, transport, local, remote, text })
             }

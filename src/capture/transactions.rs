@@ -1,8 +1,8 @@
 //! How long transactions of calls take (RFC 3261 §17): from when a request is seen first to its final response.
 //!
-//! Invariants: a retransmission begins nothing anew and ends nothing twice; what never ends is forgotten; a message is
-//! not parsed for this: first line, top Via's branch and CSeq are read where they stand.
+//! Invariants: a retransmission begins nothing anew and ends nothing twice; what never ends is forgotten.
 
+use super::gist::Gist;
 use crate::event::{Measure, TransactionRole};
 use crate::limits::TRANSACTION_TIMEOUT;
 use crate::time::Timestamp;
@@ -23,64 +23,25 @@ pub(super) struct Transactions {
     order: VecDeque<(Timestamp, Key)>,
 }
 
-/// Of a message, what tells its transaction.
-struct Seen<'a> {
-    /// None: it is a request.
-    status: Option<u16>,
-    branch: &'a [u8],
-    method: &'static str,
-}
-
 /// The methods that are told apart; ACK has no response.
 fn word(method: &[u8]) -> Option<&'static str> {
     let known = ["BYE", "CANCEL", "INFO", "INVITE", "OPTIONS", "PRACK", "REFER", "UPDATE"];
     match method {
-        b"ACK" => None,
+        b"ACK" | b"" => None,
         method => Some(*known.iter().find(|word| word.as_bytes() == method).unwrap_or(&"other")),
     }
 }
 
-impl<'a> Seen<'a> {
-    fn read(bytes: &'a [u8]) -> Option<Self> {
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        let first = lines.next()?;
-        let status = first.strip_prefix(b"SIP/2.0 ");
-        let status = status.map(|rest| core::str::from_utf8(rest.get(..3)?).ok()?.parse().ok());
-        let (mut branch, mut method) = (None, None);
-        for line in lines {
-            let line = line.trim_ascii();
-            if line.is_empty() || (branch.is_some() && method.is_some()) {
-                break;
-            }
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
-            if branch.is_none() && (name.eq_ignore_ascii_case(b"via") || name == b"v") {
-                branch = Some(branch_of(value)?);
-            } else if name.eq_ignore_ascii_case(b"cseq") {
-                method = value.rsplit(|byte| byte.is_ascii_whitespace()).next();
-            }
-        }
-        let status = match status {
-            Some(status) => Some(status?),
-            None => None,
-        };
-        Some(Self { status, branch: branch?, method: word(method?)? })
-    }
-}
-
-/// Of the first of several values.
-fn branch_of(via: &[u8]) -> Option<&[u8]> {
-    let name = b"branch=";
-    let begin = via.windows(name.len()).position(|part| part.eq_ignore_ascii_case(name))?;
-    let rest = &via[begin + name.len()..];
-    let is_end = |byte: &u8| matches!(byte, b';' | b',') || byte.is_ascii_whitespace();
-    Some(&rest[..rest.iter().position(is_end).unwrap_or(rest.len())])
-}
-
 impl Transactions {
     /// A message came or left; what ended with it.
-    pub(super) fn see(&mut self, bytes: &[u8], at: Timestamp, received: bool) -> Option<Measure> {
-        let Seen { status, branch, method } = Seen::read(bytes)?;
+    pub(super) fn see(
+        &mut self,
+        gist: &Gist<'_>,
+        at: Timestamp,
+        received: bool,
+    ) -> Option<Measure> {
+        let Gist { status, branch, .. } = *gist;
+        let method = word(gist.method).filter(|_| !branch.is_empty())?;
         match status {
             None => self.begin((branch.into(), method, received), at),
             Some(200..) => {
@@ -130,6 +91,15 @@ mod tests {
         text.into_bytes()
     }
 
+    fn see(
+        open: &mut Transactions,
+        message: &[u8],
+        at: Timestamp,
+        received: bool,
+    ) -> Option<Measure> {
+        open.see(&Gist::read(message), at, received)
+    }
+
     const VIA: &str = "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1;rport";
 
     #[test]
@@ -139,25 +109,25 @@ mod tests {
         let invite = message("INVITE sip:2@x SIP/2.0", "INVITE", VIA);
         let ringing = message("SIP/2.0 180 Ringing", "INVITE", VIA);
         let busy = message("SIP/2.0 486 Busy Here", "INVITE", VIA);
-        assert_eq!(open.see(&invite, at(1_000), true), None);
-        assert_eq!(open.see(&invite, at(1_500), true), None, "a retransmission");
-        assert_eq!(open.see(&ringing, at(1_600), false), None);
+        assert_eq!(see(&mut open, &invite, at(1_000), true), None);
+        assert_eq!(see(&mut open, &invite, at(1_500), true), None, "a retransmission");
+        assert_eq!(see(&mut open, &ringing, at(1_600), false), None);
         let took = Duration::from_millis(2_000);
         let role = TransactionRole::Server;
         let ended = Some(Measure::Transaction { method: "INVITE", role, took });
-        assert_eq!(open.see(&busy, at(3_000), false), ended);
-        assert_eq!(open.see(&busy, at(3_500), false), None, "repeated");
+        assert_eq!(see(&mut open, &busy, at(3_000), false), ended);
+        assert_eq!(see(&mut open, &busy, at(3_500), false), None, "repeated");
         let ack = message("ACK sip:2@x SIP/2.0", "ACK", VIA);
-        assert_eq!(open.see(&ack, at(3_600), true), None);
+        assert_eq!(see(&mut open, &ack, at(3_600), true), None);
         assert!(open.began.is_empty(), "nothing waits for an answer to ACK: {open:?}");
         assert!(open.order.len() < 2, "what has ended is forgotten: {open:?}");
         let short = "v: SIP/2.0/TCP [2001:db8::1] ;Branch=z9hG4bK2, SIP/2.0/UDP x;branch=z9hG4bK3";
         let bye = message("BYE sip:2@x SIP/2.0", "BYE", short);
         let ok = message("SIP/2.0 200 OK", "BYE", short);
-        assert_eq!(open.see(&bye, at(4_000), false), None);
+        assert_eq!(see(&mut open, &bye, at(4_000), false), None);
         let (role, took) = (TransactionRole::Client, Duration::from_millis(5));
         let ended = Some(Measure::Transaction { method: "BYE", role, took });
-        assert_eq!(open.see(&ok, at(4_005), true), ended);
+        assert_eq!(see(&mut open, &ok, at(4_005), true), ended);
     }
 
     #[test]
@@ -166,7 +136,7 @@ mod tests {
         let mut now = Timestamp::from_millis(1);
         for number in 0..10 {
             let via = format!("Via: SIP/2.0/UDP x;branch=z9hG4bK{number}");
-            open.see(&message("BYE sip:2@x SIP/2.0", "BYE", &via), now, true);
+            see(&mut open, &message("BYE sip:2@x SIP/2.0", "BYE", &via), now, true);
             now = now + TRANSACTION_TIMEOUT * LIFE / 4;
         }
         assert!(open.began.len() <= 5 && open.order.len() <= 5, "{open:?}");
@@ -177,7 +147,7 @@ mod tests {
         let mut open = Transactions::default();
         for text in ["", "\r\n\r\n", "SIP/2.0 2", "SIP/2.0 x00 OK\r\nVia\r\n", "INVITE x\r\n:\r\n"]
         {
-            assert_eq!(open.see(text.as_bytes(), Timestamp::default(), true), None, "{text}");
+            assert_eq!(see(&mut open, text.as_bytes(), Timestamp::default(), true), None, "{text}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::call::Save;
 use crate::directory::{Binding, User};
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
-use crate::views::{CallFlag, Cdr};
+use crate::views::{CallFlag, Cdr, EventDocument};
 use batch::Part;
 use core::time::Duration;
 pub use journal::{Journal, JournalFolder, ReplayLock, Replayed};
@@ -67,8 +67,8 @@ pub struct Batch {
 pub struct StoredEvent {
     /// Its place in the order.
     pub id: u64,
-    /// A JSON object.
-    pub event: serde_json::Map<String, serde_json::Value>,
+    /// What happened.
+    pub event: EventDocument,
 }
 
 /// A stored call.

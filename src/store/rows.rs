@@ -8,7 +8,7 @@ use crate::directory::{Binding, User};
 use crate::encoding::append;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
-use crate::views::Cdr;
+use crate::views::{Cdr, EventDocument};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -62,11 +62,15 @@ pub(super) fn events_of_row(
     sequence: i64,
     documents: &str,
 ) -> Result<Vec<StoredEvent>, StoreError> {
-    let events: Vec<serde_json::Map<String, serde_json::Value>> =
+    let events: Vec<Box<serde_json::value::RawValue>> =
         serde_json::from_str(&format!("[{documents}]"))
             .map_err(|error| StoreError::Corrupt(format!("event: {error}")))?;
     let ids = (0..EVENTS_A_ROW).map(|place| unsigned(sequence) + place);
-    Ok(ids.zip(events).map(|(id, event)| StoredEvent { id, event }).collect())
+    let stored = |(id, json)| match EventDocument::new(json) {
+        Some(event) => Ok(StoredEvent { id, event }),
+        None => Err(StoreError::Corrupt(format!("event {id} is no object"))),
+    };
+    ids.zip(events).map(stored).collect()
 }
 
 pub(super) fn cdr(sequence: i64, document: &str) -> Result<Cdr, StoreError> {

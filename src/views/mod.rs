@@ -15,6 +15,7 @@ pub mod route;
 pub mod steer;
 pub mod time;
 pub mod token;
+pub mod told;
 pub mod user;
 pub mod webhook;
 
@@ -29,4 +30,5 @@ pub use registration::RegistrationView;
 pub use route::{RouteDecision, RouteView};
 pub use steer::{Steering, SteeringAct};
 pub use time::Rfc3339;
+pub use told::{EventDocument, EventGist};
 pub use user::{NewUser, UserChange, UserView};

@@ -1,7 +1,7 @@
 //! Webhooks: receivers of events by HTTP, and what they did not take.
 
-use super::Rfc3339;
 use super::change::{never_null, nullable};
+use super::{EventDocument, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -95,7 +95,7 @@ pub struct DeliveryView {
     pub error: Option<String>,
     /// The event as it is posted.
     #[schema(value_type = Object)]
-    pub event: serde_json::Value,
+    pub event: EventDocument,
 }
 
 /// What was given up and is to be sent again.

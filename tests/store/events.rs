@@ -30,9 +30,7 @@ async fn types(database: &Database, store: &Store, after: u64) -> Vec<String> {
     let events = store.events(after, 1_000).await.expect("readable");
     assert!(events.is_sorted_by_key(|event| event.id));
     assert!(events.iter().all(|event| event.id > after));
-    let kind = |event: &holdfast::store::StoredEvent| {
-        event.event["type"].as_str().expect("a type").to_owned()
-    };
+    let kind = |event: &holdfast::store::StoredEvent| event.event.gist().kind.into_owned();
     events.iter().map(kind).collect()
 }
 

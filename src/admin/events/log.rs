@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Between two looks at the store.
-const PACE: Duration = Duration::from_millis(100);
+pub(in crate::admin) const PACE: Duration = Duration::from_millis(100);
+/// After a look that found something: to gather more for a look costs less than to look more often.
+pub(in crate::admin) const BUSY_PACE: Duration = Duration::from_millis(250);
 /// Commits read at once.
 const COMMITS: u32 = 500;
 /// Events in memory.
@@ -79,10 +81,8 @@ impl Log {
         let mut server = 0;
         loop {
             // The store may be away: who watches is told nothing until it is back.
-            let is_more = self.look(&store, &mut server).await.unwrap_or(false);
-            if !is_more {
-                tokio::time::sleep(PACE).await;
-            }
+            let pause = self.look(&store, &mut server).await.unwrap_or(PACE);
+            tokio::time::sleep(pause).await;
             let mut recent = self.lock();
             if recent.watchers == 0 {
                 *recent = Recent::default();
@@ -91,8 +91,8 @@ impl Log {
         }
     }
 
-    /// True: there may be more at once.
-    async fn look(&self, store: &Store, server: &mut u64) -> Result<bool, StoreError> {
+    /// Until the next one.
+    async fn look(&self, store: &Store, server: &mut u64) -> Result<Duration, StoreError> {
         let last = self.known.borrow().last;
         if *server != store.server_number() {
             let last = store.last_event().await?;
@@ -103,10 +103,11 @@ impl Log {
                 *known = Known { era: known.era + u64::from(!is_first), last };
             };
             self.known.send_modify(era);
-            return Ok(true);
+            return Ok(Duration::ZERO);
         }
         let new = store.events(last, COMMITS).await?;
-        let Some(last) = new.last().map(|event| event.id) else { return Ok(false) };
+        let Some(last) = new.last().map(|event| event.id) else { return Ok(PACE) };
+        let is_more = new.len() >= COMMITS as usize;
         let mut recent = self.lock();
         recent.events.extend(new.into_iter().map(Arc::new));
         while recent.events.len() > RECENT
@@ -115,7 +116,7 @@ impl Log {
             recent.after = oldest.id;
         }
         self.known.send_modify(|known| known.last = last);
-        Ok(true)
+        Ok(if is_more { Duration::ZERO } else { BUSY_PACE })
     }
 }
 

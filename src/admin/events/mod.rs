@@ -12,7 +12,7 @@ use super::{Admin, Services};
 use crate::net::clock;
 use crate::operator::{CallFilter, Command, Operator};
 use crate::store::StoredEvent;
-use crate::views::{CallSummary, Rfc3339};
+use crate::views::{CallSummary, EventGist, Rfc3339};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -22,9 +22,10 @@ use core::convert::Infallible;
 use core::time::Duration;
 use futures_util::Stream;
 pub use log::Log;
+pub(super) use log::{BUSY_PACE, PACE};
 use log::{Known, Watcher};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -143,19 +144,21 @@ impl Filter {
     }
 
     pub(super) fn takes(&self, event: &StoredEvent) -> bool {
-        let text = |name: &str| event.event.get(name).and_then(Value::as_str);
-        let kind = text("type").unwrap_or_default();
+        let is_all = self.types.is_none() && self.call_id.is_none() && self.extension.is_none();
+        is_all || self.takes_gist(&event.event.gist())
+    }
+
+    fn takes_gist(&self, gist: &EventGist<'_>) -> bool {
         let is_wanted = |wish: &String| match wish.strip_suffix('*') {
-            Some(begin) => kind.starts_with(begin),
-            None => kind == wish,
+            Some(begin) => gist.kind.starts_with(begin),
+            None => gist.kind == *wish,
         };
-        let parties = ["caller", "callee", "answered_by", "extension", "username"];
+        let EventGist { caller, callee, answered_by, extension, username, .. } = gist;
+        let parties = [caller, callee, answered_by, extension, username];
+        let is_party = |wish: &String| parties.iter().any(|party| ***party == **wish);
         self.types.as_ref().is_none_or(|types| types.iter().any(is_wanted))
-            && self.call_id.as_deref().is_none_or(|call| text("call_id") == Some(call))
-            && self
-                .extension
-                .as_deref()
-                .is_none_or(|extension| parties.iter().any(|party| text(party) == Some(extension)))
+            && self.call_id.as_ref().is_none_or(|call| gist.call_id == *call)
+            && self.extension.as_ref().is_none_or(is_party)
     }
 
     fn takes_call(&self, call: &CallSummary) -> bool {
@@ -286,16 +289,9 @@ impl Reader {
 }
 
 fn told(stored: &StoredEvent) -> Event {
-    let kind = stored.event.get("type").and_then(Value::as_str).unwrap_or("unknown");
-    let text = document(stored.id, &stored.event);
-    Event::default().id(stored.id.to_string()).event(kind).data(text)
-}
-
-/// An event as others get it.
-pub(super) fn document(id: u64, event: &Map<String, Value>) -> String {
-    let mut event = event.clone();
-    event.insert("id".to_owned(), id.into());
-    Value::Object(event).to_string()
+    let gist = stored.event.gist();
+    let kind = if gist.kind.is_empty() { "unknown" } else { &*gist.kind };
+    Event::default().id(stored.id.to_string()).event(kind).data(stored.event.with_id(stored.id))
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use crate::store::{CdrQuery, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::views::Cdr;
 use core::time::Duration;
-use prost::Message as _;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -183,7 +182,7 @@ impl Work {
     }
 
     async fn post(&mut self, cdrs: &[Cdr]) -> Posted {
-        let body = spans::export(cdrs, self.config.names_parties).encode_to_vec();
+        let body = spans::export(cdrs, self.config.names_parties);
         let (config, http) = (Arc::clone(&self.config), self.http.clone());
         let post = move || {
             let mut headers = vec![("content-type", "application/x-protobuf")];

@@ -6,14 +6,14 @@
 
 use super::Document;
 use super::round::{Job, Line, Outcome, plan};
-use crate::admin::events::Filter;
+use crate::admin::events::{BUSY_PACE, Filter, PACE};
 use crate::event::{Event, WebhookOutcome};
 use crate::ids::{ClusterKey, Incarnation};
 use crate::net::clock;
 use crate::net::web::HttpClient;
 use crate::store::{Settlement, Store, StoreError, StoredEvent, StoredWebhook};
 use crate::telemetry::Telemetry;
-use crate::views::Rfc3339;
+use crate::views::{EventDocument, Rfc3339};
 use base64::Engine as _;
 use core::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -33,12 +33,10 @@ const DUTY: &str = "webhooks";
 const DUTY_LIFE: Duration = Duration::from_secs(5);
 /// Between two looks at webhooks and duty.
 const RENEWAL: Duration = Duration::from_secs(1);
-/// Between two looks at the log.
-const PACE: Duration = Duration::from_millis(100);
 /// After the store failed.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Commits of events a round.
-const COMMITS: u32 = 20;
+const COMMITS: u32 = 100;
 /// Events that a receiver did not take; with more of them no new ones are read.
 const OWED: usize = 1_000;
 /// Events given up that are remembered, a webhook.
@@ -146,13 +144,16 @@ impl Supervisor {
                 self.workers.clear();
                 self.until = None;
             }
+            let mut pause = PACE;
             if !self.workers.is_empty()
                 && let Ok(last) = self.config.store.last_event().await
             {
                 let is_new = |known: &mut u64| core::mem::replace(known, last) != last;
-                self.last.send_if_modified(is_new);
+                if self.last.send_if_modified(is_new) {
+                    pause = BUSY_PACE;
+                }
             }
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -269,6 +270,8 @@ impl Deliverer {
             false => Vec::new(),
         };
         let read = new.last().map(|event| event.id);
+        // A commit has one event at least.
+        let is_more = new.len() >= COMMITS as usize;
         let filter = Filter::of_types(&document.types);
         let gap = self.gap(&new).await?;
         new.retain(|event| filter.takes(event));
@@ -279,7 +282,7 @@ impl Deliverer {
         new.splice(0..0, gap);
         self.has_owed = !owed.is_empty();
         // The log's end was seen if it was looked for, and what is passed over meanwhile may be a gap.
-        self.is_seen = reads && (self.is_seen || read.is_none());
+        self.is_seen = reads && (self.is_seen || !is_more);
         let plan = plan(owed, new, clock::now());
         let mut settlement = Settlement {
             cursor: read.unwrap_or(self.position),
@@ -305,7 +308,7 @@ impl Deliverer {
             self.settled = Instant::now();
         }
         self.position = settlement.cursor;
-        Ok(Some(read.is_some()))
+        Ok(Some(is_more))
     }
 
     /// When the log does not reach back to where we are: an event of its own that says so.
@@ -320,7 +323,7 @@ impl Deliverer {
         let (at, node) = (Rfc3339(clock::now()), &self.config.node);
         let event = serde_json::json!({ "type": "gap", "at": at, "node": node });
         let event = event.as_object().cloned().unwrap_or_default();
-        Ok(Some(StoredEvent { id: first.id - 1, event }))
+        Ok(Some(StoredEvent { id: first.id - 1, event: EventDocument::of(&event) }))
     }
 }
 

@@ -326,6 +326,6 @@ fn delivery_view(row: &Delivery) -> Option<DeliveryView> {
         tried_at: kept.tried_at,
         due_at: row.due_at.map(Rfc3339),
         error: kept.error,
-        event: kept.event.into(),
+        event: kept.event,
     })
 }

@@ -5,10 +5,9 @@
 
 use crate::store::{Delivery, Settlement, StoredEvent};
 use crate::time::Timestamp;
-use crate::views::Rfc3339;
+use crate::views::{EventDocument, EventGist, Rfc3339};
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Tries of an event; with the pauses between them they take about two hours.
@@ -23,7 +22,7 @@ const OWED_LINES: usize = 64;
 /// An event as it is kept for a receiver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Kept {
-    pub event: Map<String, Value>,
+    pub event: EventDocument,
     #[serde(default)]
     pub attempts: u32,
     #[serde(default)]
@@ -58,10 +57,11 @@ pub(super) struct Plan {
 }
 
 /// Whom an event is of: what has the same is told in order.
-fn key(event: &Map<String, Value>) -> String {
-    let names = ["call_id", "extension", "username", "media_node", "node"];
-    let named = names.iter().find_map(|name| event.get(*name)?.as_str());
-    named.unwrap_or_default().to_owned()
+fn key(event: &EventDocument) -> String {
+    let EventGist { call_id, extension, username, media_node, node, .. } = event.gist();
+    let names = [call_id, extension, username, media_node, node];
+    let named = names.into_iter().find(|name| !name.is_empty());
+    named.unwrap_or_default().into_owned()
 }
 
 /// What is due of what is owed, and what is new.
@@ -113,7 +113,7 @@ impl Job {
 
     /// What is posted.
     pub(super) fn body(&self) -> String {
-        super::super::events::document(self.id, &self.kept.event)
+        self.kept.event.with_id(self.id)
     }
 }
 

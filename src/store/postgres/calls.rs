@@ -45,15 +45,6 @@ with input as (
 /// No call ended: half of the statement is left out, which the server would otherwise set up for nothing.
 const CALLS: &str = concat!(calls_done!(), " select id from done");
 
-/// `cdr_sequence` of this transaction, written out: a function in SQL is parsed and planned anew by each statement that
-/// calls it, which was a quarter of a commit.
-macro_rules! sequence {
-    () => {
-        "(select (pg_current_xact_id()::text::bigint + coalesce(
-            (select value::bigint from settings where name = 'cdr_sequence_offset'), 0)) * 65536)"
-    };
-}
-
 /// Events in one row, in their order: of calls that were written, and of none. One that waited for a later save than
 /// its own (`late`) may be stored already: `calls` is as it was before this statement.
 macro_rules! told {

@@ -33,8 +33,9 @@ macro_rules! cdrs {
         concat!(
             "select sequence, document from cdrs
              where sequence > $1
-                 and sequence < cdr_sequence(pg_snapshot_xmin(pg_current_snapshot()))
-                 and ($2::bigint is null or created_at >= $2)
+                 and sequence < ",
+            settled!(),
+            " and ($2::bigint is null or created_at >= $2)
                  and ($3::bigint is null or created_at < $3)
                  and ($4::text is null or extensions @> array[$4])
                  and ($5::text is null or disposition = $5)
@@ -52,15 +53,17 @@ impl Session {
     pub async fn import_cdrs(&mut self, cdrs: &[Cdr]) -> Result<u64, StoreError> {
         let mut columns = CdrColumns::default();
         cdrs.iter().for_each(|cdr| columns.push(cdr));
-        let done = sqlx::query(
+        let done = sqlx::query(concat!(
             "insert into cdrs (sequence, id, created_at, extensions, disposition, flags, document)
-             select (select cdr_sequence(pg_current_xact_id())) + row_number() over (),
+             select ",
+            sequence!(),
+            " + row_number() over (),
                  id, created_at, string_to_array(extensions, ' '), disposition,
                  string_to_array(flags, ' '), document
              from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
                  as c (id, created_at, extensions, disposition, flags, document)
-             on conflict (id) do nothing",
-        )
+             on conflict (id) do nothing"
+        ))
         .bind(columns.id)
         .bind(columns.created_at)
         .bind(columns.extensions)

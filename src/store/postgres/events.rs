@@ -7,12 +7,11 @@ use crate::time::Timestamp;
 
 impl Session {
     pub async fn events(&mut self, after: u64, most: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        let rows: Vec<(i64, String)> = sqlx::query_as(
-            "select sequence, document from events
-             where sequence >= $1
-                 and sequence < (select cdr_sequence(pg_snapshot_xmin(pg_current_snapshot())))
-             order by sequence limit $2",
-        )
+        let rows: Vec<(i64, String)> = sqlx::query_as(concat!(
+            "select sequence, document from events where sequence >= $1 and sequence < ",
+            settled!(),
+            " order by sequence limit $2"
+        ))
         .bind(signed(after - after % EVENTS_A_ROW))
         .bind(i64::from(most))
         .fetch_all(&mut *self.connection)
@@ -26,11 +25,11 @@ impl Session {
     }
 
     pub async fn last_event(&mut self) -> Result<u64, StoreError> {
-        let row: Option<(i64, String)> = sqlx::query_as(
-            "select sequence, document from events
-             where sequence < (select cdr_sequence(pg_snapshot_xmin(pg_current_snapshot())))
-             order by sequence desc limit 1",
-        )
+        let row: Option<(i64, String)> = sqlx::query_as(concat!(
+            "select sequence, document from events where sequence < ",
+            settled!(),
+            " order by sequence desc limit 1"
+        ))
         .fetch_optional(&mut *self.connection)
         .await?;
         let Some((sequence, document)) = row else { return Ok(0) };

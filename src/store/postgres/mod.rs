@@ -1,5 +1,7 @@
 //! PostgreSQL behind the door.
 
+#[macro_use]
+mod sequence;
 mod answers;
 mod calls;
 mod cdrs;

@@ -1,0 +1,101 @@
+//! An event as it is kept and passed on: JSON that stays as it was written; readers take from it what they ask for.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// A JSON object: an `EventView`, or one of another release.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventDocument(Box<RawValue>);
+
+/// Whom and what an event is of; empty where it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the fields of events")]
+pub struct EventGist<'a> {
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
+    #[serde(borrow)]
+    pub call_id: Cow<'a, str>,
+    #[serde(borrow)]
+    pub caller: Cow<'a, str>,
+    #[serde(borrow)]
+    pub callee: Cow<'a, str>,
+    #[serde(borrow)]
+    pub answered_by: Cow<'a, str>,
+    #[serde(borrow)]
+    pub extension: Cow<'a, str>,
+    #[serde(borrow)]
+    pub username: Cow<'a, str>,
+    #[serde(borrow)]
+    pub media_node: Cow<'a, str>,
+    #[serde(borrow)]
+    pub node: Cow<'a, str>,
+}
+
+impl EventDocument {
+    /// `None`: it is no object.
+    pub fn new(json: Box<RawValue>) -> Option<Self> {
+        json.get().starts_with('{').then_some(Self(json))
+    }
+
+    /// Made here, not read.
+    pub fn of(event: &serde_json::Map<String, serde_json::Value>) -> Self {
+        Self(serde_json::value::to_raw_value(event).expect("an object is plain data"))
+    }
+
+    /// What is asked of most events.
+    pub fn gist(&self) -> EventGist<'_> {
+        serde_json::from_str(self.0.get()).unwrap_or_default()
+    }
+
+    /// As others get it: with its place in the order.
+    pub fn with_id(&self, id: u64) -> String {
+        let fields = self.0.get().trim_start_matches('{').trim_start();
+        let comma = if fields.starts_with('}') { "" } else { "," };
+        format!("{{\"id\":{id}{comma}{fields}")
+    }
+}
+
+impl PartialEq for EventDocument {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for EventDocument {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(json: &str) -> Option<EventDocument> {
+        EventDocument::new(serde_json::from_str(json).expect("JSON"))
+    }
+
+    #[test]
+    fn an_event_gets_its_id_and_stays_as_it_is() {
+        for (json, expect) in [
+            (r#"{"type":"a","x":{"y":1}}"#, r#"{"id":7,"type":"a","x":{"y":1}}"#),
+            (r#"{ "type": "a" }"#, r#"{"id":7,"type": "a" }"#),
+            ("{}", r#"{"id":7}"#),
+            ("{ }", r#"{"id":7}"#),
+        ] {
+            assert_eq!(event(json).expect("an object").with_id(7), expect, "{json}");
+        }
+        for json in ["[]", "1", "null", r#""{}""#] {
+            assert_eq!(event(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn who_it_is_of_is_read_where_it_stands() {
+        let json = r#"{"type":"call.held","call_id":"7","caller":"a\"b","leg":1,"later":null}"#;
+        let event = event(json).expect("an object");
+        let gist = event.gist();
+        assert_eq!((&*gist.kind, &*gist.call_id, &*gist.caller), ("call.held", "7", "a\"b"));
+        assert!(matches!(gist.call_id, Cow::Borrowed(_)), "it is not copied");
+        assert_eq!(gist.extension, "");
+    }
+}
