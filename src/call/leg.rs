@@ -73,6 +73,9 @@ pub(super) struct Leg {
     /// Our last ACKs to 2xx, repeated when the 2xx is; several, because a re-INVITE may follow an ACK that was lost.
     #[serde(skip)]
     pub acknowledgements: Vec<Acknowledgement>,
+    /// Until then the phone may repeat a 2xx to an INVITE of a former owner.
+    #[serde(skip)]
+    pub repeats_until: Option<Timestamp>,
     /// BYE is due as soon as the ACK of our 2xx came (RFC 3261 §15: a callee waits for it).
     #[serde(skip)]
     pub bye_after_ack: Option<Option<String>>,
@@ -265,6 +268,7 @@ impl Leg {
             servers: Vec::new(),
             clients: Vec::new(),
             acknowledgements: Vec::new(),
+            repeats_until: None,
             bye_after_ack: None,
             in_doubt: false,
             answered_seq: 0,

@@ -104,6 +104,7 @@ impl Call {
             let Some(sequence) = request.cseq().map(|cseq| cseq.number) else { continue };
             if leg.owed_ack == Some(sequence) && branch.is_some() {
                 // Its 2xx came.
+                leg.repeats_until = Some(now + limits::TRANSACTION_TIMEOUT);
                 continue;
             }
             match branch {

@@ -43,11 +43,12 @@ impl Call {
 
     /// A call that talks needs no room for the transactions that set it up: they end by their timers.
     fn give_room_back(&mut self) {
+        let now = self.now;
         for leg in &mut self.record.legs {
             if leg.servers.is_empty() {
                 leg.servers = Vec::new();
             }
-            if leg.clients.is_empty() {
+            if leg.clients.is_empty() && leg.repeats_until.is_none_or(|until| until <= now) {
                 leg.give_room_back();
             }
         }

@@ -207,6 +207,26 @@ fn a_late_offer_goes_on() {
     }
 }
 
+/// That ACK was for a connection that broke, and the phone comes by another a while later: its 200 has its answer still.
+#[test]
+fn the_answer_to_a_late_offer_is_given_to_repeats_too() {
+    let mut bench = at_rest();
+    let to = callee();
+    bench.ask(CALLER, "INVITE", 2, "", "");
+    bench.answer(&to, 200, &sdp(5_000, 2, HOLD));
+    bench.ask(CALLER, "ACK", 2, "", &sdp(4_000, 2, HELD));
+    bench.is_taken_over();
+    let answer = bench.request(&to, &Method::Ack).body;
+    // By then nothing else of ours is open.
+    bench.wait(Duration::from_secs(12));
+    bench.answer_with(&to, &Method::Options, 200, "", "");
+    bench.wait(Duration::from_secs(7));
+    bench.heard(&to);
+    bench.answer(&to, 200, &sdp(5_000, 2, HOLD));
+    assert_eq!(bench.heard(&to), ["ACK sdp"]);
+    assert_eq!(bench.request(&to, &Method::Ack).body, answer);
+}
+
 /// An INVITE that is refused while another is open takes nothing from that one's place in the record.
 #[test]
 fn a_second_invite_does_not_hide_the_first() {
