@@ -87,9 +87,10 @@ pub struct AuditView {
     /// What was made by it: its path.
     #[serde(default)]
     pub made: Option<String>,
-    /// The request's JSON body without secrets; of one that is longer than 4096 bytes the names of its fields.
+    /// The request's JSON body without secrets, whatever it was; of one that is longer than 4096 bytes the names of its
+    /// fields.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     pub asked: Option<Value>,
 }
 
