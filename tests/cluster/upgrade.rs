@@ -52,7 +52,7 @@ fn there_and_back(end: fn(&mut Process)) {
 
     let mut new_media = host.media();
     let mut new = host.signaling();
-    wait_for_links(&new, 4);
+    wait_for_links(&new, 5);
     wait_for_links(&first, 5);
     are_of_both_releases(&new);
     end(&mut media);
