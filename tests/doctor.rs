@@ -178,6 +178,7 @@ fn a_database_that_takes_no_writes_or_is_of_a_later_release_is_told() {
     let later = "update _sqlx_migrations set version = 9999 \
                  where version = (select max(version) from _sqlx_migrations)";
     postgres.execute(later);
+    postgres.execute("insert into settings (name, value) values ('schema_needs', '9999')");
     fails("schema", "9999");
     postgres.execute("delete from _sqlx_migrations where version = 9999");
     postgres.execute("alter database postgres set default_transaction_read_only = on");

@@ -347,7 +347,10 @@ impl Call {
         let now = self.now;
         let Some(cseq) = response.cseq() else { return };
         let Some(leg) = self.record.leg_mut(id) else { return };
-        leg.answered_seq = leg.answered_seq.max(cseq.number);
+        // A number that we never gave says nothing.
+        if cseq.number <= leg.dialog.local_seq {
+            leg.answered_seq = leg.answered_seq.max(cseq.number);
+        }
         let Some(client) = leg
             .clients
             .iter_mut()

@@ -145,7 +145,8 @@ impl Call {
 
     /// Its phone did not say a word to the INVITE, or cannot be reached.
     pub(super) fn branch_unreached(&mut self, id: LegId, status: Status) {
-        let (rank, passed) = (rank(status), Vec::new());
+        // A phone's word tells more.
+        let (rank, passed) = (UNREACHED, Vec::new());
         self.branch_ended_with(id, status);
         self.branch_over(id, Best { rank, status, passed, whose: Whose::Unreached });
     }
@@ -282,6 +283,9 @@ impl Call {
         self.apply_media(Then::Invite);
     }
 }
+
+/// The last of all failures, see `rank`.
+const UNREACHED: u8 = 10;
 
 /// Which failure the caller hears of: 6xx, then 486, 480, other 4xx, 5xx, 408; what a phone says of our request last.
 fn rank(status: Status) -> u8 {

@@ -320,11 +320,13 @@ impl Call {
 }
 
 /// An open request of ours may be said again. Numbers on a dialog only rise: what was asked before the BYE is not, nor
-/// what the phone does not take any more, for it answered a later one.
+/// what the phone does not take any more, for it answered a later one. What it has already it knows by its branch, and
+/// CANCEL by that of its INVITE (RFC 3261 §17.2.3, §9.2).
 fn is_due(leg: &Leg, client: &Client) -> bool {
     let outlives = matches!(client.purpose, Purpose::Invite | Purpose::Cancel | Purpose::Bye);
-    let is_taken = client.request.cseq().is_none_or(|cseq| cseq.number >= leg.answered_seq);
-    client.transaction.is_pending() && (leg.is_live() || outlives) && is_taken
+    let is_known = client.purpose == Purpose::Cancel || client.transaction.has_provisional();
+    let is_next = client.request.cseq().is_none_or(|cseq| cseq.number >= leg.answered_seq);
+    client.transaction.is_pending() && (leg.is_live() || outlives) && (is_known || is_next)
 }
 
 /// A request that is ready to leave.

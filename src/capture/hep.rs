@@ -13,12 +13,14 @@ use core::time::Duration;
 use link::{Link, Waiting};
 use std::io;
 use std::net::ToSocketAddrs as _;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, TryRecvError, sync_channel};
 
 /// The collector's name is looked up again after so long: a container may have another address then.
 const LOOK_UP: Duration = Duration::from_secs(60);
 /// After a look-up that failed.
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(5);
+/// What waits for the collector is tried again after so long a silence.
+pub(super) const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Of all chunks but the payload, about.
 const CHUNKS: usize = 256;
 /// Of a datagram: more does not fit its length.
@@ -135,15 +137,14 @@ pub struct HepSender {
     looking_up: Option<Receiver<io::Result<Link>>>,
     /// For the connection that is to be.
     waiting: Waiting,
-    told_at: Timestamp,
 }
 
 impl HepSender {
     /// The collector is looked for when there is something to send.
     pub fn new(config: HepConfig) -> Self {
-        let (look_up_at, told_at) = (Timestamp::EPOCH, Timestamp::EPOCH);
+        let look_up_at = Timestamp::EPOCH;
         let waiting = Waiting::default();
-        Self { config, link: None, look_up_at, looking_up: None, waiting, told_at }
+        Self { config, link: None, look_up_at, looking_up: None, waiting }
     }
 
     /// How many packets are lost by it, those that waited with it included. On a connection it may wait for `flush`.
@@ -159,15 +160,15 @@ impl HepSender {
         };
         match is_taken {
             false => 1,
-            true if self.link.as_ref().is_some_and(Link::is_full) => self.flush(),
+            true if self.link.as_ref().is_some_and(Link::is_full) => self.flush(packet.at),
             true => 0,
         }
     }
 
     /// Nothing follows soon: what was gathered leaves. How many packets are lost.
-    pub fn flush(&mut self) -> u64 {
-        if self.link.is_none() {
-            self.find(self.told_at);
+    pub fn flush(&mut self, now: Timestamp) -> u64 {
+        if self.link.is_none() && !self.waiting.is_empty() {
+            self.find(now);
         }
         let Some(Err(lost)) = self.link.as_mut().map(Link::flush) else { return 0 };
         tracing::warn!("the HEP collector {} ended the connection", self.config.target);
@@ -176,9 +177,20 @@ impl HepSender {
         lost
     }
 
+    /// The next that is to be told; `None`: there is none for a while, and what waits is to be tried again. Blocks.
+    pub fn next_of<T>(&self, queue: &Receiver<T>) -> Result<Option<T>, RecvError> {
+        if self.waiting.is_empty() && !self.link.as_ref().is_some_and(Link::has_waiting) {
+            return queue.recv().map(Some);
+        }
+        match queue.recv_timeout(TRY_AGAIN) {
+            Ok(next) => Ok(Some(next)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
+        }
+    }
+
     /// Has a link to the collector as soon as its name is known. A connection shows by itself when it is over.
     fn find(&mut self, now: Timestamp) {
-        self.told_at = now;
         let is_connected = self.link.as_ref().is_some_and(Link::is_stream);
         if self.looking_up.is_none() && now >= self.look_up_at && !is_connected {
             self.look_up_at = now + LOOK_UP;
@@ -311,13 +323,16 @@ mod tests {
             let made = sender.looking_up.take().expect("a thread makes it").recv();
             sender.use_found(made.expect("an answer"), packet.at);
             let (mut stream, _) = collector.accept().expect("the connection");
-            assert_eq!([sender.send(&packet), sender.send(&packet), sender.flush()], [0; 3]);
+            assert_eq!(
+                [sender.send(&packet), sender.send(&packet), sender.flush(packet.at)],
+                [0; 3]
+            );
             let mut read = vec![0; size * 3];
             stream.read_exact(&mut read).expect("three packets");
             assert!(read.starts_with(b"HEP3") && read[size..].starts_with(b"HEP3"));
             drop(stream);
             // The first write after its end may still be taken by the kernel.
-            let losing = (0..100).map(|_| sender.send(&packet) + sender.flush());
+            let losing = (0..100).map(|_| sender.send(&packet) + sender.flush(packet.at));
             assert!(losing.take_while(|lost| *lost == 0).count() < 100, "turn {turn}");
             assert!(sender.link.is_none());
         }
@@ -350,7 +365,7 @@ mod tests {
             stream.read_exact(&mut read).map(|()| read)
         });
         while !read.is_finished() {
-            assert_eq!(sender.flush(), 0);
+            assert_eq!(sender.flush(later.at), 0);
         }
         assert!(read.join().expect("no panic").expect("all of it").starts_with(b"HEP3"));
     }

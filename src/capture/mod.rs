@@ -159,6 +159,7 @@ impl Recorder {
             observer,
             node: node.to_owned(),
             number: 0,
+            now: Timestamp::EPOCH,
             lost: Arc::clone(&lost),
         };
         let thread = std::thread::Builder::new().name("capture".to_owned());
@@ -220,6 +221,8 @@ struct Writer {
     observer: Observer,
     node: String,
     number: u64,
+    /// By what was noted last, and how long nothing was.
+    now: Timestamp,
     lost: Arc<AtomicU64>,
 }
 
@@ -232,7 +235,15 @@ impl Writer {
                 Err(TryRecvError::Empty) => {
                     self.flush();
                     self.tell_lost();
-                    let Ok(note) = inlet.recv() else { return };
+                    let next = match &self.hep {
+                        Some(hep) => hep.next_of(inlet),
+                        None => inlet.recv().map(Some),
+                    };
+                    let Ok(next) = next else { return };
+                    let Some(note) = next else {
+                        self.now = self.now + hep::TRY_AGAIN;
+                        continue;
+                    };
                     std::thread::sleep(PACE);
                     note
                 }
@@ -246,7 +257,7 @@ impl Writer {
         if let Some(segments) = &mut self.segments {
             segments.flush();
         }
-        let lost = self.hep.as_mut().map_or(0, HepSender::flush);
+        let lost = self.hep.as_mut().map_or(0, |hep| hep.flush(self.now));
         self.lose_packets(lost);
     }
 
@@ -271,6 +282,7 @@ impl Writer {
     fn write(&mut self, note: Note) {
         let (call, at, what) = match note {
             Note::Registering(Registering { sip_call_id, at, received, flow, bytes }) => {
+                self.now = at;
                 let masked = mask::masked(&bytes);
                 return self.tell_collector(&sip_call_id, at, received, &flow, &masked);
             }
@@ -300,6 +312,7 @@ impl Writer {
     }
 
     fn keep(&mut self, call: CallId, at: Timestamp, what: What) {
+        self.now = at;
         self.number += 1;
         if let Some(segments) = &mut self.segments {
             let entry = Entry { at, node: self.node.clone(), number: self.number, what };

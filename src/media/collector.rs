@@ -7,6 +7,7 @@ use crate::capture::{HepConfig, HepKind, HepPacket, HepSender, Observer};
 use crate::control::RtcpPacket;
 use crate::event::{Event, Measure};
 use crate::ids::{SessionId, Transport};
+use crate::net::clock;
 use crate::rtp::rtcp::{PeerReport, TYPE_RECEIVER_REPORT, TYPE_SENDER_REPORT, read_reports};
 use serde_json::json;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -59,7 +60,11 @@ fn lost(events: &Observer, count: u64) {
 
 /// Until nobody tells any more.
 fn send_all(mut hep: HepSender, inlet: &Receiver<Told>, events: &Observer) {
-    while let Ok((session, exchanged)) = inlet.recv() {
+    while let Ok(told) = hep.next_of(inlet) {
+        let Some((session, exchanged)) = told else {
+            lost(events, hep.flush(clock::now()));
+            continue;
+        };
         let RtcpPacket { at, received, local, remote, bytes, .. } = exchanged;
         let (source, target) = if received { (remote, local) } else { (local, remote) };
         // A session has the id of its call.
@@ -77,7 +82,7 @@ fn send_all(mut hep: HepSender, inlet: &Receiver<Told>, events: &Observer) {
             };
             lost(events, hep.send(&packet));
         }
-        lost(events, hep.flush());
+        lost(events, hep.flush(at));
     }
 }
 

@@ -39,13 +39,16 @@ fn socket() -> io::Result<OwnedFd> {
 }
 
 impl SiblingListener {
-    /// In place of whatever a dead process left there.
+    /// In place of whatever a dead process left there. It has that name when it listens: one that does not yet would be
+    /// taken for a dead process's, and removed.
     pub fn bind(path: &Path) -> io::Result<Self> {
+        let unready = path.with_extension("new");
         // There is none, or the bind says what is wrong.
-        let _ = std::fs::remove_file(path);
+        let _ = std::fs::remove_file(&unready);
         let socket = socket()?;
-        bind(&socket, &SocketAddrUnix::new(path)?)?;
+        bind(&socket, &SocketAddrUnix::new(&unready)?)?;
         listen(&socket, BACKLOG)?;
+        std::fs::rename(&unready, path)?;
         Ok(Self(UnixListener::from_std(socket.into())?))
     }
 

@@ -3,7 +3,7 @@
 //! Invariants: indexes name live slots only; a timer in the heap is due no later than its call's next one; a message
 //! that waits for a commit leaves when that rev is stored, in the order in which it was made.
 
-use crate::call::{Call, Save, Transmit};
+use crate::call::{Call, Save, Told, Transmit};
 use crate::control;
 use crate::ids::{CallId, NodeName, Rev};
 use crate::time::Timestamp;
@@ -27,6 +27,8 @@ pub(super) struct Slot {
     pub stored: Rev,
     /// Greatest rev that was handed to the committer.
     pub saved: Rev,
+    /// What a save told that was left out: the next one tells it.
+    pub untold: Vec<Told>,
     held: VecDeque<(Rev, Transmit)>,
     /// Requests whose connection broke: they leave by the phone's next registration, or time out with their
     /// transaction.
@@ -61,6 +63,7 @@ impl Slot {
             committed: Rev(0),
             stored: Rev(0),
             saved: Rev(0),
+            untold: Vec::new(),
             held: VecDeque::new(),
             stranded: Vec::new(),
             media: None,
@@ -89,9 +92,9 @@ impl Slot {
         !self.call.lingers() && !self.has_ended()
     }
 
-    /// Keeps a request for a connection that broke. False: too many wait already.
+    /// Keeps a request for a connection that broke, once. False: too many wait already.
     pub(super) fn strand(&mut self, transmit: Transmit, now: Timestamp) -> bool {
-        self.stranded.retain(|(until, _)| *until > now);
+        self.stranded.retain(|(until, one)| *until > now && one.bytes != transmit.bytes);
         let has_room = self.stranded.len() < STRANDED;
         if has_room {
             self.stranded.push((now + crate::limits::TRANSACTION_TIMEOUT, transmit));

@@ -379,8 +379,8 @@ impl Tasks {
     ) -> Wakeup {
         let folder = self.capture.clone();
         let read = move || {
-            // What was said before the question is in the files by then.
-            std::thread::sleep(capture::PACE);
+            // What was said before the question is in the files by then: the writer rests, and then it writes.
+            std::thread::sleep(capture::PACE * 2);
             folder.map_or_else(Vec::new, |folder| capture::read(&folder, call, scope))
         };
         // Files are read where nobody waits.

@@ -37,6 +37,8 @@ pub(super) struct Leases {
     ahead: HashMap<(Incarnation, Timestamp), Timestamp>,
     /// Owners of calls that no row named at the last look.
     pub nameless: BTreeSet<Incarnation>,
+    /// All calls of the store were ours at a look: of an embedded one, nothing is left of earlier starts.
+    pub has_inherited: bool,
 }
 
 impl Leases {

@@ -132,11 +132,14 @@ impl Worker {
     fn carry_out(&mut self, id: CallId, output: Output) -> Option<Input> {
         match output {
             Output::Save(save) => {
-                if self.is_misread(id, &save) {
-                    return None;
-                }
-                let save = self.as_written(save);
+                let is_misread = self.is_misread(id, &save);
+                let mut save = self.as_written(save);
                 if let Some(slot) = self.calls.get_mut(id) {
+                    slot.untold.append(&mut save.told);
+                    if is_misread {
+                        return None;
+                    }
+                    save.told = core::mem::take(&mut slot.untold);
                     slot.saved = save.rev;
                 }
                 self.committer.save(save);

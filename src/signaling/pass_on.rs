@@ -100,9 +100,11 @@ impl Worker {
         true
     }
 
-    /// On SQLite there is one process: what an earlier start of it left has been taken up some seconds after its own.
+    /// On SQLite there is one process: it knows all calls when it has taken up what earlier starts left, a while after
+    /// the store says so.
     fn has_all_calls(&self) -> bool {
-        self.store.is_embedded() && self.now >= self.started_at + MEETING
+        let has_met = self.now >= self.started_at + MEETING;
+        self.store.is_embedded() && has_met && self.leases.has_inherited
     }
 
     /// To that node, by its link.

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 /// After so many claims, none of whose nodes lived to save the call, it is only ended.
 pub(super) const CLAIMS: u32 = 3;
+/// Why a call ended that was made twice of one INVITE, in its CDR.
+const BESIDE_ANOTHER: &str = "its caller talks in another call";
 /// The last words are said again after these, as a transaction would (RFC 3261 §17.1.2.2); nobody counts the answers.
 const REPEATS: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
@@ -27,21 +29,20 @@ impl Worker {
     /// Ends a claimed call without carrying it on.
     pub(super) fn quarantine(&mut self, claimed: &ClaimedCall, why: &str) {
         tracing::error!(call.id = %claimed.id, "call {} is only ended: {why}", claimed.id);
-        self.part_from(self.row_of(claimed), "its record could not be carried on");
+        let row = self.row_of(claimed);
+        let parting = self.parting_of(&row, "its record could not be carried on");
+        self.part(row, parting);
         self.release_media_everywhere(claimed);
     }
 
     /// Ends a claimed call that rings, while its caller talks in another call of the same INVITE: who rings is told to
-    /// stop, the caller hears nothing of it, and the CDR is the other's.
+    /// stop, the caller hears nothing of it, and its CDR says why it is beside the other's.
     pub(super) fn end_beside_another(&mut self, claimed: &ClaimedCall) {
         tracing::warn!(call.id = %claimed.id, "call {} has a caller that talks", claimed.id);
         let row = self.row_of(claimed);
-        let mut parting = self.parting_of(&row, "its caller talks in another call");
+        let mut parting = self.parting_of(&row, BESIDE_ANOTHER);
         parting.transmits.retain(|transmit| transmit.leg != LegId::CALLER);
-        self.emit(&Event::CallLeft { call: row.id });
-        let (rev, record) = (Rev(row.rev.0 + 1), Vec::new());
-        self.committer.save(Save { rev, ended: true, record, ..row });
-        self.say(parting);
+        self.part(row, parting);
         self.release_media_everywhere(claimed);
     }
 
@@ -68,12 +69,13 @@ impl Worker {
         self.emit(&Event::Bug { call: Some(id), what });
         let Some(slot) = self.calls.remove(id) else { return };
         let Ok(Some(row)) = catch_bug(|| slot.call.remains()) else { return };
-        self.part_from(Save { rev: slot.saved, ..row }, "a bug in Holdfast");
+        let row = Save { rev: slot.saved, ..row };
+        let parting = self.parting_of(&row, "a bug in Holdfast");
+        self.part(row, parting);
     }
 
-    /// BYE, CANCEL or 500 to whom the row's record names, and the row's end with a CDR.
-    fn part_from(&mut self, row: Save, why: &str) {
-        let parting = self.parting_of(&row, why);
+    /// BYE, CANCEL or 500 to whom the parting names, and the row's end with a CDR.
+    fn part(&mut self, row: Save, parting: Farewell) {
         self.emit(&super::views::ended_event(row.id, &parting.cdr));
         let (rev, cdr) = (Rev(row.rev.0 + 1), Some(Box::new(parting.cdr.clone())));
         self.committer.save(Save { rev, ended: true, record: Vec::new(), cdr, ..row });
@@ -154,7 +156,8 @@ mod tests {
             let ended: Vec<&Save> =
                 worker.committer.owed_saves().filter(|save| save.ended).collect();
             assert_eq!(ended.len(), usize::from(is_beside));
-            assert!(ended.iter().all(|save| save.cdr.is_none()));
+            let why = |save: &Save| save.cdr.as_ref().and_then(|cdr| cdr.reason.clone());
+            assert!(ended.iter().all(|save| why(save).as_deref() == Some(BESIDE_ANOTHER)));
         }
     }
 }

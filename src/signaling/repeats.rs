@@ -17,7 +17,8 @@ use std::collections::{HashMap, VecDeque};
 /// A store that is slow is waited for so long before the journal is enough.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A call that rings at phones is claimed, or its phones give up, within that time.
+/// A call that rings at phones is claimed, or its phones give up, within that time; where the store is away for longer,
+/// and phones ring for longer, it is taken up beside the other.
 const BESIDE: Duration = Duration::from_secs(300);
 
 /// What the journal has of new calls, and whether that is enough.

@@ -201,6 +201,8 @@ impl Worker {
         }
         let known = rows.iter().filter(signals).map(|row| (&row.name, row.incarnation));
         self.peers.note_known(known);
+        self.leases.has_inherited |=
+            owners.as_ref().is_some_and(|owners| owners.iter().all(|owner| *owner == own));
         // A restored call wants its media session first of all.
         let can_carry = self.loaded
             && (self.media.has_room()

@@ -1,6 +1,6 @@
 //! An event as it is kept and passed on: JSON that stays as it was written; readers take from it what they ask for.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -14,24 +14,33 @@ pub struct EventDocument(Box<RawValue>);
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields of events")]
 pub struct EventGist<'a> {
-    #[serde(borrow, rename = "type")]
+    #[serde(borrow, rename = "type", deserialize_with = "text")]
     pub kind: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub call_id: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub caller: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub callee: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub answered_by: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub extension: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub username: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub media_node: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     pub node: Cow<'a, str>,
+}
+
+/// Empty where another release says something else than a text.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+    let json = <&RawValue>::deserialize(deserializer)?;
+    // Without escapes it stays where it is.
+    let plain = serde_json::from_str::<&str>(json.get()).map(Cow::Borrowed);
+    let owned = || serde_json::from_str::<String>(json.get()).map(Cow::Owned);
+    Ok(plain.or_else(|_| owned()).unwrap_or_default())
 }
 
 impl EventDocument {
@@ -91,11 +100,11 @@ mod tests {
 
     #[test]
     fn who_it_is_of_is_read_where_it_stands() {
-        let json = r#"{"type":"call.held","call_id":"7","caller":"a\"b","leg":1,"later":null}"#;
+        let json = r#"{"type":"call.held","call_id":"7","caller":"a\"b","leg":1,"later":null,"callee":null,"node":7}"#;
         let event = event(json).expect("an object");
         let gist = event.gist();
         assert_eq!((&*gist.kind, &*gist.call_id, &*gist.caller), ("call.held", "7", "a\"b"));
         assert!(matches!(gist.call_id, Cow::Borrowed(_)), "it is not copied");
-        assert_eq!(gist.extension, "");
+        assert_eq!([gist.extension, gist.callee, gist.node], ["", "", ""]);
     }
 }

@@ -107,7 +107,8 @@ impl Log {
         }
         let new = store.events(last, COMMITS).await?;
         let Some(last) = new.last().map(|event| event.id) else { return Ok(PACE) };
-        let is_more = new.len() >= COMMITS as usize;
+        // A commit has one event at least; of the first one all may be known.
+        let is_more = new.len() + 1 >= COMMITS as usize;
         let mut recent = self.lock();
         recent.events.extend(new.into_iter().map(Arc::new));
         while recent.events.len() > RECENT

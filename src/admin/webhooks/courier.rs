@@ -270,8 +270,8 @@ impl Deliverer {
             false => Vec::new(),
         };
         let read = new.last().map(|event| event.id);
-        // A commit has one event at least.
-        let is_more = new.len() >= COMMITS as usize;
+        // A commit has one event at least; of the first one all may be known.
+        let is_more = new.len() + 1 >= COMMITS as usize;
         let filter = Filter::of_types(&document.types);
         let gap = self.gap(&new).await?;
         new.retain(|event| filter.takes(event));

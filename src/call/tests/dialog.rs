@@ -103,6 +103,22 @@ fn a_request_is_not_said_again_after_a_later_one() {
     assert!(!bench.call.is_wanted(&waits));
 }
 
+/// What the phone has it knows by its branch (RFC 3261 §17.2.3): a lost final response is fetched again, though a later
+/// request was answered meanwhile. A number that nobody gave changes nothing.
+#[test]
+fn a_request_that_rings_a_bell_is_said_again() {
+    let mut bench = Bench::answered();
+    bench.ask(CALLER, "INVITE", 2, "", &sdp(4000, 2, "a=sendonly\r\n"));
+    bench.heard(&callee());
+    bench.answer_with(&callee(), &Method::Invite, 100, "", "");
+    bench.ask(CALLER, "INFO", 3, "", "x");
+    bench.heard(&callee());
+    bench.answer_with(&callee(), &Method::Info, 200, "", "");
+    bench.call.say_again_by(|_| true);
+    bench.drain();
+    assert_eq!(bench.heard(&callee()), ["INVITE sdp"]);
+}
+
 #[test]
 fn numbers_and_tags_are_checked() {
     let mut bench = Bench::answered();

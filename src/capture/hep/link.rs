@@ -47,6 +47,10 @@ impl Waiting {
         self.packets += 1;
         true
     }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 impl Link {
@@ -98,6 +102,14 @@ impl Link {
         match self {
             Self::Datagrams(_) => Ok(()),
             Self::Stream(stream) => stream.write(),
+        }
+    }
+
+    /// Something is not written yet.
+    pub(super) const fn has_waiting(&self) -> bool {
+        match self {
+            Self::Datagrams(_) => false,
+            Self::Stream(stream) => !stream.waiting.is_empty(),
         }
     }
 

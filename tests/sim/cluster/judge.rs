@@ -216,7 +216,10 @@ impl World {
 
     fn judge_cdrs(&self, wrong: &mut Vec<String>) {
         let mut by_caller: BTreeMap<&str, Vec<&Cdr>> = BTreeMap::new();
-        for cdr in &self.store.cdrs {
+        // A second call of an INVITE that the first answered is nobody's, and its CDR says so.
+        let is_beside =
+            |cdr: &&Cdr| cdr.reason.as_deref() == Some("its caller talks in another call");
+        for cdr in self.store.cdrs.iter().filter(|cdr| !is_beside(cdr)) {
             let caller = cdr.legs.first().map(|leg| leg.call_id.as_str()).unwrap_or_default();
             by_caller.entry(caller).or_default().push(cdr);
         }
