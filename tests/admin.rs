@@ -23,6 +23,7 @@ use holdfast::operator::{Command, LiveCalls, Operator, Readiness, Refused};
 use holdfast::store::{Batch, Store};
 use holdfast::telemetry::{Personal, Telemetry};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -227,6 +228,14 @@ impl Api {
     fn commit(&self, told: Vec<String>) {
         let batch = Batch { told, ..Batch::default() };
         self.runtime.block_on(self.store.commit(&batch)).expect("a commit");
+    }
+
+    /// These bytes are in the database, wherever in its files.
+    fn holds(&self, what: &[u8]) -> bool {
+        ["holdfast.db", "holdfast.db-wal"].iter().any(|name| {
+            let file = std::fs::read(self.directory.join(name)).expect("a database");
+            file.windows(what.len()).any(|window| window == what)
+        })
     }
 
     /// HTTP status of the stream, which has no end.
@@ -689,6 +698,22 @@ fn tokens_do_what_their_role_says_and_changes_are_in_the_log() {
     let rest = api.api("GET", &format!("/audit?cursor={cursor}"), None);
     assert_eq!(rest.body["items"].as_array().map(Vec::len), Some(6), "{}", rest.text);
     assert!(!rest.text.contains("hf_"), "no token is in the log");
+}
+
+#[test]
+fn of_a_token_its_hash_is_kept() {
+    let api = start("tokens-at-rest");
+    let made = api.api("POST", "/tokens", Some(json!({"name": "the till", "role": "cdr"})));
+    let token = made.body["token"].as_str().expect("shown once");
+    let bearer = format!("Bearer {token}");
+    let used = api.send("GET", "/api/v1/cdrs", &[("Authorization", &bearer)], "");
+    assert_eq!((made.status, used.status), (201, 200), "{}", made.text);
+    assert!(api.holds(b"the till") && api.holds(&Sha256::digest(token)[..]));
+    let digits = token.trim_start_matches("hf_");
+    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("digits");
+    let secret: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+    assert_eq!(secret.len(), 24);
+    assert!(!api.holds(digits.as_bytes()) && !api.holds(&secret), "it is nowhere else");
 }
 
 #[test]

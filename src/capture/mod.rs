@@ -3,8 +3,8 @@
 //! collector; and how long transactions took.
 //!
 //! Invariants: nothing here holds a call up: what the writer cannot take at once is lost, and counted; files are
-//! bounded in number, size and age; secrets are masked before anything is written; a torn end of a file, left by a
-//! process that was killed, costs its last entry.
+//! bounded in number, size and age, and what was said in calls that live moves on before a file goes; secrets are
+//! masked before anything is written; a torn end of a file, left by a process that was killed, costs its last entry.
 
 mod flags;
 mod gist;
@@ -12,12 +12,14 @@ mod hep;
 mod mask;
 mod pcap;
 mod segment;
+mod sweep;
 mod transactions;
 
 pub use flags::{Said, Watch};
 pub use hep::{HepConfig, HepKind, HepPacket, HepSender};
 pub use pcap::pcap;
 pub use segment::read;
+pub use sweep::{Due, Sweeper};
 
 use crate::control::RtcpPacket;
 use crate::event::{Event, Measure};
@@ -75,7 +77,7 @@ pub fn bound(scope: Scope, entries: impl IntoIterator<Item = Entry>) -> Vec<Entr
 pub struct CaptureConfig {
     /// Shared by the processes of a host.
     pub folder: PathBuf,
-    /// No longer than this.
+    /// While its call lives, and so long after its end.
     pub life: Duration,
     /// Of all processes of the host together; the oldest go first.
     pub bytes: u64,
@@ -152,7 +154,7 @@ impl Recorder {
         let flagged = Flagged::default();
         let has_collector = config.hep.is_some();
         let writer = Writer {
-            segments: config.files.map(|files| Segments::new(files, name)),
+            segments: config.files.map(|files| Segments::new(&files, name)),
             hep: config.hep.map(HepSender::new),
             transactions: Transactions::default(),
             watches: Watches::new(flagged.clone()),

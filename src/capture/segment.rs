@@ -1,5 +1,5 @@
 //! Segment files: entries one after the other, each behind its length and its call; a file is closed when it is full or
-//! old, and removed when all of it is too old or there is too much.
+//! old. `sweep` removes them.
 
 use super::{CaptureConfig, bound};
 use crate::encoding::append;
@@ -18,6 +18,8 @@ const VERSION: u8 = 1;
 /// Of the length and the call's id.
 const HEAD: usize = 4 + 16;
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// And no more than this part of all that may be kept: what makes room is old.
+const PARTS: u64 = 16;
 /// A segment is not removed before its youngest entry may be: the shorter, the less is kept for nothing.
 const SEGMENT_LIFE: Duration = Duration::from_secs(600);
 /// Written at once.
@@ -26,46 +28,56 @@ const BUFFER: usize = 64 * 1024;
 const ROOM: usize = 2_048;
 /// An entry larger than this is none.
 const ENTRY_BYTES: usize = 128 * 1024;
+/// How the names of files end that hold what was moved.
+pub(super) const KEPT: &str = ".kept.seg";
 /// A file that was last written so long before a call began holds nothing of it, clocks aside.
 const SKEW: Duration = Duration::from_secs(60);
 
 /// Where a process writes.
+#[derive(Debug)]
 pub(super) struct Segments {
-    config: CaptureConfig,
+    folder: PathBuf,
     name: String,
+    ending: &'static str,
+    /// Bytes of a full file.
+    full: u64,
     open: Option<Open>,
     count: u64,
 }
 
+#[derive(Debug)]
 struct Open {
     file: BufWriter<File>,
+    path: PathBuf,
     began: Timestamp,
     bytes: u64,
+    /// Nothing was written since.
+    is_flushed: bool,
+}
+
+impl Open {
+    /// Another one is to be begun. It may have been swept while nothing was written.
+    fn is_done(&self, at: Timestamp, full: u64) -> bool {
+        self.bytes >= full
+            || at.saturating_since(self.began) > SEGMENT_LIFE
+            || (self.is_flushed && !self.path.exists())
+    }
 }
 
 impl Segments {
     /// `name` is that of no other process.
-    pub(super) fn new(config: CaptureConfig, name: &str) -> Self {
-        Self { config, name: name.to_owned(), open: None, count: 0 }
+    pub(super) fn new(config: &CaptureConfig, name: &str) -> Self {
+        let full = SEGMENT_BYTES.min(config.bytes / PARTS);
+        let (folder, name) = (config.folder.clone(), name.to_owned());
+        Self { folder, name, ending: ".seg", full, open: None, count: 0 }
+    }
+
+    /// Of what was in other files before.
+    pub(super) fn kept(config: &CaptureConfig, name: &str) -> Self {
+        Self { ending: KEPT, ..Self::new(config, name) }
     }
 
     pub(super) fn write(&mut self, call: CallId, at: Timestamp, entry: &Entry) {
-        let is_done = |open: &Open| {
-            open.bytes >= SEGMENT_BYTES || at.saturating_since(open.began) > SEGMENT_LIFE
-        };
-        if self.open.as_ref().is_some_and(is_done) {
-            self.flush();
-            self.open = None;
-        }
-        if self.open.is_none() {
-            self.sweep(at);
-            match self.begin(at) {
-                Ok(open) => self.open = Some(open),
-                // A full disk costs ladders, not calls.
-                Err(error) => return tracing::debug!("no signaling is kept: {error}"),
-            }
-        }
-        let Some(open) = &mut self.open else { return };
         let mut bytes = Vec::with_capacity(ROOM);
         bytes.extend([0; HEAD]);
         bytes.push(VERSION);
@@ -73,50 +85,57 @@ impl Segments {
         let length = u32::try_from(bytes.len() - HEAD).unwrap_or(u32::MAX).to_le_bytes();
         bytes[..4].copy_from_slice(&length);
         bytes[4..HEAD].copy_from_slice(&call.0.to_be_bytes());
+        self.append(at, &bytes);
+    }
+
+    /// An entry as it stands in a file.
+    pub(super) fn append(&mut self, at: Timestamp, bytes: &[u8]) {
+        if self.open.as_ref().is_some_and(|open| open.is_done(at, self.full)) {
+            self.flush();
+            self.open = None;
+        }
+        if self.open.is_none() {
+            match self.begin(at) {
+                Ok(open) => self.open = Some(open),
+                // A full disk costs ladders, not calls.
+                Err(error) => return tracing::debug!("no signaling is kept: {error}"),
+            }
+        }
+        let Some(open) = &mut self.open else { return };
         open.bytes += bytes.len() as u64;
-        if let Err(error) = open.file.write_all(&bytes) {
+        open.is_flushed = false;
+        if let Err(error) = open.file.write_all(bytes) {
             tracing::debug!("signaling is not kept: {error}");
             // What was written in part ends this file; the next entry begins another.
             self.open = None;
         }
     }
 
+    /// Nothing more is written to this one.
+    pub(super) fn leave(&mut self, path: &Path) {
+        self.open.take_if(|open| open.path == path);
+    }
+
     pub(super) fn flush(&mut self) {
-        if let Some(open) = &mut self.open
-            && open.file.flush().is_err()
-        {
+        let Some(open) = &mut self.open else { return };
+        open.is_flushed = true;
+        if open.file.flush().is_err() {
             self.open = None;
         }
     }
 
     fn begin(&mut self, at: Timestamp) -> io::Result<Open> {
-        fs::create_dir_all(&self.config.folder)?;
+        fs::create_dir_all(&self.folder)?;
         self.count += 1;
-        let name = format!("{}-{:06}.seg", self.name, self.count);
-        let path = self.config.folder.join(name);
-        let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
-        Ok(Open { file: BufWriter::with_capacity(BUFFER, file), began: at, bytes: 0 })
-    }
-
-    /// Also what processes left that are gone.
-    fn sweep(&self, now: Timestamp) {
-        let mut all = segments(&self.config.folder);
-        all.sort_by_key(|(_, written, _)| core::cmp::Reverse(*written));
-        let mut bytes = 0;
-        for (path, written, size) in all {
-            bytes += size;
-            let now = SystemTime::UNIX_EPOCH + Duration::from_micros(now.as_micros());
-            let age = now.duration_since(written).unwrap_or_default();
-            if bytes > self.config.bytes || age > self.config.life {
-                // Another process may have done so.
-                let _ = fs::remove_file(path);
-            }
-        }
+        let path = self.folder.join(format!("{}-{:06}{}", self.name, self.count, self.ending));
+        let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path)?;
+        let file = BufWriter::with_capacity(BUFFER, file);
+        Ok(Open { file, path, began: at, bytes: 0, is_flushed: false })
     }
 }
 
 /// (path, when it was last written, bytes)
-fn segments(folder: &Path) -> Vec<(PathBuf, SystemTime, u64)> {
+pub(super) fn segments(folder: &Path) -> Vec<(PathBuf, SystemTime, u64)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let found = entries.filter_map(|entry| {
         let path = entry.path();
@@ -142,24 +161,31 @@ pub fn read(folder: &Path, call: CallId, scope: Scope) -> Vec<Entry> {
         found = bound(scope, found.into_iter().chain(entries(&bytes, call)));
     }
     found.sort_by(|one, other| one.order().cmp(&other.order()));
+    // What is being moved is in two files.
+    found.dedup_by(|one, other| one.order() == other.order());
     found
 }
 
-/// Entries of a call in a file; ends where the file is torn.
-fn entries(bytes: &[u8], call: CallId) -> impl Iterator<Item = Entry> {
-    let wanted = call.0.to_be_bytes();
-    let mut rest = bytes;
-    let records = core::iter::from_fn(move || {
-        let (head, behind) = rest.split_first_chunk::<HEAD>()?;
-        let [a, b, c, d, id @ ..] = head;
-        let length = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).ok()?;
-        let (record, next) = behind.split_at_checked(length).filter(|_| length <= ENTRY_BYTES)?;
-        rest = next;
-        Some((*id == wanted).then_some(record))
-    });
-    records.flatten().filter_map(|record| match record.split_first() {
+/// Entries of a call in a file.
+fn entries(bytes: &[u8], wanted: CallId) -> impl Iterator<Item = Entry> {
+    let records = records(bytes).filter(move |(call, _)| *call == wanted);
+    records.filter_map(|(_, record)| match record.get(HEAD..)?.split_first() {
         Some((&VERSION, entry)) => postcard::from_bytes(entry).ok(),
         Some(_) | None => None,
+    })
+}
+
+/// What stands in a file, and whose it is; ends where the file is torn.
+pub(super) fn records(bytes: &[u8]) -> impl Iterator<Item = (CallId, &[u8])> {
+    let mut rest = bytes;
+    core::iter::from_fn(move || {
+        let (head, _) = rest.split_first_chunk::<HEAD>()?;
+        let [a, b, c, d, id @ ..] = head;
+        let length = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).ok()?;
+        let fits = length <= ENTRY_BYTES;
+        let (record, next) = rest.split_at_checked(HEAD + length).filter(|_| fits)?;
+        rest = next;
+        Some((CallId(u128::from_be_bytes(*id)), record))
     })
 }
 
@@ -174,12 +200,6 @@ mod tests {
         path
     }
 
-    fn segments_in(folder: &Path, name: &str, bytes: u64) -> Segments {
-        let config =
-            CaptureConfig { folder: folder.to_owned(), life: Duration::from_secs(60), bytes };
-        Segments::new(config, name)
-    }
-
     fn mark(number: u64, size: usize) -> Entry {
         let what = What::Mark("x".repeat(size));
         Entry { at: Timestamp::from_millis(number), node: "one".to_owned(), number, what }
@@ -188,8 +208,10 @@ mod tests {
     #[test]
     fn a_calls_entries_are_found_in_all_files_and_behind_a_torn_end() {
         let folder = folder("segments");
-        let mut one = segments_in(&folder, "one", u64::MAX);
-        let mut two = segments_in(&folder, "two", u64::MAX);
+        let life = Duration::from_secs(60);
+        let config = CaptureConfig { folder: folder.clone(), life, bytes: u64::MAX };
+        let mut one = Segments::new(&config, "one");
+        let mut two = Segments::new(&config, "two");
         for number in 1..=4 {
             let segments = if number % 2 == 0 { &mut one } else { &mut two };
             segments.write(CallId(7), Timestamp::from_millis(number), &mark(number, 3));
@@ -209,21 +231,6 @@ mod tests {
             assert!(numbers(7).starts_with(&[1]), "{end}");
         }
         assert_eq!(numbers(9), [0; 0]);
-        let _ = fs::remove_dir_all(folder);
-    }
-
-    #[test]
-    fn the_oldest_make_room() {
-        let folder = folder("segments-full");
-        let mut segments = segments_in(&folder, "one", 6 * 1024 * 1024);
-        for number in 1..=400 {
-            segments.write(CallId(7), Timestamp::from_millis(number), &mark(number, 100_000));
-        }
-        segments.flush();
-        let kept: u64 = super::segments(&folder).iter().map(|(.., size)| size).sum();
-        assert!(kept < 16 * 1024 * 1024, "{kept}");
-        let found = read(&folder, CallId(7), Scope::Signaling);
-        assert_eq!(found.last().map(|entry| entry.number), Some(400));
         let _ = fs::remove_dir_all(folder);
     }
 }

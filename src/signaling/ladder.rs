@@ -5,14 +5,18 @@
 use super::errand::Errand;
 use super::media_pool::LinkNumber;
 use super::worker::Worker;
+use super::{Config, EventSink, ladder_sweep};
 use crate::call::{Input, Transmit};
-use crate::capture::{Heard, Recorder, Registering};
+use crate::capture::{Heard, Recorder, RecorderConfig, Registering, Sweeper};
 use crate::control::{PeerFrame, RtcpPacket};
 use crate::ids::{CallId, Flow, LegId, NodeName, SessionId};
 use crate::sip::{Method, Request};
+use crate::store::Store;
 use crate::views::ladder::{Entry, Scope};
 use crate::views::quality::Sounded;
 use bytes::Bytes;
+use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Entries a frame: an entry is a SIP message at most.
 const BYTES_A_FRAME: usize = 64 * 1024;
@@ -26,6 +30,24 @@ pub struct LadderRead {
     pub id: u64,
     /// In the order of time.
     pub entries: Vec<Entry>,
+}
+
+/// Who keeps what is said, where it is kept or told, and who makes room for it.
+pub(super) fn start(
+    config: &Config,
+    store: &Store,
+    background: &Handle,
+    events: &EventSink,
+) -> Option<Recorder> {
+    let (files, hep) = (config.capture.clone(), config.hep.clone());
+    let name = format!("{}-{:016x}", config.node, config.incarnation.0);
+    if let Some(files) = files.clone() {
+        background.spawn(ladder_sweep::sweep(store.clone(), Sweeper::new(files, &name)));
+    }
+    (files.is_some() || hep.is_some()).then(|| {
+        let kept = RecorderConfig { files, hep };
+        Recorder::start(kept, &config.node.0, &name, Arc::clone(events))
+    })
 }
 
 impl Worker {

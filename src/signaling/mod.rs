@@ -32,6 +32,7 @@ mod inherit;
 mod invite;
 mod journal;
 mod ladder;
+mod ladder_sweep;
 mod leases;
 mod ledger;
 mod links;

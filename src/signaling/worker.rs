@@ -29,9 +29,9 @@ use super::steer::Steered;
 use super::strangers::Strangers;
 use super::unheard::Unheard;
 use super::wakeup::{Found, QUEUE, Wakeup};
-use super::{Config, EventSink, feed, names, node, siblings, takeover, tuning};
+use super::{Config, EventSink, feed, ladder, names, node, siblings, takeover, tuning};
 use crate::call::{Answer, Input, Output, RECORD_VERSION, Settings};
-use crate::capture::{Recorder, RecorderConfig};
+use crate::capture::Recorder;
 use crate::control::Frame;
 use crate::control::hello::Role;
 use crate::directory::Directory;
@@ -207,12 +207,7 @@ impl Worker {
             look_ups: Arc::new(Semaphore::new(names::LOOK_UPS)),
             claiming: Mutex::default(),
         }));
-        let (files, hep) = (config.capture.clone(), config.hep.clone());
-        let recorder = (files.is_some() || hep.is_some()).then(|| {
-            let name = format!("{}-{:016x}", config.node, incarnation.0);
-            let kept = RecorderConfig { files, hep };
-            Recorder::start(kept, &config.node.0, &name, Arc::clone(&events))
-        });
+        let recorder = ladder::start(&config, &store, &background, &events);
         let identity = (config.node.clone(), config.incarnation, config.mode);
         let doors = Doors { sockets, control, keeping, errands, store, background, events };
         let mut worker = Self::with_doors(config, doors, draw_call_id, clock::now());

@@ -270,6 +270,8 @@ macro_rules! ask {
 
 /// What a repeated request was answered before.
 mod answers;
+/// Which of many calls live.
+mod ends;
 /// Users one by one, and in an import.
 mod users;
 /// Events, pages of users, tokens and the audit log.

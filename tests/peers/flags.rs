@@ -6,7 +6,9 @@ use super::common::server::Server;
 use super::common::speech::Law;
 use super::common::{SOON, eventually};
 use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, phone, reinvite};
+use holdfast::net::clock;
 use holdfast::sip::{HeaderName, Method, Status};
+use holdfast::views::Rfc3339;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -176,6 +178,36 @@ fn either_phone_that_falls_silent_and_not_one_that_may() {
     // The change of the session has not made anybody deaf.
     pair.callee.talk.mute(true);
     comes_to(&server, "one_way_audio", 1);
+    hang_up(&server, pair, "one_way_audio");
+}
+
+/// From its last packet to the time of the event, and until the API shows it.
+#[test]
+fn either_phone_that_stops_is_told_of_within_three_seconds() {
+    const WITHIN: Duration = Duration::from_secs(3);
+    let server = Server::start();
+    let pair = Pair::talking(&server, ["udp", "udp"]);
+    let watching = Watching::start(&server, "types=call.*");
+    pair.hear_each_other();
+    let Pair { caller, callee } = &pair;
+    let cases = [("caller", caller, callee), ("callee", callee, caller)];
+    for (count, (role, stops, hears)) in (1..).zip(cases) {
+        stops.talk.mute(true);
+        comes_to(&server, "one_way_audio", 1);
+        let now = clock::now();
+        let last = hears.talk.came().pop().expect("it was heard").at;
+        let stopped_at = now - last.elapsed();
+        let shown = now.saturating_since(stopped_at);
+        let told = watching.until("call.one_way", count);
+        let told = told.iter().rfind(|event| event["type"] == "call.one_way").expect("it is there");
+        assert_eq!(told["role"], role);
+        let at: Rfc3339 = told["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+        let told = at.0.saturating_since(stopped_at);
+        assert!(!told.is_zero() && told < WITHIN && shown < WITHIN, "{told:?} {shown:?}");
+        stops.talk.mute(false);
+        comes_to(&server, "one_way_audio", 0);
+        pair.hear_each_other();
+    }
     hang_up(&server, pair, "one_way_audio");
 }
 

@@ -13,6 +13,8 @@ mod check_sync;
 mod flags;
 /// The harness judged by itself: phones without a server between them.
 mod harness;
+/// How long what was said is kept.
+mod kept;
 /// The command line beside a process.
 mod local_socket;
 /// Every noun of the command line.

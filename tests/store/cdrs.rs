@@ -9,8 +9,9 @@ use holdfast::views::call::LegRole;
 use holdfast::views::cdr::{CdrLeg, Disposition};
 use holdfast::views::{CallFlag, Cdr, Rfc3339};
 use sqlx::{Connection as _, Executor as _};
+use std::collections::BTreeMap;
 
-on_both!(every_filter, pages_follow_each_other);
+on_both!(every_filter, pages_follow_each_other, calls_live_or_ended_then);
 
 fn leg(extension: &str) -> CdrLeg {
     CdrLeg {
@@ -135,6 +136,19 @@ async fn pages_follow_each_other(database: &Database) {
     let before = seen.len();
     seen.dedup();
     assert_eq!((before, seen.len()), (100, 100));
+}
+
+/// Also when the tombstones are swept.
+async fn calls_live_or_ended_then(database: &Database) {
+    let store = database.open().await;
+    let all: Vec<CallId> = (1..=1_300).map(CallId).collect();
+    commit(&store, vec![save(1, 1), ended(save(2, 1)), save(1_300, 1)]).await;
+    let expect = [(1, None), (2, Some(cdr(2).ended_at.0)), (1_300, None)];
+    let expect = BTreeMap::from(expect.map(|(id, end)| (CallId(id), end)));
+    assert_eq!(store.ends_of(&all).await.expect("readable"), expect);
+    database.execute("delete from calls where ended_at is not null").await;
+    assert_eq!(store.ends_of(&all).await.expect("readable"), expect);
+    assert_eq!(store.ends_of(&[]).await.expect("readable"), BTreeMap::new());
 }
 
 /// The transaction that began first commits last: it must not come to lie below a cursor that went past it.

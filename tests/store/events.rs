@@ -7,6 +7,7 @@ use holdfast::call::{Save, Told};
 use holdfast::ids::Rev;
 use holdfast::store::{Batch, CallOutcome, EVENT_LIFE, JournalFolder, Store};
 use holdfast::time::Timestamp;
+use sqlx::{Connection as _, Executor as _};
 
 on_both!(
     events_come_with_their_calls_in_order,
@@ -27,11 +28,16 @@ fn telling(save: Save, revs: &[u64]) -> Save {
 
 async fn types(database: &Database, store: &Store, after: u64) -> Vec<String> {
     database.settle().await;
+    read(store, after).await.0
+}
+
+/// The types of what can be read now, and the id of the last.
+async fn read(store: &Store, after: u64) -> (Vec<String>, u64) {
     let events = store.events(after, 1_000).await.expect("readable");
     assert!(events.is_sorted_by_key(|event| event.id));
     assert!(events.iter().all(|event| event.id > after));
     let kind = |event: &holdfast::store::StoredEvent| event.event.gist().kind.into_owned();
-    events.iter().map(kind).collect()
+    (events.iter().map(kind).collect(), events.last().map_or(after, |event| event.id))
 }
 
 async fn events_come_with_their_calls_in_order(database: &Database) {
@@ -120,4 +126,27 @@ async fn old_events_are_swept_and_missed(database: &Database) {
     store.sweep(later).await.expect("swept");
     assert!(!store.has_event(id).await.expect("readable"));
     assert_eq!(store.last_event().await.expect("readable"), 0);
+}
+
+/// The transaction that began first commits last: what it tells must not come to lie below what a reader has seen.
+#[tokio::test]
+async fn a_reader_misses_no_late_commit() {
+    let database = Database::postgres().await;
+    let store = database.open().await;
+    commit(&store, vec![telling(save(1, 1), &[1])]).await;
+    database.settle().await;
+    let mut session = database.postgres_session().await;
+    let mut late = session.begin().await.expect("a transaction");
+    late.execute(
+        r#"insert into events (sequence, written_at, document)
+        select cdr_sequence(pg_current_xact_id()), written_at, '{"type":"late"}' from events"#,
+    )
+    .await
+    .expect("written");
+    commit(&store, vec![telling(save(2, 1), &[1])]).await;
+    let (seen, last) = read(&store, 0).await;
+    assert_eq!(seen, ["1 1"]);
+    assert_eq!(store.last_event().await.expect("readable"), last, "who comes now misses none");
+    late.commit().await.expect("committed");
+    assert_eq!(types(&database, &store, last).await, ["late", "2 1"]);
 }

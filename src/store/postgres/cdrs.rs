@@ -1,6 +1,7 @@
 //! CDRs in PostgreSQL: read below the oldest open transaction, so who polls by sequence misses nothing.
 
 use super::Session;
+use crate::ids::CallId;
 use crate::store::rows::{cdr, cdr_document, cdr_extensions, cdr_flags, disposition, signed, word};
 use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
@@ -90,5 +91,15 @@ impl Session {
             .fetch_all(&mut *self.connection)
             .await?;
         rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
+    }
+
+    /// Of these calls, also those that who polls may not see yet.
+    pub async fn cdrs_of(&mut self, calls: &[CallId]) -> Result<Vec<Cdr>, StoreError> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("select sequence, document from cdrs where id = any($1)")
+                .bind(calls.iter().map(CallId::to_string).collect::<Vec<_>>())
+                .fetch_all(&mut *self.connection)
+                .await?;
+        Ok(rows.into_iter().filter_map(|(sequence, text)| cdr(sequence, &text).ok()).collect())
     }
 }

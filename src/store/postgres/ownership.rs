@@ -106,6 +106,15 @@ impl Session {
         ids.iter().map(|id| call_id(id)).collect()
     }
 
+    pub async fn live_of(&mut self, calls: &[CallId]) -> Result<Vec<CallId>, StoreError> {
+        let ids: Vec<Vec<u8>> =
+            sqlx::query_scalar("select id from calls where id = any($1) and ended_at is null")
+                .bind(calls.iter().map(|id| id.0.to_be_bytes().to_vec()).collect::<Vec<_>>())
+                .fetch_all(&mut *self.connection)
+                .await?;
+        ids.iter().map(|id| call_id(id)).collect()
+    }
+
     pub async fn call_of_key(&mut self, key: &[u8; 16]) -> Result<Option<CallId>, StoreError> {
         let id: Option<Vec<u8>> =
             sqlx::query_scalar("select id from calls where key = $1 and ended_at is null")

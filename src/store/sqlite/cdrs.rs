@@ -1,6 +1,7 @@
 //! CDRs in SQLite.
 
 use super::Sqlite;
+use crate::ids::CallId;
 use crate::store::rows::{cdr, cdr_document, cdr_extensions, cdr_flags, disposition, signed, word};
 use crate::store::{CdrQuery, StoreError};
 use crate::views::Cdr;
@@ -49,6 +50,18 @@ impl Sqlite {
             .fetch_all(&self.readers)
             .await?;
         rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
+    }
+
+    /// Of these calls.
+    pub async fn cdrs_of(&self, calls: &[CallId]) -> Result<Vec<Cdr>, StoreError> {
+        let mut query = QueryBuilder::new("select sequence, document from cdrs where id in (");
+        let mut ids = query.separated(", ");
+        for call in calls {
+            ids.push_bind(call.to_string());
+        }
+        query.push(")");
+        let rows: Vec<(i64, String)> = query.build_query_as().fetch_all(&self.readers).await?;
+        Ok(rows.into_iter().filter_map(|(sequence, text)| cdr(sequence, &text).ok()).collect())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::ids::{CallId, Incarnation};
 use crate::store::rows::{ClaimRow, call_id, claimed_call, signed, unsigned};
 use crate::store::{ClaimedCall, StoreError};
 use crate::time::Timestamp;
+use sqlx::QueryBuilder;
 
 impl Sqlite {
     pub async fn claim(
@@ -89,6 +90,18 @@ impl Sqlite {
                 .bind(signed(owner.0))
                 .fetch_all(&self.readers)
                 .await?;
+        ids.iter().map(|id| call_id(id)).collect()
+    }
+
+    pub async fn live_of(&self, calls: &[CallId]) -> Result<Vec<CallId>, StoreError> {
+        let mut query =
+            QueryBuilder::new("select id from calls where ended_at is null and id in (");
+        let mut ids = query.separated(", ");
+        for call in calls {
+            ids.push_bind(call.0.to_be_bytes().to_vec());
+        }
+        query.push(")");
+        let ids: Vec<Vec<u8>> = query.build_query_scalar().fetch_all(&self.readers).await?;
         ids.iter().map(|id| call_id(id)).collect()
     }
 
