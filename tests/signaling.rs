@@ -70,7 +70,6 @@ fn config() -> Config {
             registration_max: Duration::from_secs(300),
             max_contacts: 10,
             emergency_numbers: Vec::new(),
-            drain_timeout: Duration::from_secs(60),
             reanchor_window: 512,
         },
         control_bind: "127.0.0.1:0".parse().expect("literal"),

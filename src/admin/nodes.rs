@@ -47,7 +47,7 @@ pub(super) async fn one(services: Services, Name(name): Name) -> Result<Json<Nod
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DrainRequest {
-    /// BYE the calls too.
+    /// Of a signaling node: its calls are ended, not handed over; `end_cause` of their CDRs is `drain`.
     #[serde(default)]
     end_calls: bool,
 }

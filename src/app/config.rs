@@ -302,7 +302,6 @@ impl Config {
             registration_max: self.sip.registration_max,
             max_contacts: self.sip.max_contacts,
             emergency_numbers: self.sip.emergency_numbers.clone(),
-            drain_timeout: self.drain_timeout,
             reanchor_window: self.reanchor_window,
         }
     }

@@ -489,12 +489,15 @@ impl Call {
         }
     }
 
-    /// A registration moved: dialogs whose remote target it is follow. What a connection took with it is said again.
-    pub(super) fn move_flow(&mut self, contact: &str, flow: Flow) {
+    /// A registration moved: dialogs whose remote target it is, or that went by its flow, follow. What a connection
+    /// took with it is said again.
+    pub(super) fn move_flow(&mut self, contact: &str, from: Flow, flow: Flow) {
         let mut moved = Vec::new();
         for leg in &mut self.record.legs {
             let speaks = leg.is_live() || leg.clients.iter().any(|it| it.transaction.is_pending());
-            if speaks && leg.dialog.remote_target.as_str() == contact {
+            // Behind a proxy many phones come by one flow.
+            let came_by_it = leg.flow == from && leg.dialog.route_set.is_empty();
+            if speaks && (came_by_it || leg.dialog.remote_target.as_str() == contact) {
                 moved.extend((leg.flow != flow).then_some(leg.id));
                 leg.follow(flow, self.now);
             }

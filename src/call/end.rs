@@ -11,6 +11,9 @@ use crate::sdp::offer_answer::Disagreement;
 use crate::sip::{HeaderName, Status};
 use crate::views::{Disposition, EndCause, EndedBy};
 
+/// The reason of a call whose end another node decided.
+const ENDED_ELSEWHERE: &str = "its former owner ended it";
+
 impl Call {
     /// No answer was reached, and no phone said so: the caller is told this status.
     pub(super) fn fail(&mut self, status: Status, cause: EndCause, reason: Option<&str>) {
@@ -125,24 +128,27 @@ impl Call {
             EndedBy::Caller | EndedBy::Callee if self.record.phase == Phase::Confirmed => {
                 self.end_by_phone(by);
             }
-            _ => self.end_by_system(cause, "its former owner ended it"),
+            EndedBy::Admin => self.end_by_admin(cause, Some(ENDED_ELSEWHERE.to_owned())),
+            EndedBy::Caller | EndedBy::Callee | EndedBy::System => {
+                self.end_by_system(cause, ENDED_ELSEWHERE);
+            }
         }
     }
 
     /// An operator ends the call.
-    pub(super) fn hang_up(&mut self, reason: Option<String>) {
+    pub(super) fn end_by_admin(&mut self, cause: EndCause, reason: Option<String>) {
         let text = reason.as_deref().map_or("administrative", |reason| reason);
         let text: String =
             text.chars().filter(|c| !matches!(c, '"' | '\\' | '\r' | '\n')).collect();
         let told = format!("Q.850;cause=16;text=\"{text}\"");
         if self.record.phase == Phase::Confirmed {
-            let end = self.answered_end(EndedBy::Admin, EndCause::Admin, 16, reason.as_deref());
+            let end = self.answered_end(EndedBy::Admin, cause, 16, reason.as_deref());
             return self.finish(end, Some(&told), &[]);
         }
         let end = End {
             at: self.now,
             by: EndedBy::Admin,
-            cause: EndCause::Admin,
+            cause,
             disposition: Disposition::Failed,
             status: 480,
             q850: Some(16),

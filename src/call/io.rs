@@ -144,10 +144,14 @@ pub enum Input {
         /// In words, for Reason and CDR.
         reason: Option<String>,
     },
+    /// An operator drains its node, and wants no call to go on.
+    Drained,
     /// A phone registered again by another flow: dialogs with that remote target follow (design §4 "Flows").
     FlowMoved {
         /// Contact URI of the binding, byte-exact.
         contact: String,
+        /// Its former flow: a dialog that moved before has an older Contact as its remote target.
+        from: Flow,
         /// The new flow.
         flow: Flow,
     },

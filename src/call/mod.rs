@@ -62,7 +62,7 @@ use crate::control::LastSent;
 use crate::event::Event;
 use crate::ids::{CallId, Epoch, LegId, NodeName, Rev};
 use crate::time::Timestamp;
-use crate::views::CallState;
+use crate::views::{CallState, EndCause};
 use anchor::Anchor;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -174,8 +174,9 @@ impl Call {
             Input::MediaReturned { node } => self.handle_media_returned(&node),
             Input::MediaLost => self.handle_media_lost(),
             Input::Ended { by, cause } => self.ended_elsewhere(by, cause),
-            Input::Hangup { reason } => self.hang_up(reason),
-            Input::FlowMoved { contact, flow } => self.move_flow(&contact, flow),
+            Input::Hangup { reason } => self.end_by_admin(EndCause::Admin, reason),
+            Input::Drained => self.end_by_admin(EndCause::Drain, Some("node drained".to_owned())),
+            Input::FlowMoved { contact, from, flow } => self.move_flow(&contact, from, flow),
             Input::Flagged(flags) => self.flag(flags),
         }
         if self.saved_end {
@@ -189,10 +190,14 @@ impl Call {
         self.told_at = Some(at);
     }
 
-    /// What would be saved with something else, or later, is saved now.
+    /// What would be saved with something else, or later, is saved now. An end does not wait for the last statistics:
+    /// whoever has the call next would think that it lives.
     pub fn save_now(&mut self, now: Timestamp) {
         self.now = now;
-        if self.dirty_until.is_some() {
+        if self.record.phase == Phase::Ended {
+            self.media_deadline = None;
+            self.conclude();
+        } else if self.dirty_until.is_some() {
             self.save();
         }
     }

@@ -261,7 +261,7 @@ pub enum Command {
     Drain {
         /// Name of the node.
         name: String,
-        /// Ends its calls too.
+        /// Ends its calls, of a signaling node, instead of handing them over.
         #[arg(long, conflicts_with = "undo")]
         end_calls: bool,
         /// Lets it take calls again.

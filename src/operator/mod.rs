@@ -74,8 +74,6 @@ pub struct Tuning {
     pub max_contacts: usize,
     /// Never shed, first to be moved.
     pub emergency_numbers: Vec<String>,
-    /// How long a drain may take.
-    pub drain_timeout: Duration,
     /// Phones that are told of another media node at a time.
     pub reanchor_window: u32,
 }

@@ -30,7 +30,8 @@ const LAST_CONNECTIONS: u32 = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
     pub started_at: Timestamp,
-    pub deadline_at: Timestamp,
+    /// Of a node that stops. Who was drained by an operator keeps what nobody takes until it is over.
+    pub deadline_at: Option<Timestamp>,
 }
 
 /// Calls that were given up.
@@ -91,10 +92,8 @@ impl Worker {
         if drain != self.draining.is_some() {
             self.tell(if drain { Happening::NodeDraining } else { Happening::NodeUndrained });
         }
-        self.draining = drain.then(|| {
-            let (started_at, deadline_at) = (self.now, self.now + self.drain_timeout);
-            self.draining.unwrap_or(Drain { started_at, deadline_at })
-        });
+        let begun = Drain { started_at: self.now, deadline_at: None };
+        self.draining = drain.then(|| self.draining.unwrap_or(begun));
         self.given_up.retry_at = self.now;
         self.peers.broadcast(&PeerFrame::Draining(drain));
         if !drain && self.given_up.is_watched {
@@ -102,8 +101,10 @@ impl Worker {
             self.peers.broadcast(&PeerFrame::TakenBack);
             self.given_up.take_back();
         }
-        if drain && end_calls {
-            self.ending = self.calls.ids(|_| true).into();
+        match (drain, end_calls) {
+            (true, true) => self.ending = self.calls.ids(|_| true).into(),
+            (true, false) => {}
+            (false, _) => self.ending.clear(),
         }
     }
 

@@ -138,7 +138,7 @@ impl Worker {
             journal: Some(self.journal_view()),
             drain: self.draining.map(|drain| DrainView {
                 started_at: Rfc3339(drain.started_at),
-                deadline_at: Some(Rfc3339(drain.deadline_at)),
+                deadline_at: drain.deadline_at.map(Rfc3339),
                 remaining_calls: count(self.remaining_calls()).unwrap_or_default(),
                 remaining_sessions: 0,
                 remaining_flows: count(self.remaining_flows()).unwrap_or_default(),

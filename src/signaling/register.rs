@@ -121,7 +121,7 @@ impl Worker {
     /// Dialogs with that remote target follow the phone; what waited for its old flow leaves by the new one.
     pub(super) fn move_call(&mut self, id: CallId, moved: &Moved) {
         let contact = moved.contact.clone();
-        self.input(id, Input::FlowMoved { contact, flow: moved.to });
+        self.input(id, Input::FlowMoved { contact, from: moved.from, flow: moved.to });
         self.release_stranded(id, moved.to, |transmit| transmit.flow == moved.from);
     }
 

@@ -88,7 +88,6 @@ pub(super) fn worker() -> Worker {
             registration_max: Duration::from_secs(300),
             max_contacts: 10,
             emergency_numbers: Vec::new(),
-            drain_timeout: Duration::from_secs(3_600),
             reanchor_window: 512,
         },
         control_bind: SocketAddr::from(([127, 0, 0, 1], 7070)),

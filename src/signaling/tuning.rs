@@ -32,7 +32,6 @@ impl Worker {
         settings.ring_timeout = tuning.ring_timeout;
         settings.rtp_timeout = tuning.rtp_timeout;
         settings.emergency_numbers = tuning.emergency_numbers;
-        self.drain_timeout = tuning.drain_timeout;
         self.moves.set_window(tuning.reanchor_window);
     }
 }

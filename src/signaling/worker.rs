@@ -76,7 +76,6 @@ pub(super) struct Worker {
     pub realm: String,
     pub policy: Policy,
     pub mode: &'static str,
-    pub drain_timeout: Duration,
     pub started_at: Timestamp,
     pub control: SocketAddr,
     pub sockets: Sockets,
@@ -246,7 +245,6 @@ impl Worker {
             settings: Arc::new(config.settings()),
             realm: config.realm,
             mode: config.mode,
-            drain_timeout: config.tuning.drain_timeout,
             started_at: now,
             control,
             sockets,
@@ -393,7 +391,8 @@ impl Worker {
     pub(super) fn stop(&mut self) -> Timestamp {
         let deadline_at = self.now + LAST_COMMIT;
         self.drain_self(true, false);
-        self.draining = Some(Drain { started_at: self.now, deadline_at });
+        self.calls.ids(|_| true).into_iter().for_each(|id| self.save_call_now(id));
+        self.draining = Some(Drain { started_at: self.now, deadline_at: Some(deadline_at) });
         self.stop_asking();
         deadline_at
     }
@@ -416,7 +415,7 @@ impl Worker {
         self.tell_of_bindings();
         for _ in 0..ENDED_A_TURN {
             let Some(call) = self.ending.pop_front() else { break };
-            self.input(call, Input::Hangup { reason: Some("drain".to_owned()) });
+            self.input(call, Input::Drained);
         }
         if self.tick_at <= self.now {
             self.tick_at = self.now + TICK;

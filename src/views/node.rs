@@ -82,6 +82,7 @@ pub struct JournalView {
 #[allow(missing_docs, reason = "the names say it")]
 pub struct DrainView {
     pub started_at: Rfc3339,
+    /// When a node that stops ends at last. Null: its calls stay until others have them or they are over.
     pub deadline_at: Option<Rfc3339>,
     pub remaining_calls: u64,
     pub remaining_sessions: u64,

@@ -41,6 +41,62 @@ fn a_bye_on_a_connection_just_before_the_kill_is_answered() {
     assert_eq!(switch.survivor().cdrs(1).len(), 1);
 }
 
+/// Their connections broke, and neither registers: a dialog goes where its phone spoke last.
+#[test]
+fn phones_go_on_in_their_dialog_by_new_connections() {
+    let switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), ["tcp", "tcp"]);
+    pair.hear_each_other();
+    let Pair { caller, callee } = &mut pair;
+    caller.phone.comes_anew();
+    reinvite(caller, callee, "sendonly", "recvonly", false);
+    reinvite(callee, caller, "sendrecv", "sendrecv", false);
+    callee.phone.comes_anew();
+    callee.phone.names_its_port();
+    reinvite(callee, caller, "sendonly", "recvonly", false);
+    reinvite(caller, callee, "sendrecv", "sendrecv", false);
+    pair.hear_each_other();
+    pair.caller.phone.comes_anew();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&switch.survivor().cdrs(1), 0);
+}
+
+/// A router, or its line, gave it another port, twice, and all it says of that is a REGISTER: it is told there what the
+/// far phone wishes. Some name that port in their Contact.
+#[test]
+fn a_phone_that_registers_from_another_port_has_its_dialogs_there() {
+    let switch = Switch::start();
+    let ways = ["udp", "tcp"].into_iter().flat_map(|way| [(way, false), (way, true)]);
+    for (transport, names_its_port) in ways {
+        println!("{transport}, names its port: {names_its_port}");
+        let mut caller = phone(switch.survivor(), "1001", transport);
+        caller.register_instance();
+        let callee = phone(switch.survivor(), "1002", transport);
+        let mut pair = Pair::between(caller, callee, &switch.survivor().uri("1002"));
+        pair.hear_each_other();
+        let Pair { caller, callee } = &mut pair;
+        for offered in ["sendonly", "sendrecv"] {
+            for _ in 0..2 {
+                caller.phone.comes_anew();
+                if names_its_port {
+                    caller.phone.names_its_port();
+                }
+                caller.phone.register_instance();
+            }
+            let answered = if offered == "sendonly" { "recvonly" } else { "sendrecv" };
+            reinvite(callee, caller, offered, answered, false);
+        }
+        pair.hear_each_other();
+        pair.caller.phone.comes_anew();
+        pair.caller.phone.register_instance();
+        pair.callee.hangs_up_on(&mut pair.caller);
+        pair.caller.phone.unregister();
+        pair.callee.phone.unregister();
+    }
+    let cdrs = switch.survivor().cdrs(4);
+    cdrs.chunks(1).for_each(|cdr| check_record(cdr, 0));
+}
+
 /// Two phones on connections of one process, which owns their call; which one it is.
 fn talking_by_one_process() -> (Switch, Pair, usize) {
     let switch = Switch::start();

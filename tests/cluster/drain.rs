@@ -4,10 +4,11 @@ use crate::common::phone::{Phone, sdp};
 use crate::common::postgres::Postgres;
 use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
-use crate::pair::{Pair, phone};
+use crate::pair::{Attempt, Pair, phone, stops_ringing};
 use crate::switch::{Switch, check_record};
-use holdfast::sip::{HeaderName, Method, Response, Status};
+use holdfast::sip::{HeaderName, Message, Method, Response, Status};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 /// Phones whose ports the kernel spreads over both processes.
 const PHONES: usize = 8;
@@ -99,12 +100,89 @@ fn a_drained_process_without_others_keeps_its_calls() {
     pair.hold_and_resume();
     let drain: Value = server.api("GET", &path, None).1["drain"].clone();
     assert_eq!(drain["remaining_calls"], 1, "{drain}");
+    assert!(drain["deadline_at"].is_null(), "they stay until they are over: {drain}");
     assert_eq!(server.api("POST", &format!("{path}/undrain"), None).0, 202);
     // The media half is back a moment later.
     eventually("it takes calls again", SOON, || {
         (called(&mut third, &server.uri("nobody")).status == Status(404)).then_some(())
     });
     pair.caller.hangs_up_on(&mut pair.callee);
+}
+
+/// An operator wants no call to go on: those that talk, and one that rings.
+#[test]
+fn a_drain_that_ends_calls_tells_every_phone() {
+    let mut server = Server::start();
+    let mut udp = Pair::talking(&server, ["udp", "udp"]);
+    let [caller, callee] = ["1003", "1004"].map(|user| phone(&server, user, "tcp"));
+    let mut tcp = Pair::between(caller, callee, &server.uri("1004"));
+    let [caller, callee] = ["1005", "1006"].map(|user| phone(&server, user, "udp"));
+    let mut ringing = Attempt::between(caller, callee, &server.uri("1006")).ringing();
+    udp.hear_each_other();
+    tcp.hear_each_other();
+    drain_and_end_calls(&server, &server.node());
+    are_told(&mut udp);
+    are_told(&mut tcp);
+    let Attempt { caller, callee, invite, received, .. } = &mut ringing;
+    stops_ringing(callee, received, "callee");
+    let refused = caller.response_to(&Method::Invite);
+    assert_eq!(refused.status, Status(480));
+    caller.acknowledge_refusal(invite, &refused);
+    let cdrs = server.cdrs(3);
+    cdrs.iter().for_each(check_drained);
+    let count = |what: &str| cdrs.iter().filter(|cdr| cdr["disposition"] == what).count();
+    assert_eq!((count("answered"), count("failed")), (2, 1), "{cdrs:#?}");
+    server.signaling.terminate();
+    let status = server.signaling.finish(SOON);
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// Though another process would take them. That one goes on with its own.
+#[test]
+fn calls_that_a_drain_ends_are_not_handed_over() {
+    let mut switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), ["udp", "tcp"]);
+    pair.hear_each_other();
+    let mut owner = switch.take_owner();
+    drain_and_end_calls(switch.survivor(), &owner.node());
+    are_told(&mut pair);
+    let cdrs = switch.survivor().cdrs(1);
+    check_drained(&cdrs[0]);
+    check_record(&cdrs, 0);
+    owner.signaling.terminate();
+    let status = owner.signaling.finish(SOON);
+    assert_eq!(status.code(), Some(0), "{status}");
+    let Pair { caller, callee } = pair;
+    let mut pair = Pair::between(caller.phone, callee.phone, &switch.survivor().uri("1002"));
+    pair.hear_each_other();
+    pair.caller.hangs_up_on(&mut pair.callee);
+}
+
+/// A drain of a media process, unlike that of signaling, has an end: its calls cannot be without it.
+#[test]
+fn a_media_process_without_others_waits_no_longer_than_it_may() {
+    const LONGEST: Duration = Duration::from_millis(3_500);
+    let postgres = Postgres::start();
+    let host = Host::new(&postgres.url("postgres"));
+    let host = host.configured(&format!("drain_timeout_ms = {}\n", LONGEST.as_millis()));
+    let mut media = host.media();
+    let server = host.signaling();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    let told_at = Instant::now();
+    media.terminate();
+    let status = media.finish(SOON);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(told_at.elapsed() >= LONGEST, "{:?}", told_at.elapsed());
+    eventually("the call ends", SOON * 2, || {
+        pair.caller.phone.comes(Duration::from_millis(100), is_bye).then_some(())
+    });
+    are_ended(&mut pair);
+    let cdrs = server.cdrs(1);
+    assert_eq!(
+        (&cdrs[0]["end_cause"], &cdrs[0]["ended_by"]),
+        (&"node_lost".into(), &"system".into())
+    );
 }
 
 /// Alone, a media process waits for its sessions to end. Who has no time says it once more.
@@ -120,6 +198,39 @@ fn a_second_signal_forces_the_exit() {
     switch.media.terminate();
     let status = switch.media.finish(SOON);
     assert_eq!(status.code(), Some(1), "not all went as it should: {status}");
+}
+
+fn drain_and_end_calls(through: &Server, node: &str) {
+    let ran = through.command(&["drain", node, "--end-calls"]);
+    assert!(ran.status.success(), "{ran:?}");
+}
+
+/// Both phones are told that the node is drained, and why they are.
+fn are_told(pair: &mut Pair) {
+    for reason in are_ended(pair) {
+        assert_eq!(reason, "Q.850;cause=16;text=\"node drained\"");
+    }
+}
+
+/// Both phones get a BYE; its reasons.
+fn are_ended(pair: &mut Pair) -> [String; 2] {
+    [&mut pair.caller, &mut pair.callee].map(|side| {
+        let bye = side.phone.request_of(&Method::Bye);
+        side.phone.respond(&bye, 200, "unused", None);
+        bye.headers.get(&HeaderName::Reason).expect("a reason").to_owned()
+    })
+}
+
+fn is_bye(came: &Message) -> bool {
+    matches!(came, Message::Request(request) if request.method == Method::Bye)
+}
+
+fn check_drained(cdr: &Value) {
+    assert_eq!(
+        (&cdr["end_cause"], &cdr["ended_by"]),
+        (&"drain".into(), &"admin".into()),
+        "{cdr:#}"
+    );
 }
 
 /// What comes of a call that nobody answers.

@@ -1,12 +1,14 @@
 //! Everything goes and comes back: calls whose phones are still there go on, with their media.
 
 use crate::common::postgres::Postgres;
-use crate::common::server::Server;
+use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
 use crate::crowd::check_line;
 use crate::pair::Pair;
 use crate::switch::{Switch, check_record};
+use holdfast::sip::{Message, Status};
 use serde_json::Value;
+use std::time::Duration;
 
 #[test]
 fn the_only_process_is_killed_and_started_again() {
@@ -36,6 +38,53 @@ fn the_only_process_is_killed_and_started_again() {
         assert!(leg["packets_received"].as_u64() >= Some(counted), "{counted} of {leg:#}");
         assert!(leg["packets_sent"].as_u64() > Some(0), "{leg:#}");
     }
+}
+
+/// Nobody is there to hand over to: the call waits in the database and in no process, its phones know nothing of it.
+#[test]
+fn the_only_process_is_stopped_and_started_again() {
+    let postgres = Postgres::start();
+    let is_request = |came: &Message| matches!(came, Message::Request(_));
+    for database in [None, Some(postgres.url("postgres"))] {
+        println!("{database:?}");
+        let setting = database.as_deref().map(|url| ("HOLDFAST_DATABASE_URL", url));
+        let mut server = Server::start_with(setting.as_slice());
+        let mut pair = Pair::talking(&server, ["udp", "tcp"]);
+        pair.hear_each_other();
+        server.signaling.terminate();
+        let status = server.signaling.finish(SOON * 2);
+        assert_eq!(status.code(), Some(0), "{status}");
+        for phone in [&mut pair.caller.phone, &mut pair.callee.phone] {
+            assert!(!phone.comes(Duration::from_millis(100), is_request), "it is told something");
+        }
+        server.start_again();
+        // Its connection ended with the process.
+        pair.callee.phone.comes_anew();
+        assert_eq!(pair.callee.phone.register(&[]).status, Status(200));
+        pair.hear_each_other();
+        pair.hold_and_resume();
+        pair.callee.hangs_up_on(&mut pair.caller);
+        check_record(&server.cdrs(1), 1);
+    }
+}
+
+/// The same, and its media process stays: people talk while no signaling is there.
+#[test]
+fn the_only_signaling_process_is_stopped_and_started_again() {
+    let postgres = Postgres::start();
+    let host = Host::new(&postgres.url("postgres"));
+    let _media = host.media();
+    let mut server = host.signaling();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    server.signaling.terminate();
+    let status = server.signaling.finish(SOON);
+    assert_eq!(status.code(), Some(0), "{status}");
+    pair.hear_each_other();
+    let next = host.signaling();
+    pair.hold_and_resume();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&next.cdrs(1), 1);
 }
 
 /// Calls go to the successor with their sound: no packet is lost.

@@ -97,6 +97,31 @@ impl Phone {
         self.contact = Some(former.contact());
     }
 
+    /// It comes from another port from now on, on TCP by another connection. Its Contact is what it was.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn comes_anew(&mut self) {
+        self.contact = Some(self.contact());
+        let fresh = match self.wire {
+            Wire::Udp(_) => Self::udp_at(self.local.ip(), self.server, "", ""),
+            Wire::Tcp(..) => Self::tcp(self.server, "", ""),
+        };
+        (self.wire, self.local, self.repeats) = (fresh.wire, fresh.local, fresh.repeats);
+    }
+
+    /// Its Contact names the port that it comes from now.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn names_its_port(&mut self) {
+        self.contact = None;
+    }
+
+    /// Registers as an instance (RFC 5626 §4.1) that it is wherever it comes from; it must succeed.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn register_instance(&mut self) {
+        let contact = format!("{};+sip.instance=\"<urn:x:{}>\"", self.contact(), self.user);
+        let response = self.register(&[(HeaderName::Contact, &contact)]);
+        assert_eq!(response.status, Status(200), "REGISTER");
+    }
+
     /// A request outside of dialogs, with all it must have.
     pub(crate) fn request(&self, method: Method, uri: &str) -> Request {
         let name = method.as_str().to_owned();

@@ -105,6 +105,13 @@ impl Host {
         Self { settings: settings.to_vec(), ..self }
     }
 
+    /// What `holdfast.toml` says to each of its processes.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn configured(self, text: &str) -> Self {
+        std::fs::write(self.folder.file("holdfast.toml"), text).expect("a file");
+        self
+    }
+
     /// The same host; its processes are of another release.
     pub(crate) fn running(&self, binary: &Path) -> Self {
         Self { binary: binary.to_owned(), ..self.clone() }

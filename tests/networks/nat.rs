@@ -155,6 +155,38 @@ fn a_call_follows_its_phone_to_another_address() {
     });
 }
 
+/// All that the phone says of its new address is a REGISTER; on TCP its connection is gone too.
+#[test]
+fn a_call_follows_its_phone_that_registers_from_another_address() {
+    in_a_network(|network| {
+        let (_machine, server, outside) = switch(network);
+        let udp = Kind::ALL.map(|kind| (kind, "udp"));
+        let ways = udp.into_iter().chain([(Kind::Symmetric, "tcp")]);
+        for ((kind, transport), number) in ways.zip(21..) {
+            println!("{kind:?}, {transport}");
+            let mut router = Router::new(network, number, kind);
+            let inside = router.place(2);
+            let far = Party::at(&outside, &server, "1002", "udp");
+            let mut near = Party::at(&inside, &server, "1001", transport);
+            near.phone.register_instance();
+            let mut pair = near.call(far, &server.uri("1002"));
+            pair.hear_each_other();
+            router.moves_to(number + 100);
+            let Pair { caller, callee } = &mut pair;
+            if transport == "tcp" {
+                inside.within(|| caller.phone.comes_anew());
+            }
+            caller.phone.register_instance();
+            reinvite(callee, caller, "sendonly", "recvonly", false);
+            reinvite(callee, caller, "sendrecv", "sendrecv", false);
+            pair.hear_each_other();
+            pair.callee.hangs_up_on(&mut pair.caller);
+            pair.caller.phone.unregister();
+            pair.callee.phone.unregister();
+        }
+    });
+}
+
 #[test]
 fn two_phones_behind_one_nat_talk_without_hairpin() {
     in_a_network(|network| {

@@ -142,6 +142,38 @@ fn an_operator_ends_a_call() {
     assert_eq!(bench.cdr().ended_by, EndedBy::Admin);
 }
 
+/// Here, or where the call was before: the record is the same.
+#[test]
+fn a_drain_ends_a_call() {
+    let elsewhere = Input::Ended { by: EndedBy::Admin, cause: EndCause::Drain };
+    for input in [Input::Drained, elsewhere] {
+        let mut bench = Bench::answered();
+        bench.heard(&callee());
+        bench.input(input);
+        for to in [CALLER.to_owned(), callee()] {
+            assert_eq!(bench.heard(&to), ["BYE"]);
+            bench.answer_with(&to, &Method::Bye, 200, "", "");
+        }
+        bench.must_end();
+        let cdr = bench.cdr();
+        assert_eq!((cdr.ended_by, cdr.end_cause), (EndedBy::Admin, EndCause::Drain));
+        assert_eq!(cdr.q850_cause, Some(16));
+    }
+}
+
+/// Its node leaves before the last statistics are there: the next is not to think that it lives.
+#[test]
+fn an_end_is_saved_before_its_node_leaves() {
+    let mut bench = Bench::answered();
+    bench.media_silent = true;
+    bench.input(Input::Drained);
+    let has_end = |bench: &Bench| bench.saves.iter().any(|save| save.ended);
+    assert!(!has_end(&bench));
+    bench.call.save_now(bench.now);
+    bench.drain();
+    assert!(has_end(&bench));
+}
+
 /// Sound flows while the way to its node is cut: a change waits, for the node or for the proof that it is lost.
 #[test]
 fn a_silent_media_node_keeps_the_call_and_a_lost_one_ends_it() {

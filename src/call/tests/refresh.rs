@@ -121,7 +121,8 @@ fn a_phone_that_cannot_be_reached_is_told_when_it_comes_back() {
     let leg = bench.call.record.leg(LegId(1)).expect("the callee");
     let contact = leg.dialog.remote_target.as_str().to_owned();
     let flow = Flow { local, ..flow("10.0.2.1:6000") };
-    bench.input(Input::FlowMoved { contact, flow });
+    let from = leg.flow;
+    bench.input(Input::FlowMoved { contact, from, flow });
     assert_eq!(bench.heard("10.0.2.1:6000"), ["INVITE sdp"]);
     assert_eq!(number(&bench.request("10.0.2.1:6000", &Method::Invite)), 4);
 }
@@ -135,7 +136,8 @@ fn a_phone_that_came_back_hears_there_what_it_asked_before() {
     let leg = bench.call.record.leg(LegId::CALLER).expect("the caller");
     let contact = leg.dialog.remote_target.as_str().to_owned();
     let back = "10.0.9.9:7000";
-    bench.input(Input::FlowMoved { contact, flow: flow(back) });
+    let from = leg.flow;
+    bench.input(Input::FlowMoved { contact, from, flow: flow(back) });
     bench.answer(&callee(), 200, &sdp(6_000, 2, "a=recvonly\r\n"));
     assert_eq!((bench.heard(CALLER), bench.heard(back)), (vec![], vec!["200 sdp".to_owned()]));
 }

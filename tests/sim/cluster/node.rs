@@ -108,7 +108,6 @@ fn config(node: &Node, life: u64, key: ClusterKey) -> Config {
             registration_max: Duration::from_secs(3_600),
             max_contacts: 10,
             emergency_numbers: Vec::new(),
-            drain_timeout: Duration::from_secs(3_600),
             reanchor_window: 512,
         },
         control_bind: ([10, 0, 0, 1], 7070 + node.number as u16).into(),
