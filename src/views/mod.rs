@@ -7,6 +7,7 @@ pub mod call;
 pub mod cdr;
 mod change;
 pub mod event;
+pub mod event_document;
 pub mod ladder;
 pub mod node;
 pub mod quality;
@@ -15,7 +16,6 @@ pub mod route;
 pub mod steer;
 pub mod time;
 pub mod token;
-pub mod told;
 pub mod user;
 pub mod webhook;
 
@@ -25,10 +25,10 @@ pub use call::{
 };
 pub use cdr::{Cdr, CdrLeg, Disposition, EndCause, EndedBy};
 pub use event::{CallName, EventView, Happening};
+pub use event_document::{EventDocument, EventGist};
 pub use node::{NodeState, NodeView};
 pub use registration::RegistrationView;
 pub use route::{RouteDecision, RouteView};
 pub use steer::{Steering, SteeringAct};
 pub use time::Rfc3339;
-pub use told::{EventDocument, EventGist};
 pub use user::{NewUser, UserChange, UserView};
