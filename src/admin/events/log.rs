@@ -27,6 +27,12 @@ pub(super) struct Known {
     pub last: u64,
 }
 
+/// A look that asked for so many commits may not have come to the log's end: a commit has one event at least, and of
+/// the first one all may be known.
+pub(in crate::admin) fn may_be_more(events: &[StoredEvent], commits: u32) -> bool {
+    events.len() + 1 >= commits as usize
+}
+
 /// The log.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -107,8 +113,7 @@ impl Log {
         }
         let new = store.events(last, COMMITS).await?;
         let Some(last) = new.last().map(|event| event.id) else { return Ok(PACE) };
-        // A commit has one event at least; of the first one all may be known.
-        let is_more = new.len() + 1 >= COMMITS as usize;
+        let is_more = may_be_more(&new, COMMITS);
         let mut recent = self.lock();
         recent.events.extend(new.into_iter().map(Arc::new));
         while recent.events.len() > RECENT

@@ -22,7 +22,7 @@ use core::convert::Infallible;
 use core::time::Duration;
 use futures_util::Stream;
 pub use log::Log;
-pub(super) use log::{BUSY_PACE, PACE};
+pub(super) use log::{BUSY_PACE, PACE, may_be_more};
 use log::{Known, Watcher};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

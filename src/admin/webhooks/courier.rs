@@ -6,7 +6,7 @@
 
 use super::Document;
 use super::round::{Job, Line, Outcome, plan};
-use crate::admin::events::{BUSY_PACE, Filter, PACE};
+use crate::admin::events::{BUSY_PACE, Filter, PACE, may_be_more};
 use crate::event::{Event, WebhookOutcome};
 use crate::ids::{ClusterKey, Incarnation};
 use crate::net::clock;
@@ -270,8 +270,7 @@ impl Deliverer {
             false => Vec::new(),
         };
         let read = new.last().map(|event| event.id);
-        // A commit has one event at least; of the first one all may be known.
-        let is_more = new.len() + 1 >= COMMITS as usize;
+        let is_more = may_be_more(&new, COMMITS);
         let filter = Filter::of_types(&document.types);
         let gap = self.gap(&new).await?;
         new.retain(|event| filter.takes(event));

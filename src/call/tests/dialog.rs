@@ -104,9 +104,9 @@ fn a_request_is_not_said_again_after_a_later_one() {
 }
 
 /// What the phone has it knows by its branch (RFC 3261 §17.2.3): a lost final response is fetched again, though a later
-/// request was answered meanwhile. A number that nobody gave changes nothing.
+/// request was answered meanwhile.
 #[test]
-fn a_request_that_rings_a_bell_is_said_again() {
+fn a_request_that_a_phone_works_on_is_said_again_after_a_later_one() {
     let mut bench = Bench::answered();
     bench.ask(CALLER, "INVITE", 2, "", &sdp(4000, 2, "a=sendonly\r\n"));
     bench.heard(&callee());
