@@ -19,6 +19,8 @@ pub(crate) mod chromium;
 pub(crate) mod events;
 /// A collector of HEP.
 pub(crate) mod hep;
+/// What processes export for Prometheus.
+pub(crate) mod metrics;
 /// Hosts of our own.
 pub(crate) mod network;
 /// Our own phone, for what no real one can be made to do.
@@ -35,6 +37,8 @@ pub(crate) mod proxy;
 pub(crate) mod receiver;
 /// Retransmissions of our own phone.
 pub(crate) mod repeats;
+/// RTCP of our own phone.
+pub(crate) mod rtcp;
 /// RTP of our own phone.
 pub(crate) mod rtp;
 /// The binary under test.

@@ -4,6 +4,7 @@
 //! Invariant: independent of the code under test: packets are made and read here, byte by byte (RFC 3550 §5.1, G.711).
 
 use super::phone::{audio_address, sdp_at};
+use super::rtcp::Reporter;
 use super::speech::{Law, Speech};
 use super::srtp::Secured;
 use super::tone::{Audio, RATE_HZ, tone_sample};
@@ -80,6 +81,8 @@ pub(crate) struct Talk {
     pub(crate) port: u16,
     pub(crate) tone_hz: u32,
     law: Law,
+    /// Answers the far side's reports, if the phone does.
+    reporter: Option<Reporter>,
     shared: Arc<Mutex<Shared>>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -102,7 +105,8 @@ impl Talk {
         let (shared, over) = (Arc::<Mutex<Shared>>::default(), Arc::new(AtomicBool::new(false)));
         let (theirs, end) = (Arc::clone(&shared), Arc::clone(&over));
         let thread = thread::spawn(move || run(&socket, tone_hz, law, &theirs, &end));
-        Self { ip, port, tone_hz, law, shared, over, thread: Some(thread) }
+        let thread = Some(thread);
+        Self { ip, port, tone_hz, law, reporter: None, shared, over, thread }
     }
 
     /// SRTP from now on.
@@ -113,6 +117,19 @@ impl Talk {
         shared.number = 65_400;
         drop(shared);
         self
+    }
+
+    /// It answers sender reports, from so far away.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn reporting(mut self, round_trip: Duration) -> Self {
+        self.reporter = Some(Reporter::start(self.tone_hz, round_trip));
+        self
+    }
+
+    /// What it answers sender reports with.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn reporter(&self) -> &Reporter {
+        self.reporter.as_ref().expect("it reports")
     }
 
     /// Its packets bear their numbers in their sound, which G.711 carries and a relay must not mix up.
@@ -144,6 +161,8 @@ impl Talk {
         let shared = self.lock();
         let sdp = self.law.describe(&sdp, shared.payload_type);
         let sdp = if shared.plain { without_events(&sdp) } else { sdp };
+        let rtcp = self.reporter.as_ref().map(|reporter| format!("a=rtcp:{}\r\n", reporter.port));
+        let sdp = sdp + &rtcp.unwrap_or_default();
         match &shared.secured {
             Some(secured) => secured.describe(&sdp),
             None => sdp,

@@ -1,10 +1,12 @@
 //! How calls sound, in numbers: what phones lose is found in live calls and in CDRs.
 
-use super::common::rtp::Mischief;
+use super::common::metrics::Scrape;
+use super::common::rtp::{Mischief, Talk};
 use super::common::server::Server;
 use super::common::{SOON, eventually};
-use super::pair::Pair;
+use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, phone};
 use serde_json::Value;
+use std::time::Duration;
 
 /// What is said of a side of the call.
 fn of<'a>(call: &'a Value, role: &str) -> &'a Value {
@@ -37,4 +39,60 @@ fn lost_packets_are_bursts_and_cost_the_score() {
     let [caller, callee] = ["caller", "callee"].map(|role| of(&cdr, role));
     assert!(caller["bursts"]["count"].as_u64() >= Some(3), "{caller:#}");
     assert!(score(&caller["mos_min"]) < score(&callee["mos_mean"]), "{cdr:#}");
+}
+
+/// RFC 3550 §6.4.1: what a phone kept a report for is not the way's.
+#[test]
+fn the_way_to_each_phone_and_back_is_told_in_milliseconds() {
+    /// What this machine may add.
+    const MORE_MS: f64 = 100.0;
+    let ways = [("caller", 40.0), ("callee", 160.0)];
+    let server = Server::start();
+    let [caller, callee] = ["1001", "1002"].map(|user| phone(&server, user, "udp"));
+    let talks = [(CALLER_HZ, 40), (CALLEE_HZ, 160)];
+    let talks = talks.map(|(hz, ms)| Talk::new(hz).reporting(Duration::from_millis(ms)));
+    let attempt = Attempt::with_talks(caller, callee, &server.uri("1002"), talks);
+    let mut pair = Pair::answered(attempt);
+    pair.hear_each_other();
+    let near = |told: &Value, way: f64| {
+        let told = told.as_f64().unwrap_or_else(|| panic!("no round trip: {told}"));
+        assert!((way - 0.1..way + MORE_MS).contains(&told), "{told} ms for {way} ms");
+    };
+    let call = eventually("both ways are known, in samples too", SOON * 3, || {
+        let call = server.list("/calls").remove(0);
+        let told = |role| of(&call, role)["streams"][0]["reported"]["rtt_ms"].is_number();
+        (told("caller") && told("callee")).then_some(call)
+    });
+    let path = format!("/calls/{}/quality", call["id"].as_str().expect("an id"));
+    let sounded = eventually("samples have them", SOON * 2, || {
+        let (status, sounded) = server.api("GET", &path, None);
+        let told = |role| last(of(&sounded, role))["rtt_ms"].is_number();
+        (status == 200 && told("caller") && told("callee")).then_some(sounded)
+    });
+    for (role, way) in ways {
+        near(&of(&call, role)["streams"][0]["reported"]["rtt_ms"], way);
+        near(&last(of(&sounded, role))["rtt_ms"], way);
+    }
+    for (side, far) in [(&pair.caller, &pair.callee), (&pair.callee, &pair.caller)] {
+        let report = *side.talk.reporter().came().last().expect("a report");
+        assert_eq!(report.ssrc, side.talk.came()[0].ssrc, "of the stream that it hears");
+        assert!(report.clock_off < Duration::from_secs(1), "NTP: {report:?}");
+        let sent = u32::try_from(far.talk.sent()).expect("few");
+        assert!((1..=sent).contains(&report.packets), "{report:?}");
+    }
+    pair.caller.hangs_up_on(&mut pair.callee);
+    let cdr = server.cdrs(1).remove(0);
+    ways.iter().for_each(|(role, way)| near(&of(&cdr, role)["rtt_mean_ms"], *way));
+    let scrape = eventually("it is counted", SOON, || {
+        let scrape = Scrape::of(server.admin);
+        (scrape.value("holdfast_call_round_trip_seconds_count") > 0.0).then_some(scrape)
+    });
+    assert_eq!(scrape.value("holdfast_call_round_trip_seconds_count"), 2.0, "one a phone");
+    let sum = scrape.value("holdfast_call_round_trip_seconds_sum");
+    near(&(sum * 1_000.0).into(), 200.0);
+}
+
+/// Of a leg: the last of what its phone heard.
+fn last(leg: &Value) -> &Value {
+    leg["to_phone"].as_array().and_then(|samples| samples.last()).unwrap_or(&Value::Null)
 }
