@@ -74,7 +74,7 @@ impl Collector for Figures {
                 Value::Gauge(level) => ConstGauge::new(level).encode(metric)?,
                 Value::Histogram(sum, mut buckets) => {
                     if let Some(last) = buckets.last_mut() {
-                        last.0 = f64::MAX;
+                        last.0 = f64::INFINITY;
                     }
                     let count = buckets.iter().map(|(_, count)| count).sum();
                     metric.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)?;

@@ -23,6 +23,7 @@ mod freeze;
 mod hep;
 mod kill;
 mod ladder;
+mod measured;
 mod media;
 mod metrics;
 mod originate;

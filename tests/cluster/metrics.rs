@@ -1,5 +1,6 @@
 //! The dashboard and the alert rules name what a running switch exports, and what it exports counts what happened.
 
+use crate::common::metrics::Scrape;
 use crate::common::server::Server;
 use crate::common::{SOON, eventually};
 use crate::crowd::Crowd;
@@ -50,10 +51,33 @@ fn exported(metrics: &str) -> BTreeSet<String> {
     names
 }
 
-/// The value of a sample.
-fn value(metrics: &str, sample: &str) -> Option<f64> {
-    let rest = metrics.lines().find_map(|line| line.strip_prefix(sample))?;
-    rest.trim().parse().ok()
+/// Who reads a histogram needs all its buckets: of one without an end no share can be told (OpenMetrics 1.0).
+fn check_histograms(scrape: &Scrape) {
+    let kinds = scrape.0.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names = kinds.filter_map(|line| line.strip_suffix(" histogram"));
+    let mut checked = 0;
+    for name in names {
+        let counted: BTreeSet<String> = scrape
+            .0
+            .lines()
+            .filter_map(|line| {
+                let (labels, _) =
+                    line.strip_prefix(name)?.strip_prefix("_count")?.split_once(' ')?;
+                Some(labels.trim_matches(['{', '}']).to_owned())
+            })
+            .collect();
+        for labels in counted {
+            let (braced, more) = match &*labels {
+                "" => (String::new(), String::new()),
+                labels => (format!("{{{labels}}}"), format!(",{labels}")),
+            };
+            let all = scrape.value(&format!("{name}_count{braced}"));
+            let below = scrape.value(&format!("{name}_bucket{{le=\"+Inf\"{more}}}"));
+            assert_eq!(all, below, "{name}{braced}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 5, "histograms");
 }
 
 /// Each phone was heard for long enough to be scored.
@@ -67,9 +91,9 @@ fn wait_for_scores(switch: &Switch) {
 }
 
 /// Commits are measured; both phones of each call were heard, and well.
-fn check_measured(texts: &[String]) {
-    assert!(texts.iter().any(|text| value(text, "holdfast_commit_seconds_count") > Some(0.0)));
-    let all_of = |sample| texts.iter().filter_map(|text| value(text, sample)).sum::<f64>();
+fn check_measured(texts: &[Scrape]) {
+    assert!(texts.iter().any(|text| text.find("holdfast_commit_seconds_count") > Some(0.0)));
+    let all_of = |sample| texts.iter().filter_map(|text| text.find(sample)).sum::<f64>();
     for sample in ["holdfast_call_lost_ratio_count", "holdfast_call_mos_count"] {
         assert!(all_of(sample) == (CALLS * 2) as f64, "{sample}: {}", all_of(sample));
     }
@@ -80,36 +104,30 @@ fn check_measured(texts: &[String]) {
 fn what_dashboard_and_alerts_name_is_exported() {
     let switch = Switch::start();
     let crowd = Crowd::talking(switch.survivor(), CALLS, 0);
-    let scrape = |url: &str| -> String {
-        let mut answer = ureq::get(url).call().expect("metrics");
-        answer.body_mut().read_to_string().expect("text")
-    };
-    let all = || -> Vec<String> {
-        let urls = switch.signaling.iter().map(|node| format!("http://{}/metrics", node.admin));
-        urls.map(|url| scrape(&url)).collect()
-    };
+    let all =
+        || -> Vec<Scrape> { switch.signaling.iter().map(|node| Scrape::of(node.admin)).collect() };
     // Media nodes tell now and then what they have.
     let talking = eventually("the sessions are told", SOON, || {
         let texts = all();
-        let sessions = |text: &String| {
-            let mut lines = text.lines();
+        let sessions = |text: &Scrape| {
+            let mut lines = text.0.lines();
             let line = lines.find(|line| line.starts_with("holdfast_media_node_sessions{"));
             line.is_some_and(|line| line.ends_with(&format!(" {CALLS}")))
         };
         texts.iter().all(sessions).then_some(texts)
     });
-    let live = |text: &String| value(text, "holdfast_calls{state=\"confirmed\"}").unwrap_or(0.0);
+    let live = |text: &Scrape| text.find("holdfast_calls{state=\"confirmed\"}").unwrap_or(0.0);
     assert_eq!(talking.iter().map(live).sum::<f64>(), CALLS as f64);
     for text in &talking {
-        let up = text.lines().filter(|line| line.starts_with("holdfast_link_up{"));
-        assert_eq!(up.filter(|line| line.ends_with(" 1")).count(), 2, "{text}");
+        let up = text.0.lines().filter(|line| line.starts_with("holdfast_link_up{"));
+        assert_eq!(up.filter(|line| line.ends_with(" 1")).count(), 2, "{text:?}");
     }
     wait_for_scores(&switch);
     crowd.hang_up();
     switch.survivor().cdrs(CALLS);
     let texts = eventually("all ends are counted", SOON, || {
         let texts = all();
-        let ended = |sample: &str| texts.iter().filter_map(|text| value(text, sample)).sum::<f64>();
+        let ended = |sample: &str| texts.iter().filter_map(|text| text.find(sample)).sum::<f64>();
         let count = CALLS as f64;
         let samples = [
             "holdfast_calls_ended_total{disposition=\"answered\"}",
@@ -132,9 +150,10 @@ fn what_dashboard_and_alerts_name_is_exported() {
     assert!(board["panels"].as_array().is_some_and(|panels| panels.len() > 20));
     // What media processes alone tell is told by one of both halves too.
     let both = Server::start();
-    let whole = scrape(&format!("http://{}/metrics", both.admin));
+    let whole = Scrape::of(both.admin);
+    texts.iter().chain([&whole]).for_each(check_histograms);
     let known: BTreeSet<String> =
-        texts.iter().chain([&whole]).flat_map(|text| exported(text)).collect();
+        texts.iter().chain([&whole]).flat_map(|text| exported(&text.0)).collect();
     for text in [&rules, &dashboard] {
         let missing: Vec<String> = named(text, "holdfast_").difference(&known).cloned().collect();
         assert_eq!(missing, Vec::<String>::new(), "not exported");
