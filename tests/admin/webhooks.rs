@@ -35,8 +35,11 @@ impl Drop for Working {
 
 fn courier(api: &Api, secret: &[u8]) -> Working {
     let telemetry = Telemetry::new(Personal::Show);
+    // The log is followed there: it outlives couriers.
+    let _inside = api.runtime.enter();
     let config = CourierConfig {
         store: api.store.clone(),
+        events: api.admin.events(),
         key: ClusterKey::new(secret),
         node: "courier-1".to_owned(),
         holder: Incarnation(clock::now().as_micros()),
