@@ -6,8 +6,9 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
-# SIPp, baresip, PostgreSQL, a browser, Wireshark and promtool are the peers that tests talk to.
-TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus
+# SIPp, baresip, PostgreSQL, a browser, Wireshark, promtool and Schemathesis (Python) are the peers that tests talk to.
+TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus \
+  python3 python3-venv
 # Kamailio and rtpengine are what benchmarks compare with.
 BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql valgrind
 
@@ -19,6 +20,12 @@ DOCKER_PACKAGES = $(if $(WITHOUT_DOCKER),,binutils debootstrap \
 define need_compose
 @[ -n "$(WITHOUT_DOCKER)" ] || docker compose version >/dev/null 2>&1 || docker/compose-v2.sh target/compose-v2 \
   || echo "COMPOSE V2 CANNOT BE HAD: tests/containers uses docker-compose in its place"
+endef
+
+# Schemathesis reads the OpenAPI document; nothing else that is tested comes from PyPI.
+define need_schemathesis
+@tests/openapi/install.sh target/tmp/schemathesis \
+  || echo "PYPI CANNOT BE REACHED: tests/openapi is left out"
 endef
 
 # Installs what is missing of the Debian packages $(1); asks nobody, and does nothing when all are there.
@@ -58,10 +65,11 @@ test: export HOLDFAST_SIM_CLUSTER_CALLS := 100000
 test: ## All tests: units, vectors, simulator, both databases, real phones
 	$(call need,$(TEST_PACKAGES) $(DOCKER_PACKAGES))
 	$(need_compose)
-	cargo test --locked --no-fail-fast
+	$(need_schemathesis)
+	[ -x target/tmp/schemathesis/bin/schemathesis ] || export WITHOUT_PYPI=1; cargo test --locked --no-fail-fast
 
-openapi: ## Requests of the served OpenAPI document, right and wrong ones, by Schemathesis out of PyPI
-	$(call need,$(TEST_PACKAGES) python3 python3-venv)
+openapi: ## More requests of the served OpenAPI document than `make test` makes, right and wrong ones, by Schemathesis
+	$(call need,$(TEST_PACKAGES))
 	cargo test --locked --test openapi -- --ignored
 
 bench: ## Load on Holdfast and its peers in turn; BENCH="call --rate 400" chooses, BENCH=--quick only tries it

@@ -2,7 +2,8 @@
 //! wrong ones, alone and one upon another. No answer may be a 5xx, or one of which the document does not tell; what the
 //! document forbids is refused. A call is up, so that what is done to calls is done to one.
 //!
-//! The tool is installed below `target` when it is not there, from PyPI, which other tests do without: `make openapi`.
+//! The tool is installed below `target` when it is not there, from PyPI. Where that cannot be reached `WITHOUT_PYPI` leaves
+//! the test out, loudly.
 
 #![allow(clippy::disallowed_methods, reason = "tests live in real time")]
 
@@ -12,23 +13,33 @@ mod common;
 use common::baresip::{Baresip, Settings};
 use common::process::Folder;
 use common::server::Server;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Requests of each kind for each operation.
-const EXAMPLES: &str = "25";
+/// Requests of each kind for each operation, beside those that try every bound of every field once: a minute.
+const EXAMPLES: &str = "4";
+/// The same with time to spare.
+const MORE_EXAMPLES: &str = "25";
 /// Who comes without a token more than fifty times, and then more than once a second, is told 429, which the tool takes
 /// for wrong whatever its settings say: it is not to come so fast.
-const RATE: &str = "40/s";
+const RATE: &str = "25/s";
 /// Always the same requests, as far as answers are the same.
 const SEED: &str = "1";
 
-fn schemathesis() -> PathBuf {
+/// None: it is left out.
+fn schemathesis() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("schemathesis");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi/install.sh");
     let status = Command::new(script).arg(&folder).status().expect("sh");
+    if !status.success() && std::env::var_os("WITHOUT_PYPI").is_some() {
+        let line = "\nNOT TESTED: the OpenAPI document, because WITHOUT_PYPI is set\n";
+        // Past the test harness, which keeps what a test that passes says.
+        std::io::stderr().write_all(line.as_bytes()).expect("a place to say so");
+        return None;
+    }
     assert!(status.success(), "the Debian packages `python3` and `python3-venv`, and PyPI");
-    folder.join("bin/schemathesis")
+    Some(folder.join("bin/schemathesis"))
 }
 
 fn phone(server: &Server, user: &str) -> Baresip {
@@ -77,9 +88,18 @@ fn settings(call: &str, registration: &str) -> String {
 }
 
 #[test]
-#[ignore = "it takes minutes and comes from PyPI: make openapi"]
 fn every_answer_is_one_that_the_document_tells_of() {
-    let tool = schemathesis();
+    ask(EXAMPLES);
+}
+
+#[test]
+#[ignore = "it takes minutes: make openapi"]
+fn so_are_those_to_many_more_requests() {
+    ask(MORE_EXAMPLES);
+}
+
+fn ask(examples: &str) {
+    let Some(tool) = schemathesis() else { return };
     // Addresses that the tool makes up are not called.
     let server = Server::start_with(&[("HOLDFAST_WEBHOOK_DENIED_NETS", "0.0.0.0/0,::/0")]);
     let (mut alice, mut bob) = (phone(&server, "1001"), phone(&server, "1002"));
@@ -96,7 +116,7 @@ fn every_answer_is_one_that_the_document_tells_of() {
         .arg(&config)
         .args(["run", &format!("http://{}/api/v1/openapi.json", server.admin)])
         .args(["-H", &format!("Authorization: Bearer {}", server.token)])
-        .args(["--max-examples", EXAMPLES, "--seed", SEED, "--no-shrink"])
+        .args(["--max-examples", examples, "--seed", SEED, "--no-shrink"])
         .args(["--continue-on-failure", "--request-timeout", "20", "--rate-limit", RATE])
         .current_dir(folder.path())
         .output()
