@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Failed.
-const FAILED: u8 = 1;
+pub(super) const FAILED: u8 = 1;
 /// Wrong use or configuration (`EX_USAGE`).
 const USAGE: u8 = 64;
 /// The node cannot be reached (`EX_UNAVAILABLE`).

@@ -4,7 +4,7 @@
 //! for a while is asked again.
 
 use super::Json;
-use super::client::{Client, Failure, TRY_AGAIN, UNREACHABLE, escape};
+use super::client::{Client, FAILED, Failure, TRY_AGAIN, UNREACHABLE, escape};
 use super::commands::{CALLS, items};
 use super::table::table;
 use super::trace::{Rungs, head};
@@ -55,8 +55,18 @@ pub(super) fn calls(
 /// What a node that drains still has, told on the error output as it shrinks to nothing.
 pub(super) fn drain(client: &Client, name: &str) -> Result<(), Failure> {
     let mut told = String::new();
+    let mut looks = 0;
     look(|| {
         let node = client.get(&format!("/nodes/{}", escape(name)))?;
+        if node["drain"].is_null() {
+            // The order is on its way to it, or the answer; who is gone has nothing.
+            looks += 1;
+            return match told.is_empty() {
+                true if looks < PATIENCE && node["state"] != "down" => Ok(true),
+                true => Err(Failure::new(format!("{name} does not say that it drains"), FAILED)),
+                false => Err(Failure::new(format!("{name} was taken back"), FAILED)),
+            };
+        }
         let left = ["calls", "sessions", "flows"].map(|what| {
             (what, node["drain"][format!("remaining_{what}")].as_u64().unwrap_or_default())
         });

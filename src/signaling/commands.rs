@@ -152,6 +152,9 @@ fn add_media(views: &mut Vec<NodeView>, media: Vec<NodeView>) {
                 node.transcoded_sessions = half.transcoded_sessions;
                 node.max_sessions = half.max_sessions;
                 node.tick_late_p99_ms = half.tick_late_p99_ms;
+                if let (Some(drain), Some(half)) = (&mut node.drain, half.drain) {
+                    drain.remaining_sessions = half.remaining_sessions;
+                }
             }
             None => views.push(half),
         }

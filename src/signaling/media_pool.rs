@@ -40,6 +40,8 @@ pub(super) struct MediaNode {
     pub since: Timestamp,
     /// An operator wants no new sessions there.
     pub drained: bool,
+    /// Since when it was seen to take no new ones.
+    pub draining_since: Option<Timestamp>,
     link: Option<Link>,
     /// Sessions given to it since it last told its room.
     assigned: u32,
@@ -90,9 +92,13 @@ impl MediaNode {
         self.drained || self.capacity.draining
     }
 
+    /// As it told, and those given to it since.
+    pub(super) fn sessions(&self) -> u32 {
+        self.capacity.sessions.saturating_add(self.assigned)
+    }
+
     fn room(&self) -> u32 {
-        let used = self.capacity.sessions.saturating_add(self.assigned);
-        self.capacity.max_sessions.saturating_sub(used)
+        self.capacity.max_sessions.saturating_sub(self.sessions())
     }
 
     /// For new sessions: what is left of it in sessions, a transcoded one counting as several, or in CPU, whichever is
@@ -152,6 +158,7 @@ impl MediaPool {
             capacity,
             since: now,
             drained,
+            draining_since: None,
             link,
             assigned: 0,
             host,
@@ -239,6 +246,14 @@ impl MediaPool {
         if let Some(node) = self.nodes.get_mut(name) {
             node.capacity = capacity;
             node.assigned = 0;
+        }
+    }
+
+    /// Who began to take no new sessions, by whatever order, and who takes them again.
+    pub(super) fn note_drains(&mut self, now: Timestamp) {
+        for node in self.nodes.values_mut() {
+            let since = node.draining_since.unwrap_or(now);
+            node.draining_since = node.is_drained().then_some(since);
         }
     }
 

@@ -128,7 +128,7 @@ impl Worker {
             media: None,
             control: Some(self.control.to_string()),
             labels: BTreeMap::new(),
-            calls: count(self.calls.len()),
+            calls: count(self.calls.iter().filter(|(_, slot)| !slot.call.lingers()).count()),
             registrations: count(self.directory.all_bindings().count()),
             sessions: None,
             transcoded_sessions: None,
@@ -170,7 +170,7 @@ impl Worker {
 
     fn media_view(&self, name: &NodeName, node: &super::media_pool::MediaNode) -> NodeView {
         let capacity = &node.capacity;
-        let state = match (node.is_up(), capacity.draining || node.drained) {
+        let state = match (node.is_up(), node.is_drained()) {
             (false, _) => NodeState::Suspect,
             (true, true) => NodeState::Draining,
             (true, false) => NodeState::Ready,
@@ -203,7 +203,13 @@ impl Worker {
             cpu_percent: Some(f64::from(capacity.cpu_percent)),
             tick_late_p99_ms: Some(f64::from(capacity.tick_late_p99_us) / 1_000.0),
             journal: None,
-            drain: None,
+            drain: node.is_drained().then(|| DrainView {
+                started_at: Rfc3339(node.draining_since.unwrap_or(self.now)),
+                deadline_at: None,
+                remaining_calls: 0,
+                remaining_sessions: u64::from(node.sessions()),
+                remaining_flows: 0,
+            }),
             links: Vec::new(),
         }
     }

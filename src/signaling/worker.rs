@@ -453,6 +453,7 @@ impl Worker {
         }
         self.note_ready();
         self.measure_queues();
+        self.media.note_drains(self.now);
         let view = self.node_view();
         self.row.send_replace(Some(view));
     }

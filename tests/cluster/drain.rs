@@ -109,6 +109,33 @@ fn a_drained_process_without_others_keeps_its_calls() {
     pair.caller.hangs_up_on(&mut pair.callee);
 }
 
+/// Who waits for a media node waits for its sessions.
+#[test]
+fn a_wait_for_a_media_node_lasts_as_long_as_its_sessions() {
+    let server = Server::start_apart();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    pair.hear_each_other();
+    let nodes = server.list("/nodes");
+    let media = nodes.iter().find(|node| node["mode"] == "media").expect("a media node");
+    let name = media["name"].as_str().expect("a name");
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| server.command(&["drain", name, "--wait"]));
+        eventually("the drain is told", SOON, || {
+            let (_, node) = server.api("GET", &format!("/nodes/{name}"), None);
+            (node["drain"]["remaining_sessions"] == 1).then_some(())
+        });
+        pair.hear_each_other();
+        assert!(!waits.is_finished(), "it waits");
+        pair.caller.hangs_up_on(&mut pair.callee);
+        let ran = waits.join().expect("no panic");
+        assert!(ran.status.success(), "{ran:?}");
+        let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+        let said =
+            [1, 0].map(|count| format!("{name} still has 0 calls, {count} sessions, 0 flows"));
+        assert_eq!(told.lines().collect::<Vec<_>>(), said);
+    });
+}
+
 /// An operator wants no call to go on: those that talk, and one that rings.
 #[test]
 fn a_drain_that_ends_calls_tells_every_phone() {

@@ -195,13 +195,19 @@ impl Chromium {
         usage["usedSize"].as_f64().expect("a number") / f64::from(1 << 20)
     }
 
-    /// Saves what a person sees as PNG.
+    /// Saves the page as PNG, also what is below the window.
     pub(crate) fn picture(&mut self, path: &std::path::Path) {
         use base64::Engine as _;
-        let taken = self.command("Page.captureScreenshot", &json!({"format": "png"}));
+        let wanted = json!({"format": "png", "captureBeyondViewport": true, "clip": self.whole()});
+        let taken = self.command("Page.captureScreenshot", &wanted);
         let text = taken["data"].as_str().expect("a picture");
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).expect("base64");
         std::fs::write(path, bytes).expect("the folder is there");
+    }
+
+    fn whole(&mut self) -> Value {
+        let size = self.value("[innerWidth, document.documentElement.scrollHeight]");
+        json!({"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1})
     }
 
     fn command(&mut self, method: &str, params: &Value) -> Value {

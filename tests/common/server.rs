@@ -44,6 +44,8 @@ pub(crate) struct Host {
     control: u16,
     database: String,
     number: Arc<AtomicU32>,
+    /// Where all its signaling processes serve the API, when they share that too.
+    admin: Option<SocketAddr>,
     /// Of its signaling processes, beside those that all have.
     settings: Vec<(&'static str, &'static str)>,
     /// What its processes run.
@@ -64,6 +66,7 @@ impl Host {
             control,
             database: database.to_owned(),
             number: Arc::default(),
+            admin: None,
             settings: Vec::new(),
             binary: BINARY.into(),
         }
@@ -88,6 +91,7 @@ impl Host {
             control: 7_070,
             database: database.to_owned(),
             number: Arc::default(),
+            admin: None,
             settings: Vec::new(),
             binary: BINARY.into(),
         }
@@ -103,6 +107,12 @@ impl Host {
     /// Its signaling processes have these settings too.
     pub(crate) fn with_settings(self, settings: &[(&'static str, &'static str)]) -> Self {
         Self { settings: settings.to_vec(), ..self }
+    }
+
+    /// They share the port of the API: the kernel chooses who is asked.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn with_one_admin(self) -> Self {
+        Self { admin: Some(local(ports::port())), ..self }
     }
 
     /// What `holdfast.toml` says to each of its processes.
@@ -169,7 +179,7 @@ impl Host {
     }
 
     fn signaling_told(&self, mode: &str, flags: &[&str], media: &[(&str, &str)]) -> Server {
-        let admin = self.at_port(ports::port());
+        let admin = self.admin.unwrap_or_else(|| self.at_port(ports::port()));
         let (sip, control) = (self.bind.to_string(), self.at_port(self.control).to_string());
         let admin_text = admin.to_string();
         let mut settings = vec![

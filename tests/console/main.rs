@@ -7,9 +7,11 @@ mod common;
 mod kept;
 mod ladder;
 mod many;
+mod nodes;
 #[path = "../peers/pair.rs"]
 mod pair;
 mod phones;
+mod pictures;
 mod quality;
 
 use common::chromium::Chromium;

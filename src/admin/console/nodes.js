@@ -79,8 +79,8 @@ function nodeCard(node, look) {
 
 function progress(drain) {
   const left = [
-    [drain.remaining_calls, 'calls'], [drain.remaining_sessions, 'media sessions'], [drain.remaining_flows, 'connections'],
-  ].filter(([number]) => number > 0).map(([number, name]) => `${count(number)} ${name}`);
+    [drain.remaining_calls, 'call'], [drain.remaining_sessions, 'media session'], [drain.remaining_flows, 'connection'],
+  ].filter(([number]) => number > 0).map(([number, name]) => `${count(number)} ${name}${number === 1 ? '' : 's'}`);
   return h('div', { class: 'notice', role: 'status' },
     left.length ? `Draining since ${ago(drain.started_at)}; left: ${left.join(', ')}` : 'Drained: nothing is left here.');
 }

@@ -89,8 +89,8 @@ export function audit(main) {
   async function look() {
     const page = await get(`/audit?limit=100${cursor && `&cursor=${cursor}`}`);
     body.append(...page.items.map((line) => h('tr', {},
-      cell('When', moment(line.at)), cell('Who', line.name), cell('What', what(line), 'mono'),
-      cell('Outcome', line.status, line.status < 400 ? 'good' : 'bad'), cell('Node', line.node))));
+      cell('When', moment(line.at)), cell('Who', line.name, 'whole'), cell('What', what(line), 'mono'),
+      cell('Outcome', line.status, line.status < 400 ? 'good' : 'bad'), cell('Node', line.node, 'whole'))));
     cursor = page.next_cursor ?? '';
     more.classList.toggle('hidden', !cursor);
     if (body.firstChild) replace(place, table([['When'], ['Who'], ['What'], ['Outcome'], ['Node']], body));
