@@ -97,6 +97,16 @@ impl Latch {
         self.pin(source, now);
     }
 
+    /// Who alone is believed.
+    pub(super) const fn pinned(&self) -> Option<SocketAddr> {
+        self.pinned
+    }
+
+    /// The pinned source spoke.
+    pub(super) const fn was_heard(&mut self, at: Timestamp) {
+        self.last_at = at;
+    }
+
     /// `continues`: the packet carries the known stream on (SSRC and sequence).
     #[inline]
     pub(super) fn judge(

@@ -45,6 +45,16 @@ impl Losses {
         }
     }
 
+    /// As many came in order as a phone waits for, so nothing is open.
+    pub(super) const fn is_steady(&self) -> bool {
+        self.came == u32::MAX
+    }
+
+    /// So many came in order, of a steady stream.
+    pub(super) const fn go_on(&mut self, packets: u32) {
+        self.run = self.run.saturating_add(packets);
+    }
+
     /// The stream begins anew, with a packet.
     pub(super) fn restart(&mut self) {
         self.close();

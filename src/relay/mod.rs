@@ -15,6 +15,7 @@ mod guard;
 mod jitter_buffer;
 mod latch;
 mod losses;
+mod offload;
 mod outbound;
 mod outbox;
 mod playout;
@@ -108,6 +109,7 @@ pub enum Output {
     Report(Report),
 }
 
+pub use offload::{Flow, Passed, Position};
 pub use released::Released;
 pub use session::Session;
 pub use snapshot::{SNAPSHOT_VERSION, snapshot_is_read};

@@ -5,6 +5,7 @@
 //! is fixed while the source stays the same); made packets take the next sequence number; after a
 //! switch nothing from before it is sent.
 
+use super::offload::Passed;
 use crate::control::{LastSent, StreamStatistics};
 use crate::ids::LegId;
 use crate::rtp::Header;
@@ -146,6 +147,31 @@ impl Outbound {
         let marker = header.marker || switched || jumped;
         self.advance(sequence, timestamp, now);
         Some(Header { marker, sequence, timestamp, ssrc: self.ssrc, ..header })
+    }
+
+    /// What is added to sequence numbers and timestamps of that origin, while it is relayed.
+    #[inline]
+    pub(super) fn offsets(&self, origin: Origin) -> Option<(u16, u32)> {
+        let timestamp = self.timestamp_offset.filter(|_| self.origin == Some(origin))?;
+        Some((self.sequence_offset, timestamp))
+    }
+
+    /// Greatest sequence number and timestamp sent.
+    pub(super) const fn greatest(&self) -> (u16, u32) {
+        (self.sequence, self.timestamp)
+    }
+
+    /// The kernel passed packets on, the last of which had `sequence` when it came.
+    pub(super) const fn go_on(&mut self, sequence: u16, passed: &Passed) {
+        self.packets += passed.packets as u64;
+        self.bytes += passed.bytes;
+        self.last_sent_at = Some(passed.at);
+        self.sequence = sequence.wrapping_add(self.sequence_offset);
+        if let Some(offset) = self.timestamp_offset {
+            self.timestamp = passed.timestamp.wrapping_add(offset);
+            self.timestamp_sent_at = Some(passed.at);
+        }
+        self.behind = 0;
     }
 
     /// A telephone event between the packets of a relayed stream. `same_clock`: its timestamps are

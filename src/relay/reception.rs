@@ -4,6 +4,7 @@
 //! begins.
 
 use super::losses::Losses;
+use super::offload::Passed;
 use crate::control::StreamStatistics;
 use crate::rtp::Header;
 use crate::rtp::rtcp::ReceptionReport;
@@ -80,6 +81,40 @@ impl Reception {
         if let Some(rate) = clock_rate_hz {
             self.count_jitter(header.timestamp, rate, now);
         }
+    }
+
+    /// Next sequence number, last arrival and jitter (in sixteenths), if packets come one after the other and the last
+    /// one that came was that with the greatest `timestamp`.
+    #[inline]
+    pub(super) fn steady(
+        &self,
+        clock_rate_hz: u32,
+        timestamp: u32,
+    ) -> Option<(u16, Timestamp, u32)> {
+        let is_steady = self.losses.is_steady() && self.clock_rate_hz == clock_rate_hz;
+        let at = self.last_packet_at.filter(|_| is_steady)?;
+        let transit = clock_units(at.as_micros(), clock_rate_hz).wrapping_sub(timestamp);
+        (self.last_transit == Some(transit))
+            .then(|| (self.max_sequence.wrapping_add(1), at, self.jitter_16))
+    }
+
+    pub(super) const fn greatest_sequence(&self) -> u16 {
+        self.max_sequence
+    }
+
+    /// Counts packets of a steady stream that the kernel passed on.
+    pub(super) fn go_on(&mut self, passed: &Passed) {
+        self.packets += u64::from(passed.packets);
+        self.received += u64::from(passed.packets);
+        self.bytes += passed.bytes;
+        self.last_packet_at = Some(passed.at);
+        let cycles = self.cycles.wrapping_add(u32::from(self.max_sequence));
+        let extended = cycles.wrapping_add(passed.packets);
+        (self.cycles, self.max_sequence) = (extended & 0xffff_0000, extended as u16);
+        self.losses.go_on(passed.packets);
+        self.jitter_16 = passed.jitter_16;
+        let arrival = clock_units(passed.at.as_micros(), self.clock_rate_hz);
+        self.last_transit = Some(arrival.wrapping_sub(passed.timestamp));
     }
 
     fn restart(&mut self, header: &Header) {

@@ -1,6 +1,7 @@
 //! Sessions as phones see them: packets in, packets out, audio judged by its content.
 
 mod missed;
+mod offload;
 mod snapshot;
 mod srtp;
 
