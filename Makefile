@@ -5,7 +5,8 @@ SHELL := /bin/bash
 # rustup puts cargo here; a shell that has not been opened anew does not know it.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-BUILD_PACKAGES := gcc libc6-dev pkg-config libopus-dev ca-certificates
+# clang compiles what the kernel does of the packet path.
+BUILD_PACKAGES := gcc libc6-dev linux-libc-dev clang pkg-config libopus-dev ca-certificates
 # SIPp, baresip, PostgreSQL, a browser, Wireshark, promtool and Schemathesis (Python) are the peers that tests talk to.
 TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus \
   python3 python3-venv

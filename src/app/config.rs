@@ -104,6 +104,8 @@ pub struct MediaConfig {
     pub max_calls: Option<u32>,
     /// Real-time priority of packet workers; 0: none.
     pub priority: u8,
+    /// The kernel passes on packets by itself, where it is let.
+    pub offload: bool,
 }
 
 /// `first-last` or `first-last/size`.
@@ -423,6 +425,11 @@ impl MediaConfig {
             ports: values.read("media_ports", parse::ports),
             max_calls: values.read_given("max_calls", |t| parse::number(t, 1, 100_000)),
             priority: values.read("media_priority", |t| parse::number(t, 0, 99)),
+            offload: values.read("media_offload", |text| match text {
+                "auto" => Ok(true),
+                "off" => Ok(false),
+                _ => Err("is auto or off"),
+            }),
         }
     }
 }

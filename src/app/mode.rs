@@ -311,6 +311,7 @@ impl Parts<'_> {
             secrets: self.link_secrets(),
             max_calls: media.max_calls,
             priority: media.priority,
+            offload: media.offload,
             host: self.host.clone(),
             handover: Some(self.handover.clone()),
             collector: self.config.hep.clone().map(|hep| {

@@ -104,6 +104,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_contacts", "10", Half::Signaling).tunable(),
     chosen("max_calls", Half::Media).tunable(),
     setting("media_priority", "0", Half::Media),
+    setting("media_offload", "auto", Half::Media),
     setting("emergency_numbers", "", Half::Signaling).tunable(),
     chosen("hep_target", Half::Any),
     setting("hep_agent", "2001", Half::Any),

@@ -285,7 +285,7 @@ impl Writer {
         let (call, at, what) = match note {
             Note::Registering(Registering { sip_call_id, at, received, flow, bytes }) => {
                 self.now = at;
-                let masked = mask::masked(bytes);
+                let masked = mask::masked(&bytes);
                 return self.tell_collector(&sip_call_id, at, received, &flow, &masked);
             }
             Note::Mark { call, at, text } => (call, at, What::Mark(text)),
@@ -298,14 +298,15 @@ impl Writer {
             }
             Note::Message(Heard { call, leg, at, received, flow, bytes }) => {
                 let Flow { transport, local, remote, .. } = flow;
-                let text = mask::masked(bytes);
-                let gist = Gist::read(&text);
+                let masked = mask::masked(&bytes);
+                let gist = Gist::read(&masked);
                 if let Some(measure) = self.transactions.see(&gist, at, received) {
                     self.measured(measure);
                 }
-                let said = Said { leg, received, remote, text: &text };
+                let said = Said { leg, received, remote, text: &masked };
                 self.watches.see(call, at, &said, &gist);
-                self.tell_collector(&call.to_string(), at, received, &flow, &text);
+                self.tell_collector(&call.to_string(), at, received, &flow, &masked);
+                let text = masked.into();
                 (call, at, What::Message { leg, received, transport, local, remote, text })
             }
         };
@@ -316,11 +317,8 @@ impl Writer {
         self.now = at;
         self.number += 1;
         if let Some(segments) = &mut self.segments {
-            // Lent to the entry.
-            let node = core::mem::take(&mut self.node);
-            let entry = Entry { at, node, number: self.number, what };
+            let entry = Entry { at, node: self.node.clone(), number: self.number, what };
             segments.write(call, at, &entry);
-            self.node = entry.node;
         }
     }
 

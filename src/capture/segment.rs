@@ -43,8 +43,6 @@ pub(super) struct Segments {
     full: u64,
     open: Option<Open>,
     count: u64,
-    /// Where the next entry is made.
-    room: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -71,7 +69,7 @@ impl Segments {
     pub(super) fn new(config: &CaptureConfig, name: &str) -> Self {
         let full = SEGMENT_BYTES.min(config.bytes / PARTS);
         let (folder, name) = (config.folder.clone(), name.to_owned());
-        Self { folder, name, ending: ".seg", full, open: None, count: 0, room: Vec::new() }
+        Self { folder, name, ending: ".seg", full, open: None, count: 0 }
     }
 
     /// Of what was in other files before.
@@ -80,9 +78,7 @@ impl Segments {
     }
 
     pub(super) fn write(&mut self, call: CallId, at: Timestamp, entry: &Entry) {
-        let mut bytes = core::mem::take(&mut self.room);
-        bytes.clear();
-        bytes.reserve(ROOM);
+        let mut bytes = Vec::with_capacity(ROOM);
         bytes.extend([0; HEAD]);
         bytes.push(VERSION);
         let mut bytes = append(bytes, entry).expect("entries are plain data");
@@ -90,7 +86,6 @@ impl Segments {
         bytes[..4].copy_from_slice(&length);
         bytes[4..HEAD].copy_from_slice(&call.0.to_be_bytes());
         self.append(at, &bytes);
-        self.room = bytes;
     }
 
     /// An entry as it stands in a file.

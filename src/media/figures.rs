@@ -61,6 +61,11 @@ fn of_workers(workers: &[Vitals]) -> Vec<Figure> {
         ),
         ("media_packets_received", "Datagrams read", counter(&|worker| &worker.received)),
         ("media_packets_sent", "Datagrams that the kernel took", counter(&|worker| &worker.sent)),
+        (
+            "media_packets_offloaded",
+            "Of both, those that the kernel passed on by itself",
+            counter(&|worker| &worker.offloaded),
+        ),
         ("media_packets_unsent", "Those that it did not take", counter(&|worker| &worker.unsent)),
         (
             "media_packets_refused",

@@ -23,6 +23,7 @@ use crate::ids::{Incarnation, NodeName, SessionId};
 use crate::net::clock;
 use crate::net::control_link::{self, Secrets};
 use crate::net::local_address::local_address_towards;
+use crate::net::offload::Offload;
 use crate::sip::address::Network;
 use core::hash::{BuildHasherDefault, Hasher};
 use core::net::{IpAddr, SocketAddr};
@@ -71,6 +72,8 @@ pub struct Config {
     pub max_calls: Option<u32>,
     /// `HOLDFAST_MEDIA_PRIORITY`: real-time priority of workers; 0: none.
     pub priority: u8,
+    /// `HOLDFAST_MEDIA_OFFLOAD`: the kernel passes on what needs no look of ours, where it is let.
+    pub offload: bool,
     /// The host, as its processes know it from their data directory.
     pub host: String,
     /// Our unix socket for processes that leave, in a folder with those of the others of this host.
@@ -107,6 +110,7 @@ pub struct MediaNode {
     workers: Vec<(Handle, std::thread::JoinHandle<()>)>,
     leaving: Leaving,
     stop: watch::Sender<bool>,
+    _offload: Option<Offload>,
 }
 
 /// What workers, links and the node itself have in common.
@@ -357,11 +361,13 @@ pub async fn start(config: Config, events: EventSink) -> Result<MediaNode, Start
         local_nets: config.local_nets.clone(),
     };
     let ports = Arc::new(Mutex::new(ports));
+    let offload = config.offload.then(|| load_offload(config.bind)).flatten();
     let mut workers = Vec::new();
     for number in 0..count {
         let (shared, ports) = (shared.clone(), ports.clone());
-        let worker = worker::start(number, shared, ports, addresses.clone(), config.priority);
-        workers.push(worker?);
+        let table = offload.as_ref().map(Offload::table).transpose()?;
+        let addresses = addresses.clone();
+        workers.push(worker::start(number, shared, ports, addresses, table, config.priority)?);
     }
     let (stop, stopped) = watch::channel(false);
     let handles: Vec<Handle> = workers.iter().map(|(handle, _)| handle.clone()).collect();
@@ -398,7 +404,23 @@ pub async fn start(config: Config, events: EventSink) -> Result<MediaNode, Start
         stopped,
     };
     server.start(listener, config.join);
-    Ok(MediaNode { control: address, shared, workers, leaving, stop })
+    Ok(MediaNode { control: address, shared, workers, leaving, stop, _offload: offload })
+}
+
+fn load_offload(bind: IpAddr) -> Option<Offload> {
+    match Offload::load(bind) {
+        Ok(offload) => {
+            let interfaces = offload.interfaces.join(", ");
+            tracing::info!(
+                "the kernel passes on RTP that needs no change but its header ({interfaces})"
+            );
+            Some(offload)
+        }
+        Err(error) => {
+            tracing::info!("this process passes on every packet itself: {error}");
+            None
+        }
+    }
 }
 
 impl MediaNode {

@@ -155,6 +155,8 @@ pub(super) struct Vitals {
     pub(super) late: Lateness,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
+    /// Of both, those that the kernel passed on by itself.
+    pub(super) offloaded: AtomicU64,
     /// The kernel did not take it.
     pub(super) unsent: AtomicU64,
     /// By `REFUSALS`.

@@ -7,6 +7,7 @@
 
 mod exchanged;
 mod moving;
+mod offload;
 mod pace;
 mod packets;
 mod told;
@@ -22,6 +23,7 @@ use super::{Addresses, Folding, Shared};
 use crate::control::{Apply, Frame, Refusal, Release, Reply, Request, Resume, SessionState};
 use crate::ids::SessionId;
 use crate::net::clock;
+use crate::net::offload::Table;
 use crate::net::rtp_socket::RtpSocket;
 use crate::relay::{Channel, Endpoint, Released, Session};
 use crate::time::Timestamp;
@@ -34,6 +36,7 @@ use moving::{Away, Gone, PORTS_WAIT, Waiting};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use offload::Offloading;
 use pace::Pace;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::io;
@@ -110,6 +113,7 @@ pub(super) fn start(
     shared: Arc<Shared>,
     ports: Arc<Mutex<Ports>>,
     addresses: Addresses,
+    offload: Option<Table>,
     priority: u8,
 ) -> io::Result<(Handle, std::thread::JoinHandle<()>)> {
     let (sender, commands) = sync_channel(COMMAND_QUEUE);
@@ -136,6 +140,7 @@ pub(super) fn start(
         shared,
         ports,
         addresses,
+        offload,
         sessions: HashMap::default(),
         away: HashMap::new(),
         gone: HashMap::new(),
@@ -172,6 +177,8 @@ struct Worker {
     shared: Arc<Shared>,
     ports: Arc<Mutex<Ports>>,
     addresses: Addresses,
+    /// What the kernel passes on by itself.
+    offload: Option<Table>,
     sessions: HashMap<SessionId, Entry, Folding>,
     /// Given out, and not yet taken by anybody.
     away: HashMap<SessionId, Away>,
@@ -205,6 +212,8 @@ struct Entry {
     due: Option<Timestamp>,
     /// RTCP that nobody was told of yet.
     exchanged: Bundle,
+    /// Streams that the kernel passes on.
+    offloaded: u8,
 }
 
 struct OpenSocket {
@@ -213,6 +222,7 @@ struct OpenSocket {
     endpoint: Endpoint,
     /// Datagrams dropped by the kernel that are counted.
     drops: u32,
+    offloading: Offloading,
 }
 
 impl Worker {
@@ -356,9 +366,12 @@ impl Worker {
                 ownerless_since: None,
                 due: None,
                 exchanged: Bundle::default(),
+                offloaded: 0,
             };
             self.sessions.insert(apply.session, entry);
         }
+        // What it changes, no packet is to overtake.
+        self.end_flows(apply.session);
         let result = self.open_ports(apply, now).and_then(|addresses| {
             self.step(apply.session, |session, now| match resume {
                 Some(resume) => session.resume(resume, &addresses, now),
@@ -412,7 +425,8 @@ impl Worker {
         let address = SocketAddr::new(ip, pair.port);
         let rtcp = Endpoint { channel: Channel::Rtcp, ..endpoint };
         for (endpoint, socket) in [(endpoint, pair.rtp), (rtcp, pair.rtcp)] {
-            let open = OpenSocket { socket, session, endpoint, drops: 0 };
+            let open =
+                OpenSocket { socket, session, endpoint, drops: 0, offloading: Offloading::Idle };
             let Some(slot) = self.open_slot(open) else {
                 self.lock_ports().close(pair.port, now);
                 return Err(Refusal::Capacity);
@@ -453,6 +467,7 @@ impl Worker {
     }
 
     fn close_pair(&mut self, session: SessionId, endpoint: Endpoint, now: Timestamp) {
+        self.end_flows(session);
         let Some(entry) = self.sessions.get_mut(&session) else { return };
         let rtcp = Endpoint { channel: Channel::Rtcp, ..endpoint };
         let slots = [entry.slots.remove(&endpoint), entry.slots.remove(&rtcp)];
@@ -481,6 +496,7 @@ impl Worker {
                 legs: Vec::new(),
             });
         }
+        self.end_flows(release.session);
         let state = self
             .step(release.session, |session, now| session.release(release, now))
             .unwrap_or(Err(Refusal::Invalid))?;

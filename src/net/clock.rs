@@ -18,6 +18,20 @@ pub fn now() -> Timestamp {
     Timestamp::from_micros(micros.saturating_add(elapsed))
 }
 
+/// A point in time of the host's monotonic clock, by ours.
+pub fn from_monotonic_ns(ns: u64) -> Timestamp {
+    let micros = i64::try_from(ns / 1_000).unwrap_or(i64::MAX);
+    let micros = micros.saturating_add(ahead_of_monotonic());
+    Timestamp::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
+/// The same the other way.
+pub fn monotonic_ns(at: Timestamp) -> u64 {
+    let micros = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
+    let micros = micros.saturating_sub(ahead_of_monotonic());
+    u64::try_from(micros).unwrap_or_default().saturating_mul(1_000)
+}
+
 /// How far this process's clock is ahead of the host's monotonic one, in microseconds: what makes points in time of
 /// one process those of another.
 pub fn ahead_of_monotonic() -> i64 {

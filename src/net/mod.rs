@@ -8,6 +8,7 @@ pub mod dns;
 pub mod dscp;
 pub mod local_address;
 mod noise;
+pub mod offload;
 pub mod rtp_socket;
 pub mod sibling_link;
 pub mod socket_memory;

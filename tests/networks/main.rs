@@ -10,4 +10,5 @@ mod pair;
 mod addresses;
 mod doctor;
 mod nat;
+mod offload;
 mod router;

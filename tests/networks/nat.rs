@@ -18,14 +18,14 @@ const FORGETFUL_SECONDS: u32 = 30;
 const REFRESH: Duration = Duration::from_secs(100);
 
 /// A phone somewhere, with its mouth and ear.
-struct Party<'a> {
-    phone: Phone,
+pub(crate) struct Party<'a> {
+    pub(crate) phone: Phone,
     place: &'a Machine,
 }
 
 impl<'a> Party<'a> {
     /// Registers from there.
-    fn at(place: &'a Machine, server: &Server, user: &str, transport: &str) -> Self {
+    pub(crate) fn at(place: &'a Machine, server: &Server, user: &str, transport: &str) -> Self {
         let phone = place.within(|| phone(server, user, transport));
         Self { phone, place }
     }

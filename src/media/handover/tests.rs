@@ -61,7 +61,8 @@ impl Node {
         let shared = Arc::new(Shared::new((100, 1), ports, LOCAL, None, Arc::new(events)));
         let addresses = Addresses { bind: LOCAL, advertise: None, local_nets: Arc::from([]) };
         let ports = Arc::new(Mutex::new(Ports::new(LOCAL, ports)));
-        let (worker, _) = worker::start(0, shared.clone(), ports, addresses, 0).expect("a thread");
+        let (worker, _) =
+            worker::start(0, shared.clone(), ports, addresses, None, 0).expect("a thread");
         Self { shared, worker }
     }
 

@@ -3,6 +3,7 @@
 //! Invariants: while a session is away nothing of it runs: its sockets are out of epoll, its timers find nothing, what
 //! signaling asks waits; what came to its sockets waits in the kernel.
 
+use super::offload::Offloading;
 use super::{Asked, Bundle, Entry, OpenSocket, Worker};
 use crate::control::Frame;
 use crate::ids::SessionId;
@@ -93,6 +94,7 @@ impl Worker {
 
     fn detach(&mut self, id: SessionId) -> Option<Away> {
         self.tell_exchanged(id);
+        self.end_flows(id);
         let mut entry = self.sessions.remove(&id)?;
         entry.due = None;
         let mut sockets = Vec::new();
@@ -152,6 +154,7 @@ impl Worker {
             ownerless_since: None,
             due: None,
             exchanged: Bundle::default(),
+            offloaded: 0,
         };
         self.attach(id, entry, sockets);
         self.tell_taken(id);
@@ -161,7 +164,8 @@ impl Worker {
         for (endpoint, socket) in sockets {
             // What was dropped while another process had it, that one counted.
             let drops = SocketMemory::of(&socket).map_or(0, |memory| memory.drops);
-            let open = OpenSocket { socket, session: id, endpoint, drops };
+            let open =
+                OpenSocket { socket, session: id, endpoint, drops, offloading: Offloading::Idle };
             if let Some(slot) = self.open_slot(open) {
                 entry.slots.insert(endpoint, slot);
             } else {

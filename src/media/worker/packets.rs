@@ -60,6 +60,7 @@ impl Worker {
         id: SessionId,
         step: impl FnOnce(&mut Session, Timestamp) -> T,
     ) -> Option<T> {
+        self.take_in(id);
         let entry = self.sessions.get_mut(&id)?;
         let now = entry.time(clock::now());
         let result = catch_unwind(AssertUnwindSafe(|| step(&mut entry.session, now)));
@@ -83,6 +84,7 @@ impl Worker {
             }
         }
         self.schedule(id);
+        self.offload(id);
         Some(result)
     }
 }

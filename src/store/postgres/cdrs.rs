@@ -76,10 +76,9 @@ impl Session {
         Ok(done.rows_affected())
     }
 
-    /// Sequences and documents.
-    pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<(i64, String)>, StoreError> {
+    pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
         let statement = if query.newest_first { cdrs!("desc") } else { cdrs!("asc") };
-        let rows = sqlx::query_as(statement)
+        let rows: Vec<(i64, String)> = sqlx::query_as(statement)
             .bind(query.after.map_or(-1, signed))
             .bind(query.since.map(|time| signed(time.as_micros())))
             .bind(query.until.map(|time| signed(time.as_micros())))
@@ -91,7 +90,7 @@ impl Session {
             .bind(i64::from(query.limit))
             .fetch_all(&mut *self.connection)
             .await?;
-        Ok(rows)
+        rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
     }
 
     /// Of these calls, also those that who polls may not see yet.

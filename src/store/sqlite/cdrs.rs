@@ -35,10 +35,9 @@ impl Sqlite {
         Ok(new)
     }
 
-    /// Sequences and documents.
-    pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<(i64, String)>, StoreError> {
+    pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
         let statement = if query.newest_first { cdrs!("desc") } else { cdrs!("asc") };
-        let rows = sqlx::query_as(statement)
+        let rows: Vec<(i64, String)> = sqlx::query_as(statement)
             .bind(query.after.map_or(-1, signed))
             .bind(query.since.map(|time| signed(time.as_micros())))
             .bind(query.until.map(|time| signed(time.as_micros())))
@@ -50,7 +49,7 @@ impl Sqlite {
             .bind(i64::from(query.limit))
             .fetch_all(&self.readers)
             .await?;
-        Ok(rows)
+        rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
     }
 
     /// Of these calls.
