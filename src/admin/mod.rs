@@ -107,6 +107,12 @@ impl Admin {
         let _ = self.services.set(services);
     }
 
+    /// The log of events, followed in this runtime from now on while somebody watches.
+    pub fn events(&self) -> Arc<events::Log> {
+        self.events.follow_here();
+        Arc::clone(&self.events)
+    }
+
     /// What `/ready` says beside the worker.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.send_replace(phase);

@@ -351,6 +351,7 @@ async fn start(
     let http = HttpClient::new(config.webhook_denied_nets.clone());
     let courier = CourierConfig {
         store: store.clone(),
+        events: admin.events(),
         key: key.clone(),
         node: base.slot.name.clone(),
         holder: parts.incarnation,

@@ -76,7 +76,19 @@ pub struct HepPacket<'a> {
 impl HepPacket<'_> {
     /// On the wire.
     pub fn encode(&self, agent: u32, password: Option<&str>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(CHUNKS + self.payload.len());
+        let mut bytes = Vec::with_capacity(self.room());
+        self.append_to(&mut bytes, agent, password);
+        bytes
+    }
+
+    /// Bytes that it takes, about.
+    fn room(&self) -> usize {
+        CHUNKS + self.payload.len()
+    }
+
+    /// The same behind what is there.
+    fn append_to(&self, bytes: &mut Vec<u8>, agent: u32, password: Option<&str>) {
+        let begin = bytes.len();
         bytes.extend(b"HEP3\0\0");
         let mut chunk = |kind: u16, value: &[u8]| {
             let length = u16::try_from(6 + value.len()).unwrap_or(u16::MAX);
@@ -122,9 +134,8 @@ impl HepPacket<'_> {
         }
         chunk(0x0011, self.correlation.as_bytes());
         chunk(0x000f, self.payload);
-        let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
-        bytes[4..6].copy_from_slice(&length);
-        bytes
+        let length = u16::try_from(bytes.len() - begin).unwrap_or(u16::MAX).to_be_bytes();
+        bytes[begin + 4..begin + 6].copy_from_slice(&length);
     }
 }
 
@@ -153,10 +164,14 @@ impl HepSender {
         if packet.payload.len() >= MOST {
             return 1;
         }
-        let bytes = packet.encode(self.config.agent, self.config.password.as_deref());
+        let (agent, password) = (self.config.agent, self.config.password.as_deref());
+        let append = |bytes: &mut Vec<u8>| packet.append_to(bytes, agent, password);
         let is_taken = match &mut self.link {
-            Some(link) => link.send(&bytes),
-            None => self.config.transport == Transport::Tcp && self.waiting.gather(&bytes),
+            Some(link) => link.send(packet.room(), append),
+            None if self.config.transport == Transport::Tcp => {
+                self.waiting.gather(packet.room(), append)
+            }
+            None => false,
         };
         match is_taken {
             false => 1,

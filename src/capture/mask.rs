@@ -3,6 +3,8 @@
 //! What is masked: digest answers (RFC 7616 §3.4), keys of SRTP (RFC 4568 §9.1, RFC 4567), ICE passwords, digits in
 //! INFO.
 
+use bytes::Bytes;
+
 /// Fields of a message and what is secret in them: the field's name, what the secret follows, what ends it.
 const SECRETS: [(&[u8], &[u8], &[u8]); 7] = [
     (b"authorization:", b"response=\"", b"\""),
@@ -16,8 +18,25 @@ const SECRETS: [(&[u8], &[u8], &[u8]); 7] = [
 /// A body that is digits and nothing else.
 const DIGITS: &[u8] = b"application/dtmf";
 
-/// A copy without secrets.
-pub(super) fn masked(message: &[u8]) -> Vec<u8> {
+/// The message without secrets: most have none, and are not copied.
+pub(super) fn masked(message: Bytes) -> Bytes {
+    if may_have_secrets(&message) { masked_copy(&message).into() } else { message }
+}
+
+/// Some line begins as one with a secret, or says that the body is digits.
+fn may_have_secrets(message: &[u8]) -> bool {
+    let is_it = |line: &[u8]| tells_digits(line) || secret_of(line).is_some();
+    let mut begin = 0;
+    for end in memchr::memchr_iter(b'\n', message) {
+        if is_it(&message[begin..end]) {
+            return true;
+        }
+        begin = end + 1;
+    }
+    is_it(&message[begin..])
+}
+
+fn masked_copy(message: &[u8]) -> Vec<u8> {
     let mut text = message.to_vec();
     let body = [&b"\r\n\r\n"[..], b"\n\n"]
         .into_iter()
@@ -65,13 +84,19 @@ fn after_name<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     (begin.eq_ignore_ascii_case(word) && rest.first() == Some(last)).then(|| &rest[1..])
 }
 
-fn mask_line(line: &mut [u8]) {
+/// What the secret of a line follows, and what ends it, if it has one.
+fn secret_of(line: &[u8]) -> Option<(&'static [u8], &'static [u8])> {
     // Most lines begin with none of these.
     if !matches!(line.first(), Some(b'A' | b'a' | b'P' | b'p' | b'K' | b'k' | b'S' | b's')) {
-        return;
+        return None;
     }
     let is_field = |name: &[u8]| after_name(line, name).is_some();
-    let Some((_, before, after)) = SECRETS.iter().find(|(name, ..)| is_field(name)) else { return };
+    let (_, before, after) = SECRETS.iter().find(|(name, ..)| is_field(name))?;
+    Some((before, after))
+}
+
+fn mask_line(line: &mut [u8]) {
+    let Some((before, after)) = secret_of(line) else { return };
     let mut from = 0;
     while let Some(rest) = line.get_mut(from..) {
         let Some(begin) = end_of(rest, before) else { return };
@@ -146,8 +171,11 @@ mod tests {
             ),
             ("", ""),
         ] {
-            let masked = masked(given.as_bytes());
+            let message = Bytes::copy_from_slice(given.as_bytes());
+            let masked = masked(message.clone());
             assert_eq!(String::from_utf8_lossy(&masked), expect);
+            let is_copied = masked.as_ptr() != message.as_ptr();
+            assert_eq!(is_copied, given != expect, "{given}");
         }
     }
 }

@@ -285,7 +285,7 @@ impl Writer {
         let (call, at, what) = match note {
             Note::Registering(Registering { sip_call_id, at, received, flow, bytes }) => {
                 self.now = at;
-                let masked = mask::masked(&bytes);
+                let masked = mask::masked(bytes);
                 return self.tell_collector(&sip_call_id, at, received, &flow, &masked);
             }
             Note::Mark { call, at, text } => (call, at, What::Mark(text)),
@@ -298,15 +298,14 @@ impl Writer {
             }
             Note::Message(Heard { call, leg, at, received, flow, bytes }) => {
                 let Flow { transport, local, remote, .. } = flow;
-                let masked = mask::masked(&bytes);
-                let gist = Gist::read(&masked);
+                let text = mask::masked(bytes);
+                let gist = Gist::read(&text);
                 if let Some(measure) = self.transactions.see(&gist, at, received) {
                     self.measured(measure);
                 }
-                let said = Said { leg, received, remote, text: &masked };
+                let said = Said { leg, received, remote, text: &text };
                 self.watches.see(call, at, &said, &gist);
-                self.tell_collector(&call.to_string(), at, received, &flow, &masked);
-                let text = masked.into();
+                self.tell_collector(&call.to_string(), at, received, &flow, &text);
                 (call, at, What::Message { leg, received, transport, local, remote, text })
             }
         };
@@ -317,8 +316,11 @@ impl Writer {
         self.now = at;
         self.number += 1;
         if let Some(segments) = &mut self.segments {
-            let entry = Entry { at, node: self.node.clone(), number: self.number, what };
+            // Lent to the entry.
+            let node = core::mem::take(&mut self.node);
+            let entry = Entry { at, node, number: self.number, what };
             segments.write(call, at, &entry);
+            self.node = entry.node;
         }
     }
 

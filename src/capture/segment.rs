@@ -43,6 +43,8 @@ pub(super) struct Segments {
     full: u64,
     open: Option<Open>,
     count: u64,
+    /// Where the next entry is made.
+    room: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl Segments {
     pub(super) fn new(config: &CaptureConfig, name: &str) -> Self {
         let full = SEGMENT_BYTES.min(config.bytes / PARTS);
         let (folder, name) = (config.folder.clone(), name.to_owned());
-        Self { folder, name, ending: ".seg", full, open: None, count: 0 }
+        Self { folder, name, ending: ".seg", full, open: None, count: 0, room: Vec::new() }
     }
 
     /// Of what was in other files before.
@@ -78,7 +80,9 @@ impl Segments {
     }
 
     pub(super) fn write(&mut self, call: CallId, at: Timestamp, entry: &Entry) {
-        let mut bytes = Vec::with_capacity(ROOM);
+        let mut bytes = core::mem::take(&mut self.room);
+        bytes.clear();
+        bytes.reserve(ROOM);
         bytes.extend([0; HEAD]);
         bytes.push(VERSION);
         let mut bytes = append(bytes, entry).expect("entries are plain data");
@@ -86,6 +90,7 @@ impl Segments {
         bytes[..4].copy_from_slice(&length);
         bytes[4..HEAD].copy_from_slice(&call.0.to_be_bytes());
         self.append(at, &bytes);
+        self.room = bytes;
     }
 
     /// An entry as it stands in a file.

@@ -3,11 +3,14 @@
 //!
 //! Invariant: what the other end answers is its status alone; its body is read a little and thrown away.
 
+mod gathered;
+
 use super::clock;
 use crate::sip::address::Network;
 use crate::time::Timestamp;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use gathered::Gathering;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,16 +19,20 @@ use ureq::http::Uri;
 use ureq::http::uri::Authority;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{Connector as _, DefaultConnector, NextTimeout};
 
 /// From the name's look-up to the answer's end.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Of an answer's header, and read of its body.
 const ANSWER_BYTES: usize = 16 * 1024;
+/// Of a request at a time.
+const REQUEST_BYTES: usize = 32 * 1024;
 /// What a name stands for is believed so long.
 const NAME_LIFE: Duration = Duration::from_secs(10);
 /// Names that are remembered.
 const NAMES: usize = 256;
+/// Connections that are kept to a receiver, each of which may be closed at its end without our knowing.
+const KEPT: usize = 4;
 
 /// A client. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
@@ -47,6 +54,9 @@ impl HttpClient {
             .http_status_as_error(false)
             .timeout_global(Some(DEADLINE))
             .max_response_header_size(ANSWER_BYTES)
+            .input_buffer_size(ANSWER_BYTES)
+            .output_buffer_size(REQUEST_BYTES)
+            .max_idle_connections_per_host(KEPT)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
@@ -57,7 +67,8 @@ impl HttpClient {
             names: DefaultResolver::default(),
             found: Mutex::default(),
         };
-        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
+        let connector = DefaultConnector::default().chain(Gathering);
+        let agent = ureq::Agent::with_parts(config, connector, resolver);
         Self { agent, denied }
     }
 
@@ -80,11 +91,20 @@ impl HttpClient {
 
     /// Blocks until there is an answer, at most ten seconds: its status, or why there is none.
     pub fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<u16, String> {
-        let mut request = self.agent.post(url);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+        let post = || {
+            let request = self.agent.post(url);
+            let add = |request: ureq::RequestBuilder<_>, (name, value): &(&str, &str)| {
+                request.header(*name, *value)
+            };
+            headers.iter().fold(request, add).send(body)
+        };
+        let mut answer = post();
+        for _ in 0..KEPT {
+            if answer.as_ref().err().is_some_and(gathered::is_stale) {
+                answer = post();
+            }
         }
-        let mut answer = request.send(body).map_err(|error| error.to_string())?;
+        let mut answer = answer.map_err(|error| error.to_string())?;
         // A connection can be used again when its answer was read; one that says more is not worth it.
         let limit = u64::try_from(ANSWER_BYTES).unwrap_or(u64::MAX);
         let _ = answer.body_mut().with_config().limit(limit).read_to_vec();

@@ -508,6 +508,12 @@ impl Store {
 
     /// CDRs by sequence.
     pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
+        let documents = self.cdr_documents(query).await?.into_iter();
+        documents.map(|(sequence, document)| rows::cdr(sequence, &document)).collect()
+    }
+
+    /// The same as they are stored, with their sequences: for who reads a part of each.
+    pub async fn cdr_documents(&self, query: &CdrQuery) -> Result<Vec<(i64, String)>, StoreError> {
         let words = [&query.extension, &query.disposition, &query.id];
         if words.into_iter().flatten().any(|word| !is_storable(word)) {
             return Ok(Vec::new());

@@ -59,6 +59,14 @@ impl EventDocument {
         serde_json::from_str(self.0.get()).unwrap_or_default()
     }
 
+    /// Its type: it stands first in what this release writes, and nothing else is read then.
+    pub fn kind(&self) -> Cow<'_, str> {
+        let first = self.0.get().strip_prefix("{\"type\":\"");
+        let first = first.and_then(|rest| rest.split_once('"')).map(|(kind, _)| kind);
+        let plain = first.filter(|kind| !kind.contains('\\'));
+        plain.map_or_else(|| self.gist().kind, Cow::Borrowed)
+    }
+
     /// As others get it: with its place in the order.
     pub fn with_id(&self, id: u64) -> String {
         let fields = self.0.get().trim_start_matches('{').trim_start();
@@ -95,6 +103,21 @@ mod tests {
         }
         for json in ["[]", "1", "null", r#""{}""#] {
             assert_eq!(event(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn its_type_is_known_wherever_it_stands() {
+        for (json, kind) in [
+            (r#"{"type":"call.held","call_id":"7"}"#, "call.held"),
+            (r#"{"call_id":"7","type":"call.held"}"#, "call.held"),
+            (r#"{ "type": "a" }"#, "a"),
+            (r#"{"type":"a\"b"}"#, "a\"b"),
+            (r#"{"type":7}"#, ""),
+            (r#"{"x":{"type":"a"}}"#, ""),
+            ("{}", ""),
+        ] {
+            assert_eq!(event(json).expect("an object").kind(), kind, "{json}");
         }
     }
 

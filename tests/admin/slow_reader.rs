@@ -36,6 +36,16 @@ fn resident() -> usize {
     pages * 4_096
 }
 
+/// Nobody in between is to take the connection for dead.
+#[test]
+fn who_is_told_nothing_for_long_hears_a_comment() {
+    let api = start("quiet-reader");
+    let stream = open(&api);
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("a line in time"));
+    assert!(lines.any(|line| line == ":"), "it ended");
+}
+
 fn happen(api: &Api, commits: usize) {
     let event = json!({"type": "call.created", "node": "x".repeat(400)}).to_string();
     for _ in 0..commits {

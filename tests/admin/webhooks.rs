@@ -35,8 +35,11 @@ impl Drop for Working {
 
 fn courier(api: &Api, secret: &[u8]) -> Working {
     let telemetry = Telemetry::new(Personal::Show);
+    // The log is followed there: it outlives couriers.
+    let _inside = api.runtime.enter();
     let config = CourierConfig {
         store: api.store.clone(),
+        events: api.admin.events(),
         key: ClusterKey::new(secret),
         node: "courier-1".to_owned(),
         holder: Incarnation(clock::now().as_micros()),
@@ -132,6 +135,31 @@ fn events_are_told_signed_and_in_order() {
         let metrics = working.telemetry.metrics_text();
         metrics.contains("holdfast_webhook_posts_total{outcome=\"taken\"} 12").then_some(())
     });
+}
+
+/// More than is told in a round, with what nobody wants between.
+#[test]
+fn what_comes_at_once_is_told_once_and_in_its_order() {
+    const EVENTS: usize = 1_500;
+    let api = start("webhooks-many");
+    let receiver = Receiver::start();
+    hook(&api, &receiver, &["call.*"]);
+    let _working = courier(&api, b"secret of the tests");
+    happens(&api, "call.created", "first");
+    receiver.takes(1);
+    let kind = |at: usize| if at % 3 == 2 { "node.up" } else { "call.held" };
+    let event = |at: usize| json!({"type": kind(at), "call_id": format!("{}", at % 7), "at": at});
+    api.commit((0..EVENTS).map(|at| event(at).to_string()).collect());
+    let wanted = EVENTS / 3 * 2;
+    receiver.takes(1 + wanted);
+    happens(&api, "call.ended", "last");
+    let taken = receiver.takes(wanted + 2);
+    assert_eq!(receiver.came().len(), wanted + 2, "each once");
+    for call in ["0", "1", "2", "3", "4", "5", "6"] {
+        let of_call = taken.iter().filter(|event| event["call_id"] == call);
+        let came = Vec::from_iter(of_call.filter_map(|event| event["at"].as_u64()));
+        assert!(came.is_sorted() && came.len() > 100, "{call}: {came:?}");
+    }
 }
 
 #[test]

@@ -67,6 +67,8 @@ mod stack;
 mod survival;
 /// All calls of a process become another's.
 mod takeover;
+/// The sound of calls of an open loop.
+mod talk;
 /// CPU of process trees.
 mod usage;
 /// UDP in batches, with the kernel's time of arrival.

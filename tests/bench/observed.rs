@@ -2,6 +2,10 @@
 //! traces, a webhook, a reader of the stream of events, figures scraped each five seconds. Who reads all that is here, on
 //! the generator's core.
 //!
+//! Twice: many short calls without sound, where all of a call is signaling, and fewer long ones that talk, whose sound is
+//! judged and whose RTCP is captured. There the packets are most of what a call costs, in both, which makes the ratio
+//! small whatever watching costs: the difference is told beside it.
+//!
 //! What no setting turns off is on in both: events are written, sound is judged.
 
 use super::holdfast::{Holdfast, Keeps, Runs, Settings, TOKEN, get};
@@ -9,6 +13,8 @@ use super::options::Options;
 use super::phones::{Kind, Phones, Plan};
 use super::report::Case;
 use super::signaling::measured;
+use super::talk::Talk;
+use super::usage::Meter;
 use super::world::World;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,13 +24,19 @@ use std::thread;
 use std::time::Duration;
 
 const CALLS_A_SECOND: u32 = 400;
+/// Of calls that talk: as many at a time as of the others.
+const TALKS_A_SECOND: u32 = 40;
+/// Reports of RTCP come each five seconds.
+const TALK: Duration = Duration::from_secs(12);
+/// Between two packets of a phone that talks: a tenth of what phones send.
+const PACKETS: Duration = Duration::from_millis(200);
 /// Three times as often as is usual, so that a window has some.
 const SCRAPE: Duration = Duration::from_secs(5);
 /// A billing system is told of ends; who wants to follow calls reads the stream.
 const WEBHOOK: &str = r#""types":["call.ended"],"description":"bench""#;
 
 pub(crate) fn observed(options: &Options, world: &World) {
-    let (users, rate) = (options.users(), options.rate(CALLS_A_SECOND));
+    let users = options.users();
     let off = Settings { signaling: &[("HOLDFAST_LADDER_BYTES", "0")], ..Settings::default() };
     let plain = Holdfast::start_as(world, Runs::Plainly, Keeps::Beside, users, &off);
     let watchers = Watchers::start();
@@ -36,24 +48,49 @@ pub(crate) fn observed(options: &Options, world: &World) {
     let watched = Holdfast::start_as(world, Runs::Plainly, Keeps::Postgres, users, &on);
     watched.post("/webhooks", &format!("{{\"url\":\"http://{}/in\",{WEBHOOK}}}", watchers.http));
     watchers.watch(&watched);
-    let mut of_plain = Phones::new(plain.sip, users);
-    let mut of_watched = Phones::new(watched.sip, users);
-    let title = format!("observed, {rate}/s");
+    let mut phones = [Phones::new(plain.sip, users), Phones::new(watched.sip, users)];
+    let meters = [&plain.meter, &watched.meter];
+    let kind = Kind::Call;
+    let (rate, window) = (options.rate(CALLS_A_SECOND), options.window());
+    let name = format!("observed, {rate}/s");
+    if options.wants(&name, true) {
+        let plan = Plan { kind, rate, warmup: options.warmup(), window, hold: options.hold() };
+        pairs(options, name, &plan, &mut phones, meters);
+    }
+    let rate = options.rate(TALKS_A_SECOND);
+    let (wait, hold) = if options.is_quick() { (1, 1) } else { (2, TALK.as_secs()) };
+    let packets = hold * 2 * 1_000 / PACKETS.as_millis() as u64;
+    let name = format!("observed talking, {rate}/s, {packets} packets a call");
+    if options.wants(&name, true) {
+        let (warmup, hold) = (Duration::from_secs(hold + wait), Duration::from_secs(hold));
+        phones.iter_mut().for_each(|phones| phones.let_talk(Talk::new(PACKETS)));
+        let plan = Plan { kind, rate, warmup, window, hold };
+        pairs(options, name, &plan, &mut phones, meters);
+        for phones in &phones {
+            let talk = phones.talk.as_ref().expect("they were let");
+            println!("packets of RTP: {} sent, {} came", talk.sent, talk.came);
+            assert!(talk.came > talk.sent / 10 * 9, "nobody is heard");
+        }
+    }
+    watchers.print();
+}
+
+/// Off and on in turn.
+fn pairs(
+    options: &Options,
+    title: String,
+    plan: &Plan,
+    phones: &mut [Phones; 2],
+    meters: [&Meter; 2],
+) {
     let mut case = Case::new(title, "call", "everything off", "everything on");
-    let plan = Plan {
-        kind: Kind::Call,
-        rate,
-        warmup: options.warmup(),
-        window: options.window(),
-        hold: options.hold(),
-    };
     for _ in 0..options.runs() {
-        let first = measured(&mut of_plain, &plan, &plain.meter);
-        let second = measured(&mut of_watched, &plan, &watched.meter);
-        case.push(first, second);
+        let [first, second] = phones;
+        let first = measured(first, plan, meters[0]);
+        case.push(first, measured(second, plan, meters[1]));
     }
     case.print();
-    watchers.print();
+    case.print_difference("Watching costs");
 }
 
 /// Who is told, and how often.

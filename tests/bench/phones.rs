@@ -5,6 +5,7 @@
 
 use super::clock::{self, Nanos};
 use super::media::{Described, Media};
+use super::talk::Talk;
 use super::usage::{Meter, Used};
 use super::wire::{Reader, Wire};
 use bytes::Bytes;
@@ -98,6 +99,8 @@ pub(crate) struct Phones {
     pub(crate) told: HashMap<usize, Described>,
     /// What callees speak.
     pub(crate) media: Media,
+    /// Who talks while calls last; nobody, unless it is set by `let_talk`.
+    pub(crate) talk: Option<Talk>,
 }
 
 #[derive(Debug, Default)]
@@ -150,7 +153,14 @@ impl Phones {
             rtp_ports: Vec::new(),
             told: HashMap::new(),
             media: Media::Pcmu,
+            talk: None,
         }
+    }
+
+    /// Calls have sound from now on.
+    pub(crate) fn let_talk(&mut self, talk: Talk) {
+        self.rtp_ports = talk.ports(self.users.len());
+        self.talk = Some(talk);
     }
 
     /// Registers everybody, again when somebody was refused: a server may learn of its users a moment after their import.
@@ -246,6 +256,9 @@ impl Phones {
             }
         }
         let now = clock::now();
+        if let Some(talk) = &mut self.talk {
+            talk.turn(now);
+        }
         while self.byes.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, key)) = self.byes.pop_front() else { return };
             self.bye(key);
@@ -382,7 +395,13 @@ impl Phones {
         }
         self.learn_media(user, &response.body);
         self.acknowledge(key);
-        self.byes.push_back((clock::now().saturating_add(self.hold), key));
+        let now = clock::now();
+        let until = now.saturating_add(self.hold);
+        let told = self.told.get(&user).zip(self.told.get(&(user + 1)));
+        if let Some((talk, (caller, callee))) = self.talk.as_mut().zip(told) {
+            talk.begin(user, [caller.at, callee.at], now, until);
+        }
+        self.byes.push_back((until, key));
     }
 
     fn acknowledge(&mut self, key: Key) {

@@ -107,6 +107,12 @@ impl Case {
         self.print_doubts();
     }
 
+    /// How much more the second one costs.
+    pub(crate) fn print_difference(&self, what: &str) {
+        let more = self.pairs.iter().map(|[one, other]| other.total() - one.total()).collect();
+        println!("{what}: {} us a {}, median of pairs", range(more, 0), self.unit);
+    }
+
     /// Why the ratio is not to be believed: who falls behind does other work, and strangers spoil caches and clocks.
     fn print_doubts(&self) {
         for (side, name) in self.names.iter().enumerate() {

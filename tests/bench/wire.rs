@@ -29,7 +29,15 @@ pub(crate) struct Reader {
 
 impl Wire {
     pub(crate) fn new() -> Self {
-        let socket = UdpSocket::bind((own_ip(), 0)).expect("a port");
+        Self::of(UdpSocket::bind((own_ip(), 0)).expect("a port"))
+    }
+
+    /// At this port, if nobody has it.
+    pub(crate) fn at(port: u16) -> Option<Self> {
+        UdpSocket::bind((own_ip(), port)).ok().map(Self::of)
+    }
+
+    fn of(socket: UdpSocket) -> Self {
         socket.set_nonblocking(true).expect("a flag");
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("every Linux has it");
         // Beyond net.core.rmem_max where we may.

@@ -14,21 +14,22 @@ use crate::operator::{CallFilter, Command, Operator};
 use crate::store::StoredEvent;
 use crate::views::{CallSummary, EventGist, Rfc3339};
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use core::convert::Infallible;
+use core::fmt::Write as _;
 use core::time::Duration;
-use futures_util::Stream;
+use log::Known;
 pub use log::Log;
-pub(super) use log::{BUSY_PACE, PACE, may_be_more};
-use log::{Known, Watcher};
+pub(super) use log::{Watcher, may_be_more};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 /// Readers of a node at a time.
@@ -37,6 +38,11 @@ const READERS: usize = 64;
 const CALLS: usize = 500;
 /// A comment after so long a silence, so that nobody in between takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const COMMENT: &str = ":\n\n";
+/// Events told in one piece: each piece costs as much as some events, and a large one costs fresh memory each time.
+const PIECE: usize = 100;
+/// Bytes of most pieces.
+const PIECE_BYTES: usize = 32 * 1024;
 /// Before the store is asked again.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -93,13 +99,13 @@ pub(super) async fn stream(
     services: Services,
     headers: HeaderMap,
     Query(query): Query<EventsQuery>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let header = header.filter(|text| !text.is_empty()).map(|text| {
         text.parse().map_err(|_| Problem::bad_request("Last-Event-ID is not one of ours"))
     });
     let seen = header.transpose()?.or(query.last_event_id);
-    let Some(watcher) = admin.events.watch(&services.store, READERS) else {
+    let Some(watcher) = admin.events.read(&services.store, READERS) else {
         let detail = format!("{READERS} readers of events are here already");
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, detail));
     };
@@ -112,11 +118,13 @@ pub(super) async fn stream(
         phase: admin.phase.subscribe(),
         filter: Filter::new(&query),
         wants_snapshot: query.snapshot.unwrap_or(true),
-        ready: VecDeque::new(),
+        ready: String::new(),
+        comment_at: Instant::now() + KEEP_ALIVE,
         stage: seen.map_or(Stage::Begin, Stage::Resume),
     };
     let events = futures_util::stream::unfold(reader, Reader::next);
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    Ok((head, Body::from_stream(events)))
 }
 
 /// Which events a reader wants.
@@ -144,20 +152,16 @@ impl Filter {
     }
 
     pub(super) fn takes(&self, event: &StoredEvent) -> bool {
-        let is_all = self.types.is_none() && self.call_id.is_none() && self.extension.is_none();
-        is_all || self.takes_gist(&event.event.gist())
+        let is_anybodys = self.call_id.is_none() && self.extension.is_none();
+        self.types.as_ref().is_none_or(|types| is_of(types, &event.event.kind()))
+            && (is_anybodys || self.takes_gist(&event.event.gist()))
     }
 
     fn takes_gist(&self, gist: &EventGist<'_>) -> bool {
-        let is_wanted = |wish: &String| match wish.strip_suffix('*') {
-            Some(begin) => gist.kind.starts_with(begin),
-            None => gist.kind == *wish,
-        };
         let EventGist { caller, callee, answered_by, extension, username, .. } = gist;
         let parties = [caller, callee, answered_by, extension, username];
         let is_party = |wish: &String| parties.iter().any(|party| ***party == **wish);
-        self.types.as_ref().is_none_or(|types| types.iter().any(is_wanted))
-            && self.call_id.as_ref().is_none_or(|call| gist.call_id == *call)
+        self.call_id.as_ref().is_none_or(|call| gist.call_id == *call)
             && self.extension.as_ref().is_none_or(is_party)
     }
 
@@ -169,6 +173,13 @@ impl Filter {
                 named(&call.caller, extension) || named(&call.callee, extension)
             })
     }
+}
+
+fn is_of(types: &[String], kind: &str) -> bool {
+    types.iter().any(|wish| match wish.strip_suffix('*') {
+        Some(begin) => kind.starts_with(begin),
+        None => kind == wish,
+    })
 }
 
 /// Where a reader is.
@@ -196,17 +207,20 @@ struct Reader {
     phase: watch::Receiver<Phase>,
     filter: Filter,
     wants_snapshot: bool,
-    ready: VecDeque<Event>,
+    /// Told as soon as it is taken: as much as there is in one piece, for each piece costs as much as some events.
+    ready: String,
+    comment_at: Instant,
     era: u64,
     stage: Stage,
 }
 
 impl Reader {
     /// Ends when the node does: the client comes back to another.
-    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some((Ok(event), self));
+            if !self.ready.is_empty() {
+                self.comment_at = Instant::now() + KEEP_ALIVE;
+                return Some((Ok(core::mem::take(&mut self.ready).into()), self));
             }
             let stage = self.stage.clone();
             if let Err(pause) = self.step(stage).await {
@@ -215,6 +229,7 @@ impl Reader {
                 tokio::select! {
                     _ = told_to_stop => return None,
                     () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep_until(self.comment_at) => self.ready.push_str(COMMENT),
                     changed = self.watcher.known.changed() => changed.ok()?,
                 }
             }
@@ -244,17 +259,20 @@ impl Reader {
                 false => self.stage = Stage::Lost,
             },
             Stage::Snapshot(end, after) => self.show_calls(end, after).await?,
-            Stage::Follow(after) => match self.watcher.next(after).await.map_err(|_| PATIENCE)? {
-                None => self.stage = Stage::Lost,
-                Some(events) => {
-                    let Some(last) = events.last().map(|event| event.id) else {
-                        return Err(KEEP_ALIVE);
-                    };
-                    let wanted = events.iter().filter(|event| self.filter.takes(event));
-                    self.ready.extend(wanted.map(|event| told(event)));
-                    self.stage = Stage::Follow(last);
+            Stage::Follow(after) => {
+                match self.watcher.next(after, PIECE).await.map_err(|_| PATIENCE)? {
+                    None => self.stage = Stage::Lost,
+                    Some(events) => {
+                        let Some(last) = events.last().map(|event| event.id) else {
+                            return Err(KEEP_ALIVE);
+                        };
+                        self.ready.reserve(PIECE_BYTES);
+                        let wanted = events.iter().filter(|event| self.filter.takes(event));
+                        wanted.for_each(|event| tell(&mut self.ready, event));
+                        self.stage = Stage::Follow(last);
+                    }
                 }
-            },
+            }
         }
         Ok(())
     }
@@ -264,7 +282,7 @@ impl Reader {
         let (at, node) = (Rfc3339(clock::now()), &self.node);
         let gap = json!({ "type": "gap", "id": id, "at": at, "node": node });
         // Who breaks off before the snapshot is to be told of it again.
-        self.ready.push_back(Event::default().event("gap").data(gap.to_string()));
+        tell_as(&mut self.ready, None, "gap", &gap.to_string());
     }
 
     async fn show_calls(&mut self, id: u64, after: Option<String>) -> Result<(), Duration> {
@@ -282,16 +300,28 @@ impl Reader {
         let part = Snapshot { kind: "snapshot", id, at, node, calls, last };
         let text = serde_json::to_string(&part).unwrap_or_default();
         // Who breaks off in the midst of it is to see all of it the next time.
-        let event = Event::default().event("snapshot").data(text);
-        self.ready.push_back(if last { event.id(id.to_string()) } else { event });
+        tell_as(&mut self.ready, last.then_some(id), "snapshot", &text);
         Ok(())
     }
 }
 
-fn told(stored: &StoredEvent) -> Event {
-    let gist = stored.event.gist();
-    let kind = if gist.kind.is_empty() { "unknown" } else { &*gist.kind };
-    Event::default().id(stored.id.to_string()).event(kind).data(stored.event.with_id(stored.id))
+fn tell(text: &mut String, stored: &StoredEvent) {
+    let kind = stored.event.kind();
+    let is_name = !kind.is_empty() && !kind.contains(['\n', '\r']);
+    let kind = if is_name { &*kind } else { "unknown" };
+    tell_as(text, Some(stored.id), kind, &stored.event.with_id(stored.id));
+}
+
+/// As the stream has it (HTML Living Standard §9.2).
+fn tell_as(text: &mut String, id: Option<u64>, kind: &str, data: &str) {
+    if let Some(id) = id {
+        writeln!(text, "id: {id}").expect("a String takes all");
+    }
+    writeln!(text, "event: {kind}").expect("a String takes all");
+    for line in data.split(['\n', '\r']) {
+        text.extend(["data: ", line, "\n"]);
+    }
+    text.push('\n');
 }
 
 #[cfg(test)]

@@ -14,24 +14,26 @@ use crate::net::clock;
 use crate::net::web::HttpClient;
 use crate::store::{CdrQuery, Store, StoreError};
 use crate::telemetry::Telemetry;
-use crate::views::Cdr;
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What one node of the cluster has.
 const DUTY: &str = "traces";
 /// Without renewal; a post and a renewal fit in.
 const DUTY_LIFE: Duration = Duration::from_secs(20);
-/// Between two looks.
-const PACE: Duration = Duration::from_secs(1);
+/// Between two looks: nobody waits for the trace of a call that is over.
+const PACE: Duration = Duration::from_secs(2);
+/// The duty is renewed no more often.
+const RENEWAL: Duration = Duration::from_secs(5);
 /// After the collector took nothing; doubled up to the longest.
 const BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(15);
 /// Calls a post.
-const CALLS: u32 = 200;
+const CALLS: u32 = 400;
 /// Calls that ended longer ago are left out.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
@@ -73,7 +75,8 @@ impl Exporter {
         let (stop, stopped) = watch::channel(false);
         // The operator named the collector: no address is denied.
         let http = HttpClient::new(Arc::default());
-        let work = Work { config: Arc::new(config), http, failures: 0, told: Posted::Taken };
+        let (config, told) = (Arc::new(config), Posted::Taken);
+        let work = Work { config, http, failures: 0, told, held: None };
         let run = move || {
             runtime.block_on(work.run(stopped));
             // A post that the collector holds up holds nobody else up.
@@ -118,6 +121,18 @@ struct Work {
     failures: u32,
     /// What was said of the last post that was not taken.
     told: Posted,
+    held: Option<Held>,
+}
+
+/// The duty, as it is while nobody else moves it.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// When it was taken or renewed last.
+    at: Instant,
+    /// By which database server.
+    server: u64,
+    /// How far it is.
+    position: u64,
 }
 
 impl Work {
@@ -136,6 +151,7 @@ impl Work {
                 Ok(true) => continue,
                 Ok(false) => PACE,
                 Err(error) => {
+                    self.held = None;
                     tracing::debug!("traces wait for the store: {error}");
                     PACE
                 }
@@ -148,31 +164,25 @@ impl Work {
 
     /// True: there may be more at once.
     async fn step(&mut self) -> Result<bool, StoreError> {
+        let Some(after) = self.position().await? else { return Ok(false) };
         let config = Arc::clone(&self.config);
         let ExporterConfig { store, holder, .. } = &*config;
-        if !store.take_duty(DUTY, *holder, DUTY_LIFE).await? {
-            return Ok(false);
-        }
-        let Some(after) = store.duty_position(DUTY).await? else {
-            // The first that ever has it: what was before is history.
-            let newest = CdrQuery { newest_first: true, limit: 1, ..CdrQuery::default() };
-            let last = store.cdrs(&newest).await?.first().map_or(0, |cdr| cdr.sequence);
-            store.move_duty(DUTY, *holder, last).await?;
-            return Ok(true);
-        };
         let query = CdrQuery { after: Some(after), limit: CALLS, ..CdrQuery::default() };
-        let mut cdrs = store.cdrs(&query).await?;
-        let Some(last) = cdrs.last().map(|cdr| cdr.sequence) else { return Ok(false) };
-        let read = cdrs.len();
+        let documents = store.cdr_documents(&query).await?;
+        let Some((last, _)) = documents.last() else { return Ok(false) };
+        let (last, read) = (u64::try_from(*last).unwrap_or(0), documents.len());
         let now = clock::now();
-        cdrs.retain(|cdr| now.saturating_since(cdr.ended_at.0) < PATIENCE);
-        let posted = if cdrs.is_empty() { Posted::Taken } else { self.post(&cdrs).await };
+        let names_parties = config.names_parties;
+        let (told, body) = spans::export(&documents, now - PATIENCE, names_parties);
+        drop(documents);
+        let posted = if told == 0 { Posted::Taken } else { self.post(body).await };
         let told = match posted {
-            Posted::Taken => cdrs.len(),
+            Posted::Taken => told,
             Posted::Never => 0,
             Posted::Later => return Ok(false),
         };
         let is_moved = store.move_duty(DUTY, *holder, last).await?;
+        self.held = self.held.filter(|_| is_moved).map(|held| Held { position: last, ..held });
         let count = u64::try_from(read - told).unwrap_or(u64::MAX);
         if is_moved && count > 0 {
             let lost = Measure::Lost { queue: "traces", count };
@@ -181,8 +191,35 @@ impl Work {
         Ok(read >= CALLS as usize)
     }
 
-    async fn post(&mut self, cdrs: &[Cdr]) -> Posted {
-        let body = spans::export(cdrs, self.config.names_parties);
+    /// How far it is; none: it is another's duty.
+    async fn position(&mut self) -> Result<Option<u64>, StoreError> {
+        let ExporterConfig { store, holder, .. } = &*self.config;
+        let (at, server) = (Instant::now(), store.server_number());
+        if let Some(held) = self.held
+            && held.at.elapsed() < RENEWAL
+            && held.server == server
+        {
+            return Ok(Some(held.position));
+        }
+        if !store.take_duty(DUTY, *holder, DUTY_LIFE).await? {
+            self.held = None;
+            return Ok(None);
+        }
+        let position = match store.duty_position(DUTY).await? {
+            Some(position) => position,
+            // The first that ever has it: what was before is history.
+            None => {
+                let newest = CdrQuery { newest_first: true, limit: 1, ..CdrQuery::default() };
+                let last = store.cdrs(&newest).await?.first().map_or(0, |cdr| cdr.sequence);
+                store.move_duty(DUTY, *holder, last).await?;
+                last
+            }
+        };
+        self.held = Some(Held { at, server, position });
+        Ok(Some(position))
+    }
+
+    async fn post(&mut self, body: Vec<u8>) -> Posted {
         let (config, http) = (Arc::clone(&self.config), self.http.clone());
         let post = move || {
             let mut headers = vec![("content-type", "application/x-protobuf")];

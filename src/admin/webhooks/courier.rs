@@ -6,7 +6,7 @@
 
 use super::Document;
 use super::round::{Job, Line, Outcome, plan};
-use crate::admin::events::{BUSY_PACE, Filter, PACE, may_be_more};
+use crate::admin::events::{Filter, Log, Watcher, may_be_more};
 use crate::event::{Event, WebhookOutcome};
 use crate::ids::{ClusterKey, Incarnation};
 use crate::net::clock;
@@ -35,8 +35,11 @@ const DUTY_LIFE: Duration = Duration::from_secs(5);
 const RENEWAL: Duration = Duration::from_secs(1);
 /// After the store failed.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Commits of events a round.
+/// Commits of events a round, where the store is read.
 const COMMITS: u32 = 100;
+/// Events in memory that are looked at in a round, and those of them that are told.
+const EVENTS: usize = 1_000;
+const WANTED: usize = 200;
 /// Events that a receiver did not take; with more of them no new ones are read.
 const OWED: usize = 1_000;
 /// Events given up that are remembered, a webhook.
@@ -51,6 +54,8 @@ const SETTLED: Duration = Duration::from_secs(5);
 pub struct CourierConfig {
     /// Where events and webhooks are.
     pub store: Store,
+    /// Events as all of this node follow them.
+    pub events: Arc<Log>,
     /// Secrets are sealed under it.
     pub key: ClusterKey,
     /// The name of this node.
@@ -99,7 +104,6 @@ struct Supervisor {
     workers: HashMap<String, Worker>,
     /// Whether the duty is ours, and until when.
     until: Option<Instant>,
-    last: watch::Sender<u64>,
 }
 
 struct Worker {
@@ -115,8 +119,7 @@ impl Drop for Worker {
 
 impl Supervisor {
     fn new(config: CourierConfig) -> Self {
-        let (last, _) = watch::channel(0);
-        Self { config: Arc::new(config), workers: HashMap::new(), until: None, last }
+        Self { config: Arc::new(config), workers: HashMap::new(), until: None }
     }
 
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
@@ -131,10 +134,10 @@ impl Supervisor {
     }
 
     async fn supervise(&mut self) {
-        let mut renewed: Option<Instant> = None;
+        let mut renew_at = Instant::now();
         loop {
-            if renewed.is_none_or(|at| at.elapsed() >= RENEWAL) {
-                renewed = Some(Instant::now());
+            if renew_at <= Instant::now() {
+                renew_at = Instant::now() + RENEWAL;
                 if let Err(error) = self.renew().await {
                     tracing::debug!("webhooks wait for the store: {error}");
                 }
@@ -144,16 +147,8 @@ impl Supervisor {
                 self.workers.clear();
                 self.until = None;
             }
-            let mut pause = PACE;
-            if !self.workers.is_empty()
-                && let Ok(last) = self.config.store.last_event().await
-            {
-                let is_new = |known: &mut u64| core::mem::replace(known, last) != last;
-                if self.last.send_if_modified(is_new) {
-                    pause = BUSY_PACE;
-                }
-            }
-            tokio::time::sleep(pause).await;
+            let next = self.until.map_or(renew_at, |until| renew_at.min(until));
+            tokio::time::sleep_until(next).await;
         }
     }
 
@@ -195,7 +190,7 @@ impl Supervisor {
             }
             let id = hook.id.clone();
             let (sender, receiver) = watch::channel(hook);
-            let deliverer = Deliverer::new(&self.config, receiver, self.last.subscribe());
+            let deliverer = Deliverer::new(&self.config, receiver);
             let task = tokio::spawn(deliverer.run()).abort_handle();
             self.workers.insert(id, Worker { hook: sender, task });
         }
@@ -206,7 +201,7 @@ impl Supervisor {
 struct Deliverer {
     config: Arc<CourierConfig>,
     hook: watch::Receiver<StoredWebhook>,
-    last: watch::Receiver<u64>,
+    events: Watcher,
     /// Everything up to this event is told, owed or not wanted.
     position: u64,
     /// The database server whose log that is.
@@ -218,21 +213,19 @@ struct Deliverer {
 }
 
 impl Deliverer {
-    fn new(
-        config: &Arc<CourierConfig>,
-        hook: watch::Receiver<StoredWebhook>,
-        last: watch::Receiver<u64>,
-    ) -> Self {
+    fn new(config: &Arc<CourierConfig>, hook: watch::Receiver<StoredWebhook>) -> Self {
+        let events = config.events.watch(&config.store);
         let position = hook.borrow().cursor;
         let config = Arc::clone(config);
         let server = config.store.server_number();
         let (is_seen, has_owed, settled) = (false, true, Instant::now());
-        Self { config, hook, last, position, server, is_seen, has_owed, settled }
+        Self { config, hook, events, position, server, is_seen, has_owed, settled }
     }
 
     /// Until the duty is another's, or the webhook is gone.
     async fn run(mut self) {
         loop {
+            self.events.known.mark_unchanged();
             let hook = self.hook.borrow_and_update().clone();
             match self.round(&hook).await {
                 Ok(Some(true)) => continue,
@@ -244,7 +237,7 @@ impl Deliverer {
                 }
             }
             tokio::select! {
-                _ = self.last.changed() => {}
+                _ = self.events.known.changed() => {}
                 _ = self.hook.changed() => {}
             }
         }
@@ -265,24 +258,16 @@ impl Deliverer {
             false => Vec::new(),
         };
         let reads = owed.len() < OWED;
-        let mut new = match reads {
-            true => store.events(self.position, COMMITS).await?,
-            false => Vec::new(),
-        };
-        let read = new.last().map(|event| event.id);
-        let is_more = may_be_more(&new, COMMITS);
-        let filter = Filter::of_types(&document.types);
-        let gap = self.gap(&new).await?;
-        new.retain(|event| filter.takes(event));
-        let threads = if gap.is_some() { 1 } else { PARALLEL };
-        if gap.is_some() {
+        let New { events, read, is_more, has_gap } =
+            if reads { self.read(&document.types).await? } else { New::default() };
+        let threads = if has_gap { 1 } else { PARALLEL };
+        if has_gap {
             tell(&self.config.telemetry, &hook.id, WebhookOutcome::Missed);
         }
-        new.splice(0..0, gap);
         self.has_owed = !owed.is_empty();
         // The log's end was seen if it was looked for, and what is passed over meanwhile may be a gap.
         self.is_seen = reads && (self.is_seen || !is_more);
-        let plan = plan(owed, new, clock::now());
+        let plan = plan(owed, events, clock::now());
         let mut settlement = Settlement {
             cursor: read.unwrap_or(self.position),
             kept: plan.waiting,
@@ -310,6 +295,29 @@ impl Deliverer {
         Ok(Some(is_more))
     }
 
+    /// What is new, of what is wanted: as this node follows the log, or, where that began later, out of the store.
+    async fn read(&mut self, types: &[String]) -> Result<New, StoreError> {
+        let filter = Filter::of_types(types);
+        if let Some(recent) = self.events.recent(self.position, EVENTS) {
+            self.is_seen = true;
+            let wanted = recent.iter().filter(|event| filter.takes(event)).take(WANTED);
+            let events = Vec::from_iter(wanted.map(|event| StoredEvent::clone(event)));
+            let is_full = events.len() >= WANTED;
+            let last = if is_full { events.last() } else { recent.last().map(|event| &**event) };
+            let read = last.map(|event| event.id);
+            let is_more = is_full || recent.len() >= EVENTS;
+            return Ok(New { events, read, is_more, has_gap: false });
+        }
+        let mut events = self.config.store.events(self.position, COMMITS).await?;
+        let read = events.last().map(|event| event.id);
+        let is_more = may_be_more(&events, COMMITS);
+        let gap = self.gap(&events).await?;
+        let has_gap = gap.is_some();
+        events.retain(|event| filter.takes(event));
+        events.splice(0..0, gap);
+        Ok(New { events, read, is_more, has_gap })
+    }
+
     /// When the log does not reach back to where we are: an event of its own that says so.
     async fn gap(&mut self, new: &[StoredEvent]) -> Result<Option<StoredEvent>, StoreError> {
         let Some(first) = new.first().filter(|_| !self.is_seen && self.position > 0) else {
@@ -324,6 +332,18 @@ impl Deliverer {
         let event = event.as_object().cloned().unwrap_or_default();
         Ok(Some(StoredEvent { id: first.id - 1, event: EventDocument::of(&event) }))
     }
+}
+
+/// What a look at the log found for one receiver.
+#[derive(Default)]
+struct New {
+    events: Vec<StoredEvent>,
+    /// Everything up to this event was looked at.
+    read: Option<u64>,
+    /// There may be more at once.
+    is_more: bool,
+    /// The first one says that something is missing before it.
+    has_gap: bool,
 }
 
 /// What a round tells one receiver. Dropped with the round: what was not begun is left to who has the duty then.

@@ -38,12 +38,12 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// False: there is no room.
-    pub(super) fn gather(&mut self, packet: &[u8]) -> bool {
-        if self.bytes.len() + packet.len() > WAITING {
+    /// One that takes about so many bytes, written where it is to be. False: there is no room.
+    pub(super) fn gather(&mut self, bytes: usize, append: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.bytes.len() + bytes > WAITING {
             return false;
         }
-        self.bytes.extend(packet);
+        append(&mut self.bytes);
         self.packets += 1;
         true
     }
@@ -82,18 +82,22 @@ impl Link {
         matches!(self, Self::Stream(_))
     }
 
-    /// False: it is lost. On a connection it may wait for `flush`.
-    pub(super) fn send(&mut self, packet: &[u8]) -> bool {
+    /// A packet of about so many bytes. False: it is lost. On a connection it may wait for `flush`.
+    pub(super) fn send(&mut self, bytes: usize, append: impl FnOnce(&mut Vec<u8>)) -> bool {
         match self {
-            Self::Datagrams(socket) => match socket.send(packet) {
-                Ok(_) => true,
-                // What an earlier one met: nobody listened there. This one was not sent for it.
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                    socket.send(packet).is_ok()
+            Self::Datagrams(socket) => {
+                let mut packet = Vec::with_capacity(bytes);
+                append(&mut packet);
+                match socket.send(&packet) {
+                    Ok(_) => true,
+                    // What an earlier one met: nobody listened there. This one was not sent for it.
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                        socket.send(&packet).is_ok()
+                    }
+                    Err(_) => false,
                 }
-                Err(_) => false,
-            },
-            Self::Stream(stream) => stream.waiting.gather(packet),
+            }
+            Self::Stream(stream) => stream.waiting.gather(bytes, append),
         }
     }
 

@@ -76,9 +76,10 @@ impl Session {
         Ok(done.rows_affected())
     }
 
-    pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
+    /// Sequences and documents.
+    pub async fn cdrs(&mut self, query: &CdrQuery) -> Result<Vec<(i64, String)>, StoreError> {
         let statement = if query.newest_first { cdrs!("desc") } else { cdrs!("asc") };
-        let rows: Vec<(i64, String)> = sqlx::query_as(statement)
+        let rows = sqlx::query_as(statement)
             .bind(query.after.map_or(-1, signed))
             .bind(query.since.map(|time| signed(time.as_micros())))
             .bind(query.until.map(|time| signed(time.as_micros())))
@@ -90,7 +91,7 @@ impl Session {
             .bind(i64::from(query.limit))
             .fetch_all(&mut *self.connection)
             .await?;
-        rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
+        Ok(rows)
     }
 
     /// Of these calls, also those that who polls may not see yet.

@@ -35,9 +35,10 @@ impl Sqlite {
         Ok(new)
     }
 
-    pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<Cdr>, StoreError> {
+    /// Sequences and documents.
+    pub async fn cdrs(&self, query: &CdrQuery) -> Result<Vec<(i64, String)>, StoreError> {
         let statement = if query.newest_first { cdrs!("desc") } else { cdrs!("asc") };
-        let rows: Vec<(i64, String)> = sqlx::query_as(statement)
+        let rows = sqlx::query_as(statement)
             .bind(query.after.map_or(-1, signed))
             .bind(query.since.map(|time| signed(time.as_micros())))
             .bind(query.until.map(|time| signed(time.as_micros())))
@@ -49,7 +50,7 @@ impl Sqlite {
             .bind(i64::from(query.limit))
             .fetch_all(&self.readers)
             .await?;
-        rows.into_iter().map(|(sequence, document)| cdr(sequence, &document)).collect()
+        Ok(rows)
     }
 
     /// Of these calls.
