@@ -1,10 +1,14 @@
 //! A collector of traces is told each call once, in OTLP's protobuf, also when it or the switch was away.
 
+use crate::common::phone::Phone;
 use crate::common::receiver::{Post, Receiver};
 use crate::common::server::Server;
-use crate::common::{SOON, eventually};
+use crate::common::{SOON, eventually, ports};
 use crate::crowd::Crowd;
-use serde_json::Value;
+use crate::pair::{Pair, Side, phone};
+use crate::switch::Switch;
+use holdfast::sip::Method;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A field of a protobuf message, as the wire has it (protobuf.dev, "Encoding").
@@ -73,9 +77,11 @@ impl Fields {
     fn attribute(&self, key: &str) -> Option<String> {
         let found = self.messages(9).into_iter().find(|pair| pair.text(1) == key)?;
         let value = found.messages(2).pop()?;
-        match value.all(1).pop() {
-            Some(_) => Some(value.text(1)),
-            None => Some(value.number(3).to_string()),
+        let is_there = |number| value.0.iter().any(|(known, _)| *known == number);
+        match (is_there(1), is_there(4)) {
+            (true, _) => Some(value.text(1)),
+            (_, true) => Some(f64::from_bits(value.number(4)).to_string()),
+            _ => Some(value.number(3).to_string()),
         }
     }
 }
@@ -206,4 +212,63 @@ fn what_a_collector_refuses_for_good_is_lost_and_holds_up_nothing() {
     assert_eq!(told.iter().filter(|span| span.text(5) == "call").count(), 1);
     let refused = collector.came().iter().filter(|post| post.status == 400).count();
     assert_eq!(refused, 1, "it was not asked again");
+}
+
+/// Signaling and media are named, how it sounded is told, and so is what befell it.
+#[test]
+fn a_trace_tells_of_both_halves_and_of_what_befell_the_call() {
+    let collector = Receiver::start();
+    let endpoint: &'static str = format!("http://{}/v1/traces", collector.address).leak();
+    let settings = [("HOLDFAST_OTLP_ENDPOINT", endpoint)];
+    let mut switch = Switch::with_settings(ports::media_ports(), &settings);
+    let coming = phone(switch.survivor(), "1003", "udp");
+    let pair = Pair::talking(switch.survivor(), ["udp", "udp"]);
+    eventually("each phone has a score", SOON * 2, || {
+        let calls = switch.survivor().list("/calls");
+        let legs = calls[0]["legs"].as_array()?;
+        legs.iter().all(|leg| leg["streams"][0]["mos"].is_number()).then_some(())
+    });
+    let media = switch.survivor().list("/calls")[0]["media"]["node"].clone();
+    let mut owner = switch.take_owner();
+    let former = owner.node();
+    owner.signaling.kill();
+    pair.hear_each_other();
+    is_transferred(switch.survivor(), pair, coming);
+    let cdr = switch.survivor().cdrs(1).remove(0);
+    let all = eventually("the call is told", SOON * 4, || {
+        let spans = spans(&collector.came());
+        spans.iter().any(|span| span.text(5) == "call").then_some(spans)
+    });
+    let root = all.iter().find(|span| span.text(5) == "call").expect("it is there");
+    let owners = format!("{former} {}", switch.survivor().node());
+    assert_eq!(root.attribute("call.owners"), Some(owners));
+    assert_eq!(root.attribute("call.takeovers").as_deref(), Some("1"));
+    assert_eq!(root.attribute("call.media_nodes").as_deref(), media.as_str());
+    let told = root.messages(11);
+    let [transfer] = &told[..] else { panic!("one event: {told:?}") };
+    let at = nanos(&cdr["transfers"][0]["at"]);
+    assert_eq!((transfer.text(2).as_str(), transfer.number(1)), ("transfer", at));
+    let legs = all.iter().filter(|span| span.text(5).starts_with("leg "));
+    let heard = legs.filter(|leg| leg.attribute("media.mos_mean").is_some());
+    let heard: Vec<&Fields> = heard.collect();
+    assert!(heard.len() >= 2, "{cdr:#}");
+    for leg in heard {
+        assert_eq!(leg.attribute("media.node").as_deref(), media.as_str());
+        let score: f64 = leg.attribute("media.mos_mean").expect("known").parse().expect("a number");
+        assert!((3.5..5.0).contains(&score), "{score}");
+    }
+}
+
+/// The callee's place is another's, who hangs up.
+fn is_transferred(server: &Server, pair: Pair, mut coming: Phone) {
+    let Pair { mut caller, mut callee } = pair;
+    let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    let wish = json!({"leg": "callee", "to": "1003"});
+    let (status, told) = server.api("POST", &format!("/calls/{call}/transfer"), Some(&wish));
+    assert_eq!(status, 202, "{told}");
+    let invite = coming.request_of(&Method::Invite);
+    let mut coming = Side::taking(coming, &invite, 700);
+    let bye = callee.phone.request_of(&Method::Bye);
+    callee.phone.respond(&bye, 200, "unused", None);
+    coming.hangs_up_on(&mut caller);
 }

@@ -3,7 +3,7 @@
 //! Invariants: the trace's id is the call's; span ids are derived from it, so a call that is told twice is told the
 //! same; parties are named only where the log may name them.
 
-use super::otlp::{Export, KeyValue, Kind, Of, Resource, ResourceSpans, Scope, ScopeSpans};
+use super::otlp::{Event, Export, KeyValue, Kind, Of, Resource, ResourceSpans, Scope, ScopeSpans};
 use super::otlp::{Span, Status, attribute};
 use crate::ids::CallId;
 use crate::time::Timestamp;
@@ -43,6 +43,8 @@ struct Told<'a> {
     media_nodes: Vec<Cow<'a, str>>,
     takeovers: u32,
     reanchors: u32,
+    #[serde(borrow, default)]
+    transfers: Vec<ToldTransfer<'a>>,
     #[serde(borrow)]
     legs: Vec<ToldLeg<'a>>,
 }
@@ -51,6 +53,16 @@ struct Told<'a> {
 struct Party<'a> {
     #[serde(borrow)]
     uri: Cow<'a, str>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ToldTransfer<'a> {
+    at: Rfc3339,
+    leg: LegRole,
+    from: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    to: Cow<'a, str>,
+    sip_status: u16,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,6 +162,7 @@ impl Trace {
             start_time_unix_nano: nanos(from),
             end_time_unix_nano: nanos(to).max(nanos(from)),
             attributes: Vec::new(),
+            events: Vec::new(),
             status: None,
         }
     }
@@ -160,6 +173,7 @@ fn spans(cdr: &Told<'_>, names_parties: bool) -> Vec<Span> {
     let trace = Trace { call };
     let mut root = trace.span(CALL, "call", Kind::Server, (cdr.created_at, cdr.ended_at));
     root.attributes = attributes(cdr, names_parties);
+    root.events = cdr.transfers.iter().map(|one| transfer(one, names_parties)).collect();
     if cdr.disposition == "failed" {
         let message = cdr.reason.as_deref().unwrap_or(&cdr.end_cause).to_owned();
         root.status = Some(Status { message, code: 2 });
@@ -180,9 +194,25 @@ fn spans(cdr: &Told<'_>, names_parties: bool) -> Vec<Span> {
         let times = (leg.created_at, leg.ended_at.unwrap_or(cdr.ended_at));
         let mut span = trace.span(number, name, kind, times);
         span.attributes = leg_attributes(leg, names_parties);
+        // Who had its sound at last.
+        span.attributes.extend(known("media.node", cdr.media_nodes.last().map(|name| &**name)));
         spans.push(span);
     }
     spans
+}
+
+fn transfer(one: &ToldTransfer<'_>, names_parties: bool) -> Event {
+    let role = match one.leg {
+        LegRole::Caller => "caller",
+        LegRole::Callee => "callee",
+    };
+    let mut attributes =
+        vec![attribute("transfer.leg", role), attribute("sip.status", u64::from(one.sip_status))];
+    if names_parties {
+        attributes.extend(known("transfer.from", one.from.as_deref()));
+        attributes.push(attribute("transfer.to", &*one.to));
+    }
+    Event { time_unix_nano: nanos(one.at), name: "transfer".to_owned(), attributes }
 }
 
 fn known<V: Into<Of>>(key: &str, value: Option<V>) -> Option<KeyValue> {
