@@ -6,7 +6,7 @@
 use super::Json;
 use super::client::{Client, FAILED, Failure, TRY_AGAIN, UNREACHABLE, escape};
 use super::commands::{CALLS, items};
-use super::table::table;
+use super::table::{Column, table};
 use super::trace::{Rungs, head};
 use core::time::Duration;
 use serde_json::Value;
@@ -29,27 +29,36 @@ pub(super) enum Whose {
     Address(String),
 }
 
-/// Live calls, anew whenever they change: on a terminal in place, else one table (or document) below another.
+/// Live calls, anew whenever they change: on a terminal in place, else one table (or document) below another; that time
+/// passes is no change there.
 pub(super) fn calls(
     client: &Client,
     query: &[(&str, Option<String>)],
     json: Json,
 ) -> Result<(), Failure> {
     let mut out = std::io::stdout();
-    let clear = if out.is_terminal() && !json.json { "\u{1b}[2J\u{1b}[H" } else { "" };
-    let mut shown = String::new();
+    let in_place = out.is_terminal() && !json.json;
+    let clear = if in_place { "\u{1b}[2J\u{1b}[H" } else { "" };
+    let lasting: Vec<Column> =
+        CALLS.iter().filter(|(_, at)| in_place || *at != "/duration_ms").copied().collect();
+    let mut shown = None;
     look(|| {
         let items = items(client, "/calls", query)?;
         let text = match json.json {
             true => serde_json::to_string(&items).unwrap_or_default(),
-            false => format!("{clear}{} calls\n{}", items.len(), table(&items, CALLS)),
+            false => format!("{clear}{}\n{}", count(items.len()), table(&items, CALLS)),
         };
-        if text == shown {
+        let stamp = if json.json { text.clone() } else { table(&items, &lasting) };
+        if shown.as_ref() == Some(&stamp) {
             return Ok(true);
         }
-        shown.clone_from(&text);
+        shown = Some(stamp);
         Ok(writeln!(out, "{text}").and_then(|()| out.flush()).is_ok())
     })
+}
+
+fn count(calls: usize) -> String {
+    format!("{calls} call{}", if calls == 1 { "" } else { "s" })
 }
 
 /// What a node that drains still has, told on the error output as it shrinks to nothing.
@@ -92,9 +101,16 @@ pub(super) fn ladders(
         return Ok(());
     }
     let mut followed: BTreeMap<String, Rungs> = BTreeMap::new();
+    let mut is_known = false;
     look(|| {
         let live = live_calls(client, whose)?;
         let is_one = matches!(whose, Whose::Call(_));
+        if let Whose::Call(call) = whose
+            && !is_known
+        {
+            // Of a call that is over all is said that is kept of it.
+            followed.entry(call.clone()).or_default();
+        }
         for id in &live {
             followed.entry(id.clone()).or_default();
         }
@@ -103,10 +119,13 @@ pub(super) fn ladders(
             let text = match client.get(&format!("/calls/{}/ladder", escape(id))) {
                 Ok(ladder) if json.json => rungs.documents(&ladder, id),
                 Ok(ladder) => rungs.more(&ladder, full, if is_one { None } else { Some(id) }),
-                // Nothing is kept of it yet.
-                Err(failure) if failure.is_not_found() => String::new(),
+                // Nothing is kept of it yet; or there is no such call.
+                Err(failure) if failure.is_not_found() && (live.contains(id) || is_known) => {
+                    String::new()
+                }
                 Err(failure) => return Err(failure),
             };
+            is_known = true;
             if write!(out, "{text}").and_then(|()| out.flush()).is_err() {
                 return Ok(false);
             }

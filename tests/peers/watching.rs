@@ -6,6 +6,7 @@ use super::common::{SOON, eventually};
 use super::pair::Pair;
 use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Duration;
 
 /// A command that goes on.
 fn begun(server: &Server, folder: &Folder, name: &str, arguments: &[&str]) -> Process {
@@ -28,12 +29,17 @@ fn ladders_and_lists_are_followed_as_calls_go_on() {
     let mut pair = Pair::talking(&server, ["udp", "udp"]);
     user.says("200 OK (INVITE)");
     address.says("a=rtpmap");
-    list.says("1 calls");
+    list.says("1 call\n");
     list.says("confirmed");
     let id = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
     let mut one = begun(&server, &folder, "one", &["trace", "--call", &id]);
     one.says("INVITE");
     assert!(!user.log().contains("BYE") && !one.log().contains("BYE"));
+    pair.hear_each_other();
+    std::thread::sleep(Duration::from_secs(2));
+    // Not anew because time passes.
+    let shown = list.log().matches("confirmed").count();
+    assert!((1..=2).contains(&shown), "{}", list.log());
     pair.caller.hangs_up_on(&mut pair.callee);
     for followed in [&user, &one, &address] {
         followed.says("200 OK (BYE)");
@@ -45,6 +51,10 @@ fn ladders_and_lists_are_followed_as_calls_go_on() {
     assert!(one.finish(SOON).success());
     assert_eq!(one.log().matches(" BYE ").count(), 2, "{}", one.log());
     assert_eq!(user.log().matches(" BYE ").count(), 2, "{}", user.log());
+    let mut over = begun(&server, &folder, "over", &["trace", "--call", &id]);
+    assert!(over.finish(SOON).success());
+    assert_eq!(over.log(), one.log(), "a call that is over is told as well");
+    assert_eq!(server.command(&["trace", "--call", "nobody's"]).status.code(), Some(1));
     documents.says("200 OK (BYE)");
     let id = json!(id);
     let told = eventually("whole lines", SOON, || {
