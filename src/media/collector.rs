@@ -3,14 +3,14 @@
 //!
 //! Invariant: a worker never waits for it: what does not fit the queue is lost and counted.
 
-use crate::capture::{HepConfig, HepKind, HepPacket, HepSender, Observer};
+use crate::capture::{HepConfig, HepKind, HepPacket, HepSender, Observer, PACE};
 use crate::control::RtcpPacket;
 use crate::event::{Event, Measure};
 use crate::ids::{SessionId, Transport};
 use crate::net::clock;
 use crate::rtp::rtcp::{PeerReport, TYPE_RECEIVER_REPORT, TYPE_SENDER_REPORT, read_reports};
 use serde_json::json;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 /// Packets that wait for the sender.
 const QUEUE: usize = 4_096;
@@ -58,31 +58,42 @@ fn lost(events: &Observer, count: u64) {
     }
 }
 
-/// Until nobody tells any more.
+/// Until nobody tells any more. It rests before it looks again, for to be woken by each packet would cost a worker as
+/// much as the packet does; what has come by then leaves together.
 fn send_all(mut hep: HepSender, inlet: &Receiver<Told>, events: &Observer) {
-    while let Ok(told) = hep.next_of(inlet) {
-        let Some((session, exchanged)) = told else {
-            lost(events, hep.flush(clock::now()));
-            continue;
+    loop {
+        let told = match inlet.try_recv() {
+            Ok(told) => told,
+            Err(TryRecvError::Disconnected) => return lost(events, hep.flush(clock::now())),
+            Err(TryRecvError::Empty) => {
+                lost(events, hep.flush(clock::now()));
+                let Ok(next) = hep.next_of(inlet) else { return };
+                let Some(told) = next else { continue };
+                std::thread::sleep(PACE);
+                told
+            }
         };
-        let RtcpPacket { at, received, local, remote, bytes, .. } = exchanged;
-        let (source, target) = if received { (remote, local) } else { (local, remote) };
-        // A session has the id of its call.
-        let correlation = session.to_string();
-        for report in read_reports(&bytes).into_iter().flatten() {
-            let payload = document(&report).to_string();
-            let packet = HepPacket {
-                at,
-                source,
-                target,
-                transport: Transport::Udp,
-                kind: HepKind::Rtcp,
-                correlation: &correlation,
-                payload: payload.as_bytes(),
-            };
-            lost(events, hep.send(&packet));
-        }
-        lost(events, hep.flush(at));
+        send(&mut hep, &told, events);
+    }
+}
+
+fn send(hep: &mut HepSender, (session, exchanged): &Told, events: &Observer) {
+    let RtcpPacket { at, received, local, remote, bytes, .. } = exchanged;
+    let (source, target) = if *received { (*remote, *local) } else { (*local, *remote) };
+    // A session has the id of its call.
+    let correlation = session.to_string();
+    for report in read_reports(bytes).into_iter().flatten() {
+        let payload = serde_json::to_vec(&document(&report)).expect("plain data");
+        let packet = HepPacket {
+            at: *at,
+            source,
+            target,
+            transport: Transport::Udp,
+            kind: HepKind::Rtcp,
+            correlation: &correlation,
+            payload: &payload,
+        };
+        lost(events, hep.send(&packet));
     }
 }
 
