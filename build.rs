@@ -24,7 +24,17 @@ fn compile(object: &PathBuf) -> Result<(), String> {
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let output = Command::new(&clang)
-        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror"])
+        .args([
+            "-target",
+            "bpfel",
+            "-fdebug-compilation-dir=.",
+            "-mcpu=v3",
+            "-O2",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+        ])
         // Where Debian has the headers of its architecture.
         .arg(format!("-I/usr/include/{architecture}-linux-gnu"))
         .args(["-c", SOURCE, "-o"])

@@ -105,6 +105,8 @@ fn run(
         let reloader = Reloader::new(of, base.config.clone(), wishes)?;
         live(&base, host, (&admin, &admin_url), reloader).await
     });
+    // Who was told to stop twice waits for no thread that still does so.
+    runtime.shutdown_background();
     server.stop();
     if let Some(metrics) = metrics {
         metrics.stop();

@@ -18,7 +18,7 @@ const REMEMBERED: usize = 1_024;
 
 thread_local! {
     static ADDRESSES: RefCell<HashMap<IpAddr, (Timestamp, Option<IpAddr>)>> = RefCell::default();
-    static OWN: RefCell<(Timestamp, Vec<(IpAddr, String)>)> =
+    static OWN: RefCell<(Timestamp, Vec<IpAddr>)> =
         const { RefCell::new((Timestamp::EPOCH, Vec::new())) };
 }
 
@@ -43,35 +43,20 @@ pub fn local_address_towards(remote: IpAddr) -> Option<IpAddr> {
 /// This host has the address (now, or within the last second).
 pub fn is_of_this_host(address: IpAddr) -> bool {
     let address = address.to_canonical();
-    address.is_loopback() || with_own(|own| own.iter().any(|(ours, _)| *ours == address))
-}
-
-/// The number of the interface that has the address.
-pub fn interface_of(address: IpAddr) -> Option<u32> {
-    with_own(|own| {
-        let (_, name) = own.iter().find(|(ours, _)| *ours == address)?;
-        nix::net::if_::if_nametoindex(name.as_str()).ok()
-    })
+    address.is_loopback() || with_own(|own| own.contains(&address))
 }
 
 /// Every address of this host but loopback.
 pub fn addresses_of_this_host() -> Vec<IpAddr> {
-    let others = |own: &[(IpAddr, String)]| {
-        let addresses = own.iter().map(|(address, _)| *address);
-        addresses.filter(|address| !address.is_loopback()).collect()
-    };
-    with_own(others)
+    with_own(|own| own.iter().copied().filter(|address| !address.is_loopback()).collect())
 }
 
-fn with_own<T>(read: impl FnOnce(&[(IpAddr, String)]) -> T) -> T {
+fn with_own<T>(read: impl FnOnce(&[IpAddr]) -> T) -> T {
     let now = clock::now();
     OWN.with_borrow_mut(|(until, own)| {
         if *until <= now {
             let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-            let named = |interface: nix::ifaddrs::InterfaceAddress| {
-                Some((ip_of(&interface.address?)?, interface.interface_name))
-            };
-            *own = interfaces.filter_map(named).collect();
+            *own = interfaces.filter_map(|interface| ip_of(&interface.address?)).collect();
             *until = now + OWN_KEPT;
         }
         read(own)

@@ -9,6 +9,7 @@ pub mod dscp;
 pub mod local_address;
 mod noise;
 pub mod offload;
+pub mod route;
 pub mod rtp_socket;
 pub mod sibling_link;
 pub mod socket_memory;

@@ -25,6 +25,9 @@ pub enum Unavailable {
     /// At build time.
     #[error("this binary was built without clang")]
     NotBuilt,
+    /// `HOLDFAST_MEDIA_BIND`.
+    #[error("media_bind is IPv6, and the kernel's part is IPv4 alone")]
+    Ipv6,
     /// The kernel, or what this process may do.
     #[error("the kernel takes no program of ours (CAP_BPF, CAP_NET_ADMIN): {}", last(.0))]
     Refused(#[from] Cause),
@@ -58,6 +61,9 @@ impl Offload {
         if PROGRAM.is_empty() {
             return Err(Unavailable::NotBuilt);
         }
+        if bind.is_ipv6() {
+            return Err(Unavailable::Ipv6);
+        }
         let mut program = aya::Ebpf::load(PROGRAM).map_err(Cause::from)?;
         let rules = descriptor(program.map("rules")).map_err(Cause::from)?;
         let progress = descriptor(program.map("progress")).map_err(Cause::from)?;
@@ -65,7 +71,7 @@ impl Offload {
         let mut interfaces = Vec::new();
         let mut failure = None;
         for interface in interfaces_of(bind) {
-            // At the end of the line: whoever filters packets goes first.
+            // After other programs that hold an interface; filters of tc and netfilter come later in any case.
             let options = TcAttachOptions::TcxOrder(LinkOrder::last());
             match relay.attach_with_options(&interface, TcAttachType::Ingress, options) {
                 Ok(_) => interfaces.push(interface),
@@ -122,14 +128,6 @@ fn interfaces_of(bind: IpAddr) -> BTreeSet<String> {
     bound
 }
 
-/// By which interface packets leave from `local`; 0: they stay on this host. `None`: nobody knows.
-pub fn interface_towards(local: Ipv4Addr, destination: Ipv4Addr) -> Option<u32> {
-    if super::local_address::is_of_this_host(destination.into()) {
-        return Some(0);
-    }
-    super::local_address::interface_of(local.into())
-}
-
 /// What the kernel is to do with the packets of a port: fields as in `struct rule` of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -159,10 +157,12 @@ pub struct Rule {
     pub new_payload_type: u8,
     /// By which interface; 0: this host.
     pub interface: u32,
+    /// So many packets, then one comes to the socket.
+    pub most_packets: u32,
 }
 
 impl Rule {
-    fn words(&self) -> [u32; 12] {
+    fn words(&self) -> [u32; 13] {
         let address = |of: Ipv4Addr| u32::from_ne_bytes(of.octets());
         let pair = |first: u16, second: u16| u32::from(first) | u32::from(second) << 16;
         [
@@ -181,6 +181,7 @@ impl Rule {
                 u16::from(self.payload_type) | u16::from(self.new_payload_type) << 8,
             ),
             self.interface,
+            self.most_packets,
         ]
     }
 }
@@ -219,7 +220,7 @@ impl Progress {
 /// A worker's way to the tables.
 #[allow(missing_debug_implementations, reason = "aya's tables have none")]
 pub struct Table {
-    rules: HashMap<MapData, u32, [u32; 12]>,
+    rules: HashMap<MapData, u32, [u32; 13]>,
     progress: Array<MapData, [u64; 4]>,
 }
 

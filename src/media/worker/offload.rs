@@ -9,17 +9,21 @@ use super::{Entry, OpenSocket, Worker};
 use crate::ids::SessionId;
 use crate::media::vitals::add;
 use crate::net::local_address::{is_of_this_host, local_address_towards};
-use crate::net::offload::{Progress, Rule, Table, interface_towards};
+use crate::net::offload::{Progress, Rule, Table};
+use crate::net::route::{Route, route};
 use crate::net::{clock, rtp_socket::RtpSocket};
 use crate::relay::{Endpoint, Flow, Passed, Position};
 use crate::time::Timestamp;
 use core::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
 
-/// A flow that was ended is begun again after so long: a phone that does not speak evenly is left to us.
+/// A flow that was ended is begun again after so long: a phone that does not speak evenly is left to us …
 const REST: Duration = Duration::from_millis(100);
-/// The same where the way of the packets is not one for the kernel.
+/// … longer where the way of the packets is not one for the kernel, or none of them came by it.
 const NO_WAY: Duration = Duration::from_secs(5);
+/// Then one comes to us (each ten seconds of packets of 20 ms): connection tracking sees that the call lives, and a
+/// process that hangs passes nothing on for longer, though nobody can tell it to stop.
+const MOST_PACKETS: u32 = 512;
 /// Routes change: so often a way is looked for again.
 const WAY_KEPT: Duration = Duration::from_secs(5);
 
@@ -109,7 +113,10 @@ impl Worker {
                 (Offloading::Running(running), Some(wanted)) if running.is_what(&wanted) => {
                     self.look_for_way_again(id, slot, port);
                 }
-                (Offloading::Running(_), _) => self.end_flow(id, slot, port),
+                (Offloading::Running(_), _) => {
+                    self.end_flow(id, slot, port);
+                    self.begin_again(id, endpoint, slot, port);
+                }
                 (Offloading::Idle | Offloading::Resting(_), None) => {}
                 (Offloading::Resting(until), Some(_)) if *until > clock::now() => {}
                 (Offloading::Idle | Offloading::Resting(_), Some(wanted)) => {
@@ -136,11 +143,28 @@ impl Worker {
         };
         table.end(port);
         self.take_in(id);
-        if let Some(Some(open)) = self.sockets.get_mut(slot) {
-            open.offloading = Offloading::Resting(clock::now() + REST);
-        }
+        let Some(Some(open)) = self.sockets.get_mut(slot) else { return };
+        let Offloading::Running(running) = &open.offloading else { return };
+        open.offloading = match running.packets {
+            // It ended by itself.
+            MOST_PACKETS => Offloading::Idle,
+            0 => Offloading::Resting(clock::now() + NO_WAY),
+            _ => Offloading::Resting(clock::now() + REST),
+        };
         if let Some(entry) = self.sessions.get_mut(&id) {
             entry.offloaded = entry.offloaded.saturating_sub(1);
+        }
+    }
+
+    /// One that ended by itself goes on.
+    fn begin_again(&mut self, id: SessionId, endpoint: Endpoint, slot: usize, port: u16) {
+        let Some(Some(OpenSocket { offloading: Offloading::Idle, .. })) = self.sockets.get(slot)
+        else {
+            return;
+        };
+        let wanted = self.sessions.get(&id).and_then(|entry| entry.session.flow(endpoint));
+        if let Some(wanted) = wanted {
+            self.begin_flow(id, slot, port, wanted);
         }
     }
 
@@ -226,6 +250,7 @@ fn begin(
         payload_type: flow.payload_type,
         new_payload_type: flow.new_payload_type,
         interface: way.interface,
+        most_packets: MOST_PACKETS,
     };
     let Position { timestamp, jitter_16, .. } = *position;
     let at_ns = clock::monotonic_ns(at);
@@ -240,11 +265,12 @@ impl Way {
         let (from, to) = (*flow.source.ip(), *flow.destination.ip());
         let local = address_towards(here, from)?;
         let source = address_towards(there, to)?;
-        let interface = interface_towards(source, to)?;
-        // Packets of this host alone may come from it.
-        if interface == 0 && !is_of_this_host(IpAddr::V4(from)) {
-            return None;
-        }
+        let interface = match (route(source, to)?, is_of_this_host(IpAddr::V4(from))) {
+            (Route::Local, true) => 0,
+            (Route::Interface(number), false) => number,
+            // What comes from the wire and seems to be ours is not let in, nor the other way round.
+            (Route::Local, false) | (Route::Interface(_), true) => return None,
+        };
         let new_source = SocketAddrV4::new(source, there.local().ok()?.port());
         Some(Self { local, new_source, interface })
     }

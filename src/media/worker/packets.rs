@@ -31,7 +31,7 @@ impl Worker {
             return;
         }
         let (id, endpoint) = (open.session, open.endpoint);
-        let forward = self.step(id, |session, now| {
+        let forward = self.act(id, |session, now| {
             let forward = session.handle_packet(endpoint, source, buffer, length, now);
             (forward, session.refusal())
         });
@@ -43,6 +43,8 @@ impl Worker {
         {
             self.send(id, from, packet, to);
         }
+        // The next packet may not leave before this one.
+        self.offload(id);
     }
 
     fn send(&self, id: SessionId, from: Endpoint, packet: &[u8], to: SocketAddr) {
@@ -56,6 +58,16 @@ impl Worker {
 
     /// One step of a session at its own time, its outputs carried out. A panic ends the session: `None`.
     pub(super) fn step<T>(
+        &mut self,
+        id: SessionId,
+        step: impl FnOnce(&mut Session, Timestamp) -> T,
+    ) -> Option<T> {
+        let result = self.act(id, step);
+        self.offload(id);
+        result
+    }
+
+    fn act<T>(
         &mut self,
         id: SessionId,
         step: impl FnOnce(&mut Session, Timestamp) -> T,
@@ -84,7 +96,6 @@ impl Worker {
             }
         }
         self.schedule(id);
-        self.offload(id);
         Some(result)
     }
 }

@@ -36,6 +36,8 @@ static long (*const send_by)(__u32 interface, void *neighbour, int bytes, __u64 
 #define PASS (-1)
 #define DROP 2
 #define LOOPBACK 1
+// PACKET_HOST of linux/if_packet.h.
+#define TO_US 0
 #define FRAGMENT 0x3fff
 #define EXPEDITED_FORWARDING 0xb8
 #define HOPS 64
@@ -59,7 +61,7 @@ struct packet {
     struct rtp rtp;
 };
 
-// Twelve words; addresses, ports and SSRCs as they are in packets.
+// Thirteen words; addresses, ports and SSRCs as they are in packets.
 struct rule {
     // Which packets.
     __be32 source, local;
@@ -76,6 +78,8 @@ struct rule {
     __u8 payload_type, new_payload_type;
     // 0: they stay on this host.
     __u32 interface;
+    // So many; the next one is the worker's, and so are all until it makes another rule.
+    __u32 most_packets;
 };
 
 // Four words of 64 bits: the kernel copies each at once, so a reader sees none half written.
@@ -178,14 +182,18 @@ SECTION("classifier")
 int relay(struct __sk_buff *buffer)
 {
     struct packet packet;
-    if (buffer->protocol != big16(ETH_P_IP) || buffer->vlan_present || buffer->gso_segs > 1 ||
+    // What is not for this host's own address on the wire is none of ours.
+    if (buffer->pkt_type != TO_US || buffer->protocol != big16(ETH_P_IP) || buffer->vlan_present || buffer->gso_segs > 1 ||
         load(buffer, sizeof(struct ethhdr), &packet, sizeof(packet)))
+        return PASS;
+    if (!is_plain(&packet, buffer->len - sizeof(struct ethhdr)))
         return PASS;
     __u32 port = big16(packet.udp.dest);
     struct rule *rule = look_up(&rules, &port);
+    if (!rule)
+        return PASS;
     struct progress *last = look_up(&progress, &port);
-    if (!rule || !last || !is_plain(&packet, buffer->len - sizeof(struct ethhdr)) ||
-        !is_expected(&packet, rule, last))
+    if (!last || last->packets >= rule->most_packets || !is_expected(&packet, rule, last))
         return PASS;
     __u64 now = monotonic_ns();
     __u32 step = big32(packet.rtp.timestamp) - last->timestamp;
@@ -200,4 +208,5 @@ int relay(struct __sk_buff *buffer)
     return rule->interface ? send_by(rule->interface, 0, 0, 0) : PASS;
 }
 
+// Of this file alone, for the kernel's helpers: MIT, as the rest, or GPL-2.0.
 char terms[] SECTION("license") = "Dual MIT/GPL";

@@ -1,5 +1,5 @@
 //! Packets that the kernel passes on: nobody can tell that it did. The kernel here is its rules in a few lines; the
-//! real one is before the real switch in `tests/cluster/offload.rs`.
+//! real one is before the real switch in `tests/networks/offload.rs`.
 
 use super::*;
 use crate::rtp::serial::{clock_units, timestamp_distance};
