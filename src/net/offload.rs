@@ -110,22 +110,21 @@ fn descriptor(map: Option<&Map>) -> io::Result<OwnedFd> {
     }
 }
 
-/// Loopback, and what has an address of ours and speaks Ethernet.
+/// Loopback; and whatever speaks Ethernet and has an IPv4 address, for packets to one address may come by any of them.
 fn interfaces_of(bind: IpAddr) -> BTreeSet<String> {
     let mut ethernet = BTreeSet::new();
-    let mut bound = BTreeSet::from([LOOPBACK.to_owned()]);
+    let mut found = BTreeSet::from([LOOPBACK.to_owned()]);
     for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
         let Some(address) = interface.address else { continue };
         let link = address.as_link_addr().map(|link| link.hatype());
-        let ip = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
         if link.is_some_and(|kind| ETHERNET.contains(&kind)) {
             ethernet.insert(interface.interface_name);
-        } else if ip.is_some_and(|ip| bind.is_unspecified() || bind == ip) {
-            bound.insert(interface.interface_name);
+        } else if address.as_sockaddr_in().is_some() && !bind.is_loopback() {
+            found.insert(interface.interface_name);
         }
     }
-    bound.retain(|name| ethernet.contains(name));
-    bound
+    found.retain(|name| ethernet.contains(name));
+    found
 }
 
 /// What the kernel is to do with the packets of a port: fields as in `struct rule` of the program.
