@@ -250,6 +250,17 @@ fn files_open_with_what_they_are_and_stay_small() {
     expect_none("size", &offences);
 }
 
+/// The context of an image that is compiled from source leaves out all that is not named.
+#[test]
+fn an_image_is_built_of_all_that_cargo_reads() {
+    let told = fs::read_to_string(".dockerignore").expect("it is there");
+    let let_in = |name: &&str| told.lines().any(|line| line.strip_prefix('!') == Some(*name));
+    let read = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "migrations"];
+    assert!(read.iter().all(|name| Path::new(name).exists()));
+    let missing: Vec<_> = read.iter().filter(|name| !let_in(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn the_rules_see_what_they_forbid() {
     let check = |line: &str, expect: &str| assert_eq!(bare(line), expect, "{line}");
