@@ -36,6 +36,7 @@ impl Call {
                 call: self.name(),
                 answered_by: answered_by.clone(),
                 setup_ms: *setup_ms,
+                media_node: self.record.media.nodes.last().map(ToString::to_string),
             },
             Event::CallHold { leg, held, .. } => {
                 let (call, role) = (self.name(), self.record.leg(*leg)?.role);

@@ -52,6 +52,8 @@ pub enum Happening {
         answered_by: String,
         /// Since the INVITE.
         setup_ms: u64,
+        /// Where its media is anchored.
+        media_node: Option<String>,
     },
     /// A phone put the other on hold.
     #[serde(rename = "call.held")]

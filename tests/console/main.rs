@@ -85,6 +85,9 @@ fn a_call_is_seen_without_reload_and_hung_up() {
     let mut pair = Pair::talking(&server, ["udp", "udp"]);
     browser.wait("document.querySelector('tr.open .state.good')?.textContent === 'Talking'");
     assert_eq!(browser.value("document.querySelector('tr.open td').textContent"), "1001");
+    // Where its sound is.
+    let last = "[...document.querySelectorAll('tr.open td')].at(-1).textContent";
+    assert_eq!(browser.value(last), server.node());
     pair.hear_each_other();
     // By keyboard: the first row, then into it.
     browser.press("j");

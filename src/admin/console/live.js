@@ -67,7 +67,9 @@ const apply = {
     change(event, (call) => call.state === 'trying' && { state: 'early', ringing_at: event.at });
   },
   'call.answered'(event) {
-    change(event, (call) => call.state !== 'confirmed' && { state: 'confirmed', answered_at: event.at });
+    // A node of an older release does not say where its sound is: the next snapshot does.
+    const told = event.media_node ? { media_node: event.media_node } : {};
+    change(event, (call) => call.state !== 'confirmed' && { state: 'confirmed', answered_at: event.at, ...told });
   },
   // A node of an older release does not say whose phone it is: the next snapshot does.
   'call.held'(event) {
