@@ -48,13 +48,29 @@ pub(super) fn calls(
             true => serde_json::to_string(&items).unwrap_or_default(),
             false => format!("{clear}{}\n{}", count(items.len()), table(&items, CALLS)),
         };
-        let stamp = if json.json { text.clone() } else { table(&items, &lasting) };
+        let stamp = match json.json {
+            true => serde_json::to_string(&lasting_of(&items)).unwrap_or_default(),
+            false => table(&items, &lasting),
+        };
         if shown.as_ref() == Some(&stamp) {
             return Ok(true);
         }
         shown = Some(stamp);
         Ok(writeln!(out, "{text}").and_then(|()| out.flush()).is_ok())
     })
+}
+
+/// Without what only grows as time passes.
+fn lasting_of(calls: &[Value]) -> Vec<Value> {
+    let mut calls = calls.to_vec();
+    for call in calls.iter_mut().filter_map(Value::as_object_mut) {
+        call.remove("duration_ms");
+        let legs = call.get_mut("legs").and_then(Value::as_array_mut);
+        for leg in legs.into_iter().flatten().filter_map(Value::as_object_mut) {
+            leg.remove("streams");
+        }
+    }
+    calls
 }
 
 fn count(calls: usize) -> String {
@@ -70,10 +86,14 @@ pub(super) fn drain(client: &Client, name: &str) -> Result<(), Failure> {
         if node["drain"].is_null() {
             // The order is on its way to it, or the answer; who is gone has nothing.
             looks += 1;
-            return match told.is_empty() {
-                true if looks < PATIENCE && node["state"] != "down" => Ok(true),
-                true => Err(Failure::new(format!("{name} does not say that it drains"), FAILED)),
-                false => Err(Failure::new(format!("{name} was taken back"), FAILED)),
+            return match (node["state"] == "down", told.is_empty()) {
+                (true, true) => Err(Failure::new(format!("{name} is down"), FAILED)),
+                (true, false) => Ok(false),
+                (false, true) if looks < PATIENCE => Ok(true),
+                (false, true) => {
+                    Err(Failure::new(format!("{name} does not say that it drains"), FAILED))
+                }
+                (false, false) => Err(Failure::new(format!("{name} was taken back"), FAILED)),
             };
         }
         let left = ["calls", "sessions", "flows"].map(|what| {

@@ -23,6 +23,8 @@ use ureq::unversioned::transport::{Connector as _, DefaultConnector, NextTimeout
 
 /// From the name's look-up to the answer's end.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// What a post that is made again has of them at least: no time at all would be none to ureq.
+const LEAST_LEFT: Duration = Duration::from_millis(10);
 /// Of an answer's header, and read of its body.
 const ANSWER_BYTES: usize = 16 * 1024;
 /// Of a request at a time.
@@ -91,8 +93,10 @@ impl HttpClient {
 
     /// Blocks until there is an answer, at most ten seconds: its status, or why there is none.
     pub fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<u16, String> {
+        let end = clock::now() + DEADLINE;
         let post = || {
-            let request = self.agent.post(url);
+            let left = end.saturating_since(clock::now()).max(LEAST_LEFT);
+            let request = self.agent.post(url).config().timeout_global(Some(left)).build();
             let add = |request: ureq::RequestBuilder<_>, (name, value): &(&str, &str)| {
                 request.header(*name, *value)
             };

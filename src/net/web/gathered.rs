@@ -101,7 +101,13 @@ impl<In: Transport> Transport for Gathered<In> {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.is_waiting = true;
         self.request.extend(&self.buffers.output()[..amount]);
-        if self.request.len() < PIECE { Ok(()) } else { self.write(timeout) }
+        if self.request.len() < PIECE {
+            return Ok(());
+        }
+        match self.write(timeout) {
+            Err(Error::Io(_)) if self.answered.is_some() => Err(io::Error::other(Stale).into()),
+            written => written,
+        }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
@@ -152,6 +158,17 @@ mod tests {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
+    /// Up to the end of its body.
+    fn read_whole(stream: &mut TcpStream, body: &[u8]) {
+        let mut came = Vec::new();
+        while !came.ends_with(body) {
+            let mut buffer = [0; 65_536];
+            let length = stream.read(&mut buffer).expect("more of it");
+            assert!(length > 0, "{} bytes", came.len());
+            came.extend(&buffer[..length]);
+        }
+    }
+
     #[test]
     fn a_request_comes_in_one_piece_and_its_connection_is_kept() {
         const POSTS: usize = 50;
@@ -178,13 +195,7 @@ mod tests {
         let expect = body.clone();
         let receiver = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("the connection");
-            let mut came = Vec::new();
-            while !came.ends_with(&expect) {
-                let mut buffer = [0; 65_536];
-                let length = stream.read(&mut buffer).expect("more of it");
-                assert!(length > 0, "{} bytes", came.len());
-                came.extend(&buffer[..length]);
-            }
+            read_whole(&mut stream, &expect);
             stream.write_all(ANSWER).expect("taken");
         });
         assert_eq!(HttpClient::new(Arc::default()).post(&url, &[], &body), Ok(200));
@@ -211,6 +222,17 @@ mod tests {
             assert_eq!(client.post(&url, &[], b"{}"), Ok(200));
             is_closed.recv().expect("closed");
         }
+        // The same of a post whose first piece leaves before its last is there.
+        let body: Vec<u8> = (0..600_000_u32).map(|number| number as u8).collect();
+        let (listener, expect) = (receiver.join().expect("no panic"), body.clone());
+        let receiver = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            read_whole(&mut stream, &expect);
+            stream.write_all(ANSWER).expect("taken");
+            drop(stream);
+            listener
+        });
+        assert_eq!(client.post(&url, &[], &body), Ok(200));
         // A new connection that ends without an answer is the receiver's failure, and tried once.
         let listener = receiver.join().expect("no panic");
         let refusing = thread::spawn(move || {
