@@ -11,10 +11,13 @@ const SOURCE: &str = "src/net/offload/relay.bpf.c";
 
 fn main() {
     println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=CLANG");
     let object =
         PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where")).join("relay.bpf.o");
     if let Err(why) = compile(&object) {
+        // What is not there counts as changed: the next build tries again.
+        println!("cargo::rerun-if-changed=of-no-clang");
         println!("cargo::warning=RTP will not be passed on within the kernel: {why}");
         fs::write(&object, []).expect("cargo's folder can be written");
     }

@@ -59,8 +59,8 @@ fn of_workers(workers: &[Vitals]) -> Vec<Figure> {
             "How late the timer work of packet workers ran",
             Value::Histogram(late_us as f64 / 1e6, vitals::buckets(&late)),
         ),
-        ("media_packets_received", "Datagrams read", counter(&|worker| &worker.received)),
-        ("media_packets_sent", "Datagrams that the kernel took", counter(&|worker| &worker.sent)),
+        ("media_packets_received", "Datagrams that came", counter(&|worker| &worker.received)),
+        ("media_packets_sent", "Datagrams that left", counter(&|worker| &worker.sent)),
         (
             "media_packets_offloaded",
             "Of both, those that the kernel passed on by itself",

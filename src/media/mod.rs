@@ -411,9 +411,10 @@ fn load_offload(bind: IpAddr) -> Option<Offload> {
     match Offload::load(bind) {
         Ok(offload) => {
             let interfaces = offload.interfaces.join(", ");
-            tracing::info!(
-                "the kernel passes on RTP that needs no change but its header ({interfaces})"
-            );
+            tracing::info!("the kernel passes on RTP in order that comes by {interfaces}");
+            for why in &offload.left_out {
+                tracing::warn!("this process passes on all that comes by {why}");
+            }
             Some(offload)
         }
         Err(error) => {

@@ -188,7 +188,9 @@ impl Vitals {
     /// Looks at what was since the last time. `at_work`: CPU time of the worker until now; `lived`: since the last
     /// look.
     pub(super) fn judge(&self, before: &mut Before, at_work: Duration, lived: Duration) {
-        let (received, dropped) = (self.received.load(Relaxed), self.dropped.load(Relaxed));
+        // What the kernel passed on never came to a socket that could drop it.
+        let received = self.received.load(Relaxed).saturating_sub(self.offloaded.load(Relaxed));
+        let dropped = self.dropped.load(Relaxed);
         let late = self.late.counts();
         let worked = at_work.saturating_sub(before.at_work).as_micros();
         let is_late = percentile_us(&between(&before.late, &late), 95) > LATE_MOST_US;

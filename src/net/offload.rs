@@ -23,7 +23,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// At build time.
-    #[error("this binary was built without clang")]
+    #[error("this binary was built without it, for want of clang or the kernel's headers")]
     NotBuilt,
     /// `HOLDFAST_MEDIA_BIND`.
     #[error("media_bind is IPv6, and the kernel's part is IPv4 alone")]
@@ -32,8 +32,8 @@ pub enum Unavailable {
     #[error("the kernel takes no program of ours (CAP_BPF, CAP_NET_ADMIN): {}", last(.0))]
     Refused(#[from] Cause),
     /// Before Linux 6.6 programs outlive their process.
-    #[error("no interface takes the program (Linux 6.6 is needed, CAP_NET_ADMIN): {}", last(.0))]
-    NoInterface(Cause),
+    #[error("no interface takes the program (Linux 6.6 is needed, CAP_NET_ADMIN): {0}")]
+    NoInterface(String),
 }
 
 /// The last cause says most.
@@ -53,6 +53,8 @@ pub struct Offload {
     progress: OwnedFd,
     /// Where packets are looked at.
     pub interfaces: Vec<String>,
+    /// Where they are not, and why.
+    pub left_out: Vec<String>,
 }
 
 impl Offload {
@@ -68,20 +70,19 @@ impl Offload {
         let rules = descriptor(program.map("rules")).map_err(Cause::from)?;
         let progress = descriptor(program.map("progress")).map_err(Cause::from)?;
         let relay = classifier(&mut program)?;
-        let mut interfaces = Vec::new();
-        let mut failure = None;
+        let (mut interfaces, mut left_out) = (Vec::new(), Vec::new());
         for interface in interfaces_of(bind) {
             // After other programs that hold an interface; filters of tc and netfilter come later in any case.
             let options = TcAttachOptions::TcxOrder(LinkOrder::last());
             match relay.attach_with_options(&interface, TcAttachType::Ingress, options) {
                 Ok(_) => interfaces.push(interface),
-                Err(error) => failure = Some(error),
+                Err(error) => left_out.push(format!("{interface}: {}", last(&error.into()))),
             }
         }
-        match failure {
-            Some(error) if interfaces.is_empty() => Err(Unavailable::NoInterface(error.into())),
-            _ => Ok(Self { _program: program, rules, progress, interfaces }),
+        if interfaces.is_empty() {
+            return Err(Unavailable::NoInterface(left_out.join(", ")));
         }
+        Ok(Self { _program: program, rules, progress, interfaces, left_out })
     }
 
     /// The tables, for a worker.
@@ -156,12 +157,12 @@ pub struct Rule {
     pub new_payload_type: u8,
     /// By which interface; 0: this host.
     pub interface: u32,
-    /// So many packets, then one comes to the socket.
-    pub most_packets: u32,
+    /// Until then, by the host's monotonic clock; later packets come to the socket.
+    pub until_ns: u64,
 }
 
 impl Rule {
-    fn words(&self) -> [u32; 13] {
+    fn words(&self) -> [u32; 14] {
         let address = |of: Ipv4Addr| u32::from_ne_bytes(of.octets());
         let pair = |first: u16, second: u16| u32::from(first) | u32::from(second) << 16;
         [
@@ -180,7 +181,8 @@ impl Rule {
                 u16::from(self.payload_type) | u16::from(self.new_payload_type) << 8,
             ),
             self.interface,
-            self.most_packets,
+            self.until_ns as u32,
+            (self.until_ns >> 32) as u32,
         ]
     }
 }
@@ -219,7 +221,7 @@ impl Progress {
 /// A worker's way to the tables.
 #[allow(missing_debug_implementations, reason = "aya's tables have none")]
 pub struct Table {
-    rules: HashMap<MapData, u32, [u32; 13]>,
+    rules: HashMap<MapData, u32, [u32; 14]>,
     progress: Array<MapData, [u64; 4]>,
 }
 
@@ -239,5 +241,43 @@ impl Table {
     pub fn end(&mut self, port: u16) {
         // Nobody else takes rules away, so it was there.
         let _ = self.rules.remove(&port.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_the_program() {
+        let at = |last: u8, port: u16| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, last), port);
+        let rule = Rule {
+            source: at(1, 0x0102),
+            local: Ipv4Addr::new(192, 0, 2, 2),
+            first_sequence: 0x0304,
+            ssrc: 0x0506_0708,
+            clock_rate_hz: 8_000,
+            new_source: at(3, 0x0506),
+            new_destination: at(4, 0x0708),
+            new_ssrc: 0x090a_0b0c,
+            timestamp_offset: 7,
+            sequence_offset: 9,
+            payload_type: 8,
+            new_payload_type: 18,
+            interface: 2,
+            until_ns: 0x0000_0001_0000_0002,
+        };
+        let bytes: Vec<u8> = rule.words().into_iter().flat_map(u32::to_le_bytes).collect();
+        // Addresses, ports and SSRCs as in packets, numbers as on a little-endian machine.
+        let expect = [
+            vec![192, 0, 2, 1, 192, 0, 2, 2, 1, 2, 4, 3, 5, 6, 7, 8, 0x40, 0x1f, 0, 0],
+            vec![192, 0, 2, 3, 192, 0, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 7, 0, 0, 0],
+            vec![9, 0, 8, 18, 2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0],
+        ];
+        assert_eq!(bytes, expect.concat());
+        let progress =
+            Progress { packets: 1, timestamp: 2, bytes: 3, at_ns: 4, jitter_16: 5, pause_us: 6 };
+        assert_eq!(progress.words(), [2 << 32 | 1, 3, 4, 6 << 32 | 5]);
+        assert_eq!(Progress::read(progress.words()), progress);
     }
 }

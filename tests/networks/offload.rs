@@ -81,6 +81,15 @@ impl Hosts {
         self.figure("holdfast_media_packets_offloaded_total ")
     }
 
+    /// The kernel passes both ways on.
+    fn runs(&self, pair: &Pair) {
+        eventually("the kernel passes on", SOON, || {
+            let before = self.offloaded();
+            go_on(pair, SECOND);
+            (self.offloaded() - before > SECOND as u64 * 3 / 2).then_some(())
+        });
+    }
+
     fn ended(&self, mut pair: Pair) -> (Pair, Value) {
         pair.caller.hangs_up_on(&mut pair.callee);
         let cdr = self.server.cdrs(1).remove(0);
@@ -117,10 +126,9 @@ fn phones_of_other_hosts_are_heard_through_the_kernel_and_counted_to_the_packet(
     on_hosts(&[], |hosts| {
         let pair = hosts.call();
         pair.hear_each_other();
+        hosts.runs(&pair);
         go_on(&pair, 3 * SECOND);
         let (pair, cdr) = hosts.ended(pair);
-        let passed = hosts.offloaded();
-        let mut all = 0;
         for (side, leg) in [(&pair.caller, 0), (&pair.callee, 1)] {
             check_order(&side.talk);
             let stream = &cdr["legs"][leg];
@@ -128,10 +136,7 @@ fn phones_of_other_hosts_are_heard_through_the_kernel_and_counted_to_the_packet(
             assert_eq!(count("packets_lost"), 0, "{cdr:#?}");
             assert!(count("packets_received") <= side.talk.sent(), "{cdr:#?}");
             assert!(count("packets_sent") >= side.talk.came().len() as u64, "{cdr:#?}");
-            all += count("packets_received");
         }
-        // All but the first of each stream, and what came before a flow was begun.
-        assert!(passed <= all && passed + 40 >= all, "{passed} of {all}");
     });
 }
 
@@ -140,7 +145,7 @@ fn sound_goes_on_while_the_process_stands_still_and_every_packet_of_that_time_co
     on_hosts(&[], |hosts| {
         let pair = hosts.call();
         pair.hear_each_other();
-        eventually("the kernel passes on", SOON, || (hosts.offloaded() > 0).then_some(()));
+        hosts.runs(&pair);
         hosts.server.signaling.freeze();
         let began = Instant::now();
         pair.hear_each_other();
@@ -163,7 +168,7 @@ fn sound_leaves_by_the_cable_that_leads_to_the_phone_whatever_has_the_address_it
     on_hosts(&[("HOLDFAST_MEDIA_BIND", VIRTUAL)], |hosts| {
         let pair = hosts.call();
         pair.hear_each_other();
-        eventually("the kernel passes on", SOON, || (hosts.offloaded() > 0).then_some(()));
+        hosts.runs(&pair);
         pair.hear_each_other();
         let (pair, _) = hosts.ended(pair);
         check_order(&pair.caller.talk);
@@ -177,11 +182,15 @@ fn each_ten_seconds_a_packet_comes_to_the_process_and_a_process_that_hangs_passe
     on_hosts(&[], |hosts| {
         let pair = hosts.call();
         pair.hear_each_other();
-        eventually("the kernel passes on", SOON, || (hosts.offloaded() > 0).then_some(()));
+        hosts.runs(&pair);
+        let ours = || hosts.figure("holdfast_media_packets_received_total ") - hosts.offloaded();
+        let before = ours();
         (0..3).for_each(|_| go_on(&pair, 4 * SECOND));
+        assert!(ours() > before, "{before}");
         check_order(&pair.caller.talk);
+        hosts.runs(&pair);
         hosts.server.signaling.freeze();
-        // One packet each 20 ms, at most 512 of them.
+        // A packet each 20 ms.
         let before = pair.callee.talk.came().len();
         let quiet = || {
             let came = pair.callee.talk.came();
@@ -189,7 +198,7 @@ fn each_ten_seconds_a_packet_comes_to_the_process_and_a_process_that_hangs_passe
         };
         eventually("it passes on no more", SOON * 2, || quiet().then_some(()));
         let passed = pair.callee.talk.came().len() - before;
-        assert!((1..=520).contains(&passed), "{passed}");
+        assert!((1..=11 * SECOND).contains(&passed), "{passed}");
         hosts.server.signaling.thaw();
         pair.hear_each_other();
         hosts.ended(pair);

@@ -1,8 +1,8 @@
 //! What the kernel passes on by itself (`net::offload`): begun when a session offers a flow, taken in before each of
 //! its steps, ended when the session wants another one.
 //!
-//! Invariants: a session never sees a state older than what the kernel did; who speaks on a port that another process
-//! or nobody reads is passed on by nobody.
+//! Invariants: a session never sees a state older than what the kernel did, but for a packet on its way through it at
+//! that very moment; nothing is passed on for longer than `LIFE` without a worker that sees to it.
 
 use super::moving::shifted;
 use super::{Entry, OpenSocket, Worker};
@@ -16,14 +16,15 @@ use crate::relay::{Endpoint, Flow, Passed, Position};
 use crate::time::Timestamp;
 use core::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A flow that was ended is begun again after so long: a phone that does not speak evenly is left to us …
 const REST: Duration = Duration::from_millis(100);
 /// … longer where the way of the packets is not one for the kernel, or none of them came by it.
 const NO_WAY: Duration = Duration::from_secs(5);
-/// Then one comes to us (each ten seconds of packets of 20 ms): connection tracking sees that the call lives, and a
-/// process that hangs passes nothing on for longer, though nobody can tell it to stop.
-const MOST_PACKETS: u32 = 512;
+/// A flow ends by itself after so long, and is begun again by its next packet: connection tracking sees that the call
+/// lives, and a process that hangs passes nothing on for longer, though nobody can tell it to stop.
+const LIFE: Duration = Duration::from_secs(10);
 /// Routes change: so often a way is looked for again.
 const WAY_KEPT: Duration = Duration::from_secs(5);
 
@@ -46,6 +47,7 @@ pub(super) struct Running {
     way: Way,
     /// When the way was looked for.
     way_at: Timestamp,
+    since: Timestamp,
     first_sequence: u16,
     packets: u32,
     bytes: u64,
@@ -90,7 +92,9 @@ impl Worker {
             let at = entry.time(clock::from_monotonic_ns(at_ns));
             let pause_ms = pause_us / 1_000;
             let passed = Passed { packets, bytes, timestamp, at, jitter_16, pause_ms };
-            entry.session.take_in(endpoint, &passed);
+            // A session that is broken ends with its next step, and nobody else with it.
+            let taken = || entry.session.take_in(endpoint, &passed);
+            let _ = catch_unwind(AssertUnwindSafe(taken));
             let vitals = &self.shared.vitals[self.number];
             for count in [&vitals.received, &vitals.sent, &vitals.offloaded] {
                 add(count, packets.into());
@@ -108,7 +112,10 @@ impl Worker {
             let Some(entry) = self.sessions.get(&id) else { return };
             let Some((endpoint, slot, port)) = entry.rtp(nth) else { continue };
             let Some(Some(open)) = self.sockets.get(slot) else { continue };
-            let wanted = entry.session.flow(endpoint);
+            if matches!(open.offloading, Offloading::Resting(until) if until > clock::now()) {
+                continue;
+            }
+            let wanted = entry.flow(endpoint);
             match (&open.offloading, wanted) {
                 (Offloading::Running(running), Some(wanted)) if running.is_what(&wanted) => {
                     self.look_for_way_again(id, slot, port);
@@ -118,7 +125,6 @@ impl Worker {
                     self.begin_again(id, endpoint, slot, port);
                 }
                 (Offloading::Idle | Offloading::Resting(_), None) => {}
-                (Offloading::Resting(until), Some(_)) if *until > clock::now() => {}
                 (Offloading::Idle | Offloading::Resting(_), Some(wanted)) => {
                     self.begin_flow(id, slot, port, wanted);
                 }
@@ -145,11 +151,13 @@ impl Worker {
         self.take_in(id);
         let Some(Some(open)) = self.sockets.get_mut(slot) else { return };
         let Offloading::Running(running) = &open.offloading else { return };
+        let now = clock::now();
+        let lived = now.saturating_since(running.since);
         open.offloading = match running.packets {
+            0 if lived > REST => Offloading::Resting(now + NO_WAY),
             // It ended by itself.
-            MOST_PACKETS => Offloading::Idle,
-            0 => Offloading::Resting(clock::now() + NO_WAY),
-            _ => Offloading::Resting(clock::now() + REST),
+            _ if lived >= LIFE => Offloading::Idle,
+            _ => Offloading::Resting(now + REST),
         };
         if let Some(entry) = self.sessions.get_mut(&id) {
             entry.offloaded = entry.offloaded.saturating_sub(1);
@@ -162,7 +170,7 @@ impl Worker {
         else {
             return;
         };
-        let wanted = self.sessions.get(&id).and_then(|entry| entry.session.flow(endpoint));
+        let wanted = self.sessions.get(&id).and_then(|entry| entry.flow(endpoint));
         if let Some(wanted) = wanted {
             self.begin_flow(id, slot, port, wanted);
         }
@@ -202,16 +210,18 @@ impl Worker {
         let Some(entry) = self.sessions.get_mut(&id) else { return };
         let Some(table) = &mut self.offload else { return };
         let Some(Some(open)) = self.sockets.get_mut(slot) else { return };
+        let now = clock::now();
         let at = shifted(position.at, -entry.ahead_us);
-        let begun = way.filter(|way| begin(table, port, &flow, &position, *way, at));
+        let begun = way.filter(|way| begin(table, port, &flow, &position, (*way, at, now + LIFE)));
         let Some(way) = begun else {
-            open.offloading = Offloading::Resting(clock::now() + NO_WAY);
+            open.offloading = Offloading::Resting(now + NO_WAY);
             return;
         };
         open.offloading = Offloading::Running(Running {
             flow,
             way,
-            way_at: clock::now(),
+            way_at: now,
+            since: now,
             first_sequence: position.next_sequence,
             packets: 0,
             bytes: 0,
@@ -221,6 +231,10 @@ impl Worker {
 }
 
 impl Entry {
+    fn flow(&self, endpoint: Endpoint) -> Option<(Flow, Position)> {
+        catch_unwind(AssertUnwindSafe(|| self.session.flow(endpoint))).unwrap_or_default()
+    }
+
     /// The socket of the nth stream: its endpoint, slot and port.
     fn rtp(&self, nth: usize) -> Option<(Endpoint, usize, u16)> {
         let (endpoint, (_, port)) = self.pairs.iter().nth(nth)?;
@@ -233,8 +247,7 @@ fn begin(
     port: u16,
     flow: &Flow,
     position: &Position,
-    way: Way,
-    at: Timestamp,
+    (way, at, until): (Way, Timestamp, Timestamp),
 ) -> bool {
     let rule = Rule {
         source: flow.source,
@@ -250,7 +263,7 @@ fn begin(
         payload_type: flow.payload_type,
         new_payload_type: flow.new_payload_type,
         interface: way.interface,
-        most_packets: MOST_PACKETS,
+        until_ns: clock::monotonic_ns(until),
     };
     let Position { timestamp, jitter_16, .. } = *position;
     let at_ns = clock::monotonic_ns(at);

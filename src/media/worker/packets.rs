@@ -1,6 +1,7 @@
 //! What comes to a socket goes through its session, and out by another.
 //!
-//! Invariants: one receive and one send a packet; no allocation, lock or log on its way.
+//! Invariants: one receive and one send a packet; no allocation, lock or log on its way, but where the kernel is told
+//! to pass on those that follow.
 
 use super::{PACKET_BYTES, Worker};
 use crate::control::Frame;

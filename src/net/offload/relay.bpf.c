@@ -2,8 +2,8 @@
 // listener's header and leaves; every other packet goes up to its socket as if we were not here.
 //
 // What to do is in `rules`, written by the media worker; what was done is in `progress`, written here alone, so that
-// no word has two writers (but for the worker's first one, before the rule is there). Whoever reads this file beside
-// src/net/offload.rs: the two describe the same words.
+// no word has two writers: the worker's first one comes before the rule, and packets of one flow come to one queue.
+// This file and src/net/offload.rs describe the same words.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -44,7 +44,7 @@ static long (*const send_by)(__u32 interface, void *neighbour, int bytes, __u64 
 // No padding, extension, contributing sources or marker: version 2 alone (RFC 3550 section 5.1).
 #define PLAIN_RTP 0x80
 // After a longer pause the worker wants to see for itself who speaks.
-#define PAUSE_NS 100000000ULL
+#define PAUSE_NS 1000000000ULL
 #define NS_A_SECOND 1000000000ULL
 #define NS_A_US 1000
 #define PORTS 65536
@@ -61,7 +61,7 @@ struct packet {
     struct rtp rtp;
 };
 
-// Thirteen words; addresses, ports and SSRCs as they are in packets.
+// Fourteen words; addresses, ports and SSRCs as they are in packets.
 struct rule {
     // Which packets.
     __be32 source, local;
@@ -78,9 +78,10 @@ struct rule {
     __u8 payload_type, new_payload_type;
     // 0: they stay on this host.
     __u32 interface;
-    // So many; the next one is the worker's, and so are all until it makes another rule.
-    __u32 most_packets;
+    // By the host's monotonic clock; later packets are the worker's until it makes another rule.
+    __u64 until_ns;
 };
+_Static_assert(sizeof(struct rule) == 14 * 4, "as Rule::words says");
 
 // Four words of 64 bits: the kernel copies each at once, so a reader sees none half written.
 struct progress {
@@ -93,6 +94,7 @@ struct progress {
     // RFC 3550 appendix A.8, in sixteenths of a timestamp unit; the longest time between two packets.
     __u32 jitter_16, pause_us;
 };
+_Static_assert(sizeof(struct progress) == 4 * 8, "as Progress::words says");
 
 struct {
     int (*type)[BPF_MAP_TYPE_HASH];
@@ -193,11 +195,11 @@ int relay(struct __sk_buff *buffer)
     if (!rule)
         return PASS;
     struct progress *last = look_up(&progress, &port);
-    if (!last || last->packets >= rule->most_packets || !is_expected(&packet, rule, last))
+    if (!last || !is_expected(&packet, rule, last))
         return PASS;
     __u64 now = monotonic_ns();
     __u32 step = big32(packet.rtp.timestamp) - last->timestamp;
-    if (now - last->at_ns > PAUSE_NS || step == 0 || step > rule->clock_rate_hz)
+    if (now > rule->until_ns || now - last->at_ns > PAUSE_NS || step == 0 || step > rule->clock_rate_hz)
         return PASS;
     // What came from elsewhere and seems to be sent by ourselves is not let in (RFC 1812 section 5.3.7).
     if (!rule->interface && buffer->ifindex != LOOPBACK)

@@ -61,7 +61,7 @@ impl Kernel {
             && header.payload_type == flow.payload_type
             && !header.marker
             && header.sequence == from.next_sequence.wrapping_add(self.packets)
-            && pause <= Duration::from_millis(100)
+            && pause <= Duration::from_secs(1)
             && step > 0
             && step.unsigned_abs() <= flow.clock_rate_hz;
         if !is_next {
@@ -283,7 +283,7 @@ fn what_is_not_simply_the_next_packet_is_ours() {
         (Happening::Digit, 1..=40),
         (Happening::Repeat, 1..=2),
         (Happening::Stranger, 1..=2),
-        (Happening::Pause(20), 2..=3),
+        (Happening::Pause(150), 2..=3),
         (Happening::Swap, 1..=3),
         (Happening::Lose(3), 30..=36),
         (Happening::Restart(30_000), 2..=3),
