@@ -1,6 +1,7 @@
 //! The dashboard and the alert rules name what a running switch exports, and what it exports counts what happened.
 
 use crate::common::metrics::Scrape;
+use crate::common::process::Folder;
 use crate::common::server::Server;
 use crate::common::{SOON, eventually};
 use crate::crowd::Crowd;
@@ -183,15 +184,52 @@ fn check_described(known: &BTreeSet<String>, watched: &str) {
 #[test]
 fn prometheus_takes_the_rules() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/prometheus");
-    let check = |act: &str, what: &str, name: &str| {
-        let mut command = Command::new("promtool");
-        let told = command.args([act, what, name]).current_dir(&folder).output();
-        let told = told.expect("promtool: apt-get install -y prometheus");
-        let said = String::from_utf8_lossy(&told.stdout).into_owned();
-        assert!(told.status.success(), "{said}{}", String::from_utf8_lossy(&told.stderr));
-    };
-    check("check", "rules", "holdfast.rules.yml");
-    check("check", "config", "prometheus.yml");
-    // Ratios and alerts of series that are made up.
-    check("test", "rules", "holdfast.rules.test.yml");
+    check_with_promtool(&["check", "rules", "holdfast.rules.yml"], &folder);
+    check_with_promtool(&["check", "config", "prometheus.yml"], &folder);
+    // Ratios and alerts of series that are made up: each alert of the rules is called for.
+    check_with_promtool(&["test", "rules", "holdfast.rules.test.yml"], &folder);
+    let file = |name: &str| std::fs::read_to_string(folder.join(name)).expect("it is there");
+    let (rules, tests) = (file("holdfast.rules.yml"), file("holdfast.rules.test.yml"));
+    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let fires = |alert: &str| tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n"));
+    let untested: Vec<&str> = alerts.filter(|alert| !fires(alert)).collect();
+    assert_eq!(untested, [""; 0]);
+}
+
+#[test]
+fn prometheus_takes_what_the_dashboard_asks() {
+    let board = std::fs::read_to_string("docker/grafana/holdfast.json").expect("the dashboard");
+    let board: serde_json::Value = serde_json::from_str(&board).expect("JSON");
+    let mut questions = Vec::new();
+    collect_questions(&board, &mut questions);
+    assert!(questions.len() > 50, "{}", questions.len());
+    // As Grafana asks them; as rules, for those are read by Prometheus's own tool.
+    let rules = questions.iter().enumerate().map(|(number, question)| {
+        let question = question.replace("$__rate_interval", "1m").replace("$job", "holdfast");
+        serde_json::json!({"record": format!("panel:{number}"), "expr": question})
+    });
+    let rules: Vec<_> = rules.collect();
+    let groups = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let folder = Folder::new("dashboard");
+    std::fs::write(folder.file("panels.yml"), groups.to_string()).expect("written");
+    check_with_promtool(&["check", "rules", "panels.yml"], folder.path());
+}
+
+fn collect_questions(part: &serde_json::Value, found: &mut Vec<String>) {
+    use serde_json::Value::{Array, Object};
+    match part {
+        Object(fields) => {
+            found.extend(fields.get("expr").and_then(|expr| expr.as_str()).map(str::to_owned));
+            fields.values().for_each(|part| collect_questions(part, found));
+        }
+        Array(parts) => parts.iter().for_each(|part| collect_questions(part, found)),
+        _ => {}
+    }
+}
+
+fn check_with_promtool(arguments: &[&str], folder: &Path) {
+    let told = Command::new("promtool").args(arguments).current_dir(folder).output();
+    let told = told.expect("promtool: apt-get install -y prometheus");
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.success(), "{said}{}", String::from_utf8_lossy(&told.stderr));
 }
