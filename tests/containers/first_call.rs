@@ -6,6 +6,7 @@ use crate::engine::{Edition, docker, is_left_out};
 use crate::pair::Pair;
 use crate::stack::Stack;
 use holdfast::sip::Status;
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,7 +47,13 @@ fn two_phones_talk_within_two_minutes_of_compose_up() {
     let took = begin.elapsed();
     println!("compose up to two phones that hear each other: {:.1} s", took.as_secs_f64());
     assert!(took < PATIENCE, "{took:?}");
-    stack.api.cdrs(1);
+    let cdr = &stack.api.cdrs(1)[0];
+    // Inside the container nobody asks for a token: it is asked at a socket of the data directory.
+    let [container, ..] = &stack.containers("signaling")[..] else { panic!("it runs") };
+    let told: Value =
+        serde_json::from_str(&container.holdfast(&["cdrs", "--json"])).expect("a document");
+    assert_eq!(told["items"][0]["id"], cdr["id"], "{told:#}");
+    assert!(container.holdfast(&["users"]).contains("1001"));
 }
 
 #[test]

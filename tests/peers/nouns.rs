@@ -103,6 +103,28 @@ fn every_field_of_a_user_is_a_flag() {
 }
 
 #[test]
+fn who_is_not_there_is_unreachable_whatever_is_asked() {
+    let nouns: [&[&str]; 6] = [
+        &["users"],
+        &["calls"],
+        &["nodes"],
+        &["cdrs"],
+        &["trace", "--user", "1001"],
+        &["drain", "vm-1"],
+    ];
+    for noun in nouns {
+        // RFC 863: nobody discards there.
+        let url = "http://127.0.0.1:9";
+        let folder = Folder::new("nowhere");
+        let ran = holdfast(&folder).args(noun).args(["--url", url, "--token", "x"]).output();
+        let ran = ran.expect("it runs");
+        assert_eq!(ran.status.code(), Some(69), "{noun:?}: {ran:?}");
+        let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(told.contains("127.0.0.1:9 cannot be reached"), "{noun:?}: {told}");
+    }
+}
+
+#[test]
 fn records_are_polled_and_counted() {
     let server = Server::start();
     let mut caller = phone(&server, "1001", "udp");
