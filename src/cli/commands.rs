@@ -145,8 +145,14 @@ fn ask_of_phones(client: &Client, command: Command) -> Result<(), Failure> {
         Command::Registrations { extension, json, .. } => {
             list(client, "/registrations", &[("extension", extension)], REGISTRATIONS, json)
         }
-        Command::Calls { state, extension, flag, watch, json } => {
-            let query = [("state", state), ("extension", extension), ("flag", flag)];
+        Command::Calls { state, extension, owner, media_node, flag, watch, json } => {
+            let query = [
+                ("state", state),
+                ("extension", extension),
+                ("owner", owner),
+                ("media_node", media_node),
+                ("flag", flag),
+            ];
             match watch {
                 true => watch::calls(client, &query, json),
                 false => list(client, "/calls", &query, CALLS, json),

@@ -121,7 +121,8 @@ pub enum Command {
     },
     /// Live calls.
     #[command(after_help = "Examples: holdfast calls --state confirmed\n          \
-            holdfast calls --flag one_way_audio --watch")]
+            holdfast calls --flag one_way_audio --watch\n          \
+            holdfast calls --owner host-1 --media-node media-2")]
     Calls {
         /// trying, early, confirmed or terminating.
         #[arg(long)]
@@ -129,6 +130,12 @@ pub enum Command {
         /// From or to this user.
         #[arg(long)]
         extension: Option<String>,
+        /// Of this signaling node.
+        #[arg(long, value_name = "NODE")]
+        owner: Option<String>,
+        /// With media at this node.
+        #[arg(long, value_name = "NODE")]
+        media_node: Option<String>,
         /// With that fault: ack_missing, codec_mismatch, glare_loop, media_rejected, one_way_audio,
         /// private_address_in_sdp, retransmission_storm or silence.
         #[arg(long)]
@@ -435,6 +442,38 @@ mod tests {
     #[test]
     fn commands_are_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    /// Words of the commands in a text, as a shell has them.
+    fn typed(text: &str) -> Vec<Vec<String>> {
+        let lines = text.lines().filter_map(|line| line.find("holdfast ").map(|at| &line[at..]));
+        let word = |word: &str| word.trim_matches('\'').to_owned();
+        lines
+            .map(|line| {
+                let words = line.split_whitespace().take_while(|word| !["|", ">"].contains(word));
+                words.map(word).collect()
+            })
+            .collect()
+    }
+
+    /// Each is of the command that it stands with, and would be understood.
+    #[test]
+    fn every_noun_and_verb_has_examples_that_are_understood() {
+        fn check(command: &clap::Command, above: &str) -> usize {
+            let path = format!("{above} {}", command.get_name());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = typed(&help);
+            assert!(help.starts_with("Example") && !examples.is_empty(), "{path}: {help}");
+            for example in &examples {
+                assert!(example.join(" ").starts_with(&path), "{path}: {example:?}");
+                let taken = Arguments::try_parse_from(example);
+                assert!(taken.is_ok(), "{example:?}: {}", taken.unwrap_err());
+            }
+            1 + command.get_subcommands().map(|verb| check(verb, &path)).sum::<usize>()
+        }
+        let nouns = Arguments::command();
+        let checked: usize = nouns.get_subcommands().map(|noun| check(noun, "holdfast")).sum();
+        assert!(checked > 40, "{checked}");
     }
 
     /// One would be taken for the other.

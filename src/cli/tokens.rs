@@ -27,6 +27,7 @@ pub(super) const AUDIT: &[Column] = &[
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokensCommand {
     /// All tokens, without themselves.
+    #[command(after_help = "Example: holdfast tokens list")]
     List,
     /// A new one; prints it, once.
     #[command(after_help = "Example: holdfast tokens add billing --role cdr")]
@@ -38,6 +39,7 @@ pub enum TokensCommand {
         role: RoleName,
     },
     /// Revokes a token: within five seconds it is good for nothing.
+    #[command(after_help = "Example: holdfast tokens remove ID")]
     Remove {
         /// Its id.
         id: String,

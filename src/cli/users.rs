@@ -22,8 +22,10 @@ const USERS: &[Column] = &[
 #[derive(Clone, Debug, Subcommand)]
 pub enum UsersCommand {
     /// All users.
+    #[command(after_help = "Example: holdfast users list --json")]
     List,
     /// One user.
+    #[command(after_help = "Example: holdfast users show 1003")]
     Show {
         /// Extension.
         extension: String,
@@ -50,11 +52,15 @@ pub enum UsersCommand {
         fields: UserFields,
     },
     /// Removes a user and its registrations.
+    #[command(after_help = "Example: holdfast users remove 1003")]
     Remove {
         /// Extension.
         extension: String,
     },
     /// Many users from a CSV file with the header extension,password[,display_name].
+    #[command(
+        after_help = "Example: holdfast users import users.csv --on-conflict update --dry-run"
+    )]
     Import {
         /// The file.
         file: PathBuf,

@@ -29,8 +29,10 @@ const DELIVERIES: &[Column] = &[
 #[derive(Clone, Debug, Subcommand)]
 pub enum WebhooksCommand {
     /// All webhooks.
+    #[command(after_help = "Example: holdfast webhooks list")]
     List,
     /// One webhook.
+    #[command(after_help = "Example: holdfast webhooks show ID")]
     Show {
         /// Its id.
         id: String,
@@ -48,6 +50,7 @@ pub enum WebhooksCommand {
         fields: WebhookFields,
     },
     /// Changes a webhook.
+    #[command(after_help = "Example: holdfast webhooks set ID --enabled false")]
     Set {
         /// Its id.
         id: String,
@@ -59,11 +62,13 @@ pub enum WebhooksCommand {
         fields: WebhookFields,
     },
     /// Removes a webhook.
+    #[command(after_help = "Example: holdfast webhooks remove ID")]
     Remove {
         /// Its id.
         id: String,
     },
     /// Events that it did not take: given up, or (--owed) to be tried again.
+    #[command(after_help = "Example: holdfast webhooks deliveries ID --owed")]
     Deliveries {
         /// Its id.
         id: String,

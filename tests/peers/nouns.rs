@@ -79,6 +79,28 @@ fn every_noun_is_a_table_and_a_document() {
     }
 }
 
+#[test]
+fn calls_are_chosen_by_who_has_them() {
+    let server = Server::start();
+    let _pair = Pair::talking(&server, ["udp", "udp"]);
+    let node = server.node();
+    let count = |flags: &[&str]| {
+        let calls = document(&server, &[&["calls"], flags].concat());
+        calls["items"].as_array().expect("a list").len()
+    };
+    let cases = [
+        (&["--owner", &node][..], 1),
+        (&["--media-node", &node], 1),
+        (&["--owner", &node, "--media-node", &node, "--state", "confirmed"], 1),
+        (&["--owner", "another"], 0),
+        (&["--media-node", "another"], 0),
+        (&["--owner", &node, "--media-node", "another"], 0),
+    ];
+    for (flags, expected) in cases {
+        assert_eq!(count(flags), expected, "{flags:?}");
+    }
+}
+
 /// Whatever a user has by the API it has on the command line; what is without a value is the word none.
 #[test]
 fn every_field_of_a_user_is_a_flag() {
