@@ -15,6 +15,10 @@ const SECRETS: [(&[u8], &[u8], &[u8]); 7] = [
     (b"k=", b"=", b""),
     (b"signal=", b"=", b""),
 ];
+/// Stands for what is secret …
+const MASK: u8 = b'*';
+/// … and for a key, which readers of captures take for base64: without any, Wireshark calls the message malformed.
+const MASK_OF_KEY: u8 = b'x';
 /// A body that is digits and nothing else.
 const DIGITS: &[u8] = b"application/dtmf";
 
@@ -58,7 +62,7 @@ fn masked_copy(message: &[u8]) -> Vec<u8> {
     }
     if is_digits {
         let body = text.iter_mut().skip(body);
-        body.filter(|byte| !byte.is_ascii_whitespace()).for_each(|byte| *byte = b'*');
+        body.filter(|byte| !byte.is_ascii_whitespace()).for_each(|byte| *byte = MASK);
     }
     text
 }
@@ -97,13 +101,14 @@ fn secret_of(line: &[u8]) -> Option<(&'static [u8], &'static [u8])> {
 
 fn mask_line(line: &mut [u8]) {
     let Some((before, after)) = secret_of(line) else { return };
+    let mask = if before == b"inline:" { MASK_OF_KEY } else { MASK };
     let mut from = 0;
     while let Some(rest) = line.get_mut(from..) {
         let Some(begin) = end_of(rest, before) else { return };
         let mut length = 0;
         let secret = rest.iter_mut().skip(begin);
         for byte in secret.take_while(|byte| !after.contains(byte) && **byte != b'\r') {
-            *byte = b'*';
+            *byte = mask;
             length += 1;
         }
         from += begin + length;
@@ -149,7 +154,7 @@ mod tests {
             ),
             (
                 "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:QUJD|2^20|1:4;inline:WFla\r\nm=x",
-                "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:****|2^20|1:4;inline:****\r\nm=x",
+                "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:xxxx|2^20|1:4;inline:xxxx\r\nm=x",
             ),
             ("a=ice-pwd:abc\r\na=ice-ufrag:abc", "a=ice-pwd:***\r\na=ice-ufrag:abc"),
             ("Signal=5\r\nDuration=160", "Signal=*\r\nDuration=160"),

@@ -2,12 +2,14 @@
 //! media, with the addresses and times that the packets had.
 
 use crate::common::api::Api;
+use crate::common::hep::Collector;
 use crate::common::phone::Phone;
 use crate::common::rtp::Talk;
 use crate::common::server::Server;
 use crate::common::speech::Law;
 use crate::common::{SOON, eventually, ports};
 use crate::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair};
+use crate::srtp;
 use crate::switch::Switch;
 use holdfast::sip::Status;
 use serde_json::Value;
@@ -18,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is asked of every packet.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "frame.time_epoch",
     "ip.src",
     "ipv6.src",
@@ -34,6 +36,7 @@ const FIELDS: [&str; 16] = [
     "sip.Status-Code",
     "rtcp.pt",
     "rtcp.senderssrc",
+    "rtcp.sender.packetcount",
     "_ws.malformed",
 ];
 
@@ -49,6 +52,8 @@ pub(crate) struct Dissected {
     /// Packet types of a compound (RFC 3550 §12.1).
     rtcp: Vec<u8>,
     ssrc: Option<u32>,
+    /// Packets, as a sender report has them.
+    sent: Option<u32>,
 }
 
 impl Dissected {
@@ -77,6 +82,7 @@ impl Dissected {
             sip: one(&["sip.Method", "sip.Status-Code"]),
             rtcp: types.split(',').filter_map(|text| text.parse().ok()).collect(),
             ssrc: ssrc.and_then(|digits| u32::from_str_radix(digits, 16).ok()),
+            sent: one(&["rtcp.sender.packetcount"]).parse().ok(),
         }
     }
 }
@@ -205,6 +211,57 @@ fn check(packets: &[Dissected], [caller, callee]: [&Phone; 2], began: f64) {
             assert!(by(is_tcp).any(|packet| packet.sip == expected), "{expected}: {packets:#?}");
         }
     }
+}
+
+/// What is kept and told of a call with SRTP has the RTCP that was inside, and none of the four keys.
+#[test]
+fn a_call_with_srtp_is_told_without_its_keys() {
+    let collector = Collector::start();
+    let target = collector.address.to_string();
+    let server = Server::start_with(&[("HOLDFAST_HEP_TARGET", &target)]);
+    let mut pair = srtp::talking(&server);
+    pair.hear_each_other();
+    let call = server.list("/calls")[0].clone();
+    let id = call["id"].as_str().expect("an id").to_owned();
+    let sides = [("caller", &pair.caller), ("callee", &pair.callee)];
+    let ways = sides.map(|(role, side)| {
+        let phone = SocketAddr::new(side.phone.local.ip(), side.talk.port + 1);
+        (rtcp_beside(&call, role), phone, side)
+    });
+    eventually("our reports to both phones", SOON * 3, || {
+        let packets = dissected(&server, &id);
+        let reported = ways.iter().filter(|(ours, phone, side)| {
+            let heard = side.talk.came().first().map(|packet| packet.ssrc);
+            let mut way = packets.iter().filter(|one| (one.from, one.to) == (*ours, *phone));
+            let sent = 1..=u32::try_from(side.talk.came().len()).expect("few");
+            way.any(|one| {
+                let is_report = one.rtcp.first() == Some(&200) && one.ssrc == heard;
+                is_report && one.sent.is_some_and(|count| sent.contains(&count))
+            })
+        });
+        (reported.count() == 2).then_some(())
+    });
+    let keys = [&pair.caller.talk, &pair.callee.talk].map(|talk| [talk.own_key(), talk.far_key()]);
+    let keys: BTreeSet<String> = keys.into_iter().flatten().flatten().collect();
+    assert_eq!(keys.len(), 4, "two of phones, two of ours");
+    pair.caller.hangs_up_on(&mut pair.callee);
+    server.cdrs(1);
+    let told = eventually("the collector has the last word", SOON, || {
+        let came = collector.came();
+        let byes = came.iter().filter(|packet| packet.holds("CSeq: ") && packet.holds(" BYE\r\n"));
+        (byes.count() >= 4).then_some(came)
+    });
+    let (_, ladder) = server.api("GET", &format!("/calls/{id}/ladder"), None);
+    let (ladder, pcap) = (ladder.to_string(), server.bytes(&format!("/calls/{id}/pcap")));
+    let pcap_has = |text: &str| pcap.windows(text.len()).any(|at| at == text.as_bytes());
+    let collector_has = |text: &str| told.iter().any(|packet| packet.holds(text));
+    for key in &keys {
+        let places = [ladder.contains(key), pcap_has(key), collector_has(key)];
+        assert_eq!(places, [false; 3], "ladder, capture, collector: {key}");
+    }
+    // Where they stood is told.
+    let line = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:xxxx";
+    assert_eq!([ladder.contains(line), pcap_has(line), collector_has(line)], [true; 3]);
 }
 
 /// The owner is killed: its host's files have what was until then, and media tells who carries the call on.

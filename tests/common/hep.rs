@@ -41,6 +41,12 @@ impl Hep {
         String::from_utf8(self.chunk(kind).to_vec()).expect("text")
     }
 
+    /// That text stands in some chunk.
+    pub(crate) fn holds(&self, text: &str) -> bool {
+        let mut chunks = self.0.values();
+        chunks.any(|chunk| chunk.windows(text.len()).any(|window| window == text.as_bytes()))
+    }
+
     fn address(&self, ip: u16, port: u16) -> SocketAddr {
         let octets: [u8; 4] = self.chunk(ip).try_into().expect("IPv4");
         let port = u16::try_from(self.number(port)).expect("a port");

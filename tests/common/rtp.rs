@@ -186,6 +186,12 @@ impl Talk {
         self.lock().secured.as_ref()?.far_key().map(str::to_owned)
     }
 
+    /// Our SRTP key.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn own_key(&self) -> Option<String> {
+        self.lock().secured.as_ref().map(Secured::own_key)
+    }
+
     /// Begins to send there.
     pub(crate) fn to(&self, remote: SocketAddr) {
         self.lock().remote = Some(remote);

@@ -63,7 +63,7 @@ impl Secured {
 
     /// Our description with our key in it.
     pub(crate) fn describe(&self, sdp: &str) -> String {
-        let (tag, suite, key) = (&self.tag, self.suite.name, STANDARD.encode(&self.material));
+        let (tag, suite, key) = (&self.tag, self.suite.name, self.own_key());
         let line = format!("a=crypto:{tag} {suite} inline:{key}|2^31\r\n");
         sdp.replacen("RTP/AVP", &self.protocol, 1) + &line
     }
@@ -85,6 +85,11 @@ impl Secured {
             let material = STANDARD.decode(&key).expect("base64");
             self.receives = Some((key, self.suite.context(&material)));
         }
+    }
+
+    /// As it stands in our description.
+    pub(crate) fn own_key(&self) -> String {
+        STANDARD.encode(&self.material)
     }
 
     /// As it was told last.
