@@ -149,6 +149,21 @@ pub struct Recorder {
 impl Recorder {
     /// Starts the writer. `name` tells this start of the node from others.
     pub fn start(config: RecorderConfig, node: &str, name: &str, observer: Observer) -> Self {
+        let (recorder, writer, inlet) = Self::with_writer(config, node, name, observer);
+        let thread = std::thread::Builder::new().name("capture".to_owned());
+        if let Err(error) = thread.spawn(move || writer.run(&inlet)) {
+            tracing::warn!("no signaling is kept: {error}");
+        }
+        recorder
+    }
+
+    /// The same; the writer is to be run.
+    fn with_writer(
+        config: RecorderConfig,
+        node: &str,
+        name: &str,
+        observer: Observer,
+    ) -> (Self, Writer, Receiver<Note>) {
         let (notes, inlet) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let flagged = Flagged::default();
@@ -164,11 +179,7 @@ impl Recorder {
             now: Timestamp::EPOCH,
             lost: Arc::clone(&lost),
         };
-        let thread = std::thread::Builder::new().name("capture".to_owned());
-        if let Err(error) = thread.spawn(move || writer.run(&inlet)) {
-            tracing::warn!("no signaling is kept: {error}");
-        }
-        Self { notes, lost, flagged, has_collector }
+        (Self { notes, lost, flagged, has_collector }, writer, inlet)
     }
 
     /// A message of a call.
@@ -341,5 +352,35 @@ impl Writer {
         let packet = HepPacket { at, source, target, transport, kind, correlation, payload };
         let lost = hep.send(&packet);
         self.lose_packets(lost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Whose writer does not come to it: as much as there is room for waits, the rest is lost, and nobody is held up.
+    #[test]
+    fn what_does_not_fit_the_queue_is_counted_once() {
+        const TOO_MANY: u64 = 7;
+        let (observer, observed) = mpsc::sync_channel(16);
+        let observer: Observer = Arc::new(move |event: &Event| {
+            if let Event::Measured(measure) = event {
+                observer.send(*measure).expect("somebody listens");
+            }
+        });
+        let config = RecorderConfig::default();
+        let (recorder, writer, inlet) = Recorder::with_writer(config, "node", "start", observer);
+        let mark = || recorder.mark(CallId(1), Timestamp::EPOCH, "a mark".to_owned());
+        (0..QUEUE as u64 + TOO_MANY).for_each(|_| mark());
+        let running = std::thread::spawn(move || writer.run(&inlet));
+        let told = observed.recv_timeout(Duration::from_secs(10));
+        assert_eq!(told, Ok(Measure::Lost { queue: "capture", count: TOO_MANY }));
+        // There is room again, and nothing more to tell.
+        mark();
+        drop(recorder);
+        running.join().expect("no panic");
+        assert_eq!(observed.try_iter().count(), 0);
     }
 }

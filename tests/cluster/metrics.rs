@@ -94,7 +94,11 @@ fn wait_for_scores(switch: &Switch) {
 /// Commits are measured; both phones of each call were heard, and well.
 fn check_measured(texts: &[Scrape]) {
     assert!(texts.iter().any(|text| text.find("holdfast_commit_seconds_count") > Some(0.0)));
-    let all_of = |sample| texts.iter().filter_map(|text| text.find(sample)).sum::<f64>();
+    let all_of = |sample: &str| texts.iter().filter_map(|text| text.find(sample)).sum::<f64>();
+    // Begin and answer of a call are two rows at least; a commit of nothing but events has none.
+    let [commits, rows] =
+        ["count", "sum"].map(|end| all_of(&format!("holdfast_commit_rows_{end}")));
+    assert!(commits > 0.0 && rows >= (CALLS * 2) as f64, "{rows} in {commits}");
     for sample in ["holdfast_call_lost_ratio_count", "holdfast_call_mos_count"] {
         assert!(all_of(sample) == (CALLS * 2) as f64, "{sample}: {}", all_of(sample));
     }

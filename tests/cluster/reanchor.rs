@@ -1,6 +1,7 @@
 //! Media nodes of two hosts, two signaling hosts: a media host is lost, drained or cut off from one of the signaling
 //! hosts. What people on the phone notice.
 
+use crate::common::metrics::Scrape;
 use crate::common::network::{Machine, Network, in_a_network};
 use crate::common::postgres::Postgres;
 use crate::common::process::Process;
@@ -156,6 +157,10 @@ fn a_call_goes_on_at_another_host_when_its_media_host_is_gone() {
         assert!(silences.iter().all(|silence| *silence < SILENCE), "{silences:?}");
         pair.hold_and_resume();
         nobody_is_told(&mut pair);
+        let moves = |(_, server): &(Machine, Server)| {
+            Scrape::of(server.admin).value("holdfast_reanchors_total")
+        };
+        assert_eq!(hosts.signaling.iter().map(moves).sum::<f64>(), 1.0);
         pair.callee.hangs_up_on(&mut pair.caller);
         check_moved(&hosts.first().cdrs(1), 1);
     });
