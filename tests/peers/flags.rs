@@ -1,13 +1,16 @@
 //! What is not as it should be in a call is flagged while it lives and in its CDR, each flag by what phones do.
 
 use super::common::events::Watching;
+use super::common::metrics::Scrape;
 use super::common::rtp::Talk;
 use super::common::server::Server;
 use super::common::speech::Law;
+use super::common::srtp::{CM_80, GCM_128, Secured, Suite};
 use super::common::{SOON, eventually};
 use super::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair, phone, reinvite};
 use holdfast::net::clock;
-use holdfast::sip::{HeaderName, Method, Status};
+use holdfast::sip::{HeaderName, Message, Method, Status};
+use holdfast::time::Timestamp;
 use holdfast::views::Rfc3339;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -181,10 +184,105 @@ fn either_phone_that_falls_silent_and_not_one_that_may() {
     hang_up(&server, pair, "one_way_audio");
 }
 
+/// How soon it is told that a phone is not heard.
+const WITHIN: Duration = Duration::from_secs(3);
+
+/// A counter of the only process comes to that value.
+fn counts(server: &Server, what: &str, value: f64) {
+    let sample = format!("holdfast_{what}_total");
+    eventually(&format!("{sample} is {value}"), SOON, || {
+        (Scrape::of(server.admin).value(&sample) == value).then_some(())
+    });
+}
+
+/// The last event of that kind was told in time, and the API shows it by now in time too.
+fn was_told_in_time(watching: &Watching, kind: &str, count: usize, since: Timestamp) -> Value {
+    let shown = clock::now().saturating_since(since);
+    let came = watching.until(kind, count);
+    let told = came.iter().rfind(|event| event["type"] == kind).expect("it is there").clone();
+    let at: Rfc3339 = told["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+    let after = at.0.saturating_since(since);
+    assert!(!after.is_zero() && after < WITHIN && shown < WITHIN, "{kind}: {after:?} {shown:?}");
+    told
+}
+
+/// As behind a NAT that lets nothing of it through: the callee is mute from before it answers, and later both are.
+fn who_is_never_heard_is_told_of(policy: &str, talks: [Talk; 2]) {
+    let server = Server::start();
+    let [caller, callee] = ["1001", "1002"].map(|user| {
+        server.user_with(user, &json!({"srtp": policy}));
+        phone(&server, user, "udp")
+    });
+    let watching = Watching::start(&server, "types=call.*");
+    talks[1].mute(true);
+    let mut attempt = Attempt::with_talks(caller, callee, &server.uri("1002"), talks).ringing();
+    let accepted = attempt.accepted();
+    let answered = clock::now();
+    let mut pair = attempt.acknowledged(&accepted);
+    pair.callee.phone.request_of(&Method::Ack);
+    comes_to(&server, "one_way_audio", 1);
+    let told = was_told_in_time(&watching, "call.one_way", 1, answered);
+    assert_eq!(told["role"], "callee");
+    assert_eq!(pair.callee.talk.sent(), 0);
+    pair.callee.talk.hears(CALLER_HZ);
+    counts(&server, "one_way_audio", 1.0);
+    counts(&server, "no_audio", 0.0);
+    pair.callee.talk.mute(false);
+    comes_to(&server, "one_way_audio", 0);
+    pair.hear_each_other();
+    for side in [&pair.caller, &pair.callee] {
+        side.talk.mute(true);
+    }
+    let stopped = clock::now();
+    comes_to(&server, "silence", 1);
+    was_told_in_time(&watching, "call.silent", 1, stopped);
+    counts(&server, "no_audio", 1.0);
+    hang_up(&server, pair, "one_way_audio");
+}
+
+#[test]
+fn a_phone_that_is_never_heard() {
+    who_is_never_heard_is_told_of("off", [Talk::new(CALLER_HZ), Talk::new(CALLEE_HZ)]);
+}
+
+#[test]
+fn a_phone_with_srtp_that_is_never_heard() {
+    let talk =
+        |hz: u32, suite: Suite| Talk::new(hz).secured(Secured::new(suite, "RTP/SAVP", hz as u8));
+    who_is_never_heard_is_told_of("mandatory", [talk(CALLER_HZ, CM_80), talk(CALLEE_HZ, GCM_128)]);
+}
+
+#[test]
+fn a_phone_of_another_codec_that_is_never_heard() {
+    let talks = [Talk::new(CALLER_HZ), Talk::speaking(CALLEE_HZ, Law::Opus)];
+    who_is_never_heard_is_told_of("off", talks);
+}
+
+/// RFC 3261 §13.3.1.4: after 64 × T1 the call ends, and both phones are told.
+#[test]
+fn an_answer_that_is_never_acknowledged_is_counted() {
+    const PATIENCE: Duration = Duration::from_secs(40);
+    let server = Server::start();
+    let mut attempt = Attempt::new(&server, ["tcp", "tcp"]).ringing();
+    attempt.accepted();
+    comes_to(&server, "ack_missing", 1);
+    counts(&server, "ack_missing", 0.0);
+    for phone in [&mut attempt.caller, &mut attempt.callee] {
+        eventually("a BYE", PATIENCE, || {
+            let is_bye = |came: &Message| matches!(came, Message::Request(request) if request.method == Method::Bye);
+            phone.comes(Duration::from_millis(100), is_bye).then_some(())
+        });
+        let bye = phone.request_of(&Method::Bye);
+        phone.respond(&bye, 200, "unused", None);
+    }
+    counts(&server, "ack_missing", 1.0);
+    had(&server, "ack_missing");
+    assert_eq!(server.cdrs(1)[0]["end_cause"], "ack_timeout");
+}
+
 /// From its last packet to the time of the event, and until the API shows it.
 #[test]
 fn either_phone_that_stops_is_told_of_within_three_seconds() {
-    const WITHIN: Duration = Duration::from_secs(3);
     let server = Server::start();
     let pair = Pair::talking(&server, ["udp", "udp"]);
     let watching = Watching::start(&server, "types=call.*");
@@ -194,16 +292,10 @@ fn either_phone_that_stops_is_told_of_within_three_seconds() {
     for (count, (role, stops, hears)) in (1..).zip(cases) {
         stops.talk.mute(true);
         comes_to(&server, "one_way_audio", 1);
-        let now = clock::now();
         let last = hears.talk.came().pop().expect("it was heard").at;
-        let stopped_at = now - last.elapsed();
-        let shown = now.saturating_since(stopped_at);
-        let told = watching.until("call.one_way", count);
-        let told = told.iter().rfind(|event| event["type"] == "call.one_way").expect("it is there");
-        assert_eq!(told["role"], role);
-        let at: Rfc3339 = told["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
-        let told = at.0.saturating_since(stopped_at);
-        assert!(!told.is_zero() && told < WITHIN && shown < WITHIN, "{told:?} {shown:?}");
+        let stopped = clock::now() - last.elapsed();
+        assert_eq!(was_told_in_time(&watching, "call.one_way", count, stopped)["role"], role);
+        counts(&server, "one_way_audio", count as f64);
         stops.talk.mute(false);
         comes_to(&server, "one_way_audio", 0);
         pair.hear_each_other();
