@@ -73,6 +73,26 @@ fn check_what_is_told(collector: &Collector, target: &str) {
     }
 }
 
+/// Signaling and media are processes of their own, and tell it each their part.
+#[test]
+fn a_media_process_of_its_own_tells_how_its_sound_fares() {
+    let collector = Collector::start();
+    let target = collector.address.to_string();
+    let told = |agent| [("HOLDFAST_HEP_TARGET", target.as_str()), ("HOLDFAST_HEP_AGENT", agent)];
+    let server = Server::start_apart_told(&told("77"), &told("78"));
+    let crowd = Crowd::talking(&server, 1, 0);
+    let call = server.list("/calls")[0]["id"].as_str().expect("an id").to_owned();
+    check_quality(&collector, &call);
+    crowd.hang_up();
+    server.cdrs(1);
+    let came = collector.came();
+    for (kind, agent) in [(1, 77), (5, 78)] {
+        let mut of_kind = came.iter().filter(|packet| packet.is_of(kind)).peekable();
+        assert!(of_kind.peek().is_some(), "{kind}");
+        assert!(of_kind.all(|packet| packet.number(0x000c) == agent), "{kind} of {agent}");
+    }
+}
+
 /// What we report to both phones is told, by the addresses of RTCP.
 fn check_quality(collector: &Collector, call: &str) {
     let reports = eventually("media is told", SOON * 2, || {

@@ -323,7 +323,7 @@ impl Server {
 
     /// Mode `both` with settings of one's own.
     pub(crate) fn start_with(settings: &[(&str, &str)]) -> Self {
-        Self::launch(settings, false)
+        Self::launch(settings, None)
     }
 
     /// A signaling and a media process.
@@ -333,10 +333,16 @@ impl Server {
 
     /// The same; signaling with settings of one's own.
     pub(crate) fn start_apart_with(settings: &[(&str, &str)]) -> Self {
-        Self::launch(settings, true)
+        Self::start_apart_told(settings, &[])
     }
 
-    fn launch(settings: &[(&str, &str)], apart: bool) -> Self {
+    /// The same; each with settings of its own.
+    pub(crate) fn start_apart_told(signaling: &[(&str, &str)], media: &[(&str, &str)]) -> Self {
+        Self::launch(signaling, Some(media))
+    }
+
+    /// With settings for media when that is apart.
+    fn launch(settings: &[(&str, &str)], apart: Option<&[(&str, &str)]>) -> Self {
         let folder = Arc::new(Folder::new("server"));
         let (sip, admin) = (local(ports::port()), local(ports::port()));
         let (control, media_admin) = (local(ports::port()), local(ports::port()));
@@ -354,7 +360,7 @@ impl Server {
         let ip_text = own_ip().to_string();
         let of_media =
             [("HOLDFAST_MEDIA_BIND", ip_text.as_str()), ("HOLDFAST_MEDIA_PORTS", &ports_text)];
-        let (signaling, media) = if apart {
+        let (signaling, media) = if let Some(media_settings) = apart {
             let media_admin = media_admin.to_string();
             let media_control = local(ports::port()).to_string();
             let signaling = process("signaling", &[&of_signaling, settings].concat());
@@ -363,7 +369,8 @@ impl Server {
                 ("HOLDFAST_CONTROL_BIND", &media_control),
                 ("HOLDFAST_ADMIN_BIND", &media_admin),
             ];
-            (signaling, Some(process("media", &[&of_media[..], &joins].concat())))
+            let media = [&of_media[..], &joins, media_settings].concat();
+            (signaling, Some(process("media", &media)))
         } else {
             (process("both", &[&of_signaling, &of_media[..], settings].concat()), None)
         };
