@@ -1,11 +1,14 @@
 //! What is asked of the API is answered alike by every node, whoever has what it is about.
 
+use crate::common::api::Api;
 use crate::common::phone::{Phone, sdp};
+use crate::common::server::Server;
 use crate::common::{SOON, eventually};
 use crate::pair::{CALLEE_HZ, Pair, phone};
 use crate::switch::Switch;
 use holdfast::sip::{HeaderName, Method, Status};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_phone_is_asked_by_any_node_and_a_repeated_request_is_done_once() {
@@ -63,6 +66,35 @@ fn a_user_made_at_one_node_registers_at_another_at_once() {
         maker.api("PATCH", &format!("/users/{extension}"), Some(&changed));
         assert_eq!(register("another horse"), Status(200), "{extension}");
     }
+}
+
+/// Nodes trust a token for as long as they knew it last: a request that begins later is refused everywhere.
+#[test]
+fn a_token_made_at_one_node_is_good_at_another_until_it_is_removed() {
+    const TRUSTED: Duration = Duration::from_secs(5);
+    let switch = Switch::start();
+    let [maker, other] = &switch.signaling[..] else { panic!("two nodes") };
+    let wish = json!({"name": "wallboard", "role": "readonly"});
+    let (status, made) = maker.api("POST", "/tokens", Some(&wish));
+    assert_eq!(status, 201, "{made}");
+    let [id, token] = ["id", "token"].map(|field| made[field].as_str().expect(field).to_owned());
+    let with = |server: &Server| Api { sip: server.sip, admin: server.admin, token: token.clone() };
+    let holders = [with(other), with(maker)];
+    for holder in &holders {
+        assert_eq!(holder.api("GET", "/calls", None).0, 200);
+        assert_eq!(holder.api("POST", "/users", Some(&json!({"extension": "1005"}))).0, 403);
+    }
+    assert_eq!(maker.api("DELETE", &format!("/tokens/{id}"), None).0, 204);
+    let removed = Instant::now();
+    for holder in &holders {
+        eventually("it is refused", SOON, || {
+            let since = removed.elapsed();
+            let (status, told) = holder.api("GET", "/calls", None);
+            assert!(status == 401 || since < TRUSTED, "{status} after {since:?}: {told}");
+            (status == 401).then_some(())
+        });
+    }
+    assert_eq!(other.api("GET", "/calls", None).0, 200, "the others are as they were");
 }
 
 /// An operator plays to a phone and stops that, at the node that does not have the call.
