@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 
 const PACKET: Duration = Duration::from_millis(20);
 const PACKET_SAMPLES: usize = 160;
+/// Of the rough way: each packet with such a number is lost …
+const LOST_OF: u32 = 10;
+/// … and each with an odd one leaves so late.
+const LATE: Duration = Duration::from_millis(15);
 const EVENT_PACKETS: u8 = 7;
 /// Samples at the begin of a numbered packet: their signs are the low bits of its number.
 const NUMBERED: usize = 8;
@@ -33,6 +37,8 @@ struct Shared {
     /// Sequence numbers of all that came, SSRC and when.
     came: Vec<Arrival>,
     sent: u64,
+    /// Packets that are lost on purpose.
+    skipped: u64,
     /// Digits to dial.
     dials: VecDeque<u8>,
     /// The one under way: digit, number of its first packet, packets so far.
@@ -62,6 +68,8 @@ pub(crate) enum Mischief {
     Twice,
     /// Of 64 three in a row are lost.
     Loses,
+    /// Each tenth is lost, and each other one leaves 15 ms late.
+    Rough,
 }
 
 /// A packet as it came.
@@ -247,6 +255,12 @@ impl Talk {
         self.lock().sent
     }
 
+    /// Packets that were lost on purpose.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn skipped(&self) -> u64 {
+        self.lock().skipped
+    }
+
     /// Everything since the last `hears`.
     pub(crate) fn heard(&self) -> Audio {
         Audio { rate_hz: RATE_HZ, samples: self.lock().heard.clone() }
@@ -269,7 +283,8 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
     let mut buffer = [0_u8; 2_048];
     let mut speech = Speech::new(law);
     while !over.load(Ordering::Relaxed) {
-        let wait = next.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let due = next + shared.lock().expect("no panic").lateness();
+        let wait = due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(wait)).expect("a positive time");
         if let Ok((length, _)) = socket.recv_from(&mut buffer) {
             let mut shared = shared.lock().expect("no panic");
@@ -282,7 +297,7 @@ fn run(socket: &UdpSocket, tone_hz: u32, law: Law, shared: &Mutex<Shared>, over:
             shared.heard.extend(samples);
             shared.note_digit(&packet);
         }
-        if Instant::now() < next {
+        if Instant::now() < due {
             continue;
         }
         next += PACKET;
@@ -313,6 +328,21 @@ impl Shared {
         event_packet(number, begin, tone_hz, digit, nth)
     }
 
+    /// How long after its time the next packet leaves.
+    fn lateness(&self) -> Duration {
+        let is_late = self.mischief == Some(Mischief::Rough) && self.number.is_multiple_of(2);
+        if is_late { LATE } else { Duration::ZERO }
+    }
+
+    /// The present packet is lost on purpose.
+    fn skips(&self) -> bool {
+        match self.mischief {
+            Some(Mischief::Loses) => self.number % 64 < 3,
+            Some(Mischief::Rough) => self.number.is_multiple_of(LOST_OF),
+            None | Some(Mischief::WrongTag | Mischief::Twice) => false,
+        }
+    }
+
     fn note_digit(&mut self, packet: &[u8]) {
         let Some((header, [digit, end, _, _])) = packet.split_first_chunk::<12>() else { return };
         let timestamp = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
@@ -325,13 +355,14 @@ impl Shared {
 
     /// A packet as it goes on the wire.
     fn packets(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
-        if matches!(self.mischief, Some(Mischief::Loses)) && self.number % 64 < 3 {
+        if self.skips() {
+            self.skipped += 1;
             return Vec::new();
         }
         let Some(secured) = &mut self.secured else { return vec![packet] };
         let mut packet = secured.protect(&packet);
         match self.mischief {
-            None | Some(Mischief::Loses) => vec![packet],
+            None | Some(Mischief::Loses | Mischief::Rough) => vec![packet],
             Some(Mischief::Twice) => vec![packet.clone(), packet],
             Some(Mischief::WrongTag) => {
                 *packet.last_mut().expect("a tag") ^= 1;

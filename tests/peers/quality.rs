@@ -41,6 +41,55 @@ fn lost_packets_are_bursts_and_cost_the_score() {
     assert!(score(&caller["mos_min"]) < score(&callee["mos_mean"]), "{cdr:#}");
 }
 
+/// What a phone sends is counted and measured as it was sent: one packet of ten is not there, and the way of each other
+/// one takes 15 ms longer, which is the jitter (RFC 3550 §6.4.1) but for the pairs about a gap.
+#[test]
+fn loss_and_jitter_are_those_of_what_the_phone_sends() {
+    let server = Server::start();
+    let mut pair = Pair::talking(&server, ["udp", "udp"]);
+    let is_rough = |lost: &Value, all: u64, jitter: &Value| {
+        let lost = lost.as_u64().expect("a count") as f64;
+        let percent = 100.0 * lost / (all as f64 + lost);
+        assert!((8.0..=12.0).contains(&percent), "{percent} % of {all}");
+        let jitter = jitter.as_f64().expect("milliseconds");
+        assert!((9.0..=25.0).contains(&jitter), "{jitter} ms");
+    };
+    pair.caller.talk.does(Some(Mischief::Rough));
+    pair.hear_each_other();
+    let path = |call: &Value| format!("/calls/{}/quality", call["id"].as_str().expect("an id"));
+    let (call, sounded) = eventually("two samples, as the API shows it", SOON * 3, || {
+        let call = server.list("/calls").remove(0);
+        let (_, sounded) = server.api("GET", &path(&call), None);
+        // There are no legs before the first sample.
+        let known = sounded["legs"].as_array().is_some_and(|legs| legs.len() == 2);
+        let samples = known.then(|| of(&sounded, "caller")["from_phone"].as_array())??.len();
+        let is_known = of(&call, "caller")["streams"][0]["received"]["packets"].as_u64()? > 400;
+        (samples >= 2 && is_known).then_some((call, sounded))
+    });
+    let received = |role| &of(&call, role)["streams"][0]["received"];
+    let count = |value: &Value| value.as_u64().expect("a count");
+    let rough = received("caller");
+    is_rough(&rough["lost"], count(&rough["packets"]), &rough["jitter_ms"]);
+    let sample = of(&sounded, "caller")["from_phone"].as_array().and_then(|all| all.last());
+    let sample = sample.expect("a sample");
+    is_rough(&sample["lost"], count(&sample["packets"]), &sample["jitter_ms"]);
+    let smooth = received("callee");
+    assert_eq!(smooth["lost"], 0, "{smooth:#}");
+    assert!(score(&smooth["jitter_ms"]) < score(&rough["jitter_ms"]), "{call:#}");
+    pair.caller.hangs_up_on(&mut pair.callee);
+    let cdr = server.cdrs(1).remove(0);
+    let caller = of(&cdr, "caller");
+    is_rough(
+        &caller["packets_lost"],
+        count(&caller["packets_received"]),
+        &caller["jitter_mean_ms"],
+    );
+    assert_eq!(of(&cdr, "callee")["packets_lost"], 0, "{cdr:#}");
+    // Of what is sent behind the BYE nothing counts.
+    let skipped = pair.caller.talk.skipped();
+    assert!((skipped.saturating_sub(10)..=skipped).contains(&count(&caller["packets_lost"])));
+}
+
 /// RFC 3550 §6.4.1: what a phone kept a report for is not the way's.
 #[test]
 fn the_way_to_each_phone_and_back_is_told_in_milliseconds() {
