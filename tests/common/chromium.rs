@@ -16,6 +16,8 @@ pub(crate) struct Chromium {
     session: String,
     number: u64,
     complaints: Vec<String>,
+    /// What pages asked for.
+    requests: Vec<String>,
     _profile: Folder,
 }
 
@@ -66,6 +68,7 @@ impl Chromium {
             session: String::new(),
             number: 0,
             complaints: Vec::new(),
+            requests: Vec::new(),
             _profile: profile,
         };
         browser.attach();
@@ -188,6 +191,12 @@ impl Chromium {
         complaints.filter(|text| !expected.iter().any(|known| text.contains(known))).collect()
     }
 
+    /// Addresses that pages asked for, whoever they are.
+    pub(crate) fn requests(&mut self) -> Vec<String> {
+        self.value("1");
+        self.requests.clone()
+    }
+
     /// MiB of what the page's scripts hold, once what is dropped is gone.
     pub(crate) fn heap(&mut self) -> f64 {
         self.command("HeapProfiler.collectGarbage", &json!({}));
@@ -239,6 +248,10 @@ impl Chromium {
     fn note(&mut self, event: &Value) {
         let params = &event["params"];
         match event["method"].as_str() {
+            Some("Network.requestWillBeSent") => {
+                let url = params["request"]["url"].as_str().unwrap_or_default();
+                self.requests.push(url.to_owned());
+            }
             Some("Runtime.exceptionThrown") => self.complaints.push(params.to_string()),
             Some("Log.entryAdded") if params["entry"]["level"] == "error" => {
                 self.complaints.push(params["entry"].to_string());

@@ -12,6 +12,7 @@ mod nodes;
 mod pair;
 mod phones;
 mod pictures;
+mod policy;
 mod quality;
 
 use common::chromium::Chromium;
