@@ -1,7 +1,8 @@
 //! `/audit`: who asked for a change, and what came of it.
 //!
 //! Invariants: every request that may change something is in the log with its outcome, whether it was allowed or not;
-//! an answer does not wait for a store that is away, and a line that does is kept in its order until the store is back,
+//! it is there before anything is done, so that nothing is done without a line though the process is killed amid it; an
+//! answer does not wait for a store that is away, and a line that does is kept in its order until the store is back,
 //! and told the process's own log at once, for the process may end before.
 
 use super::extract::Query;
@@ -35,12 +36,30 @@ pub(super) struct Log(Mutex<Waiting>);
 struct Waiting {
     lines: VecDeque<Line>,
     is_being_written: bool,
+    /// It did not take the last line.
+    is_away: bool,
 }
 
 #[derive(Debug)]
 struct Line {
     view: AuditView,
+    begun: Option<Begun>,
     written: oneshot::Sender<()>,
+}
+
+/// A line that waits for its outcome.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// As it was written.
+    document: String,
+    /// Its sequence; nothing comes when the store did not take it.
+    place: oneshot::Receiver<u64>,
+}
+
+impl Begun {
+    async fn place(self) -> Option<(u64, String)> {
+        Some((self.place.await.ok()?, self.document))
+    }
 }
 
 /// Fields of bodies that nobody is to read in the log.
@@ -48,26 +67,16 @@ const SECRETS: [&str; 4] = ["password", "ha1", "secret", "token"];
 /// Of a body of more bytes only the names of its fields are kept.
 const LONGEST: usize = 4_096;
 
-/// The body of a request: for its line, from who reads it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Asked(Arc<Mutex<Option<Value>>>);
-
-impl Asked {
-    /// That is what it has, as JSON.
-    pub(super) fn note(&self, body: &[u8]) {
-        let Ok(mut asked) = serde_json::from_slice(body) else { return };
-        match &mut asked {
-            Value::Object(fields) if body.len() > LONGEST => {
-                fields.values_mut().for_each(|value| *value = Value::Null);
-            }
-            asked => without_secrets(asked),
+/// What a line has of a body; `None`: it is no JSON.
+pub(super) fn asked(body: &[u8]) -> Option<Value> {
+    let mut asked = serde_json::from_slice(body).ok()?;
+    match &mut asked {
+        Value::Object(fields) if body.len() > LONGEST => {
+            fields.values_mut().for_each(|value| *value = Value::Null);
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        asked => without_secrets(asked),
     }
-
-    pub(super) fn take(&self) -> Option<Value> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
+    Some(asked)
 }
 
 fn without_secrets(value: &mut Value) {
@@ -89,10 +98,31 @@ fn document(view: &AuditView) -> String {
 }
 
 impl Log {
+    /// It is in the log then, without its outcome. `None`: it is to be written with that.
+    async fn begin(&self, store: &Store, view: &AuditView) -> Option<Begun> {
+        if self.lock().is_away {
+            return None;
+        }
+        let document = document(view);
+        let (told, place) = oneshot::channel();
+        let (at, text, store) = (view.at.0, document.clone(), store.clone());
+        // Not broken off when it takes long: the outcome is to find its line.
+        let writing = tokio::spawn(async move {
+            let place = store.add_audit(at, &text).await;
+            place.is_ok_and(|place| told.send(place).is_ok())
+        });
+        let written = tokio::time::timeout(PATIENCE, writing).await;
+        if !written.is_ok_and(|written| written.unwrap_or(false)) {
+            let entry = &document;
+            tracing::warn!(audit.entry = entry, "what the audit log does not have yet is begun");
+        }
+        Some(Begun { document, place })
+    }
+
     /// It is in the log then, or waits for the store.
-    pub(super) async fn note(self: &Arc<Self>, store: &Store, view: AuditView) {
+    async fn note(self: &Arc<Self>, store: &Store, view: AuditView, begun: Option<Begun>) {
         let entry = document(&view);
-        let Some(written) = self.push(store, view) else {
+        let Some(written) = self.push(store, view, begun) else {
             return tracing::warn!(audit.entry = entry, "a line of the audit log is not kept");
         };
         if tokio::time::timeout(PATIENCE, written).await.is_err() {
@@ -101,13 +131,18 @@ impl Log {
     }
 
     /// `None`: too many wait.
-    fn push(self: &Arc<Self>, store: &Store, view: AuditView) -> Option<oneshot::Receiver<()>> {
+    fn push(
+        self: &Arc<Self>,
+        store: &Store,
+        view: AuditView,
+        begun: Option<Begun>,
+    ) -> Option<oneshot::Receiver<()>> {
         let (written, told) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.lines.len() >= WAITING {
             return None;
         }
-        waiting.lines.push_back(Line { view, written });
+        waiting.lines.push_back(Line { view, begun, written });
         if !core::mem::replace(&mut waiting.is_being_written, true) {
             tokio::spawn(Arc::clone(self).write_all(store.clone()));
         }
@@ -116,27 +151,29 @@ impl Log {
 
     /// Until none waits.
     async fn write_all(self: Arc<Self>, store: Store) {
-        while let Some((at, entry)) = self.first() {
-            match store.add_audit(at, &entry).await {
-                Ok(()) => self.first_is_written(),
-                Err(_) => tokio::time::sleep(AGAIN).await,
+        while let Some(Line { view, begun, written }) = self.take() {
+            let begun = match begun {
+                Some(begun) => begun.place().await,
+                None => None,
+            };
+            let begun = begun.as_ref().map(|(place, document)| (*place, document.as_str()));
+            let (at, entry) = (view.at.0, document(&view));
+            while store.end_audit(at, &entry, begun).await.is_err() {
+                self.lock().is_away = true;
+                tokio::time::sleep(AGAIN).await;
             }
+            self.lock().is_away = false;
+            // Its request may have been answered.
+            let _ = written.send(());
         }
     }
 
     /// The line that is to be written. `None`: whoever adds one has it written.
-    fn first(&self) -> Option<(crate::time::Timestamp, String)> {
+    fn take(&self) -> Option<Line> {
         let mut waiting = self.lock();
-        let first = waiting.lines.front().map(|line| (line.view.at.0, document(&line.view)));
+        let first = waiting.lines.pop_front();
         waiting.is_being_written = first.is_some();
         first
-    }
-
-    fn first_is_written(&self) {
-        if let Some(line) = self.lock().lines.pop_front() {
-            // Its request may have been answered.
-            let _ = line.written.send(());
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -145,10 +182,21 @@ impl Log {
 }
 
 impl Admin {
-    /// What was asked, or done by who runs the switch, and what came of it.
+    /// What is asked, before it is done.
+    pub(super) async fn begin(&self, line: &AuditView) -> Option<Begun> {
+        let services = self.services.get()?;
+        self.audit.begin(&services.store, line).await
+    }
+
+    /// What was done by who runs the switch, and what came of it.
     pub async fn note(&self, line: AuditView) {
+        self.end(line, None).await;
+    }
+
+    /// What was asked, and what came of it.
+    pub(super) async fn end(&self, line: AuditView, begun: Option<Begun>) {
         match self.services.get() {
-            Some(services) => self.audit.note(&services.store, line).await,
+            Some(services) => self.audit.note(&services.store, line, begun).await,
             // A media node has no store, and one that starts has none yet.
             None => tracing::info!(
                 audit.entry = document(&line),

@@ -2,22 +2,23 @@
 //!
 //! Invariants: a request without a token that is known reaches nothing; who tries tokens is slowed down by its address
 //! and keeps nobody out who has a good one, behind the same proxy say; what may change something is in the audit log
-//! with its outcome, whoever waits for that.
+//! before it is done, then with its outcome, whoever waits for that.
 
-use super::Admin;
-use super::audit::Asked;
 use super::problem::Problem;
 use super::rates::Rates;
 use super::tokens::Identity;
+use super::{Admin, audit, extract};
 use crate::event::Event;
 use crate::net::clock;
 use crate::views::Rfc3339;
 use crate::views::token::AuditView;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use core::net::IpAddr;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -96,47 +97,72 @@ pub(super) async fn authorize(
 
 /// What the role allows is done.
 async fn run(identity: &Identity, request: Request, next: Next) -> Response {
-    match identity.may(request.method(), path_of(request.uri())) {
-        true => next.run(request).await,
-        false => {
-            let detail = format!("a token of role {} may not do that", identity.role.name());
-            Problem::new(StatusCode::FORBIDDEN, detail).into_response()
-        }
+    match allow(identity, &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
     }
+}
+
+fn allow(identity: &Identity, request: &Request) -> Result<(), Problem> {
+    if identity.may(request.method(), path_of(request.uri())) {
+        return Ok(());
+    }
+    let detail = format!("a token of role {} may not do that", identity.role.name());
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
 }
 
 async fn run_and_note(
     admin: &Admin,
     identity: Identity,
     source: Option<String>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let body = Asked::default();
-    request.extensions_mut().insert(body.clone());
-    let by = identity.clone();
-    // A task of its own again: what breaks off is in the log too.
-    let work = tokio::spawn(async move { run(&by, request, next).await });
-    let response = work.await.unwrap_or_else(|_| Problem::broken().into_response());
-    let asked = uri.path_and_query().map_or("", |path| path.as_str());
-    let within = |path: &str| path.strip_prefix(API).unwrap_or(path).to_owned();
-    let made = response.headers().get(header::LOCATION).and_then(|path| path.to_str().ok());
-    let line = AuditView {
+    let (method, uri) = (request.method(), request.uri());
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    let mut line = AuditView {
         sequence: 0,
         at: Rfc3339(clock::now()),
-        token: identity.id,
-        name: identity.name,
+        token: identity.id.clone(),
+        name: identity.name.clone(),
         node: admin.node.clone(),
         method: method.to_string(),
-        path: within(asked),
-        status: response.status().as_u16(),
+        path: within(path),
+        status: 0,
         source,
-        made: made.map(within),
-        asked: body.take(),
+        made: None,
+        asked: None,
     };
-    admin.note(line).await;
+    let (response, begun) = match read(&identity, request).await {
+        Ok((request, asked)) => {
+            line.asked = asked;
+            let begun = admin.begin(&line).await;
+            // A task of its own again: what breaks off is in the log too.
+            let work = tokio::spawn(next.run(request));
+            (work.await.unwrap_or_else(|_| Problem::broken().into_response()), begun)
+        }
+        Err(problem) => (problem.into_response(), None),
+    };
+    let made = response.headers().get(header::LOCATION).and_then(|path| path.to_str().ok());
+    (line.status, line.made) = (response.status().as_u16(), made.map(within));
+    admin.end(line, begun).await;
     response
+}
+
+/// What is asked and allowed, with what its line is to say of its body: JSON is read before anything is done.
+async fn read(identity: &Identity, request: Request) -> Result<(Request, Option<Value>), Problem> {
+    allow(identity, &request)?;
+    if !extract::is_json(request.headers()) {
+        return Ok((request, None));
+    }
+    let (parts, body) = request.into_parts();
+    let body = extract::read_in_time(body).await?;
+    let asked = audit::asked(&body);
+    Ok((Request::from_parts(parts, Body::from(body)), asked))
+}
+
+fn within(path: &str) -> String {
+    path.strip_prefix(API).unwrap_or(path).to_owned()
 }
 
 /// What only who runs this process, or may do all on this machine, may ask of it, whether it has a store or not.

@@ -1,6 +1,5 @@
 //! What a request must be before a resource sees it: in time, small enough, of the right type and form.
 
-use super::audit::Asked;
 use super::problem::{FieldError, Problem};
 use super::{Admin, Services};
 use crate::limits::REST_BODY_BYTES;
@@ -79,18 +78,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        require_type(&parts.headers, |kind| kind == "application/json" || kind.ends_with("+json"))?;
-        let bytes = read(body).await?;
-        note(&parts, &bytes);
-        parse(&bytes).map(Self)
+        require_type(&parts.headers, is_json_type)?;
+        parse(&read(body).await?).map(Self)
     }
 }
 
-/// For the line of the audit log.
-fn note(parts: &Parts, body: &[u8]) {
-    if let Some(asked) = parts.extensions.get::<Asked>() {
-        asked.note(body);
-    }
+fn is_json_type(kind: &str) -> bool {
+    kind == "application/json" || kind.ends_with("+json")
+}
+
+/// Its body is said to be JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    require_type(headers, is_json_type).is_ok()
 }
 
 /// A JSON body, or none.
@@ -105,7 +104,6 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
             return Ok(Self(T::default()));
         }
         require_type(&parts.headers, |kind| kind == "application/json")?;
-        note(&parts, &bytes);
         // Null is none too.
         parse::<Option<T>>(&bytes).map(|given| Self(given.unwrap_or_default()))
     }
@@ -124,6 +122,16 @@ pub(super) fn require_type(
     }
     let detail = if kind.is_empty() { "no Content-Type".to_owned() } else { kind };
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// The whole of it, within the time that a request has.
+pub(super) async fn read_in_time(body: HttpBody) -> Result<Bytes, Problem> {
+    let all = tokio::time::timeout(REQUEST_DEADLINE, read(body)).await;
+    all.unwrap_or_else(|_| Err(late()))
+}
+
+fn late() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "the body does not come")
 }
 
 pub(super) async fn read(body: HttpBody) -> Result<Bytes, Problem> {
@@ -155,7 +163,7 @@ pub(super) async fn next_piece(
         Ok(Some(Ok(piece))) => Ok(Some(piece)),
         Ok(None) => Ok(None),
         Ok(Some(Err(error))) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body does not come")),
+        Err(_) => Err(late()),
     }
 }
 

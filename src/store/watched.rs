@@ -46,9 +46,25 @@ impl Store {
         ask!(self, DEADLINE, remove_token(id))
     }
 
-    /// A line of the audit log.
-    pub async fn add_audit(&self, at: Timestamp, document: &str) -> Result<(), StoreError> {
+    /// A line of the audit log; its sequence.
+    pub async fn add_audit(&self, at: Timestamp, document: &str) -> Result<u64, StoreError> {
         ask!(self, DEADLINE, add_audit(at, document))
+    }
+
+    /// What a line says with its outcome, in the place of what it said before; where that is not in its place, which
+    /// another server may have given away, a line more.
+    pub async fn end_audit(
+        &self,
+        at: Timestamp,
+        document: &str,
+        before: Option<(u64, &str)>,
+    ) -> Result<(), StoreError> {
+        if let Some((sequence, before)) = before
+            && ask!(self, DEADLINE, end_audit(sequence, before, document))?
+        {
+            return Ok(());
+        }
+        self.add_audit(at, document).await.map(drop)
     }
 
     /// Lines of the audit log before a sequence, the greatest first.

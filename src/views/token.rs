@@ -79,7 +79,8 @@ pub struct AuditView {
     pub method: String,
     /// What it was asked of, with its query.
     pub path: String,
-    /// HTTP status of the answer.
+    /// HTTP status of the answer. 0: there is none yet; or there never was one, because the process ended amid it, and
+    /// nobody knows whether it was done.
     pub status: u16,
     /// The address that it came from; none by the socket in the data directory.
     #[serde(default)]

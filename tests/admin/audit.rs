@@ -91,3 +91,26 @@ fn a_line_tells_what_was_asked_and_made_without_secrets() {
     let line = &newest(&api)[0];
     assert_eq!((&line["made"], &line["asked"]), (&json!(null), &json!(null)), "{line}");
 }
+
+/// Before anything is done: its process may be killed amid it.
+#[test]
+fn a_line_is_there_while_nobody_knows_the_outcome_yet() {
+    let api = start("audit-begun");
+    let wish = json!({"from": "1001", "to": "1002"});
+    let hold = api.calls_wait();
+    let begun = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| api.api("POST", "/calls", Some(wish.clone())));
+        api.is_asked("originate");
+        let begun = newest(&api);
+        drop(hold);
+        assert_eq!(asking.join().expect("no panic").status, 202);
+        begun
+    });
+    let [begun] = &begun[..] else { panic!("one line: {begun:#?}") };
+    assert_eq!((&begun["path"], &begun["status"]), (&json!("/calls"), &json!(0)), "{begun}");
+    assert_eq!(begun["asked"], wish, "{begun}");
+    let ended = newest(&api);
+    let [ended] = &ended[..] else { panic!("the same line: {ended:#?}") };
+    assert_eq!((&ended["sequence"], &ended["status"]), (&begun["sequence"], &json!(202)));
+    assert!(ended["made"].as_str().is_some_and(|path| path.starts_with("/calls/")), "{ended}");
+}

@@ -10,6 +10,7 @@ mod pair;
 
 mod amid;
 mod any_node;
+mod audit;
 mod baresip;
 mod capture;
 mod connections;

@@ -30,6 +30,8 @@ macro_rules! on_both {
 
 /// What repeated requests were answered.
 mod answers;
+/// The audit log.
+mod audit;
 /// A row that the database refuses harms no other.
 mod bad_rows;
 /// Saves of calls: fences, keys, ends, tombstones.

@@ -80,6 +80,11 @@ function what(line) {
   return [line.method, line.path, line.made && `→ ${line.made}`, short].filter(Boolean).join(' ');
 }
 
+function outcome(status) {
+  if (status === 0) return '';
+  return status < 400 ? 'good' : 'bad';
+}
+
 export function audit(main) {
   const body = h('tbody', {});
   const more = h('button', { class: 'hidden' }, 'Older ones');
@@ -90,7 +95,7 @@ export function audit(main) {
     const page = await get(`/audit?limit=100${cursor && `&cursor=${cursor}`}`);
     body.append(...page.items.map((line) => h('tr', {},
       cell('When', moment(line.at)), cell('Who', line.name, 'whole'), cell('What', what(line), 'mono'),
-      cell('Outcome', line.status, line.status < 400 ? 'good' : 'bad'), cell('Node', line.node, 'whole'))));
+      cell('Outcome', line.status || 'not known', outcome(line.status)), cell('Node', line.node, 'whole'))));
     cursor = page.next_cursor ?? '';
     more.classList.toggle('hidden', !cursor);
     if (body.firstChild) replace(place, table([['When'], ['Who'], ['What'], ['Outcome'], ['Node']], body));

@@ -53,13 +53,26 @@ impl Session {
         Ok(done.bind(id).execute(&mut *self.connection).await?.rows_affected() > 0)
     }
 
-    pub async fn add_audit(&mut self, at: Timestamp, document: &str) -> Result<(), StoreError> {
-        sqlx::query("insert into audit (at, document) values ($1, $2)")
-            .bind(signed(at.as_micros()))
-            .bind(document)
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(())
+    pub async fn add_audit(&mut self, at: Timestamp, document: &str) -> Result<u64, StoreError> {
+        let done = sqlx::query_scalar(
+            "insert into audit (at, document) values ($1, $2) returning sequence",
+        );
+        let done = done.bind(signed(at.as_micros())).bind(document);
+        Ok(unsigned(done.fetch_one(&mut *self.connection).await?))
+    }
+
+    /// True too when it was done before.
+    pub async fn end_audit(
+        &mut self,
+        sequence: u64,
+        before: &str,
+        document: &str,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "update audit set document = $3 where sequence = $1 and document in ($2, $3)",
+        );
+        let done = done.bind(signed(sequence)).bind(before).bind(document);
+        Ok(done.execute(&mut *self.connection).await?.rows_affected() > 0)
     }
 
     pub async fn audit(

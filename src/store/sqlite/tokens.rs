@@ -53,13 +53,24 @@ impl Sqlite {
         Ok(done.bind(id).execute(&self.writer).await?.rows_affected() > 0)
     }
 
-    pub async fn add_audit(&self, at: Timestamp, document: &str) -> Result<(), StoreError> {
-        sqlx::query("insert into audit (at, document) values (?1, ?2)")
-            .bind(signed(at.as_micros()))
-            .bind(document)
-            .execute(&self.writer)
-            .await?;
-        Ok(())
+    pub async fn add_audit(&self, at: Timestamp, document: &str) -> Result<u64, StoreError> {
+        let done = sqlx::query("insert into audit (at, document) values (?1, ?2)");
+        let done = done.bind(signed(at.as_micros())).bind(document);
+        Ok(unsigned(done.execute(&self.writer).await?.last_insert_rowid()))
+    }
+
+    /// True too when it was done before.
+    pub async fn end_audit(
+        &self,
+        sequence: u64,
+        before: &str,
+        document: &str,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "update audit set document = ?3 where sequence = ?1 and document in (?2, ?3)",
+        );
+        let done = done.bind(signed(sequence)).bind(before).bind(document);
+        Ok(done.execute(&self.writer).await?.rows_affected() > 0)
     }
 
     pub async fn audit(
