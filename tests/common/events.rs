@@ -3,6 +3,7 @@
 use super::SOON;
 use super::api::Api;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -158,4 +159,43 @@ pub(crate) fn check_order(came: &[Value]) {
 pub(crate) fn story_of(came: &[Value], call: &Value) -> Vec<String> {
     let of_call = came.iter().filter(|event| event["call_id"] == *call);
     of_call.map(|event| event["type"].as_str().expect("a type").to_owned()).collect()
+}
+
+/// Ids of calls, as `/calls` has them and snapshots too.
+pub(crate) fn ids(calls: &[Value]) -> BTreeSet<String> {
+    calls.iter().map(|call| call["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// Calls that live for who read this: those of the last snapshot, then as events tell. Whatever is told of a call that
+/// is not known, but for its end, is told of one that lives.
+pub(crate) fn live_of(came: &[Value]) -> BTreeSet<String> {
+    let (mut live, mut shown) = (BTreeSet::new(), BTreeSet::new());
+    for event in came {
+        match (event["type"].as_str().expect("a type"), event["call_id"].as_str()) {
+            ("gap", _) => shown.clear(),
+            ("snapshot", _) => {
+                shown.extend(ids(event["calls"].as_array().expect("calls")));
+                if event["last"] == true {
+                    live = std::mem::take(&mut shown);
+                }
+            }
+            ("call.ended", Some(call)) => _ = live.remove(call),
+            (_, Some(call)) => _ = live.insert(call.to_owned()),
+            (_, None) => {}
+        }
+    }
+    live
+}
+
+/// None of these ended twice, and each that was told of has ended.
+pub(crate) fn check_ends(came: &[Value]) {
+    let ends = came.iter().filter(|event| event["type"] == "call.ended");
+    let mut ended = BTreeSet::new();
+    for end in ends {
+        let call = end["call_id"].as_str().expect("a call");
+        assert!(ended.insert(call), "it ended twice: {end}");
+    }
+    let told: BTreeSet<&str> = came.iter().filter_map(|event| event["call_id"].as_str()).collect();
+    assert_eq!(told, ended);
+    assert_eq!(live_of(came), BTreeSet::new());
 }
