@@ -66,7 +66,8 @@ pub(super) struct EventsQuery {
     last_event_id: Option<u64>,
 }
 
-/// A part of what is live when the stream begins. Events that are older than a part of it may follow it.
+/// A part of what is live when the stream begins. Events that are older than a part of it may follow it. Calls whose
+/// node died a moment before are in none: `call.adopted` tells of them.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Snapshot {
     /// `snapshot`.
