@@ -1,12 +1,14 @@
 //! PostgreSQL fails over to a replica that lacks what was committed last: what is missing there is written again by who
 //! has it.
 
+use crate::common::events::{Watching, check_ends, ids, live_of};
 use crate::common::postgres::Postgres;
 use crate::common::process::Process;
 use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
 use crate::pair::{Pair, phone, reinvite};
 use holdfast::sip::Method;
+use serde_json::Value;
 
 /// Live calls, and their records for people.
 const LIVE: &str = "select count(*) from calls where ended_at is null";
@@ -69,6 +71,7 @@ fn hang_up(mut pair: Pair) {
 #[test]
 fn what_the_replica_lacks_is_written_to_it_again() {
     let mut site = Site::start();
+    let watching = [0, 1].map(|at| Watching::start(&site.signaling[at], "types=call.*"));
     let mut held = site.pair("1001", "1002");
     let over = site.pair("1003", "1004");
     site.primary.cut_off(&site.replica);
@@ -83,6 +86,13 @@ fn what_the_replica_lacks_is_written_to_it_again() {
     site.stored(2, 1);
     let bindings = "select count(*) from bindings where extension in ('1005', '1006')";
     assert_eq!(site.replica.number(bindings), 2, "registrations too");
+    let live = ids(&site.signaling[0].list("/calls"));
+    assert_eq!(live.len(), 2);
+    for watching in &watching {
+        let shown = watching.wait("gap and snapshot", after_the_gap);
+        assert_eq!(shown[0]["type"], "snapshot", "{shown:#?}");
+        assert_eq!(live_of(&shown), live, "{shown:#?}");
+    }
     // As good as ever: whoever owns them may die now.
     let mut owner = site.signaling.remove(0);
     owner.signaling.kill();
@@ -93,6 +103,22 @@ fn what_the_replica_lacks_is_written_to_it_again() {
     site.stored(0, 3);
     let answered = "select count(*) from cdrs where disposition = 'answered'";
     assert_eq!(site.replica.number(answered), 3);
+    // The other one was at a node that is dead.
+    let [_, survivor] = &watching;
+    survivor.wait("both ends", |came| live_of(&after_the_gap(came)?).is_empty().then_some(()));
+    let rest = after_the_gap(&survivor.came()).expect("as before");
+    let of_live = |event: &&Value| {
+        let call = event["call_id"].as_str();
+        event["type"] == "snapshot" || call.is_some_and(|call| live.contains(call))
+    };
+    check_ends(&rest.iter().filter(of_live).cloned().collect::<Vec<_>>());
+}
+
+/// What came after the last one, once there is one and the snapshot is complete.
+fn after_the_gap(came: &[Value]) -> Option<Vec<Value>> {
+    let gap = came.iter().rposition(|event| event["type"] == "gap")?;
+    let rest = &came[gap + 1..];
+    rest.iter().any(|event| event["last"] == true).then(|| rest.to_vec())
 }
 
 #[test]
