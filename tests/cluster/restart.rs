@@ -1,12 +1,13 @@
 //! Everything goes and comes back: calls whose phones are still there go on, with their media.
 
+use crate::common::events::{Watching, check_ends, check_order, story_of};
 use crate::common::postgres::Postgres;
 use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
 use crate::crowd::check_line;
-use crate::pair::Pair;
+use crate::pair::{Pair, phone};
 use crate::switch::{Switch, check_record};
-use holdfast::sip::{Message, Status};
+use holdfast::sip::{Message, Method, Status};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -37,6 +38,46 @@ fn the_only_process_is_killed_and_started_again() {
         let leg = &cdrs[0]["legs"][leg];
         assert!(leg["packets_received"].as_u64() >= Some(counted), "{counted} of {leg:#}");
         assert!(leg["packets_sent"].as_u64() > Some(0), "{leg:#}");
+    }
+}
+
+/// One that is over by then, one that ends in that moment, one that goes on, and one that comes afterwards.
+#[test]
+fn each_call_ends_once_though_the_only_process_is_killed() {
+    let postgres = Postgres::start();
+    for database in [None, Some(postgres.url("postgres"))] {
+        println!("{database:?}");
+        let setting = database.as_deref().map(|url| ("HOLDFAST_DATABASE_URL", url));
+        let mut server = Server::start_with(setting.as_slice());
+        let watching = Watching::start(&server, "types=call.*");
+        let pair = |server: &Server, [from, to]: [&str; 2]| {
+            let [caller, callee] = [from, to].map(|user| phone(server, user, "udp"));
+            Pair::between(caller, callee, &server.uri(to))
+        };
+        let mut over = pair(&server, ["1001", "1002"]);
+        let mut ending = pair(&server, ["1003", "1004"]);
+        let mut lasting = pair(&server, ["1005", "1006"]);
+        over.caller.hangs_up_on(&mut over.callee);
+        watching.until("call.ended", 1);
+        let Pair { caller, callee } = &mut ending;
+        caller.phone.send_in_dialog(caller.dialog.request(Method::Bye));
+        server.signaling.kill();
+        server.start_again();
+        assert_eq!(caller.phone.response_to(&Method::Bye).status, Status(200));
+        let bye = callee.phone.request_of(&Method::Bye);
+        callee.phone.respond(&bye, 200, "unused", None);
+        lasting.callee.hangs_up_on(&mut lasting.caller);
+        let Pair { caller, callee } = over;
+        let mut late = Pair::between(caller.phone, callee.phone, &server.uri("1002"));
+        late.caller.hangs_up_on(&mut late.callee);
+        let cdrs = server.cdrs(4);
+        let came = watching.until("call.ended", cdrs.len());
+        check_order(&came);
+        check_ends(&came);
+        for cdr in &cdrs {
+            let story = story_of(&came, &cdr["id"]);
+            assert_eq!(story.iter().filter(|kind| *kind == "call.ended").count(), 1, "{story:?}");
+        }
     }
 }
 
