@@ -61,13 +61,17 @@ fn a_browser_lets_pages_ask_nobody_else() {
     let url = format!("http://{}/", elsewhere.local_addr().expect("bound"));
     elsewhere.set_nonblocking(true).expect("a socket");
     let mut browser = signed_in(&server, 1280);
-    let fetched = browser.value(&format!("fetch('{url}').then(() => 'sent', () => 'refused')"));
+    // Nobody answers there: what goes there is given up.
+    let fetch = format!("fetch('{url}', {{ signal: AbortSignal.timeout(3000) }})");
+    let why = "(error) => error.name === 'TimeoutError' ? 'sent' : 'refused'";
+    let fetched = browser.value(&format!("{fetch}.then(() => 'sent', {why})"));
     assert_eq!(fetched, "refused");
     for element in ["img", "script"] {
         let put = format!(
             "new Promise((done) => {{
                 const one = document.createElement('{element}');
                 one.onload = () => done('loaded');
+                setTimeout(() => done('sent'), 3000);
                 one.onerror = () => done('refused');
                 one.src = '{url}';
                 document.body.append(one);
