@@ -96,11 +96,13 @@ impl Both {
 
     /// All but what was told of the start a moment too late, and of sound.
     fn came(&self, watching: &Watching) -> Vec<Value> {
-        let untold = ["snapshot", "node.started", "call.one_way", "call.two_way", "call.silent"];
+        let of_sound = ["call.one_way", "call.two_way", "call.silent", "call.heard"];
+        let untold = [&["snapshot", "node.started"], &of_sound[..]].concat();
         let is_wanted = |event: &Value| {
-            untold.iter().all(|kind| event["type"] != *kind)
-                && event["type"] != "call.heard"
-                && event["media_node"] != self.media.as_str()
+            let kind = event["type"].as_str().expect("a type");
+            let is_former =
+                kind.starts_with("media.") && event["media_node"] == self.media.as_str();
+            !is_former && !untold.contains(&kind)
         };
         let mut came = watching.came();
         came.retain(is_wanted);
