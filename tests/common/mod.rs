@@ -53,9 +53,26 @@ pub(crate) mod srtp;
 pub(crate) mod tone;
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Who runs the tests set that variable (`WITHOUT_…`), because this machine lacks something. Says so past the harness,
+/// which shows no output of tests that pass.
+pub(crate) fn is_left_out(test: &str, variable: &str) -> bool {
+    let left_out = std::env::var_os(variable).is_some_and(|wish| !wish.is_empty());
+    if left_out {
+        let line = format!("\nNOT TESTED: {test}, because {variable} is set\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+    left_out
+}
+
+/// The name of the test that runs in this thread.
+pub(crate) fn own_name() -> String {
+    thread::current().name().unwrap_or("a test").to_owned()
+}
 
 /// Patience with what should take well below a second.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

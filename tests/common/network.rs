@@ -4,10 +4,9 @@
 //! Namespaces must be permitted (root, or CAP_SYS_ADMIN and CAP_NET_ADMIN): where they are not, the test fails. Who
 //! cannot have them sets `WITHOUT_NAMESPACES=1`, and the output says what was left out.
 
-use super::set_own_ip;
+use super::{is_left_out, own_name, set_own_ip};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
@@ -28,11 +27,11 @@ pub(crate) struct Machine {
 
 /// Runs a test in a network of its own.
 pub(crate) fn in_a_network(test: impl FnOnce(&Network) + Send) {
-    if is_left_out() {
+    if is_left_out(&own_name(), "WITHOUT_NAMESPACES") {
         return;
     }
     thread::scope(|scope| {
-        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let name = own_name();
         let body = move || {
             enter_new();
             ip("link set lo up");
@@ -53,17 +52,6 @@ pub(crate) fn lay_cables() -> Ipv4Addr {
     ip(&format!("addr add {OWN}/24 dev switch"));
     ip("link set switch up");
     OWN
-}
-
-#[allow(clippy::disallowed_methods, reason = "a wish of the person who runs the tests")]
-fn is_left_out() -> bool {
-    let left_out = std::env::var_os("WITHOUT_NAMESPACES").is_some_and(|wish| !wish.is_empty());
-    if left_out {
-        let test = thread::current().name().unwrap_or_default().to_owned();
-        let line = format!("\nNOT TESTED: {test}, because WITHOUT_NAMESPACES is set\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    left_out
 }
 
 impl Network {
@@ -99,7 +87,7 @@ impl Machine {
 
     /// Does something there; processes that it starts stay there.
     pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let name = own_name();
         thread::scope(|scope| {
             let inside = || {
                 setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("root may enter");

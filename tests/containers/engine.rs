@@ -12,15 +12,9 @@ pub(crate) const IMAGE: &str = "holdfast-test";
 pub(crate) const NEXT_IMAGE: &str = "holdfast-test:next";
 pub(crate) const POSTGRES_IMAGE: &str = "holdfast-postgres-test";
 
-/// Docker was left out on purpose. Says so past the harness, which shows no output of tests that pass.
-#[allow(clippy::disallowed_methods, reason = "a wish of the person who runs the tests")]
+/// Docker was left out on purpose.
 pub(crate) fn is_left_out(test: &str) -> bool {
-    let left_out = std::env::var_os("WITHOUT_DOCKER").is_some_and(|wish| !wish.is_empty());
-    if left_out {
-        let line = format!("\nNOT TESTED: {test}, because WITHOUT_DOCKER is set\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    left_out
+    crate::common::is_left_out(test, "WITHOUT_DOCKER")
 }
 
 /// Builds the images once a run.

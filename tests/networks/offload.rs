@@ -6,28 +6,16 @@
 use crate::common::network::{Machine, Network, in_a_network, ip};
 use crate::common::rtp::Talk;
 use crate::common::server::Server;
-use crate::common::{SOON, eventually};
+use crate::common::{SOON, eventually, is_left_out, own_name};
 use crate::nat::Party;
 use crate::pair::{Attempt, CALLEE_HZ, CALLER_HZ, Pair};
 use serde_json::Value;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 /// An address of the switch that no cable has.
 const VIRTUAL: &str = "10.99.0.1";
 /// Sounds of a second.
 const SECOND: usize = 50;
-
-#[allow(clippy::disallowed_methods, reason = "a wish of the person who runs the tests")]
-fn is_left_out() -> bool {
-    let left_out = std::env::var_os("WITHOUT_BPF").is_some_and(|wish| !wish.is_empty());
-    if left_out {
-        let test = std::thread::current().name().unwrap_or_default().to_owned();
-        let line = format!("\nNOT TESTED: {test}, because WITHOUT_BPF is set\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    left_out
-}
 
 /// A switch and two phones, each on a host of its own.
 struct Hosts {
@@ -37,7 +25,7 @@ struct Hosts {
 }
 
 fn on_hosts(settings: &[(&str, &str)], test: impl FnOnce(&Hosts) + Send) {
-    if is_left_out() {
+    if is_left_out(&own_name(), "WITHOUT_BPF") {
         return;
     }
     in_a_network(|network: &Network| {

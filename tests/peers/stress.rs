@@ -9,7 +9,7 @@ use crate::common::phone::{Phone, audio_address, sdp};
 use crate::common::process::Process;
 use crate::common::rtp::Talk;
 use crate::common::server::Server;
-use crate::common::{SOON, eventually};
+use crate::common::{SOON, eventually, is_left_out};
 use crate::pair::{CALLER_HZ, Pair, phone};
 use holdfast::sip::{HeaderName, Method, Response};
 use std::fs;
@@ -27,8 +27,7 @@ struct Group {
 impl Group {
     /// `None`: not wanted here.
     fn with(process: &Process, name: &str) -> Option<Self> {
-        if std::env::var_os("WITHOUT_NAMESPACES").is_some_and(|wish| !wish.is_empty()) {
-            eprintln!("\nNOT TESTED: {name}, because WITHOUT_NAMESPACES is set\n");
+        if is_left_out(name, "WITHOUT_NAMESPACES") {
             return None;
         }
         let first = PathBuf::from("/sys/fs/cgroup/cpu");
