@@ -101,6 +101,11 @@ impl Chromium {
         self.command("Emulation.setEmulatedMedia", &features);
     }
 
+    /// The page never gets what lies there, whatever it was before.
+    pub(crate) fn block(&mut self, urls: &[&str]) {
+        self.command("Network.setBlockedURLs", &json!({"urls": urls}));
+    }
+
     /// Opens a page; it is there when `wait` finds what is expected.
     pub(crate) fn open(&mut self, url: &str) {
         self.command("Page.navigate", &json!({"url": url}));
@@ -130,7 +135,8 @@ impl Chromium {
         };
         let deadline = std::time::Instant::now() + SOON * 2;
         while probe().is_none() {
-            assert!(std::time::Instant::now() < deadline, "never: {expression}\n{text}");
+            let is_late = std::time::Instant::now() > deadline;
+            assert!(!is_late, "never: {expression}\n{text}\n{:?}", self.complaints);
             thread::sleep(std::time::Duration::from_millis(30));
         }
     }

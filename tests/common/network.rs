@@ -12,6 +12,8 @@ use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::thread;
 
+/// None of IPv6 comes by itself a second later: browsers break off what they load when an address comes.
+const NO_LATE_ADDRESS: &str = "addrgenmode none";
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 /// What a test is given.
@@ -50,7 +52,7 @@ pub(crate) fn in_a_network(test: impl FnOnce(&Network) + Send) {
 pub(crate) fn lay_cables() -> Ipv4Addr {
     ip("link add switch type bridge");
     ip(&format!("addr add {OWN}/24 dev switch"));
-    ip("link set switch up");
+    ip(&format!("link set switch {NO_LATE_ADDRESS} up"));
     OWN
 }
 
@@ -79,9 +81,9 @@ impl Machine {
         machine.within(|| {
             ip("link set lo up");
             ip(&format!("addr add {}/24 dev cable", machine.ip));
-            ip("link set cable up");
+            ip(&format!("link set cable {NO_LATE_ADDRESS} up"));
         });
-        ip(&format!("link set {} up", machine.wire));
+        ip(&format!("link set {} {NO_LATE_ADDRESS} up", machine.wire));
         machine
     }
 

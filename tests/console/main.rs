@@ -55,6 +55,22 @@ fn go(browser: &mut Chromium, view: &str) {
     browser.value(&format!("location.hash = '#/{view}'"));
 }
 
+/// A script that was lost on its way leaves no blank page.
+#[test]
+fn a_page_whose_scripts_do_not_come_says_what_to_do() {
+    let server = Server::start();
+    let mut browser = Chromium::start(1280, 900);
+    let told = "document.querySelector('.late')?.checkVisibility({visibilityProperty: true})";
+    browser.block(&["*/console/call.js"]);
+    browser.open(&format!("http://{}/", server.admin));
+    browser.wait(told);
+    browser.wait_for("load the page again");
+    browser.block(&[]);
+    browser.open(&format!("http://{}/", server.admin));
+    browser.wait("document.querySelector('input[name=token]')");
+    assert_eq!(browser.value(&format!("Boolean({told})")), false);
+}
+
 #[test]
 fn a_token_opens_the_door_and_a_wrong_one_does_not() {
     let server = Server::start();
