@@ -25,6 +25,8 @@ const PACE: Duration = Duration::from_millis(2);
 /// worth waiting for company. Whoever comes after a pause waits for nothing.
 const PATIENCE: Duration = Duration::from_millis(5);
 const WORTH_A_COMMIT: usize = 24;
+/// The same while only answers to REGISTER wait: no person does.
+const PATIENCE_OF_BINDINGS: Duration = Duration::from_millis(10);
 /// The same while nobody waits for any of them.
 const LEISURE: Duration = Duration::from_millis(20);
 /// The first wait after an error; doubled up to `LONGEST_BACK_OFF`.
@@ -498,16 +500,16 @@ impl Committer {
         }
         let pace = match self.owed() {
             WORTH_A_COMMIT.. => PACE,
-            _ if self.somebody_waits() => PATIENCE,
+            _ if self.a_call_waits() => PATIENCE,
+            _ if !self.bindings.order.is_empty() => PATIENCE_OF_BINDINGS,
             _ => LEISURE,
         };
         Some(self.not_before.max(self.last_began + pace))
     }
 
-    /// Something leaves when it is stored. Of a call that ended its phones know already.
-    fn somebody_waits(&self) -> bool {
-        let mut calls = self.calls.values.values();
-        !self.bindings.order.is_empty() || !calls.all(|save| save.ended)
+    /// Something of a call leaves when it is stored. Of one that ended its phones know already.
+    fn a_call_waits(&self) -> bool {
+        !self.calls.values.values().all(|save| save.ended)
     }
 }
 
@@ -570,6 +572,8 @@ mod tests {
         committer.finish(true, at(1)).expect("was under way");
         committer.save(Save { ended: true, ..save(1, 2) });
         assert_eq!(committer.next_timeout(), Some(at(20)));
+        committer.write_bindings("1001", Vec::new());
+        assert_eq!(committer.next_timeout(), Some(at(10)), "a phone waits, but nobody with it");
         committer.save(save(2, 1));
         assert_eq!(committer.next_timeout(), Some(at(5)));
         assert_eq!(revs(&committer.poll_batch(at(5)).expect("due")), [(1, 2), (2, 1)]);

@@ -13,9 +13,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than signaling waits for a media node that gives no sign of life.
-const CUT: Duration = Duration::from_secs(13);
-
 /// A wire that can be cut.
 struct Wire {
     address: SocketAddr,
@@ -71,8 +68,28 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
+/// Longer than signaling waits for a media node that gives no sign of life.
 #[test]
 fn a_cut_control_channel_is_not_noticed_on_the_phone() {
+    is_not_noticed(Duration::from_secs(13));
+}
+
+/// `cargo test --test cluster -- --ignored cut_for_a_minute`
+#[test]
+#[ignore = "takes more than a minute"]
+fn a_control_channel_cut_for_a_minute_is_not_noticed() {
+    is_not_noticed(Duration::from_secs(60));
+}
+
+/// `cargo test --test cluster -- --ignored cut_for_ten_minutes`
+#[test]
+#[ignore = "takes more than ten minutes"]
+fn a_control_channel_cut_for_ten_minutes_is_not_noticed() {
+    is_not_noticed(Duration::from_secs(600));
+}
+
+/// One that is cut for so long.
+fn is_not_noticed(cut: Duration) {
     let postgres = Postgres::start();
     let host = Host::new(&postgres.url("postgres"));
     let wire = Wire::to(host.control());
@@ -93,7 +110,7 @@ fn a_cut_control_channel_is_not_noticed_on_the_phone() {
     let since = Instant::now();
     media_state("suspect");
     pair.caller.talk.dial(5);
-    while since.elapsed() < CUT {
+    while since.elapsed() < cut {
         pair.hear_each_other();
         assert_eq!(server.list("/calls").len(), 1, "the call goes on");
     }
