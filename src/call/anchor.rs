@@ -131,7 +131,7 @@ impl Leg {
             return self.description.turn(directions, &local);
         }
         match self.moving.as_ref().map(|moving| &moving.nudge) {
-            None => self.description.sent.clone(),
+            None => self.description.repeat(),
             Some(Nudge::No | Nudge::Done) => self.description.relocate(&local),
             Some(Nudge::Stop(_)) => self.description.redirect(Direction::Inactive),
             Some(Nudge::Begin(text)) => {
@@ -516,7 +516,7 @@ impl Call {
         if let Some(leg) = self.record.leg_mut(id) {
             let wished = leg.own_keys();
             leg.set_own_keys(&keys);
-            leg.description.relocate(&former);
+            leg.description.return_to(&former);
             leg.set_own_keys(&wished);
         }
     }

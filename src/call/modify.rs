@@ -431,7 +431,7 @@ impl Call {
         let Some(exchange) = &mut self.exchange else { return };
         let (to, Some(backup)) = (exchange.to, exchange.backup.take()) else { return };
         if let Some(leg) = self.record.leg_mut(to)
-            && leg.description.version > backup.version
+            && leg.description.sent != backup.sent
         {
             leg.description = backup.after_refusal(&leg.description);
         }
@@ -455,7 +455,7 @@ impl Call {
 
     /// The same description again (a session refresh): our last SDP again.
     fn answer_repeat(&mut self, id: LegId, sequence: u32) {
-        let sdp = self.record.leg(id).and_then(|leg| leg.description.sent.clone());
+        let sdp = self.record.leg_mut(id).and_then(|leg| leg.description.repeat());
         let rev = self.save();
         self.respond(&Reply::new(id, Method::Invite, sequence, 200).behind(rev), |response| {
             set_sdp(response, &sdp.unwrap_or_default());

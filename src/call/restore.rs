@@ -229,8 +229,8 @@ impl Call {
 
     /// The SDP of the 200 to a phone's open INVITE, when that was decided: it was the first INVITE, its offer is in
     /// force, or ours awaits its answer.
-    fn answer_given(&self, id: LegId) -> Option<String> {
-        let leg = self.record.leg(id)?;
+    fn answer_given(&mut self, id: LegId) -> Option<String> {
+        let leg = self.record.leg_mut(id)?;
         let server = leg.servers.iter().find(|server| server.is_open_invite())?;
         let request = server.request.as_ref()?;
         let first = request.to().is_none_or(|to| to.tag().is_none());
@@ -240,7 +240,7 @@ impl Call {
             .exchange
             .as_ref()
             .is_some_and(|exchange| exchange.from == id && exchange.stage == Stage::AwaitingAck);
-        leg.description.sent.clone().filter(|_| first || in_force || late)
+        if first || in_force || late { leg.description.repeat() } else { None }
     }
 
     fn answer_again(&mut self, reply: &Reply, sdp: &str) {

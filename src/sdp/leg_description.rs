@@ -1,7 +1,7 @@
 //! What is remembered of a leg's descriptions, and how ours are written (RFC 8866).
 //!
 //! Invariants: SDP is written from the model; the o= version rises by one exactly when our SDP differs from the last
-//! one sent.
+//! one sent, which is the one that the phone refused when it refused one.
 
 use super::{Crypto, Description, Direction, Format, MediaDescription, Security, StreamKeys};
 use core::fmt::Write as _;
@@ -15,7 +15,8 @@ pub struct LegDescription {
     pub session_id: u64,
     /// o= sess-version of the last SDP sent.
     pub version: u64,
-    /// Our last SDP sent, as text; `None` before the first.
+    /// Our last SDP sent, as text; `None` before the first. When the phone did not take that, what is in force, under
+    /// the next version.
     pub sent: Option<String>,
     /// Their last SDP that took effect.
     pub received: Option<Description>,
@@ -119,15 +120,29 @@ impl LegDescription {
         self.received = Some(description);
     }
 
-    /// What was in force before `refused`, our offer that the phone did not take: the same text under a new version,
-    /// because the phone has seen the version of the refused one.
+    /// What was in force before `refused`, our offer that the phone did not take: the same text, which the phone knows
+    /// by an older version than that of the refused one.
     pub fn after_refusal(mut self, refused: &Self) -> Self {
-        let old = self.origin();
-        self.version = refused.version + 1;
-        self.sent = self.sent.as_ref().map(|text| text.replacen(&old, &self.origin(), 1));
+        let text = self.sent.take();
+        self.version = refused.version;
         self.ours.clone_from(&refused.ours);
         self.parked = refused.parked;
+        self.put_in_force(text);
         self
+    }
+
+    /// An offer of ours that named others was not taken: these addresses, and our keys, are in force again.
+    pub fn return_to(&mut self, local: &[SocketAddr]) {
+        let text = self.sent.as_ref().map(|sent| self.at(sent, local));
+        if text != self.sent {
+            self.put_in_force(text);
+        }
+    }
+
+    /// The phone is told this text next, if nothing else.
+    fn put_in_force(&mut self, text: Option<String>) {
+        let version = self.version + 1;
+        self.sent = text.map(|text| self.under(version, &text));
     }
 
     /// The same text with these addresses of ours and our keys in force, under a new version when they are others: an
@@ -139,10 +154,15 @@ impl LegDescription {
 
     /// Its phone may have seen so many versions more: the last text is ours under a later one.
     pub fn pass_over(&mut self, versions: u64) {
-        let former = self.origin();
+        let version = self.written_version().saturating_add(versions);
         self.version = self.version.saturating_add(versions);
-        let origin = self.origin();
-        self.sent = self.sent.take().map(|sent| sent.replacen(&former, &origin, 1));
+        self.sent = self.sent.take().map(|sent| self.under(version, &sent));
+    }
+
+    /// The last text, as it is.
+    pub fn repeat(&mut self) -> Option<String> {
+        let text = self.sent.clone()?;
+        Some(self.say(text))
     }
 
     /// The phone was told these addresses of ours and our keys in force, or none yet.
@@ -222,14 +242,34 @@ impl LegDescription {
     }
 
     /// This text, which is the last one but for what changed, is what the phone is told now.
-    fn say(&mut self, mut text: String) -> String {
-        if self.sent.as_ref() != Some(&text) {
-            let old = self.origin();
-            self.version += 1;
-            text = text.replacen(&old, &self.origin(), 1);
-            self.sent = Some(text.clone());
+    fn say(&mut self, text: String) -> String {
+        if self.sent.as_ref() == Some(&text) {
+            self.version = self.written_version();
+            return text;
         }
+        self.version += 1;
+        let text = self.under(self.version, &text);
+        self.sent = Some(text.clone());
         text
+    }
+
+    /// A text of ours under that version.
+    fn under(&self, version: u64, text: &str) -> String {
+        let lines = text.split_inclusive("\r\n");
+        let line = |line: &str| match line
+            .strip_prefix("o=")
+            .and_then(|line| line.splitn(4, ' ').nth(3))
+        {
+            Some(place) => format!("o=- {} {version} {place}", self.session_id),
+            None => line.to_owned(),
+        };
+        lines.map(line).collect()
+    }
+
+    /// The version that the last text has.
+    fn written_version(&self) -> u64 {
+        let origin = self.sent.as_ref().and_then(|sent| sent.lines().nth(1)?.split(' ').nth(2));
+        origin.and_then(|version| version.parse().ok()).unwrap_or(self.version)
     }
 
     /// A text of ours with other addresses, and the keys that are in force of all that it offers. The o= line names the
@@ -264,9 +304,9 @@ impl LegDescription {
         self.say(text)
     }
 
-    /// How our o= line begins.
+    /// How the o= line of the last text begins.
     fn origin(&self) -> String {
-        format!("o=- {} {} ", self.session_id, self.version)
+        format!("o=- {} {} ", self.session_id, self.written_version())
     }
 
     /// What our o= line has named since the first.
@@ -395,5 +435,55 @@ fn connection(ip: IpAddr) -> String {
     match ip.to_canonical() {
         IpAddr::V4(ip) => format!("IN IP4 {ip}"),
         IpAddr::V6(ip) => format!("IN IP6 {ip}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> [SocketAddr; 1] {
+        [SocketAddr::from(([127, 0, 0, 1], port))]
+    }
+
+    fn text(version: u64, port: u16) -> String {
+        format!(
+            "v=0\r\no=- 7 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+             m=audio {port} RTP/AVP 0\r\na=sendrecv\r\n"
+        )
+    }
+
+    /// Port 1000 was agreed on, 1002 offered and refused.
+    fn refused(by_backup: bool) -> LegDescription {
+        let mut description = LegDescription::new(7, Security::default());
+        let kind = ("audio".to_owned(), "RTP/AVP".to_owned(), "0".to_owned());
+        let (kind, protocol, raw_formats) = kind;
+        description.lines = vec![Line { stream: Some(0), kind, protocol, raw_formats }];
+        description.sent = Some(text(0, 1_000));
+        assert_eq!(description.relocate(&at(1_000)), Some(text(0, 1_000)));
+        let backup = description.clone();
+        assert_eq!(description.relocate(&at(1_002)), Some(text(1, 1_002)));
+        if by_backup {
+            return backup.after_refusal(&description);
+        }
+        description.return_to(&at(1_000));
+        description
+    }
+
+    #[test]
+    fn the_version_rises_by_one_after_a_refused_offer() {
+        for by_backup in [true, false] {
+            let unsaid = refused(by_backup);
+            assert_eq!(unsaid.sent, Some(text(2, 1_000)), "in force");
+            let mut again = unsaid.clone();
+            assert_eq!(again.repeat(), Some(text(2, 1_000)));
+            assert_eq!(again.relocate(&at(1_004)), Some(text(3, 1_004)));
+            let mut other = unsaid.clone();
+            assert_eq!(other.relocate(&at(1_004)), Some(text(2, 1_004)));
+            assert_eq!(other.repeat(), Some(text(2, 1_004)), "nothing new");
+            let mut passed_over = unsaid;
+            passed_over.pass_over(100);
+            assert_eq!(passed_over.relocate(&at(1_004)), Some(text(102, 1_004)));
+        }
     }
 }

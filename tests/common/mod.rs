@@ -15,6 +15,8 @@ pub(crate) mod authority;
 pub(crate) mod baresip;
 /// A real browser.
 pub(crate) mod chromium;
+/// What our own phone is told in its dialogs, judged.
+pub(crate) mod dialogs;
 /// A reader of the stream of events.
 pub(crate) mod events;
 /// A collector of HEP.

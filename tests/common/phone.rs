@@ -2,8 +2,9 @@
 //!
 //! Invariants: what is sent within a dialog goes to the dialog's remote target; retransmissions of a request are
 //! answered by the same response and not shown twice; a transaction that was refused hears no second answer; OPTIONS
-//! pings are answered by itself.
+//! pings are answered by itself; what it is told within a dialog is judged (`dialogs`).
 
+use super::dialogs::Dialogs;
 use super::repeats::Repeats;
 use super::{SOON, own_ip};
 use bytes::Bytes;
@@ -43,6 +44,7 @@ pub(crate) struct Phone {
     acknowledged: HashMap<String, Vec<u8>>,
     /// Branches of requests that were refused.
     refused: HashSet<String>,
+    dialogs: Dialogs,
 }
 
 impl Phone {
@@ -80,6 +82,7 @@ impl Phone {
             repeats: Repeats::default(),
             acknowledged: HashMap::new(),
             refused: HashSet::new(),
+            dialogs: Dialogs::default(),
         }
     }
 
@@ -92,9 +95,10 @@ impl Phone {
         format!("<sip:{}@{}{parameter}>", self.user, self.local)
     }
 
-    /// The same phone by another connection: its Contact is what it was.
+    /// The same phone by another connection: its Contact is what it was, and so are its dialogs.
     pub(crate) fn stands_for(&mut self, former: &Self) {
         self.contact = Some(former.contact());
+        self.dialogs = former.dialogs.clone();
     }
 
     /// It comes from another port from now on, on TCP by another connection. Its Contact is what it was.
@@ -298,6 +302,9 @@ impl Phone {
             response.headers.push(HeaderName::ContentType, "application/sdp");
             response.body = sdp.to_owned().into();
         }
+        if status >= 300 {
+            self.dialogs.refused(request);
+        }
         let bytes = response.to_bytes();
         self.answered.insert(key(request), bytes.to_vec());
         if request.method == Method::Invite && (200..300).contains(&status) {
@@ -461,6 +468,9 @@ impl Phone {
     }
 
     fn keep(&mut self, message: Message, first: bool) {
+        if let Err(wrong) = self.dialogs.judge(&message) {
+            panic!("{} is told what nobody may say in a dialog: {wrong}\n{message:#?}", self.user);
+        }
         self.repeats.heard(&message);
         if let Message::Response(response) = &message
             && response.status.is_success()
