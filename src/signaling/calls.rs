@@ -7,6 +7,7 @@ use crate::call::{Call, Save, Told, Transmit};
 use crate::control;
 use crate::ids::{CallId, NodeName, Rev};
 use crate::time::Timestamp;
+use bytes::Bytes;
 use core::ops::Bound;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -100,6 +101,11 @@ impl Slot {
             self.stranded.push((now + crate::limits::TRANSACTION_TIMEOUT, transmit));
         }
         has_room
+    }
+
+    /// That was said, by another flow perhaps: it does not wait any more.
+    pub(super) fn note_said(&mut self, bytes: &Bytes) {
+        self.stranded.retain(|(_, waiting)| waiting.bytes != *bytes);
     }
 }
 
@@ -347,7 +353,6 @@ mod tests {
     use crate::ids::{ClusterKey, Epoch, Incarnation, LegId};
     use crate::net::clock;
     use crate::signaling::samples;
-    use bytes::Bytes;
     use core::time::Duration;
     use std::sync::Arc;
 
@@ -375,6 +380,20 @@ mod tests {
     fn message(name: &'static str, behind: Option<u64>) -> Transmit {
         let (bytes, (_, flow)) = (Bytes::from_static(name.as_bytes()), samples::invite());
         Transmit { flow, bytes, leg: LegId::CALLER, behind: behind.map(Rev), request: None }
+    }
+
+    #[test]
+    fn what_was_said_again_by_a_new_flow_does_not_wait_for_it() {
+        let mut calls = Calls::default();
+        let id = CallId(1);
+        calls.insert(call(1), KEY, "origin".to_owned());
+        let slot = calls.get_mut(id).expect("there");
+        for name in ["INVITE", "CANCEL"] {
+            assert!(slot.strand(message(name, None), Timestamp::EPOCH));
+        }
+        slot.note_said(&Bytes::from_static(b"INVITE"));
+        let left = calls.take_stranded(id, Timestamp::EPOCH, |_| true);
+        assert_eq!(left.iter().map(|it| &it.bytes[..]).collect::<Vec<_>>(), [b"CANCEL"]);
     }
 
     #[test]

@@ -200,6 +200,9 @@ impl Worker {
         let sent = self.transmit(transmit.flow, transmit.bytes.clone());
         if sent {
             self.note_sent(id, &transmit);
+            if let Some(slot) = self.calls.get_mut(id).filter(|slot| !slot.stranded.is_empty()) {
+                slot.note_said(&transmit.bytes);
+            }
         }
         if !sent
             && transmit.request.is_some()

@@ -21,6 +21,7 @@ mod events;
 mod exile;
 mod failover;
 mod freeze;
+mod gone;
 mod hep;
 mod kill;
 mod ladder;

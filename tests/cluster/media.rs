@@ -19,7 +19,7 @@ pub(crate) fn calls() -> usize {
     calls_or(CALLS)
 }
 
-fn calls_or(default: usize) -> usize {
+pub(crate) fn calls_or(default: usize) -> usize {
     let told = std::env::var("HOLDFAST_TEST_CALLS").ok();
     told.map_or(default, |count| count.parse().expect("a number"))
 }

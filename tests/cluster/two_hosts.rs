@@ -6,37 +6,43 @@ use crate::common::phone::Phone;
 use crate::common::postgres::Postgres;
 use crate::common::process::Process;
 use crate::common::server::{Host, Server};
-use crate::common::{SOON, eventually};
+use crate::common::{SOON, eventually, ports};
 use crate::ladder::{marks, of_node, whole_ladder};
 use crate::pair::{Attempt, Pair, Side, phone};
 use crate::switch::check_record;
 use holdfast::sip::{Message, Method, Request, Status};
+use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// What is promised of phones' news after the claim.
 const PROMISED: Duration = Duration::from_secs(2);
 /// A host that is gone is missed after its lease.
-const LEASES: Duration = Duration::from_secs(20);
+pub(crate) const LEASES: Duration = Duration::from_secs(20);
 
 /// Two signaling hosts and a media host. Phones call by the first.
-struct Hosts {
-    machines: [Machine; 2],
-    first: Server,
-    second: Server,
+pub(crate) struct Hosts {
+    pub(crate) machines: [Machine; 2],
+    pub(crate) first: Server,
+    pub(crate) second: Server,
     _media: (Machine, Process),
-    postgres: Postgres,
+    pub(crate) postgres: Postgres,
 }
 
 impl Hosts {
-    fn start(network: &Network) -> Self {
+    pub(crate) fn start(network: &Network) -> Self {
+        Self::with_media_ports(network, &ports::media_ports())
+    }
+
+    /// The same, with room for so many calls.
+    pub(crate) fn with_media_ports(network: &Network, ports: &RangeInclusive<u16>) -> Self {
         let postgres = Postgres::start();
         let machines = [network.machine(11), network.machine(12)];
         let media = network.machine(13);
         let database = postgres.url("postgres");
         let addresses = [machines[0].ip, machines[1].ip];
-        let process =
-            media.within(|| Host::at(media.ip, "media", &database).joining(&addresses).media());
+        let host = Host::at(media.ip, "media", &database).joining(&addresses);
+        let process = media.within(|| host.media_with(ports));
         let first = Host::at(addresses[0], "alpha", &database);
         let second = Host::at(addresses[1], "beta", &database).bound_to_all();
         let first = machines[0].within(|| first.signaling());
@@ -76,7 +82,7 @@ impl Side {
     }
 
     /// It takes the news, and speaks to the new address from then on.
-    fn is_told(&mut self, hosts: &Hosts) {
+    pub(crate) fn is_told(&mut self, hosts: &Hosts) {
         let invite = self.refresh(hosts);
         self.phone.follow(&self.dialog);
         self.answers(&invite, "sendrecv");
@@ -124,36 +130,60 @@ fn a_call_goes_on_when_its_host_is_gone() {
 fn a_ringing_phone_rings_anew_and_its_caller_notices_nothing() {
     in_a_network(|network| {
         let mut hosts = Hosts::start(network);
-        let mut attempt = Attempt::new(&hosts.first, ["udp", "udp"]).ringing();
+        let attempt = Attempt::new(&hosts.first, ["udp", "udp"]).ringing();
         // The 180 is saved within half a second.
         hosts.first.signaling.kill();
-        let cancel = attempt.callee.request_of(&Method::Cancel);
-        assert_eq!(branch(&cancel), branch(&attempt.received));
-        attempt.callee.respond(&cancel, 200, "callee", None);
-        attempt.callee.respond(&attempt.received.clone(), 487, "callee", None);
-        let anew = attempt.callee.request_of(&Method::Invite);
-        assert_ne!(anew.call_id(), attempt.received.call_id());
-        attempt.rings_anew(anew);
-        attempt.callee.respond(&attempt.received, 180, "callee", None);
-        let failure = |message: &Message| match message {
-            Message::Response(response) => response.status.0 > 180,
-            Message::Request(_) => true,
-        };
-        assert!(
-            !attempt.caller.comes(Duration::from_secs(1), failure),
-            "the caller is told nothing"
-        );
-        let accepted = attempt.accepted();
-        let dialog = Phone::caller_dialog(&attempt.invite, &accepted);
-        attempt.caller.follow(&dialog);
-        let mut pair = attempt.acknowledged(&accepted);
-        pair.callee.phone.request_of(&Method::Ack);
-        pair.callee.phone.follow(&pair.callee.dialog);
-        pair.hear_each_other();
-        pair.hold_and_resume();
-        pair.caller.hangs_up_on(&mut pair.callee);
-        check_record(&hosts.second.cdrs(1), 1);
+        check_that_it_rings_anew(attempt, &hosts);
     });
+}
+
+/// Its connection ended with its host: it comes back by another, is told there to stop, and rings anew.
+#[test]
+fn a_ringing_phone_on_a_connection_comes_back_and_rings_anew() {
+    in_a_network(|network| {
+        let hosts = Hosts::start(network);
+        let mut attempt = Attempt::new(&hosts.first, ["udp", "tcp"]).ringing();
+        hosts.machines[0].unplug();
+        hosts.is_adopted(LEASES);
+        attempt.callee = comes_back(&attempt.callee, &hosts.second);
+        check_that_it_rings_anew(attempt, &hosts);
+    });
+}
+
+/// It has another connection, to another host.
+fn comes_back(phone: &Phone, server: &Server) -> Phone {
+    let mut again = Phone::tcp(server.sip, &phone.user, &phone.password);
+    again.stands_for(phone);
+    assert_eq!(again.register(&[]).status, Status(200));
+    again
+}
+
+/// The callee is told to stop and rings anew; its caller notices nothing, and then they talk.
+fn check_that_it_rings_anew(mut attempt: Attempt, hosts: &Hosts) {
+    let cancel = attempt.callee.request_of(&Method::Cancel);
+    assert_eq!(branch(&cancel), branch(&attempt.received));
+    attempt.callee.respond(&cancel, 200, "callee", None);
+    attempt.callee.respond(&attempt.received.clone(), 487, "callee", None);
+    let anew = attempt.callee.request_of(&Method::Invite);
+    assert_ne!(anew.call_id(), attempt.received.call_id());
+    attempt.rings_anew(anew);
+    attempt.callee.respond(&attempt.received, 180, "callee", None);
+    let failure = |message: &Message| match message {
+        Message::Response(response) => response.status.0 > 180,
+        // A caller that waits is asked whether it still does.
+        Message::Request(request) => request.method != Method::Options,
+    };
+    assert!(!attempt.caller.comes(Duration::from_secs(1), failure), "the caller is told nothing");
+    let accepted = attempt.accepted();
+    let dialog = Phone::caller_dialog(&attempt.invite, &accepted);
+    attempt.caller.follow(&dialog);
+    let mut pair = attempt.acknowledged(&accepted);
+    pair.callee.phone.request_of(&Method::Ack);
+    pair.callee.phone.follow(&pair.callee.dialog);
+    pair.hear_each_other();
+    pair.hold_and_resume();
+    pair.caller.hangs_up_on(&mut pair.callee);
+    check_record(&hosts.second.cdrs(1), 1);
 }
 
 fn branch(request: &Request) -> Option<String> {
@@ -337,11 +367,7 @@ fn a_phone_that_registers_anew_has_its_dialogs_with_it() {
         pair.hear_each_other();
         hosts.first.signaling.kill();
         pair.caller.is_told(&hosts);
-        let Phone { user, password, .. } = &pair.callee.phone;
-        let mut again = Phone::tcp(hosts.second.sip, user, password);
-        again.stands_for(&pair.callee.phone);
-        assert_eq!(again.register(&[]).status, Status(200));
-        pair.callee.phone = again;
+        pair.callee.phone = comes_back(&pair.callee.phone, &hosts.second);
         pair.callee.is_told(&hosts);
         pair.hold_and_resume();
         pair.caller.hangs_up_on(&mut pair.callee);

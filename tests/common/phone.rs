@@ -95,10 +95,11 @@ impl Phone {
         format!("<sip:{}@{}{parameter}>", self.user, self.local)
     }
 
-    /// The same phone by another connection: its Contact is what it was, and so are its dialogs.
+    /// The same phone by another connection: it knows what it knew.
     pub(crate) fn stands_for(&mut self, former: &Self) {
         self.contact = Some(former.contact());
         self.dialogs = former.dialogs.clone();
+        self.answered.clone_from(&former.answered);
     }
 
     /// It comes from another port from now on, on TCP by another connection. Its Contact is what it was.
