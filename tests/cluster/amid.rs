@@ -59,15 +59,49 @@ fn a_reinvite_whose_answer_waits_for_its_ack_is_acknowledged() {
 
 #[test]
 fn a_bye_that_the_far_phone_has_not_answered_ends_the_call_once() {
-    let (mut switch, mut pair) = talking();
+    for transport in ["udp", "tcp"] {
+        for callee_ends in [false, true] {
+            println!("{transport}, the callee ends: {callee_ends}");
+            bye_amid_a_kill(transport, callee_ends);
+        }
+    }
+}
+
+fn bye_amid_a_kill(transport: &str, callee_ends: bool) {
+    let mut switch = Switch::start();
+    let mut pair = Pair::talking(switch.survivor(), [transport, transport]);
+    pair.hear_each_other();
     let Pair { caller, callee } = &mut pair;
-    caller.phone.send_in_dialog(caller.dialog.request(Method::Bye));
-    let bye = callee.phone.request_of(&Method::Bye);
+    let (leaves, stays) = if callee_ends { (callee, caller) } else { (caller, callee) };
+    leaves.phone.send_in_dialog(leaves.dialog.request(Method::Bye));
+    let bye = stays.phone.request_of(&Method::Bye);
     kill_owner(&mut switch);
-    callee.phone.respond(&bye, 200, "unused", None);
-    assert_eq!(caller.phone.response_to(&Method::Bye).status, Status(200));
+    stays.phone.respond(&bye, 200, "unused", None);
+    assert_eq!(leaves.phone.response_to(&Method::Bye).status, Status(200));
     let cdrs = switch.survivor().cdrs(1);
+    let ended_by = if callee_ends { "callee" } else { "caller" };
     assert_eq!(cdrs[0]["disposition"], "answered", "{cdrs:#?}");
+    assert_eq!(cdrs[0]["ended_by"], ended_by, "{cdrs:#?}");
+}
+
+/// The callee, or what stands before it, is heard while it rings (183), before the kill and after; then it answers.
+#[test]
+fn early_media_goes_on_and_the_call_is_answered() {
+    for transport in ["udp", "tcp"] {
+        println!("{transport}");
+        let mut switch = Switch::start();
+        let mut attempt = Attempt::new(switch.survivor(), [transport, transport]);
+        attempt.is_heard_early();
+        kill_owner(&mut switch);
+        attempt.hears_the_callee();
+        let accepted = attempt.accepted();
+        let mut pair = attempt.acknowledged(&accepted);
+        pair.callee.phone.request_of(&Method::Ack);
+        pair.hear_each_other();
+        pair.hold_and_resume();
+        pair.callee.hangs_up_on(&mut pair.caller);
+        check_record(&switch.survivor().cdrs(1), 1);
+    }
 }
 
 /// Two phones of the callee ring; one of them answers after the kill, and the other stops ringing.

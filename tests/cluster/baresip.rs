@@ -3,6 +3,7 @@
 
 use crate::common::baresip::{Baresip, Settings};
 use crate::common::server::Server;
+use crate::common::{SOON, eventually};
 use crate::media::second_media;
 use crate::pair::{CALLEE_HZ, CALLER_HZ};
 use crate::switch::{Switch, check_record};
@@ -49,6 +50,68 @@ fn goes_on(transport: &str) {
     bob.hang_up();
     alice.event("CALL_CLOSED");
     check_record(&switch.survivor().cdrs(1), 1);
+}
+
+/// A call before something happens and after; then one side ends it, whatever that is like by then.
+fn talks_on(happens: impl Fn(&mut Switch), takeovers: u64) {
+    for (transport, callee_ends) in [("udp", true), ("tcp", false)] {
+        let mut switch = Switch::start();
+        let [mut alice, mut bob] = calling(&switch, transport, true);
+        talk(&mut alice, &mut bob);
+        let owner = switch.owner();
+        happens(&mut switch);
+        hear_each_other(&alice, &bob);
+        let (leaves, stays) =
+            if callee_ends { (&mut bob, &mut alice) } else { (&mut alice, &mut bob) };
+        leaves.hang_up();
+        stays.event("CALL_CLOSED");
+        switch.signaling[owner].signaling.thaw();
+        switch.postgres.run_unless_it_runs();
+        check_record(&switch.signaling[1 - owner].cdrs(1), takeovers);
+    }
+}
+
+/// It stands still for longer than its lease, and is there again when the call is over.
+#[test]
+fn a_process_that_stands_still_is_not_noticed() {
+    let stands_still = |switch: &mut Switch| {
+        let owner = switch.owner();
+        switch.signaling[owner].signaling.freeze();
+        is_adopted(switch, 1 - owner);
+    };
+    talks_on(stands_still, 1);
+}
+
+#[test]
+fn a_process_that_is_drained_is_not_noticed() {
+    let is_drained = |switch: &mut Switch| {
+        let owner = switch.owner();
+        let (name, other) = (switch.signaling[owner].node(), &switch.signaling[1 - owner]);
+        let ran = other.command(&["drain", &name, "--wait"]);
+        assert!(ran.status.success(), "{ran:?}");
+        is_adopted(switch, 1 - owner);
+    };
+    talks_on(is_drained, 1);
+}
+
+#[test]
+fn a_database_that_is_away_is_not_noticed() {
+    let goes_away = |switch: &mut Switch| {
+        switch.postgres.stop();
+        eventually("the outage is noticed", SOON, || {
+            let degraded = |server: &Server| server.readiness().1["status"] == "degraded";
+            switch.signaling.iter().all(degraded).then_some(())
+        });
+    };
+    talks_on(goes_away, 0);
+}
+
+/// That process has the call.
+fn is_adopted(switch: &Switch, heir: usize) {
+    let heir = &switch.signaling[heir];
+    eventually("the call is adopted", SOON * 2, || {
+        (heir.list("/calls").first()?["owner"] == heir.node().as_str()).then_some(())
+    });
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod connections;
 mod crowd;
 mod cut;
 mod drain;
+mod entrances;
 mod events;
 mod exile;
 mod failover;

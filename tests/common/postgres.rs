@@ -118,6 +118,14 @@ impl Postgres {
         eventually("PostgreSQL is ready", SOON * 3, || (ready(&log) > before).then_some(()));
     }
 
+    /// Starts it again when it was stopped.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn run_unless_it_runs(&mut self) {
+        if self.guard.is_none() {
+            self.run();
+        }
+    }
+
     /// Stops it as an operator would; its connections break.
     pub(crate) fn stop(&mut self) {
         self.end("keep\n");

@@ -83,6 +83,22 @@ impl Attempt {
         self
     }
 
+    /// It rings with a sound of its own (183 with SDP), which the caller hears.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn is_heard_early(&mut self) {
+        let answer = self.callee_talk.sdp(1, "sendrecv");
+        self.callee.respond(&self.received, 183, "callee", Some(&answer));
+        let progress = self.caller.response_with(183);
+        self.caller_talk.told(&progress.body);
+        self.hears_the_callee();
+    }
+
+    /// The caller hears it ring.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn hears_the_callee(&self) {
+        self.caller_talk.hears(CALLEE_HZ);
+    }
+
     /// Another INVITE takes the place of the first.
     #[allow(dead_code, reason = "each test binary uses its part of it")]
     pub(crate) fn rings_anew(&mut self, invite: Request) {
