@@ -28,7 +28,7 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 /// A peer that gave no sign for so long is gone.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// A peer that gave no sign for so long may be gone.
-const HEARTBEAT_MISSED: Duration = Duration::from_millis(250);
+const HEARTBEAT_MISSED: Duration = Duration::from_millis(200);
 /// Connection, encryption and hellos together.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// Answers to heartbeats that wait; more are not worth sending.

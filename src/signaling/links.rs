@@ -26,9 +26,9 @@ const TRIES: u32 = 5;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The packet workers of a media node are waited for so long.
-pub(super) const PROBE_PATIENCE: Duration = Duration::from_millis(300);
+pub(super) const PROBE_PATIENCE: Duration = Duration::from_millis(250);
 /// And asked so often.
-const PROBED_EVERY: Duration = Duration::from_millis(60);
+const PROBED_EVERY: Duration = Duration::from_millis(50);
 
 /// What every link of this node needs.
 #[derive(Clone, Debug)]
