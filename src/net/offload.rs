@@ -66,7 +66,7 @@ impl Offload {
         if bind.is_ipv6() {
             return Err(Unavailable::Ipv6);
         }
-        // It touches no structure of the kernel's own: their descriptions are dropped before, 30 MB.
+        // It touches no structure of the kernel: what the loader read of it unasked is dropped first (30 MB).
         let mut program = aya::EbpfLoader::new().btf(None).load(PROGRAM).map_err(Cause::from)?;
         let rules = descriptor(program.map("rules")).map_err(Cause::from)?;
         let progress = descriptor(program.map("progress")).map_err(Cause::from)?;
