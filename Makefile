@@ -8,8 +8,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # clang compiles what the kernel does of the packet path.
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev clang pkg-config libopus-dev ca-certificates
 # SIPp, baresip, PostgreSQL, a browser, Wireshark, promtool and Schemathesis (Python) are the peers that tests talk to.
+# faketime sets the clock of one process.
 TEST_PACKAGES := $(BUILD_PACKAGES) sip-tester baresip-core postgresql iproute2 nftables chromium tshark prometheus \
-  python3 python3-venv
+  python3 python3-venv faketime
 # Kamailio and rtpengine are what benchmarks compare with.
 BENCH_PACKAGES := $(BUILD_PACKAGES) kamailio kamailio-postgres-modules rtpengine-daemon postgresql valgrind
 

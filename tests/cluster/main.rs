@@ -13,6 +13,7 @@ mod any_node;
 mod audit;
 mod baresip;
 mod capture;
+mod clocks;
 mod connections;
 mod crowd;
 mod cut;
