@@ -161,6 +161,7 @@ impl Worker {
     pub(super) fn take_invite_seen(&mut self, link: LinkNumber, key: &[u8; 16], here: bool) {
         let Some(name) = self.peers.name_of(link).cloned() else { return };
         if here {
+            self.entrusted.arrive_elsewhere(key);
             self.give_way(key);
         }
         let Some(asked) = self.repeats.asked.of.get_mut(key) else { return };

@@ -1,14 +1,16 @@
-//! Saves that the store of their owner does not take are given to a peer too, which keeps them until they are in the
-//! store: a node that is killed, or whose disk is lost, in an outage leaves nothing behind (design §7).
+//! Saves that the store of their owner does not take are given to all peers too, which keep them until they are in the
+//! store: a node that is killed, or whose disk is lost, in an outage leaves nothing behind (design §7). To all: whoever
+//! claims the calls first, without what was kept, would fence it.
 //!
-//! Invariants: what is kept for others is bounded; it is written before its owner's calls are claimed, and each write
-//! is fenced, so writing it twice, or late, changes nothing.
+//! Invariants: what is kept for others is bounded; who claims their owner's calls writes it before, and each write is
+//! fenced, so writing it twice, or late, changes nothing.
 
 use super::worker::Worker;
 use crate::call::{Save, Told};
 use crate::control::PeerFrame;
 use crate::ids::{CallId, Epoch, Incarnation, NodeName, Rev};
 use crate::time::Timestamp;
+use bytes::Bytes;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -62,7 +64,7 @@ impl Parcel {
 pub(super) struct Entrusted {
     of: HashMap<Incarnation, HashMap<CallId, Save>>,
     /// Calls that go from one node to another while the store may not know them yet: until when they are waited for.
-    on_the_way: HashMap<CallId, ([u8; 16], Timestamp)>,
+    on_the_way: HashMap<CallId, (Save, Timestamp)>,
 }
 
 impl Entrusted {
@@ -90,13 +92,18 @@ impl Entrusted {
     pub(super) fn send(&mut self, saves: &[Save], now: Timestamp) {
         self.on_the_way.retain(|_, (_, until)| *until > now);
         for save in saves.iter().take(MOST.saturating_sub(self.on_the_way.len())) {
-            self.on_the_way.insert(save.id, (save.key, now + ON_THE_WAY));
+            self.on_the_way.insert(save.id, (save.clone(), now + ON_THE_WAY));
         }
     }
 
     /// Somebody has it.
     pub(super) fn arrive(&mut self, call: CallId) {
         self.on_the_way.remove(&call);
+    }
+
+    /// A peer has the call of the INVITE with that key.
+    pub(super) fn arrive_elsewhere(&mut self, key: &[u8; 16]) {
+        self.on_the_way.retain(|_, (known, _)| known.key != *key);
     }
 
     /// The store may not know it yet.
@@ -106,42 +113,47 @@ impl Entrusted {
 
     /// The call of the INVITE with that key is on its way.
     pub(super) fn knows_invite(&self, key: &[u8; 16], now: Timestamp) -> bool {
-        self.on_the_way.values().any(|(known, until)| known == key && *until > now)
+        self.on_the_way.values().any(|(known, until)| known.key == *key && *until > now)
     }
 
-    /// Its saves, to be written.
+    /// The save of one call, to be written before that is claimed from this owner: all of them may be waiting for the
+    /// store, or have been given to it a moment ago.
+    pub(super) fn kept(&self, owner: Incarnation, call: CallId) -> Option<&Save> {
+        let waiting = self.of.get(&owner).and_then(|kept| kept.get(&call));
+        let sent = || Some(&self.on_the_way.get(&call)?.0).filter(|save| save.owner == owner);
+        waiting.or_else(sent)
+    }
+
+    /// The saves of an owner whose calls we claim, to be written before. Those of an earlier claim too: it may wait for
+    /// the store, and this one go before it.
+    pub(super) fn give(&mut self, from: Incarnation, now: Timestamp) -> Vec<Save> {
+        let mut saves = self.of.remove(&from).unwrap_or_default();
+        for (id, (save, _)) in self.on_the_way.iter().filter(|(_, (it, _))| it.owner == from) {
+            saves.entry(*id).or_insert_with(|| save.clone());
+        }
+        let mut saves: Vec<Save> = saves.into_values().collect();
+        saves.sort_unstable_by_key(|save| save.id);
+        self.send(&saves, now);
+        saves
+    }
+
+    /// Its saves, which are kept no more.
     pub(super) fn take(&mut self, from: Incarnation) -> Vec<Save> {
         self.of.remove(&from).unwrap_or_default().into_values().collect()
     }
 }
 
 impl Worker {
-    /// What goes to the journal goes to a peer too.
+    /// What goes to the journal goes to the peers too.
     pub(super) fn entrust(&self, saves: &[Save]) {
-        if let Some(name) = self.peers.keeper(&self.settings.node) {
-            self.entrust_to(name, saves);
+        for document in documents(saves) {
+            self.peers.broadcast(&PeerFrame::Keep { document });
         }
     }
 
     pub(super) fn entrust_to(&self, name: &NodeName, saves: &[Save]) {
-        let mut frame: Vec<&Save> = Vec::new();
-        let mut bytes = 0;
-        let send = |frame: &mut Vec<&Save>| {
-            let document = wrap(frame).into();
-            frame.clear();
+        for document in documents(saves) {
             self.peers.send(name, PeerFrame::Keep { document });
-        };
-        for save in saves {
-            let size = Parcel::from(save).bytes() + told_bytes(save);
-            if bytes + size > FRAME_BYTES && !frame.is_empty() {
-                send(&mut frame);
-                bytes = 0;
-            }
-            bytes += size;
-            frame.push(save);
-        }
-        if !frame.is_empty() {
-            send(&mut frame);
         }
     }
 
@@ -151,6 +163,24 @@ impl Worker {
             self.entrusted.keep(from, save);
         }
     }
+}
+
+/// As many as need be: none is larger than a frame ought to be, unless one save is.
+fn documents(saves: &[Save]) -> Vec<Bytes> {
+    let (mut documents, mut frame, mut bytes) = (Vec::new(), Vec::<&Save>::new(), 0);
+    for save in saves {
+        let size = Parcel::from(save).bytes() + told_bytes(save);
+        if bytes + size > FRAME_BYTES && !frame.is_empty() {
+            documents.push(wrap(&core::mem::take(&mut frame)).into());
+            bytes = 0;
+        }
+        bytes += size;
+        frame.push(save);
+    }
+    if !frame.is_empty() {
+        documents.push(wrap(&frame).into());
+    }
+    documents
 }
 
 /// Parcels, and behind them their events: a reader of the release before takes the parcels and leaves the rest.
@@ -180,6 +210,7 @@ fn told_bytes(save: &Save) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Frame;
     use crate::signaling::samples;
 
     fn save(call: u128, rev: u64) -> Save {
@@ -205,6 +236,44 @@ mod tests {
         assert_eq!(entrusted.take(from), []);
     }
 
+    /// All saves of the dead owner may wait for the store when a phone speaks of one call.
+    #[test]
+    fn whatever_is_claimed_is_claimed_with_what_was_kept_of_it() {
+        let (mut entrusted, owner, now) =
+            (Entrusted::default(), Incarnation(1), Timestamp::from_millis(1));
+        let kept = |entrusted: &Entrusted, owner| entrusted.kept(owner, CallId(7)).cloned();
+        entrusted.keep(owner, save(7, 2));
+        assert_eq!(kept(&entrusted, owner), Some(save(7, 2)));
+        assert_eq!(entrusted.give(owner, now), [save(7, 2)]);
+        assert_eq!(kept(&entrusted, owner), Some(save(7, 2)));
+        assert_eq!(entrusted.give(owner, now), [save(7, 2)], "this claim may be the first");
+        assert_eq!(kept(&entrusted, Incarnation(2)), None, "another's by now");
+        entrusted.arrive(CallId(7));
+        assert_eq!((kept(&entrusted, owner), entrusted.give(owner, now)), (None, Vec::new()));
+    }
+
+    #[test]
+    fn many_saves_go_in_several_frames() {
+        let large = |call| Save { record: vec![0; FRAME_BYTES / 2], ..save(call, 1) };
+        let saves = [large(1), large(2), save(3, 1)];
+        let documents = documents(&saves);
+        let kept: Vec<Vec<Save>> = documents.iter().map(|document| unwrap(document)).collect();
+        assert_eq!(kept, [saves[..1].to_vec(), saves[1..].to_vec()]);
+    }
+
+    /// Which of them will claim the calls is not known.
+    #[tokio::test]
+    async fn all_peers_keep_what_the_journal_does() {
+        let mut worker = samples::worker();
+        let mut told = [samples::peer(&mut worker), samples::second_peer(&mut worker)];
+        worker.entrust(&[save(1, 1)]);
+        for told in &mut told {
+            let frames = core::iter::from_fn(|| told.try_recv().ok());
+            let is_kept = |frame: &Frame| matches!(frame, Frame::Peer(PeerFrame::Keep { .. }));
+            assert_eq!(frames.filter(is_kept).count(), 1);
+        }
+    }
+
     #[test]
     fn the_release_before_and_this_one_read_each_other() {
         let kept = save(1, 3);
@@ -217,8 +286,11 @@ mod tests {
     #[test]
     fn a_call_on_its_way_is_waited_for_but_not_for_ever() {
         let (mut entrusted, now) = (Entrusted::default(), Timestamp::from_millis(1));
-        entrusted.send(&[save(1, 2), save(2, 2)], now);
+        let third = Save { key: [4; 16], ..save(3, 2) };
+        entrusted.send(&[save(1, 2), save(2, 2), third], now);
         entrusted.arrive(CallId(2));
+        entrusted.arrive_elsewhere(&[4; 16]);
+        assert!(!entrusted.knows_invite(&[4; 16], now) && !entrusted.is_on_its_way(CallId(3), now));
         assert!(entrusted.is_on_its_way(CallId(1), now) && entrusted.knows_invite(&[3; 16], now));
         assert!(!entrusted.is_on_its_way(CallId(2), now));
         let later = now + ON_THE_WAY;

@@ -54,7 +54,7 @@ pub enum Errand {
         hops: u8,
     },
     /// Claim the call of this message from its dead owner; answered by `StrayFound`.
-    ClaimFor(Stray, Incarnation, Option<Timestamp>),
+    ClaimFor(Stray, Claim),
     /// Claim all calls of another owner; answered by `Claimed`, as often as there are some.
     ClaimAll(Claim),
     /// A living owner takes back what it gave up: no claim of it any more; not answered.
@@ -125,10 +125,19 @@ pub enum Errand {
 pub struct Claim {
     /// The owner.
     pub from: Incarnation,
+    /// What its row said when nothing was known of its death but its silence.
+    pub seen_at: Option<Timestamp>,
     /// Saves that it had given us to keep: they are written first.
     pub kept: Batch,
     /// The owner lives and gave its calls up: what nobody claims in that time it takes back.
     pub patience: Option<Duration>,
+}
+
+impl Claim {
+    /// Of what is our own, and came here unheard.
+    pub(super) fn of_own(own: Incarnation) -> Self {
+        Self { from: own, seen_at: None, kept: Batch::default(), patience: None }
+    }
 }
 
 impl Errand {
@@ -204,8 +213,8 @@ pub(super) type Whose = (Incarnation, bool);
 /// A claim under way.
 #[derive(Debug, Default)]
 pub(super) struct Claiming {
-    /// It was asked for again meanwhile.
-    again: bool,
+    /// It was asked for again meanwhile, of an owner whose row said that then.
+    again: Option<Option<Timestamp>>,
     /// The owner takes its calls back.
     stop: Arc<Notify>,
 }
@@ -213,17 +222,18 @@ pub(super) struct Claiming {
 impl Tasks {
     /// One task claims from an owner, however often that is found dead while the store takes no writes.
     async fn claim_from(&self, claim: Claim) {
-        let Claim { from, kept, patience } = claim;
+        let Claim { from, seen_at, kept, patience } = claim;
         let until = patience.map(|patience| Instant::now() + patience);
         if !kept.calls.is_empty() {
             write_kept(&self.store, &kept, &self.wakeups).await;
         }
         let whose = (from, patience.is_none());
-        let Some(stop) = self.begin_claim(whose) else { return };
-        let mut again = true;
-        while again {
+        let Some(stop) = self.begin_claim(whose, seen_at) else { return };
+        let mut again = Some(seen_at);
+        while let Some(seen_at) = again {
             let (store, journals) = (self.store.clone(), self.journals.clone());
-            let all = claim_all(store, journals, from, self.own, self.wakeups.clone());
+            let wakeups = self.wakeups.clone();
+            let all = claim_all(store, journals, (from, seen_at), self.own, wakeups);
             let is_stopped = tokio::select! {
                 () = all => false,
                 () = stop.notified() => true,
@@ -235,18 +245,18 @@ impl Tasks {
             }
             let mut claiming = self.lock_claiming();
             let known = claiming.get_mut(&whose);
-            again = known.is_some_and(|known| core::mem::take(&mut known.again)) && !is_stopped;
-            if !again {
+            again = known.and_then(|known| known.again.take()).filter(|_| !is_stopped);
+            if again.is_none() {
                 claiming.remove(&whose);
             }
         }
     }
 
     /// What stops it. None: it is under way, and will be done once more.
-    fn begin_claim(&self, whose: Whose) -> Option<Arc<Notify>> {
+    fn begin_claim(&self, whose: Whose, seen_at: Option<Timestamp>) -> Option<Arc<Notify>> {
         let mut claiming = self.lock_claiming();
         if let Some(known) = claiming.get_mut(&whose) {
-            known.again = true;
+            known.again = Some(seen_at);
             return None;
         }
         Some(Arc::clone(&claiming.entry(whose).or_default().stop))
@@ -300,8 +310,8 @@ impl Tasks {
                 let stray = Stray { call, hint: 0, flow, bytes, hops, tries: 0 };
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
-            Errand::ClaimFor(stray, owner, seen_at) => {
-                let found = Box::pin(self.claim_for(stray.call, owner, seen_at)).await;
+            Errand::ClaimFor(stray, claim) => {
+                let found = Box::pin(self.claim_for(stray.call, claim)).await;
                 Some(Wakeup::StrayFound(Box::new((stray, found))))
             }
             Errand::ClaimAll(claim) => {
@@ -429,15 +439,14 @@ impl Tasks {
         })
     }
 
-    async fn claim_for(
-        &self,
-        call: CallId,
-        owner: Incarnation,
-        seen_at: Option<Timestamp>,
-    ) -> Whereabouts {
+    async fn claim_for(&self, call: CallId, claim: Claim) -> Whereabouts {
+        let Claim { from, seen_at, kept, .. } = claim;
         let claimed = async {
             replay_dead(self.journals.as_deref(), &self.store).await?;
-            self.store.claim_call(call, owner, self.own, seen_at).await
+            if !kept.calls.is_empty() {
+                self.store.commit(&kept).await?;
+            }
+            self.store.claim_call(call, from, self.own, seen_at).await
         };
         match claimed.await {
             Ok(Some(claimed)) => Whereabouts::Claimed(Box::new(claimed)),

@@ -336,6 +336,7 @@ impl Worker {
                 for (save, outcome) in finished.batch.calls.iter().zip(outcomes) {
                     self.handle_outcome(save, outcome);
                 }
+                self.end_waits_for_saves();
                 for answer in finished.replies {
                     self.send_held(answer);
                 }

@@ -5,7 +5,7 @@
 //! message whose call nobody owns gets 481, one whose owner is in doubt gets nothing and is repeated by its phone.
 
 use super::asked::MEETING;
-use super::errand::Errand;
+use super::errand::{Claim, Errand};
 use super::media_pool::LinkNumber;
 use super::peers::Life;
 use super::worker::Worker;
@@ -15,7 +15,7 @@ use crate::control::peer::FORWARDS;
 use crate::event::Event;
 use crate::ids::{CallId, Flow, Incarnation, Locator, NodeName, Transport};
 use crate::sip::{Message, Method};
-use crate::store::ClaimedCall;
+use crate::store::{Batch, ClaimedCall};
 use crate::views::ladder::Scope;
 use bytes::Bytes;
 use core::time::Duration;
@@ -166,7 +166,10 @@ impl Worker {
             // A call with a message waiting goes before the others of a dead owner; of a silent one it goes alone.
             Life::Dead | Life::Silent => {
                 let seen_at = self.peers.last_seen(owner);
-                self.errands.run(Errand::ClaimFor(stray, owner, seen_at));
+                let kept = self.entrusted.kept(owner, stray.call).cloned();
+                let kept = Batch { calls: kept.into_iter().collect(), ..Batch::default() };
+                let claim = Claim { from: owner, seen_at, kept, patience: None };
+                self.errands.run(Errand::ClaimFor(stray, claim));
             }
             // Of a node in doubt.
             Life::Unsure => self.look_again_if_reliable(stray),

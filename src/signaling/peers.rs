@@ -321,12 +321,6 @@ impl Peers {
         self.up.get(name).map(|peer| peer.sender.clone())
     }
 
-    /// Who keeps what our store does not take: a node of another host, if there is one.
-    pub(super) fn keeper(&self, own: &NodeName) -> Option<&NodeName> {
-        let host = |name: &NodeName| name.0.rsplit_once('-').map(|(host, _)| host.to_owned());
-        self.up.keys().min_by_key(|name| (host(name) == host(own), (*name).clone()))
-    }
-
     pub(super) fn broadcast(&self, frame: &PeerFrame) {
         for name in self.up.keys() {
             self.send(name, frame.clone());

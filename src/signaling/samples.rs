@@ -133,17 +133,26 @@ pub(super) fn peer(worker: &mut Worker) -> mpsc::Receiver<Frame> {
     peer_of(worker, crate::control::VERSION)
 }
 
+/// And one more.
+pub(super) fn second_peer(worker: &mut Worker) -> mpsc::Receiver<Frame> {
+    link(worker, 2, crate::control::VERSION)
+}
+
 /// The same, of a release that speaks that version.
 pub(super) fn peer_of(worker: &mut Worker, version: u16) -> mpsc::Receiver<Frame> {
+    link(worker, 1, version)
+}
+
+fn link(worker: &mut Worker, number: u64, version: u16) -> mpsc::Receiver<Frame> {
     let (sender, told) = mpsc::channel(16);
     let hello = Hello {
         version,
-        name: NodeName("n-2".into()),
-        incarnation: Incarnation(6),
+        name: NodeName(format!("n-{}", number + 1).into()),
+        incarnation: Incarnation(number + 5),
         role: Role::Signaling,
         control: Vec::new(),
     };
-    worker.peer_up(1, hello, sender, Arc::default());
+    worker.peer_up(number, hello, sender, Arc::default());
     told
 }
 

@@ -86,7 +86,7 @@ async fn look(store: &Store, turn: u32) -> Result<Judgement, StoreError> {
 pub(super) async fn claim_all(
     store: Store,
     journals: Option<Arc<JournalFolder>>,
-    from: Incarnation,
+    (from, seen_at): (Incarnation, Option<Timestamp>),
     to: Incarnation,
     wakeups: mpsc::Sender<Wakeup>,
 ) {
@@ -98,10 +98,12 @@ pub(super) async fn claim_all(
                 // What it did while the store was away goes first.
                 replay_dead(journals.as_deref(), &store).await?;
             }
-            let calls = store.claim(from, to, CLAIMED_AT_ONCE).await?;
+            let calls = store.claim(from, to, CLAIMED_AT_ONCE, seen_at).await?;
             // Those that a node was killed with: one by one, so that what kills this one too is known.
-            let suspect =
-                if calls.is_empty() { store.claim_suspect(from, to).await? } else { None };
+            let suspect = match calls.is_empty() {
+                true => store.claim_suspect(from, to, seen_at).await?,
+                false => None,
+            };
             Ok::<_, StoreError>((calls, suspect))
         };
         let claimed = claimed.await;
@@ -109,8 +111,8 @@ pub(super) async fn claim_all(
         match claimed {
             Ok((calls, None)) if calls.is_empty() => return,
             Ok((_, Some(suspect))) => {
-                let (adopted, wait) = oneshot::channel();
-                let suspect = Wakeup::Suspect(Box::new(suspect), adopted);
+                let (lived, wait) = oneshot::channel();
+                let suspect = Wakeup::Suspect(Box::new(suspect), lived);
                 if wakeups.send(suspect).await.is_err() || wait.await.is_err() {
                     return;
                 }
@@ -354,10 +356,11 @@ impl Worker {
         if self.is_leaving() {
             return;
         }
-        let calls = self.entrusted.take(from);
-        self.entrusted.send(&calls, self.now);
+        let calls = self.entrusted.give(from, self.now);
         let kept = Batch { calls, ..Batch::default() };
-        self.errands.run(Errand::ClaimAll(Claim { from, kept, patience }));
+        // What is given up is anybody's, though its owner lives.
+        let seen_at = self.peers.last_seen(from).filter(|_| patience.is_none());
+        self.errands.run(Errand::ClaimAll(Claim { from, seen_at, kept, patience }));
     }
 
     /// Calls that are ours from now on.
@@ -370,10 +373,10 @@ impl Worker {
     }
 
     /// One that others did not live to save; whoever claimed it waits to hear that we live.
-    pub(super) fn handle_suspect(&mut self, call: ClaimedCall, adopted: oneshot::Sender<()>) {
+    pub(super) fn handle_suspect(&mut self, call: ClaimedCall, lived: oneshot::Sender<()>) {
+        let id = call.id;
         self.handle_claimed(vec![call]);
-        // The claim may have been given up.
-        let _ = adopted.send(());
+        self.await_save(id, lived);
     }
 
     pub(super) fn adopt(&mut self, claimed: ClaimedCall) {
@@ -485,5 +488,35 @@ mod tests {
         let looks = [0, 1, 2, 3].map(|third| look(lease * third / 3));
         assert_eq!(looks, [false; 4], "its lease is good");
         assert!(look(lease * 4 / 3), "it may be cut off, and speak");
+    }
+
+    /// It may renew its lease before the claim comes to the store.
+    #[tokio::test]
+    async fn who_is_dead_by_its_silence_alone_is_claimed_from_while_it_is_silent() {
+        let mut worker = samples::worker();
+        let (own, lease) = (worker.settings.incarnation, worker.lease);
+        let others = [1, 2].map(|number| Incarnation(own.0 + number));
+        let begun = Timestamp::from_millis(1_000_000);
+        worker.peers.bury(others[0]);
+        for third in 0..=7 {
+            let now = begun + lease * third / 3;
+            let mut rows = others.map(|other| samples::row(other, begun)).to_vec();
+            rows.push(samples::row(own, now));
+            worker.handle_nodes(Judgement { now, rows, owners: None, server: 1 });
+        }
+        worker.claim_from(others[0]);
+        worker.claim_given(others[1]);
+        let errands = samples::errands(&mut worker).into_iter();
+        let claims = errands.filter_map(|errand| match errand {
+            Errand::ClaimAll(claim) => Some((claim.from, claim.seen_at)),
+            _ => None,
+        });
+        let expect = [
+            (others[1], Some(begun)),
+            // Proven dead, and given up.
+            (others[0], None),
+            (others[1], None),
+        ];
+        assert_eq!(claims.collect::<Vec<_>>(), expect);
     }
 }

@@ -4,13 +4,14 @@
 //! Invariant: a call is claimed anew only when two looks in a row find it ours and unknown here: what is on its way
 //! here by another claim, or leaves by a commit, is seen once.
 
-use super::errand::Errand;
+use super::errand::{Claim, Errand};
 use super::pass_on::Stray;
 use super::worker::Worker;
 use crate::ids::CallId;
 use crate::time::Timestamp;
 use core::time::Duration;
 use std::collections::BTreeSet;
+use tokio::sync::oneshot;
 
 /// A claim that was given up may come true so long afterwards: what the store does, it does by then.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -24,6 +25,8 @@ pub(super) struct Unheard {
     unknown: BTreeSet<CallId>,
     /// On their way here by a claim of ours: a second one would fence what the first one brought.
     claimed: BTreeSet<CallId>,
+    /// Claimers did not live to save these. We have not yet: whoever claimed them for us waits.
+    suspects: Vec<(CallId, oneshot::Sender<()>)>,
 }
 
 impl Worker {
@@ -38,11 +41,30 @@ impl Worker {
             return true;
         }
         let own = self.settings.incarnation;
-        let is_asked = self.errands.run(Errand::ClaimFor(Stray::none(id), own, None));
+        let is_asked = self.errands.run(Errand::ClaimFor(Stray::none(id), Claim::of_own(own)));
         if !is_asked {
             self.unheard.claimed.remove(&id);
         }
         is_asked
+    }
+
+    /// A call came here that a claimer did not live to save. Its claims are counted until it is saved, and it is no
+    /// suspect any more: were the next one claimed before, that one's fault would be counted for it.
+    pub(super) fn await_save(&mut self, id: CallId, lived: oneshot::Sender<()>) {
+        self.save_call_now(id);
+        self.unheard.suspects.push((id, lived));
+        self.end_waits_for_saves();
+    }
+
+    /// Some are saved, or ended.
+    pub(super) fn end_waits_for_saves(&mut self) {
+        let is_over = |(id, _): &mut (CallId, oneshot::Sender<()>)| {
+            self.calls.get(*id).is_none_or(|slot| slot.stored >= slot.saved)
+        };
+        for (_, lived) in self.unheard.suspects.extract_if(.., is_over) {
+            // The claim may have been given up.
+            let _ = lived.send(());
+        }
     }
 
     /// What came of it.
@@ -76,7 +98,9 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Rev;
     use crate::signaling::samples;
+    use crate::store::{CallOutcome, ClaimedCall};
 
     fn claimed(worker: &mut Worker) -> Vec<CallId> {
         let errands = samples::errands(worker).into_iter();
@@ -85,6 +109,22 @@ mod tests {
             _ => None,
         });
         claims.collect()
+    }
+
+    #[tokio::test]
+    async fn the_next_suspect_is_claimed_when_the_one_before_is_saved() {
+        let mut worker = samples::worker();
+        let (lived, mut waits) = oneshot::channel();
+        worker.handle_suspect(ClaimedCall { rev: Rev(0), ..samples::ringing() }, lived);
+        assert!(waits.try_recv().is_err(), "its claims are counted still");
+        let batch = worker.committer.poll_batch(worker.now).expect("at once");
+        assert_eq!(batch.calls.len(), 1);
+        worker.handle_committed(Ok(vec![CallOutcome::Done]));
+        assert_eq!(waits.try_recv(), Ok(()));
+        let (lived, mut waits) = oneshot::channel();
+        let unreadable = ClaimedCall { id: CallId(8), record: Vec::new(), ..samples::ringing() };
+        worker.handle_suspect(unreadable, lived);
+        assert_eq!(waits.try_recv(), Ok(()), "it is only ended");
     }
 
     #[tokio::test]

@@ -47,7 +47,7 @@ pub enum Wakeup {
     ClaimInDoubt,
     /// Calls that we claimed.
     Claimed(Vec<ClaimedCall>),
-    /// One that an earlier claimer did not live to save. The sender is told when we have lived to adopt it.
+    /// One that an earlier claimer did not live to save. The sender is told when we have lived to save it.
     Suspect(Box<ClaimedCall>, oneshot::Sender<()>),
     /// The store takes writes: a peer wished to know.
     StoreWorks(NodeName),

@@ -381,15 +381,17 @@ impl Store {
     }
 
     /// Takes live calls of a dead owner over, at most `limit`. What another claims meanwhile is left to it, and what an
-    /// earlier claimer did not live to save to `claim_suspect`.
+    /// earlier claimer did not live to save to `claim_suspect`. Of an owner of whose death nothing is known but its
+    /// silence, when its row said `seen_at`: unless it has renewed its lease since.
     pub async fn claim(
         &self,
         from: Incarnation,
         to: Incarnation,
         limit: u32,
+        seen_at: Option<Timestamp>,
     ) -> Result<Vec<ClaimedCall>, StoreError> {
         self.check_settled().await?;
-        ask!(self, COMMIT_DEADLINE, claim(from, to, limit, false))
+        ask!(self, COMMIT_DEADLINE, claim(from, to, seen_at, limit, false))
     }
 
     /// The same for one call that an earlier claimer did not live to save.
@@ -397,13 +399,13 @@ impl Store {
         &self,
         from: Incarnation,
         to: Incarnation,
+        seen_at: Option<Timestamp>,
     ) -> Result<Option<ClaimedCall>, StoreError> {
         self.check_settled().await?;
-        Ok(ask!(self, COMMIT_DEADLINE, claim(from, to, 1, true))?.pop())
+        Ok(ask!(self, COMMIT_DEADLINE, claim(from, to, seen_at, 1, true))?.pop())
     }
 
-    /// The same for one call that has a message waiting. Of an owner that was silent when its row said `seen_at`:
-    /// unless it has renewed its lease since.
+    /// The same for one call that has a message waiting.
     pub async fn claim_call(
         &self,
         id: CallId,

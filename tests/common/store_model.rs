@@ -20,8 +20,8 @@ pub(crate) struct Rules {
     pub knows_keys: bool,
     /// A claim raises the epoch.
     pub raises_epochs: bool,
-    /// Who renewed its lease is not claimed from for its silence before.
-    pub knows_leases: bool,
+    /// A claim counts until the call is saved.
+    pub counts_claims: bool,
 }
 
 impl Default for Rules {
@@ -31,7 +31,7 @@ impl Default for Rules {
             joins_cdrs: true,
             knows_keys: true,
             raises_epochs: true,
-            knows_leases: true,
+            counts_claims: true,
         }
     }
 }
@@ -127,10 +127,15 @@ impl StoreModel {
     }
 
     /// Live calls of a dead owner that no claimer died with.
-    pub(crate) fn claim(&mut self, from: Incarnation, to: Incarnation) -> Vec<ClaimedCall> {
+    pub(crate) fn claim(
+        &mut self,
+        from: Incarnation,
+        to: Incarnation,
+        seen_at: Option<Timestamp>,
+    ) -> Vec<ClaimedCall> {
         let mut ids = self.owned(from);
         ids.retain(|id| self.calls[id].claims == 0);
-        ids.into_iter().filter_map(|id| self.claim_call(id, from, to, None)).collect()
+        ids.into_iter().filter_map(|id| self.claim_call(id, from, to, seen_at)).collect()
     }
 
     /// Calls of a dead owner that an earlier claimer did not live to save.
@@ -146,14 +151,14 @@ impl StoreModel {
         seen_at: Option<Timestamp>,
     ) -> Option<ClaimedCall> {
         let renewed = |node: &NodeRow| Some(node.seen_at) != seen_at && node.incarnation == from;
-        if seen_at.is_some() && self.rules.knows_leases && self.nodes.values().any(renewed) {
+        if seen_at.is_some() && self.nodes.values().any(renewed) {
             return None;
         }
         let row = self.calls.get_mut(&id)?;
         if row.owner != from || row.ended_at.is_some() {
             return None;
         }
-        row.claims += u32::from(from != to);
+        row.claims += u32::from(from != to && self.rules.counts_claims);
         row.owner = to;
         row.epoch.0 += u64::from(self.rules.raises_epochs);
         let Row { key, epoch, rev, record, claims, .. } = row.clone();

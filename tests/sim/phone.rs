@@ -123,7 +123,7 @@ pub struct Line {
     /// Its user put the other on hold.
     pub holding: bool,
     /// Highest o= version of the switch, and the SDP of it.
-    remote_version: u64,
+    pub remote_version: u64,
     remote_sdp: String,
     /// Where the switch wanted RTP first.
     first_remote: Option<SocketAddr>,

@@ -66,7 +66,7 @@ async fn what_is_newer_is_replayed(database: &Database) {
     }
     assert_eq!(cdrs(&store).await, 3, "5, 7 and 8, each once; 4 goes on with its new owner");
     assert!(journal.replay(&store).await.expect("replayed").is_empty(), "it is empty now");
-    let claimed = store.claim(Incarnation(1), Incarnation(9), 9).await.expect("claimed");
+    let claimed = store.claim(Incarnation(1), Incarnation(9), 9, None).await.expect("claimed");
     assert_eq!(claimed.len(), 4);
 }
 

@@ -67,9 +67,9 @@ async fn compare(store: &Store, model: &mut StoreModel, step: Step) {
         }
         Step::Claim { from, to } => {
             let (from, to) = (Incarnation(from), Incarnation(to));
-            let mut claimed = store.claim(from, to, 100).await.expect("writable");
+            let mut claimed = store.claim(from, to, 100, None).await.expect("writable");
             claimed.sort_by_key(|call| call.id);
-            assert_eq!(claimed, model.claim(from, to));
+            assert_eq!(claimed, model.claim(from, to, None));
         }
         Step::ClaimCall { id, from, to } => {
             let (id, from, to) = (CallId(id), Incarnation(from), Incarnation(to));
@@ -79,7 +79,7 @@ async fn compare(store: &Store, model: &mut StoreModel, step: Step) {
         Step::ClaimSuspect { from, to } => {
             let (from, to) = (Incarnation(from), Incarnation(to));
             let suspects = model.suspects(from);
-            let claimed = store.claim_suspect(from, to).await.expect("writable");
+            let claimed = store.claim_suspect(from, to, None).await.expect("writable");
             // Which of them is the database's to choose.
             let known = claimed.as_ref().and_then(|call| {
                 assert!(suspects.contains(&call.id), "{} is no suspect", call.id);

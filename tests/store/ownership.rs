@@ -19,7 +19,7 @@ on_both!(
 const DEAD: Incarnation = Incarnation(1);
 
 async fn claim(store: &Store, to: u64, limit: u32) -> Vec<ClaimedCall> {
-    let mut claimed = store.claim(DEAD, Incarnation(to), limit).await.expect("writable");
+    let mut claimed = store.claim(DEAD, Incarnation(to), limit, None).await.expect("writable");
     claimed.sort_by_key(|call| call.id);
     claimed
 }
@@ -96,14 +96,15 @@ async fn a_call_that_no_claimer_saves_is_told_from_the_others(database: &Databas
     // The claimer lived to save the first one, then died.
     assert_eq!(commit(&store, vec![by(5, 2, save(1, 4))]).await, [CallOutcome::Done]);
     let (dead, heir) = (Incarnation(5), Incarnation(6));
-    let next = store.claim(dead, heir, 100).await.expect("writable");
+    let next = store.claim(dead, heir, 100, None).await.expect("writable");
     assert_eq!(
         next.iter().map(|call| (call.id, call.claims)).collect::<Vec<_>>(),
         [(CallId(1), 1)]
     );
-    let suspect = store.claim_suspect(dead, heir).await.expect("writable").expect("the other");
+    let suspect =
+        store.claim_suspect(dead, heir, None).await.expect("writable").expect("the other");
     assert_eq!((suspect.id, suspect.claims), (CallId(2), 2));
-    assert_eq!(store.claim_suspect(dead, heir).await.expect("writable"), None);
+    assert_eq!(store.claim_suspect(dead, heir, None).await.expect("writable"), None);
     let again =
         store.claim_call(CallId(2), heir, dead, None).await.expect("writable").expect("there");
     assert_eq!(again.claims, 3);
@@ -125,8 +126,14 @@ async fn the_stores_clock_goes(database: &Database) {
 /// Between a look at its row and the claim.
 async fn who_renewed_its_lease_is_not_claimed_from(database: &Database) {
     let store = database.open().await;
-    commit(&store, vec![save(1, 1), save(2, 1)]).await;
-    let (owner, heir) = (Incarnation(1), Incarnation(5));
+    commit(&store, (1..=5).map(|id| save(id, 1)).collect()).await;
+    let (owner, former, heir) = (Incarnation(1), Incarnation(4), Incarnation(5));
+    // Two of them a claimer died with.
+    for id in [4, 5] {
+        for (from, to) in [(owner, former), (former, owner)] {
+            store.claim_call(CallId(id), from, to, None).await.expect("writable").expect("its");
+        }
+    }
     let row = NodeRow {
         name: NodeName("one".into()),
         incarnation: owner,
@@ -141,10 +148,23 @@ async fn who_renewed_its_lease_is_not_claimed_from(database: &Database) {
         let claimed = store.claim_call(CallId(call), owner, heir, seen_at).await;
         claimed.expect("writable").is_some()
     };
+    let claim_all = async |seen_at| {
+        let claimed = store.claim(owner, heir, 1, seen_at).await.expect("writable");
+        let suspect = store.claim_suspect(owner, heir, seen_at).await.expect("writable");
+        (claimed.len(), suspect.iter().count())
+    };
     assert!(claim(1, Some(looked_at)).await, "silent still");
+    assert_eq!(claim_all(Some(looked_at)).await, (1, 1));
     store.renew(owner).await.expect("writable");
     assert!(store.nodes().await.expect("readable")[0].seen_at > looked_at);
-    assert!(!claim(2, Some(looked_at)).await, "it lives");
-    assert!(claim(2, None).await, "it is proven dead");
-    assert!(!claim(2, None).await, "another's by now");
+    assert_eq!(claim_all(Some(looked_at)).await, (0, 0), "it lives");
+    let left = store.owned(owner).await.expect("readable");
+    assert_eq!(left.len(), 2);
+    for id in left.iter().map(|id| id.0) {
+        assert!(!claim(id, Some(looked_at)).await, "it lives");
+    }
+    assert_eq!(claim_all(None).await, (1, 1), "it is proven dead");
+    for id in left.iter().map(|id| id.0) {
+        assert!(!claim(id, None).await, "another's by now");
+    }
 }

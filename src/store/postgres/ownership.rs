@@ -9,10 +9,15 @@ use crate::store::rows::{ClaimRow, call_id, claimed_call, signed, unsigned};
 use crate::store::{ClaimedCall, StoreError};
 use crate::time::Timestamp;
 
-/// What is claimed is chosen once: a plan that looked again for each row would find more than the limit.
+/// What is claimed is chosen once: a plan that looked again for each row would find more than the limit. An owner that
+/// was silent is not claimed from when it has renewed its lease since: the lock keeps it from renewing, and looking
+/// what is its own, amid that.
 const CLAIM: &str = "
-with dead as materialized (
+with lease as materialized (
+    select seen_at from nodes where incarnation = $1 for share
+), dead as materialized (
     select id from calls where owner = $1 and ended_at is null and (claims > 0) = $4
+        and ($5::bigint is null or not exists (select from lease where seen_at <> $5))
     limit $3 for update skip locked
 )
 update calls c set owner = $2, epoch = c.epoch + 1,
@@ -20,9 +25,7 @@ update calls c set owner = $2, epoch = c.epoch + 1,
 where c.id = dead.id
 returning c.id, c.key, c.epoch, c.rev, c.record, c.claims";
 
-/// What a node claims from itself, because it did not hear the answer, it has not died with. An owner that was silent
-/// is not claimed from when it has renewed its lease since: the lock keeps it from renewing, and looking what is its
-/// own, amid that.
+/// What a node claims from itself, because it did not hear the answer, it has not died with.
 const CLAIM_ONE: &str = "
 with lease as materialized (
     select seen_at from nodes where incarnation = $1 for share
@@ -38,6 +41,7 @@ impl Session {
         &mut self,
         from: Incarnation,
         to: Incarnation,
+        seen_at: Option<Timestamp>,
         limit: u32,
         suspects: bool,
     ) -> Result<Vec<ClaimedCall>, StoreError> {
@@ -46,6 +50,7 @@ impl Session {
             .bind(signed(to.0))
             .bind(i64::from(limit))
             .bind(suspects)
+            .bind(seen_at.map(|at| signed(at.as_micros())))
             .fetch_all(&mut *self.connection)
             .await?;
         rows.into_iter().map(claimed_call).collect()

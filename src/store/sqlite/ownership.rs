@@ -12,6 +12,7 @@ impl Sqlite {
         &self,
         from: Incarnation,
         to: Incarnation,
+        seen_at: Option<Timestamp>,
         limit: u32,
         suspects: bool,
     ) -> Result<Vec<ClaimedCall>, StoreError> {
@@ -19,13 +20,15 @@ impl Sqlite {
             "update calls set owner = ?2, epoch = epoch + 1,
                  claims = min(claims + (owner <> ?2), 1000)
              where id in (select id from calls where owner = ?1 and ended_at is null
-                 and (claims > 0) = ?4 limit ?3)
+                 and (claims > 0) = ?4 and (?5 is null or not exists
+                     (select 1 from nodes where incarnation = ?1 and seen_at <> ?5)) limit ?3)
              returning id, key, epoch, rev, record, claims",
         )
         .bind(signed(from.0))
         .bind(signed(to.0))
         .bind(i64::from(limit))
         .bind(suspects)
+        .bind(seen_at.map(|at| signed(at.as_micros())))
         .fetch_all(&self.writer)
         .await?;
         rows.into_iter().map(claimed_call).collect()

@@ -14,6 +14,7 @@ use holdfast::signaling::driven::{
 };
 use holdfast::store::{Batch, CallOutcome, StoreError, TOMBSTONE_LIFE};
 use holdfast::time::Timestamp;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 /// Of a statement, and of a commit.
 const DEADLINE: u64 = 3 * S;
@@ -23,6 +24,14 @@ const AT_ONCE: u64 = 500 * MS;
 /// A peer that does not answer is dialled for so long; its kernel is asked again each second.
 const JUDGING: u64 = 15 * S;
 const DIALLED_EVERY: u64 = S;
+
+/// A call that a claimer did not live to save, and what is asked when this one has.
+pub struct Suspect {
+    node: usize,
+    life: u64,
+    waits: oneshot::Receiver<()>,
+    next: Errand,
+}
 
 /// How a statement fares.
 enum Way {
@@ -124,6 +133,9 @@ impl World {
                         self.answer(node, life, after, Wakeup::Say(flow, bytes));
                     }
                 }
+            }
+            Errand::AskStore(name) if self.sabotage == Some(Sabotage::FalseExile) => {
+                self.answer(node, life, MS, Wakeup::StoreWorks(name));
             }
             Errand::StopClaim(from) => _ = self.given.remove(&(life, from)),
             // Nobody asks for ladders here.
@@ -270,10 +282,10 @@ impl World {
                 let stray = Stray { call, hint: 0, flow, bytes, hops, tries: 0 };
                 Wakeup::StrayFound(Box::new((stray, found)))
             }
-            Errand::ClaimFor(stray, owner, seen_at) => {
-                let found = self.claim_for(node, own, stray.call, (owner, seen_at));
+            Errand::ClaimFor(stray, claim) => {
+                let found = self.claim_for(node, own, stray.call, &claim);
                 if !heard {
-                    let again = Errand::ClaimFor(stray, owner, seen_at);
+                    let again = Errand::ClaimFor(stray, claim);
                     return self.lose_claim(node, life, again);
                 }
                 Wakeup::StrayFound(Box::new((stray, found)))
@@ -337,13 +349,15 @@ impl World {
         node: usize,
         own: Incarnation,
         call: CallId,
-        (owner, seen_at): (Incarnation, Option<Timestamp>),
+        claim: &Claim,
     ) -> Whereabouts {
         if self.sabotage == Some(Sabotage::NobodyClaims) {
             return Whereabouts::Unknown;
         }
         self.replay_dead(node);
-        let claimed = self.store.claim_call(call, owner, own, seen_at);
+        self.store.commit(&claim.kept);
+        let mut claimed = self.store.claim_call(call, claim.from, own, claim.seen_at);
+        self.read_by(node, claimed.as_mut_slice());
         self.note(|| format!("   node {node} claims {call}: {}", claimed.is_some()));
         claimed.map_or(Whereabouts::Unknown, |claimed| Whereabouts::Claimed(Box::new(claimed)))
     }
@@ -396,18 +410,23 @@ impl World {
         if self.is_too_late(life, &claim) {
             return self.count.add("store: too late to claim what was given up");
         }
-        let Claim { from, patience, .. } = claim;
+        let Claim { from, seen_at, patience, .. } = claim;
         self.replay_dead(node);
         let own = Incarnation(life);
-        let claimed = self.store.claim(from, own);
-        // Those that a claimer died with: one by one.
-        let suspect = self.store.suspects(from).first().copied().filter(|_| claimed.is_empty());
-        let suspect = suspect.and_then(|id| self.store.claim_call(id, from, own, None));
+        let mut claimed = self.store.claim(from, own, seen_at);
+        self.read_by(node, &mut claimed);
+        // Those that a claimer died with: one by one, the next when it lived to adopt the one before.
+        let asks = claimed.is_empty() && self.nodes[node].life() == life;
+        let suspect = self.store.suspects(from).first().copied().filter(|_| asks);
+        let mut suspect = suspect.and_then(|id| self.store.claim_call(id, from, own, seen_at));
+        self.read_by(node, suspect.as_mut_slice());
+        let mut lives_to_save = None;
         let wakeup = match suspect {
             Some(suspect) => {
                 self.count.add("calls: claimed though a claimer died with them");
-                // That it was adopted is told to nobody here: the next one follows soon.
-                Wakeup::Suspect(Box::new(suspect), tokio::sync::oneshot::channel().0)
+                let (lived, waits) = oneshot::channel();
+                lives_to_save = Some(waits);
+                Wakeup::Suspect(Box::new(suspect), lived)
             }
             None if claimed.is_empty() => return,
             None => {
@@ -418,13 +437,33 @@ impl World {
                 Wakeup::Claimed(claimed)
             }
         };
-        let again = Errand::ClaimAll(Claim { from, kept: Batch::default(), patience });
+        let again = Errand::ClaimAll(Claim { from, seen_at, kept: Batch::default(), patience });
         if !heard {
             return self.lose_claim(node, life, again);
         }
         self.answer(node, life, back, wakeup);
+        if let Some(waits) = lives_to_save {
+            return self.suspects.push(Suspect { node, life, waits, next: again });
+        }
         let after = back + 5 * MS;
         self.schedule(after, Happening::Store { node, life, errand: again, heard: true });
+    }
+
+    /// The next one that a claimer did not live to save is claimed when the one before is saved.
+    pub fn claim_suspects(&mut self) {
+        for suspect in core::mem::take(&mut self.suspects) {
+            let Suspect { node, life, mut waits, next } = suspect;
+            match waits.try_recv() {
+                Ok(()) => {
+                    let errand = Happening::Store { node, life, errand: next, heard: true };
+                    self.schedule(MS, errand);
+                }
+                Err(TryRecvError::Empty) => {
+                    self.suspects.push(Suspect { node, life, waits, next });
+                }
+                Err(TryRecvError::Closed) => {}
+            }
+        }
     }
 
     /// It came true, and who asked hears of no answer.
@@ -455,7 +494,8 @@ impl World {
                     let asks = turn < 10 || turn.is_multiple_of(5);
                     let owners = asks.then(|| self.store.owners());
                     (2 * there, {
-                        let server = self.server;
+                        let is_untold = self.sabotage == Some(Sabotage::UntoldServer);
+                        let server = if is_untold { 1 } else { self.server };
                         Wakeup::Nodes(Box::new(Judgement { now, rows, server, owners }))
                     })
                 }
@@ -474,7 +514,8 @@ impl World {
             return;
         }
         if takes && !process.is_frozen {
-            let row = process.driven.row(seen_at);
+            let mut row = process.driven.row(seen_at);
+            row.view = self.view_of(node);
             self.store.nodes.insert(row.name.to_string(), row);
         }
         self.schedule(S, Happening::WriteRow { node, life });

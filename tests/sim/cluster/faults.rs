@@ -8,9 +8,6 @@ use crate::random::Random;
 use holdfast::operator::Command;
 use holdfast::signaling::driven::Incoming;
 
-/// Nobody claims from a store that is new to the owners of calls.
-const SETTLED_AFTER: u64 = 4 * S;
-
 /// How the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
@@ -83,8 +80,32 @@ pub enum Fault {
     },
     /// The replica stops here.
     Lag,
-    /// The store dies, and the replica takes its place.
-    FallBack,
+    /// The store dies, and the replica takes its place; a node that the replica lacks nothing else of than what was
+    /// said in calls that were confirmed before dies with it, and starts again after some time.
+    FallBack {
+        back: Option<u64>,
+    },
+    /// The replica will stop in a moment: what is said until then is in it.
+    Rest,
+    /// A process is no more, and starts again after some time.
+    Die {
+        node: usize,
+        back: u64,
+    },
+    /// So is its disk.
+    LoseDisk {
+        node: usize,
+        back: u64,
+    },
+    /// The same, for one of its calls kills who reads it.
+    Poison {
+        node: usize,
+        back: u64,
+    },
+    /// From then on it is of the release before.
+    Older {
+        node: usize,
+    },
     KillMedia {
         media: usize,
         back: u64,
@@ -138,6 +159,8 @@ pub enum Theme {
     Media,
     /// Media processes die and leave one at a time; nothing else is wrong.
     MediaDeaths,
+    /// Something is lost for good, or cannot be read.
+    Losses,
     All,
 }
 
@@ -152,6 +175,7 @@ impl Theme {
             7..=9 => Self::Media,
             10 => Self::MediaDeaths,
             11 => Self::Failover,
+            12 => Self::Losses,
             _ => Self::All,
         }
     }
@@ -167,7 +191,12 @@ impl Theme {
                 weather.doubt = [0, 20][random.between(0, 2) as usize];
                 weather.spread = [20 * MS, 300 * MS, 2 * S][random.between(0, 3) as usize];
             }
-            Self::Freezes | Self::Cuts | Self::Store | Self::Failover | Self::Media => {}
+            Self::Freezes
+            | Self::Cuts
+            | Self::Store
+            | Self::Failover
+            | Self::Losses
+            | Self::Media => {}
         }
         weather
     }
@@ -182,7 +211,7 @@ impl Theme {
             back: Some(random.between(50 * MS, 12 * S)),
         };
         let all = match self {
-            Self::Deaths | Self::BadNetwork | Self::Failover => 0,
+            Self::Deaths | Self::BadNetwork | Self::Failover | Self::Losses => 0,
             Self::Freezes => random.between(0, 2),
             Self::Cuts => [0, 2, 2, 3][random.between(0, 4) as usize],
             Self::Store => [0, 4, 4, 3, 13][random.between(0, 5) as usize],
@@ -285,7 +314,11 @@ impl Theme {
         if self == Self::Failover {
             let at = random.between(5 * S, 45 * S);
             let lag = random.between(10 * MS, S);
-            plan = vec![(at, Fault::Lag), (at + lag, Fault::FallBack)];
+            plan = vec![(at, Fault::Lag), (at + lag, Fault::FallBack { back: None })];
+            Self::die_beside(&mut plan, random);
+        }
+        if self == Self::Losses {
+            plan = Self::loss(random);
         }
         plan
     }
@@ -378,14 +411,8 @@ impl World {
                 self.count.add("faults: store's clock set");
                 self.store_ahead = self.store_ahead.saturating_add_signed(micros);
             }
-            Fault::Lag => self.replica = Some(self.store.clone()),
-            Fault::FallBack => {
-                let Some(replica) = self.replica.take() else { return };
-                self.count.add("faults: store went back in time");
-                self.store = replica;
-                self.server += 1;
-                self.settled_at = self.now + SETTLED_AFTER;
-            }
+            Fault::Lag => self.lag(),
+            Fault::FallBack { back } => self.fall_back(back),
             fault => self.befall_media(fault),
         }
     }
@@ -426,7 +453,7 @@ impl World {
                 }
             }
             Fault::ThawMedia { media, life } => self.thaw_media(media, life),
-            _ => {}
+            fault => self.lose(fault),
         }
     }
 

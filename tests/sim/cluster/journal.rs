@@ -23,6 +23,12 @@ impl Journal {
         self.saves.is_empty() && self.bindings.is_empty()
     }
 
+    /// Its disk is gone. What peers have of it are calls.
+    pub fn lose_calls(&mut self) {
+        self.saves.clear();
+        self.fence = StoreModel::default();
+    }
+
     fn write(&mut self, batch: &Batch) -> Vec<CallOutcome> {
         let outcomes = self.fence.commit(batch);
         for (save, outcome) in batch.calls.iter().zip(&outcomes) {

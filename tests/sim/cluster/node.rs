@@ -182,6 +182,10 @@ impl World {
         }
         let was_safe = process.driven.is_safe();
         process.driven.turn(incoming, Timestamp::from_micros(now + process.ahead));
+        if let Some(back) = self.is_poisoned(at) {
+            return self.kill(at, Some(back));
+        }
+        let Some(process) = self.nodes[at].process.as_mut() else { return };
         let wakes_at = process.driven.next_timeout().as_micros().saturating_sub(process.ahead);
         process.wakes_at = if wakes_at > now { wakes_at } else { now + 2 * MS };
         let decides = was_safe && !process.driven.is_safe();
@@ -189,6 +193,7 @@ impl World {
         let decides =
             decides && !outputs.iter().any(|it| matches!(it, Output::Errand(Errand::Commit(_))));
         self.carry_out(at, life, outputs);
+        self.claim_suspects();
         if decides {
             self.leave_in_midst(at, life);
         }

@@ -1,10 +1,11 @@
 //! Rules broken on purpose, each in the world around the nodes: a judge must notice, or the rule is not judged.
 //!
-//! One rule has no switch here: that a store which cannot be read is not one that knows of no call. No seed of 10,000
-//! shows it since messages of a node without a link are kept for it; `signaling/pass_on.rs` has its test.
+//! Some rules have no switch here, for no seed of thousands fails without them, or the world has nothing that they are
+//! about: docs/ownership.md names their tests.
 
 use super::faults::Theme;
 use super::world::World;
+use holdfast::control::{Frame, PeerFrame};
 
 /// Which rule is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub enum Sabotage {
     SilenceIsDeath,
     /// After a gap a node believes that all is still its own.
     NoProof,
-    /// The journal says it keeps what it does not.
+    /// The journal says it keeps what it does not, and no peer has a copy to make up for it.
     EmptyJournal,
     /// Nobody claims the calls of the dead.
     NobodyClaims,
@@ -43,16 +44,26 @@ pub enum Sabotage {
     SameEpoch,
     /// Media nodes do what former owners ask.
     OldEpochs,
-    /// Calls of the dead are claimed before their journals are replayed.
+    /// Calls of the dead are claimed before their journals are replayed, and no peer has a copy to make up for it.
     NoReplay,
     /// Media nodes forget what they told, heard or not.
     ForgottenReports,
-    /// Calls are claimed for a silence that is over.
-    OldSilence,
+    /// What a node journals is given to no peer.
+    NoCopies,
+    /// Nobody is told that another server took the store's place.
+    UntoldServer,
+    /// In an outage nodes say that they reach the store.
+    FalseExile,
+    /// Who has connections of another process tells no peer.
+    SecretHeir,
+    /// Claims are not counted.
+    EndlessClaims,
+    /// Nodes do not say which records they read.
+    OwnVersion,
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::EarlyCommit,
         Self::NoFence,
         Self::LooseCdrs,
@@ -72,7 +83,12 @@ impl Sabotage {
         Self::OldEpochs,
         Self::NoReplay,
         Self::ForgottenReports,
-        Self::OldSilence,
+        Self::NoCopies,
+        Self::UntoldServer,
+        Self::FalseExile,
+        Self::SecretHeir,
+        Self::EndlessClaims,
+        Self::OwnVersion,
     ];
 }
 
@@ -82,9 +98,11 @@ impl Sabotage {
         match self {
             Self::LateClaims => 2_533,
             Self::EarlyHandOver => 413,
-            Self::NoReplay => 3_316,
+            Self::NoReplay => 91,
             Self::OldEpochs => 1_806,
-            Self::OldSilence => 10_361,
+            Self::UntoldServer => 81,
+            Self::OwnVersion => 133,
+            Self::FalseExile => 236,
             _ => 0,
         }
     }
@@ -97,6 +115,9 @@ impl Sabotage {
             Self::LateClaims => theme == Theme::Store,
             Self::OldEpochs => all || theme == Theme::Media,
             Self::ForgottenReports | Self::SameEpoch => theme == Theme::Deaths,
+            Self::NoCopies | Self::EndlessClaims | Self::OwnVersion => theme == Theme::Losses,
+            Self::UntoldServer => theme == Theme::Failover,
+            Self::FalseExile => all || theme == Theme::Store,
             _ => true,
         }
     }
@@ -109,12 +130,34 @@ impl World {
             Some(Sabotage::NoFence) => self.store.rules.fences = false,
             Some(Sabotage::LooseCdrs) => self.store.rules.joins_cdrs = false,
             Some(Sabotage::NoKeys) => self.store.rules.knows_keys = false,
-            Some(Sabotage::OldSilence) => self.store.rules.knows_leases = false,
+            Some(Sabotage::EndlessClaims) => self.store.rules.counts_claims = false,
             Some(Sabotage::SameEpoch) => self.store.rules.raises_epochs = false,
             Some(Sabotage::OldEpochs) => {
                 self.medias.iter_mut().for_each(|media| media.node.fences = false);
             }
             _ => {}
+        }
+    }
+
+    /// What is not said.
+    pub fn is_withheld(&self, frame: &Frame) -> bool {
+        let Some(sabotage) = self.sabotage else { return false };
+        match frame {
+            Frame::Peer(PeerFrame::Forward { .. }) => sabotage == Sabotage::DeafPeers,
+            Frame::Peer(PeerFrame::Keep { .. }) => {
+                matches!(sabotage, Sabotage::NoCopies | Sabotage::NoReplay | Sabotage::EmptyJournal)
+            }
+            Frame::Peer(PeerFrame::Inherited(_)) => sabotage == Sabotage::SecretHeir,
+            _ => false,
+        }
+    }
+
+    /// What is said wrongly.
+    pub fn twist(&self, frame: &mut Frame) {
+        if self.sabotage == Some(Sabotage::NobodyHasIt)
+            && let Frame::Peer(PeerFrame::InviteSeen { here, .. }) = frame
+        {
+            *here = false;
         }
     }
 }

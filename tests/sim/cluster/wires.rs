@@ -1,7 +1,6 @@
 //! Links in the world: how they come, carry frames and break; and media nodes at their ends.
 
 use super::link::{End, Link, Place, channel};
-use super::sabotage::Sabotage;
 use super::world::{Happening, MEDIAS, MS, NODES, S, World};
 use holdfast::control::hello::{Hello, Role};
 use holdfast::control::{Frame, PeerFrame, VERSION};
@@ -74,14 +73,10 @@ impl World {
         if forwards {
             self.count.add("links: messages passed on");
         }
-        if forwards && self.sabotage == Some(Sabotage::DeafPeers) {
+        if self.is_withheld(&frame) {
             return;
         }
-        if self.sabotage == Some(Sabotage::NobodyHasIt)
-            && let Frame::Peer(PeerFrame::InviteSeen { here, .. }) = &mut frame
-        {
-            *here = false;
-        }
+        self.twist(&mut frame);
         if matches!(frame, Frame::Peer(PeerFrame::HandOver)) {
             self.count.add("links: calls handed over");
         }

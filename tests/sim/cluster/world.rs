@@ -3,10 +3,12 @@
 
 use super::air::Ear;
 use super::digits::Digits;
+use super::errands::Suspect;
 use super::faults::{Mood, Theme};
 pub use super::happening::Happening;
 use super::hosts::Break;
 use super::link::{Link, Place};
+use super::losses::Replica;
 use super::media::{MediaNode, Ports};
 use super::node::Node;
 use super::sabotage::Sabotage;
@@ -21,9 +23,10 @@ use core::net::SocketAddr;
 use holdfast::control::Frame;
 use holdfast::directory::{Binding, User};
 use holdfast::event::Event;
-use holdfast::ids::{ConnectionId, Flow, Incarnation, Transport};
+use holdfast::ids::{CallId, ConnectionId, Flow, Incarnation, Rev, Transport};
 use holdfast::net::udp::Datagram;
 use holdfast::signaling::driven::Incoming;
+use holdfast::views::EndCause;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use tokio::runtime::Handle;
@@ -121,7 +124,15 @@ pub struct World {
     /// Calls that a node gave up: until when the process that was told may claim them.
     pub given: BTreeMap<(u64, Incarnation), u64>,
     /// What a replica has.
-    pub replica: Option<StoreModel>,
+    pub replica: Option<Replica>,
+    /// A call that kills who carries it on, and a node of the release before.
+    pub poison: Option<CallId>,
+    /// Who it killed.
+    pub killed: u32,
+    pub older: Option<usize>,
+    pub suspects: Vec<Suspect>,
+    /// Calls of nodes that were asked nothing just before a replica stopped.
+    pub rested: Vec<Option<Vec<(CallId, Rev)>>>,
     /// The store's clock less ours, in microseconds.
     pub store_ahead: u64,
     pub lives: u64,
@@ -167,10 +178,18 @@ pub fn tell_event(node: usize, event: &Event) {
     EVENTS.with(|events| events.borrow_mut().push((node, event.clone())));
 }
 
-pub fn draw_call_id(_now: holdfast::time::Timestamp) -> holdfast::ids::CallId {
+/// In the turn that it just had.
+pub fn has_adopted(node: usize, call: CallId) -> bool {
+    let is_it = |(at, event): &(usize, Event)| {
+        *at == node && matches!(event, Event::CallAdopted { call: adopted, .. } if *adopted == call)
+    };
+    EVENTS.with(|events| events.borrow().iter().any(is_it))
+}
+
+pub fn draw_call_id(_now: holdfast::time::Timestamp) -> CallId {
     CALLS.with(|calls| {
         *calls.borrow_mut() += 1;
-        holdfast::ids::CallId(*calls.borrow())
+        CallId(*calls.borrow())
     })
 }
 
@@ -210,6 +229,11 @@ impl World {
             settled_at: START,
             given: BTreeMap::new(),
             replica: None,
+            poison: None,
+            killed: 0,
+            older: None,
+            suspects: Vec::new(),
+            rested: Vec::new(),
             store_ahead: 0,
             lives: 0,
             users: Vec::new(),
@@ -428,8 +452,11 @@ impl World {
         for (node, event) in events {
             self.note(|| format!("   node {node}: {event:?}"));
             match event {
-                Event::CallEnded { end_cause, .. } => {
+                Event::CallEnded { call, end_cause, .. } => {
                     self.count.add(format!("calls: ended by {end_cause:?}"));
+                    if end_cause == EndCause::Quarantined && self.poison != Some(call) {
+                        self.complain(format!("call {call} is only ended, by node {node}"));
+                    }
                 }
                 Event::CallAdopted { state, .. } => {
                     self.count.add(format!("calls: adopted {state:?}"));
