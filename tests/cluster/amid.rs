@@ -84,6 +84,16 @@ fn bye_amid_a_kill(transport: &str, callee_ends: bool) {
     assert_eq!(cdrs[0]["ended_by"], ended_by, "{cdrs:#?}");
 }
 
+/// The callee answers, both hear each other, and a hold of either comes where it must.
+fn answered(mut attempt: Attempt) -> Pair {
+    let accepted = attempt.accepted();
+    let mut pair = attempt.acknowledged(&accepted);
+    pair.callee.phone.request_of(&Method::Ack);
+    pair.hear_each_other();
+    pair.hold_and_resume();
+    pair
+}
+
 /// The callee, or what stands before it, is heard while it rings (183), before the kill and after; then it answers.
 #[test]
 fn early_media_goes_on_and_the_call_is_answered() {
@@ -94,11 +104,7 @@ fn early_media_goes_on_and_the_call_is_answered() {
         attempt.is_heard_early();
         kill_owner(&mut switch);
         attempt.hears_the_callee();
-        let accepted = attempt.accepted();
-        let mut pair = attempt.acknowledged(&accepted);
-        pair.callee.phone.request_of(&Method::Ack);
-        pair.hear_each_other();
-        pair.hold_and_resume();
+        let mut pair = answered(attempt);
         pair.callee.hangs_up_on(&mut pair.caller);
         check_record(&switch.survivor().cdrs(1), 1);
     }
@@ -145,13 +151,9 @@ fn a_phone_that_nobody_answers_rings_no_longer_than_it_may() {
 #[test]
 fn a_call_that_rings_by_connections_is_answered_by_them() {
     let mut switch = Switch::start();
-    let mut attempt = Attempt::new(switch.survivor(), ["tcp", "tcp"]).ringing();
+    let attempt = Attempt::new(switch.survivor(), ["tcp", "tcp"]).ringing();
     kill_owner(&mut switch);
-    let accepted = attempt.accepted();
-    let mut pair = attempt.acknowledged(&accepted);
-    pair.callee.phone.request_of(&Method::Ack);
-    pair.hear_each_other();
-    pair.hold_and_resume();
+    let mut pair = answered(attempt);
     pair.caller.hangs_up_on(&mut pair.callee);
     check_record(&switch.survivor().cdrs(1), 1);
 }
@@ -203,12 +205,8 @@ fn a_process_that_joins_disturbs_no_call_that_rings() {
     let third = switch.host.signaling();
     switch.wait_for_links(&third, 3);
     let cancelled = attempts.split_off(RINGING / 2);
-    for mut attempt in attempts {
-        let accepted = attempt.accepted();
-        let mut pair = attempt.acknowledged(&accepted);
-        pair.callee.phone.request_of(&Method::Ack);
-        pair.hear_each_other();
-        pair.hold_and_resume();
+    for attempt in attempts {
+        let mut pair = answered(attempt);
         pair.callee.hangs_up_on(&mut pair.caller);
     }
     for mut attempt in cancelled {
