@@ -9,7 +9,11 @@ use jiff::Timestamp;
 use std::fs;
 use std::path::Path;
 
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+const LIBRARY: &str = if cfg!(target_arch = "aarch64") {
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"
+} else {
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+};
 /// What a process is started with; it reads the file in its folder whenever it looks at the clock.
 const SETTINGS: [(&str, &str); 4] = [
     ("LD_PRELOAD", LIBRARY),
