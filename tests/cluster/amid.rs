@@ -85,10 +85,8 @@ fn bye_amid_a_kill(transport: &str, callee_ends: bool) {
 }
 
 /// The callee answers, both hear each other, and a hold of either comes where it must.
-fn answered(mut attempt: Attempt) -> Pair {
-    let accepted = attempt.accepted();
-    let mut pair = attempt.acknowledged(&accepted);
-    pair.callee.phone.request_of(&Method::Ack);
+fn talking_after(attempt: Attempt) -> Pair {
+    let mut pair = attempt.answered();
     pair.hear_each_other();
     pair.hold_and_resume();
     pair
@@ -104,7 +102,7 @@ fn early_media_goes_on_and_the_call_is_answered() {
         attempt.is_heard_early();
         kill_owner(&mut switch);
         attempt.hears_the_callee();
-        let mut pair = answered(attempt);
+        let mut pair = talking_after(attempt);
         pair.callee.hangs_up_on(&mut pair.caller);
         check_record(&switch.survivor().cdrs(1), 1);
     }
@@ -153,7 +151,7 @@ fn a_call_that_rings_by_connections_is_answered_by_them() {
     let mut switch = Switch::start();
     let attempt = Attempt::new(switch.survivor(), ["tcp", "tcp"]).ringing();
     kill_owner(&mut switch);
-    let mut pair = answered(attempt);
+    let mut pair = talking_after(attempt);
     pair.caller.hangs_up_on(&mut pair.callee);
     check_record(&switch.survivor().cdrs(1), 1);
 }
@@ -206,7 +204,7 @@ fn a_process_that_joins_disturbs_no_call_that_rings() {
     switch.wait_for_links(&third, 3);
     let cancelled = attempts.split_off(RINGING / 2);
     for attempt in attempts {
-        let mut pair = answered(attempt);
+        let mut pair = talking_after(attempt);
         pair.callee.hangs_up_on(&mut pair.caller);
     }
     for mut attempt in cancelled {

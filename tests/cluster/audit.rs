@@ -1,9 +1,9 @@
 //! The audit log over kill -9: whatever was done has its line, though its process was killed amid it.
 
 use crate::common::api::Api;
-use crate::common::postgres::Postgres;
 use crate::common::server::Server;
 use crate::common::{SOON, eventually};
+use crate::switch::on_each_database;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::thread;
@@ -17,11 +17,7 @@ const USERS: usize = 40;
 
 #[test]
 fn a_change_of_a_killed_process_has_its_line() {
-    let postgres = Postgres::start();
-    for database in [None, Some(postgres.url("postgres"))] {
-        println!("{database:?}");
-        let setting = database.as_deref().map(|url| ("HOLDFAST_DATABASE_URL", url));
-        let mut server = Server::start_with(setting.as_slice());
+    on_each_database(|mut server| {
         let mut without_outcome = 0;
         for kill in 1..=KILLS {
             killed_amid(&mut server, kill);
@@ -29,7 +25,7 @@ fn a_change_of_a_killed_process_has_its_line() {
             without_outcome += check(&server, kill);
         }
         println!("{without_outcome} lines of {KILLS} kills have no outcome");
-    }
+    });
 }
 
 /// Users are made one after the other, by several at once, until nobody answers.

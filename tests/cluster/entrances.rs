@@ -54,10 +54,8 @@ fn is_said_again_elsewhere(attempt: &mut Attempt, hosts: &Hosts) {
 fn is_said_again_and_answered(hosts: &Hosts) {
     let mut attempt = Attempt::new(&hosts.first, ["udp", "udp"]).ringing();
     is_said_again_elsewhere(&mut attempt, hosts);
-    let accepted = attempt.accepted();
     attempt.caller.server = hosts.first.sip;
-    let mut pair = attempt.acknowledged(&accepted);
-    pair.callee.phone.request_of(&Method::Ack);
+    let mut pair = attempt.answered();
     pair.hear_each_other();
     pair.hold_and_resume();
     pair.callee.hangs_up_on(&mut pair.caller);

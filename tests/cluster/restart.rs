@@ -6,7 +6,7 @@ use crate::common::server::{Host, Server};
 use crate::common::{SOON, eventually};
 use crate::crowd::check_line;
 use crate::pair::{Pair, phone};
-use crate::switch::{Switch, check_record};
+use crate::switch::{Switch, check_record, on_each_database};
 use holdfast::sip::{Message, Method, Status};
 use serde_json::Value;
 use std::time::Duration;
@@ -44,11 +44,7 @@ fn the_only_process_is_killed_and_started_again() {
 /// One that is over by then, one that ends in that moment, one that goes on, and one that comes afterwards.
 #[test]
 fn each_call_ends_once_though_the_only_process_is_killed() {
-    let postgres = Postgres::start();
-    for database in [None, Some(postgres.url("postgres"))] {
-        println!("{database:?}");
-        let setting = database.as_deref().map(|url| ("HOLDFAST_DATABASE_URL", url));
-        let mut server = Server::start_with(setting.as_slice());
+    on_each_database(|mut server| {
         let watching = Watching::start(&server, "types=call.*");
         let pair = |server: &Server, [from, to]: [&str; 2]| {
             let [caller, callee] = [from, to].map(|user| phone(server, user, "udp"));
@@ -80,18 +76,14 @@ fn each_call_ends_once_though_the_only_process_is_killed() {
             let story = story_of(&came, &cdr["id"]);
             assert_eq!(story.iter().filter(|kind| *kind == "call.ended").count(), 1, "{story:?}");
         }
-    }
+    });
 }
 
 /// Nobody is there to hand over to: the call waits in the database and in no process, its phones know nothing of it.
 #[test]
 fn the_only_process_is_stopped_and_started_again() {
-    let postgres = Postgres::start();
     let is_request = |came: &Message| matches!(came, Message::Request(_));
-    for database in [None, Some(postgres.url("postgres"))] {
-        println!("{database:?}");
-        let setting = database.as_deref().map(|url| ("HOLDFAST_DATABASE_URL", url));
-        let mut server = Server::start_with(setting.as_slice());
+    on_each_database(|mut server| {
         let mut pair = Pair::talking(&server, ["udp", "tcp"]);
         pair.hear_each_other();
         server.signaling.terminate();
@@ -108,7 +100,7 @@ fn the_only_process_is_stopped_and_started_again() {
         pair.hold_and_resume();
         pair.callee.hangs_up_on(&mut pair.caller);
         check_record(&server.cdrs(1), 1);
-    }
+    });
 }
 
 /// The same, and its media process stays: people talk while no signaling is there.

@@ -7,6 +7,17 @@ use crate::common::{SOON, eventually, ports};
 use serde_json::Value;
 use std::ops::RangeInclusive;
 
+/// The only process, mode `both`: on SQLite, then on PostgreSQL.
+#[allow(clippy::print_stdout, reason = "which one failed is told with the failure")]
+pub(crate) fn on_each_database(test: impl Fn(Server)) {
+    let postgres = Postgres::start();
+    for database in [None, Some(postgres.url("postgres"))] {
+        println!("{database:?}");
+        let setting = database.as_deref().map(|url| ("HOLDFAST_DATABASE_URL", url));
+        test(Server::start_with(setting.as_slice()));
+    }
+}
+
 /// Processes that share a database, a SIP address and a data directory.
 pub(crate) struct Switch {
     pub(crate) signaling: Vec<Server>,

@@ -60,7 +60,7 @@ fn there_and_back(end: fn(&mut Process)) {
     all_are_owned_by(&new, &other, 7);
     crowd.hear_each_other();
     pair.hold_and_resume();
-    let mut rang = answered(ringing);
+    let mut rang = ringing.answered();
     rang.hear_each_other();
     let ringing = attempt(&new, ["1009", "1010"]).ringing();
     crowd.check_that_no_phone_was_told();
@@ -71,7 +71,7 @@ fn there_and_back(end: fn(&mut Process)) {
     all_are_owned_by(&other, &other, 8);
     crowd.hear_each_other();
     pair.hold_and_resume();
-    let mut rung = answered(ringing);
+    let mut rung = ringing.answered();
     rung.hear_each_other();
     crowd.check_that_no_phone_was_told();
 
@@ -122,13 +122,6 @@ fn a_call_that_has_ended_for_one_phone_is_ended_by_the_older_release() {
 fn attempt(server: &Server, [caller, callee]: [&str; 2]) -> Attempt {
     let [from, to] = [caller, callee].map(|user| phone(server, user, "udp"));
     Attempt::between(from, to, &server.uri(callee))
-}
-
-fn answered(mut attempt: Attempt) -> Pair {
-    let accepted = attempt.accepted();
-    let mut pair = attempt.acknowledged(&accepted);
-    pair.callee.phone.request_of(&Method::Ack);
-    pair
 }
 
 fn are_of_both_releases(asked: &Server) {

@@ -115,6 +115,15 @@ impl Attempt {
         accepted
     }
 
+    /// The callee answers, and hears that the caller did.
+    #[allow(dead_code, reason = "each test binary uses its part of it")]
+    pub(crate) fn answered(mut self) -> Pair {
+        let accepted = self.accepted();
+        let mut pair = self.acknowledged(&accepted);
+        pair.callee.phone.request_of(&Method::Ack);
+        pair
+    }
+
     /// The caller acknowledges.
     pub(crate) fn acknowledged(self, accepted: &Response) -> Pair {
         let Self { mut caller, callee, caller_talk, callee_talk, invite, received } = self;
@@ -143,11 +152,7 @@ impl Pair {
     }
 
     pub(crate) fn answered(attempt: Attempt) -> Self {
-        let mut attempt = attempt.ringing();
-        let accepted = attempt.accepted();
-        let mut pair = attempt.acknowledged(&accepted);
-        pair.callee.phone.request_of(&Method::Ack);
-        pair
+        attempt.ringing().answered()
     }
 
     /// Each hears the other.
